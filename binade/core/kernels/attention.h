@@ -1,0 +1,38 @@
+// Scaled dot-product attention: out = softmax(scale · q·kᵀ + mask) · v.
+// Grouped heads: query head h reads key head h / (Hq / Hkv).
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+struct AttentionParams {
+  float scale = 1;
+  bool causal = false;  // query i sees keys j ≤ i + (Tk − Tq): the last query sees all
+  Array mask;  // undefined, or broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating
+               // (added)
+  float dropout = 0;  // probability; the mask is drawn from `key` and never stored
+  struct PhiloxKey {  // see core/random.h
+    uint64_t seed = 0;
+    Array step;  // i64 scalar on the arrays' device
+    uint64_t place = 0;
+  } key;
+};
+
+// q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D), out (B, Hq, Tq, D): views with a contiguous last
+// dimension (for example into packed qkv). logsumexp (B, Hq, Tq) f32 contiguous is kept for
+// backward. A row that may attend to nothing gives zeros.
+BINADE_KERNEL(attention, const Array& q, const Array& k, const Array& v,
+              const AttentionParams& params, const Array& out, const Array& logsumexp)
+// dq, dk, dv are overwritten; they have the layouts of q, k, v (views into a packed gradient work).
+BINADE_KERNEL(attention_backward, const Array& q, const Array& k, const Array& v, const Array& out,
+              const Array& logsumexp, const Array& dout, const AttentionParams& params,
+              const Array& dq, const Array& dk, const Array& dv)
+
+// Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face's Llama:
+// x (B, H, T, D) view; cos and sin (T, R/2) f32 contiguous with even R ≤ D (the first R of D are
+// rotated); out may be x itself. `inverse` rotates backward, which is its gradient.
+BINADE_KERNEL(rope, const Array& x, const Array& cos, const Array& sin, bool inverse,
+              const Array& out)
+
+}  // namespace binade::kernels

@@ -1,0 +1,47 @@
+// Convolution, pooling and batch norm on images, layout NCHW (contiguous).
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+struct ConvParams {
+  int64_t stride_h = 1, stride_w = 1;
+  int64_t padding_h = 0, padding_w = 0;
+  int64_t dilation_h = 1, dilation_w = 1;
+  int64_t groups = 1;
+};
+
+// x (N, C, H, W), weight (K, C/groups, R, S), bias (K) or undefined, y (N, K, Ho, Wo).
+BINADE_KERNEL(conv2d, const Array& x, const Array& weight, const Array& bias,
+              const ConvParams& params, const Array& y)
+// Any of dx, dweight, dbias may be undefined. Gradients are β·old + new.
+BINADE_KERNEL(conv2d_backward, const Array& x, const Array& weight, const Array& dy,
+              const ConvParams& params, const Array& dx, float dx_beta, const Array& dweight,
+              float dweight_beta, const Array& dbias, float dbias_beta)
+
+struct PoolParams {
+  int64_t kernel_h = 2, kernel_w = 2;
+  int64_t stride_h = 2, stride_w = 2;
+  int64_t padding_h = 0, padding_w = 0;
+};
+// Largest of each window; `indices` (i32, y's shape) keeps its position in the H·W plane.
+BINADE_KERNEL(max_pool2d, const Array& x, const PoolParams& params, const Array& y,
+              const Array& indices)
+BINADE_KERNEL(max_pool2d_backward, const Array& dy, const Array& indices, const PoolParams& params,
+              const Array& dx)
+// Mean of each window; padding is not counted.
+BINADE_KERNEL(avg_pool2d, const Array& x, const PoolParams& params, const Array& y)
+BINADE_KERNEL(avg_pool2d_backward, const Array& dy, const PoolParams& params, const Array& dx)
+
+// Batch norm over N, H, W of (N, C, H, W) (Ioffe & Szegedy 2015). weight, bias, mean, rstd and the
+// running statistics are (C) f32. Training: batch statistics go to mean and rstd, the running ones
+// move by `momentum` (variance unbiased, as in PyTorch).
+BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias, float eps,
+              float momentum, const Array& running_mean, const Array& running_var, const Array& y,
+              const Array& mean, const Array& rstd)
+BINADE_KERNEL(batch_norm_backward, const Array& dy, const Array& x, const Array& weight,
+              const Array& mean, const Array& rstd, const Array& dx, const Array& dweight,
+              const Array& dbias)
+
+}  // namespace binade::kernels

@@ -1,0 +1,73 @@
+// Elementwise kernels over arrays of any strides. Hot paths: contiguous operands, and one operand
+// that is a vector along the last dimension (bias) or a scalar.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+enum class UnaryOp : uint8_t {
+  neg,
+  abs,
+  sign,
+  exp,
+  expm1,
+  log,
+  log1p,
+  sqrt,
+  rsqrt,
+  reciprocal,
+  square,
+  sin,
+  cos,
+  tanh,
+  erf,
+  sigmoid,
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  softplus,
+  floor,
+  ceil,
+  round,  // round: ties to even
+};
+// Tests whose output is bool.
+enum class TestOp : uint8_t { is_finite, is_nan, is_inf, logical_not };
+enum class BinaryOp : uint8_t { add, sub, mul, div, pow, maximum, minimum };
+enum class CompareOp : uint8_t { eq, ne, lt, le, gt, ge, logical_and, logical_or };
+
+// out = op(x). out has x's shape and dtype (floating; neg, abs, sign and square take integers too).
+// gelu is x·Φ(x); gelu_tanh its tanh form (Hendrycks & Gimpel 2016, eq. 2).
+BINADE_KERNEL(unary, UnaryOp op, const Array& x, const Array& out)
+// dx = beta·dx + dy · op'(x), for tanh, sigmoid, silu, gelu, gelu_tanh, relu, softplus.
+BINADE_KERNEL(unary_backward, UnaryOp op, const Array& x, const Array& dy, const Array& dx,
+              float beta)
+// out (bool) = op(x).
+BINADE_KERNEL(test, TestOp op, const Array& x, const Array& out)
+// out = a op b. a and b already have out's shape (expanded) and dtype. out may be a or b itself.
+// Integers: div rounds toward zero, pow is not there.
+BINADE_KERNEL(binary, BinaryOp op, const Array& a, const Array& b, const Array& out)
+// out = a op value, or value op a when `value_first`.
+BINADE_KERNEL(binary_scalar, BinaryOp op, const Array& a, double value, bool value_first,
+              const Array& out)
+// out (bool) = a op b; a and b have out's shape and one dtype.
+BINADE_KERNEL(compare, CompareOp op, const Array& a, const Array& b, const Array& out)
+// out = condition ? a : b. condition is bool; all expanded to out's shape.
+BINADE_KERNEL(where, const Array& condition, const Array& a, const Array& b, const Array& out)
+// out = min(max(x, low), high).
+BINADE_KERNEL(clamp, const Array& x, double low, double high, const Array& out)
+// y += alpha · x. x has y's shape (expanded), any floating dtypes; alpha multiplies in f32 (f64).
+BINADE_KERNEL(axpy, double alpha, const Array& x, const Array& y)
+// out = x, converted; any dtypes, any strides (floating to integer truncates, to bool tests != 0).
+BINADE_KERNEL(copy, const Array& x, const Array& out)
+BINADE_KERNEL(fill, const Array& out, double value)
+// out[i] = start + i · step; out is contiguous.
+BINADE_KERNEL(arange, const Array& out, double start, double step)
+// SwiGLU (Shazeer 2020): out = silu(gate) · up, for equal shapes (rows may be strided).
+BINADE_KERNEL(swiglu, const Array& gate, const Array& up, const Array& out)
+// dgate = beta·dgate + d · up · silu'(gate); dup = beta·dup + d · silu(gate).
+BINADE_KERNEL(swiglu_backward, const Array& gate, const Array& up, const Array& dout,
+              const Array& dgate, const Array& dup, float beta)
+
+}  // namespace binade::kernels

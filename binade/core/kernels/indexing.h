@@ -1,0 +1,25 @@
+// Kernels that read or write by index. Indices are i32 or i64 and were not checked on the GPU: an
+// index out of range writes nothing and reads zero there and sets the device's error word (see
+// core/device_errors.h), which the training loop reads late; on the CPU it throws Error at once.
+// Negative indices are out of range. Sums over equal indices run in a fixed order.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+// out[i0..][j][..] = x[i0..][index[i0..][j][..]][..] along `dim`; index has out's shape.
+BINADE_KERNEL(gather, const Array& x, int dim, const Array& index, const Array& out)
+// out[..][index[..][j][..]][..] = source (add: += source), for index of source's shape.
+BINADE_KERNEL(scatter, const Array& out, int dim, const Array& index, const Array& source, bool add)
+// out = rows of x picked along `dim` by the vector `index`.
+BINADE_KERNEL(index_select, const Array& x, int dim, const Array& index, const Array& out)
+// out rows along `dim` += rows of source; index is a vector of source.size(dim).
+BINADE_KERNEL(index_add, const Array& out, int dim, const Array& index, const Array& source)
+// out (N, D) = table (V, D) rows by index (N). Contiguous rows; out may differ in dtype.
+BINADE_KERNEL(embedding, const Array& table, const Array& index, const Array& out)
+// dtable (V, D) = beta·dtable + Σ rows of dout (N, D); deterministic, f32 sums, no atomics.
+BINADE_KERNEL(embedding_backward, const Array& dout, const Array& index, const Array& dtable,
+              float beta)
+
+}  // namespace binade::kernels

@@ -1,0 +1,26 @@
+// Matrix products. Half inputs multiply with f32 accumulation on both devices.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+// What is fused behind a product. Arrays left undefined are not used.
+struct MatmulEpilogue {
+  float beta = 0;        // out = beta·out + a·b; 0 or 1
+  Array bias;            // (N): added to every row before the activation
+  bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
+  Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
+  bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
+  Array bias_grad;       // (N): receives (+ bias_grad_beta·) the column sums of out, with f32 sums
+  float bias_grad_beta = 0;
+};
+
+// out (…, M, N) = a (…, M, K) · b (…, K, N), all of one floating dtype, with equal leading
+// dimensions (a or b may be expanded: stride 0). out's dtype may be f32 for half inputs. a and b
+// may be transposed views: no transpose is materialised as long as one of the last two strides
+// is 1.
+BINADE_KERNEL(matmul, const Array& a, const Array& b, const Array& out,
+              const MatmulEpilogue& epilogue)
+
+}  // namespace binade::kernels

@@ -1,0 +1,28 @@
+// Layer norm (Ba et al. 2016) and RMS norm (Zhang & Sennrich 2019) over the last dimension.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+// x and y (N, D) with contiguous rows, one floating dtype; weight, bias (D) of any floating dtype,
+// bias may be undefined. mean, rstd (N) f32 (f64 for f64), kept for backward.
+BINADE_KERNEL(layer_norm, const Array& x, const Array& weight, const Array& bias, float eps,
+              const Array& y, const Array& mean, const Array& rstd)
+// dx = dx_beta·dx + …; dweight = dweight_beta·dweight + …, dbias likewise. Undefined ones are not
+// computed. Column sums are in f32 and deterministic (two stages).
+BINADE_KERNEL(layer_norm_backward, const Array& dy, const Array& x, const Array& weight,
+              const Array& mean, const Array& rstd, const Array& dx, float dx_beta,
+              const Array& dweight, float dweight_beta, const Array& dbias, float dbias_beta)
+BINADE_KERNEL(rms_norm, const Array& x, const Array& weight, float eps, const Array& y,
+              const Array& rstd)
+BINADE_KERNEL(rms_norm_backward, const Array& dy, const Array& x, const Array& weight,
+              const Array& rstd, const Array& dx, float dx_beta, const Array& dweight,
+              float dweight_beta)
+// sum = x + residual (rounded once to its dtype), then the norm of `sum`: one pass over memory.
+// Pass an undefined `mean` (and bias) for RMS norm.
+BINADE_KERNEL(add_norm, const Array& x, const Array& residual, const Array& weight,
+              const Array& bias, float eps, const Array& sum, const Array& y, const Array& mean,
+              const Array& rstd)
+
+}  // namespace binade::kernels

@@ -1,0 +1,91 @@
+// The pass over the gradients, and fused optimizer updates over flat buffers. A parameter group's
+// values, gradients, masters and moments each lie in one contiguous buffer (optim/flat_group.h), so
+// one launch serves a whole group. All scalars that move from step to step are read from the
+// device.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+// Adds one group's share to the step's gradient statistics (all on grad's device):
+//   norm_sq (f64 scalar) += Σ (g·inv_scale)² over finite elements, in a fixed order (unscaled
+//     before squaring, in f32; partial sums in f64);
+//   first_bad (i64 scalar) = min(first_bad, first non-finite position + base_offset).
+// grad (n) is contiguous f16, bf16, f32 or f64; inv_scale f32 scalar.
+BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, int64_t base_offset,
+              const Array& norm_sq, const Array& first_bad)
+inline constexpr int64_t kNoBadGradient = INT64_MAX;
+
+// From the statistics: found_inf (f32) = 1 if first_bad < kNoBadGradient or norm_sq is not finite,
+// else 0; norm (f32) = sqrt(norm_sq); grad_factor (f32) = inv_scale · min(1, max_norm/(norm+1e-6))
+// (max_norm ≤ 0: no clipping).
+BINADE_KERNEL(clip_factor, const Array& norm_sq, const Array& first_bad, const Array& inv_scale,
+              float max_norm, const Array& found_inf, const Array& norm, const Array& grad_factor)
+
+// The automaton of specs/mixed-precision.md; scalars on the device.
+struct ScalerState {
+  Array scale;      // f32
+  Array inv_scale;  // f32, always 1/scale
+  Array tracker;    // i32: good steps since the last change
+  Array credit;     // i32: bad steps left before a backoff
+  Array skipped;    // i64: skipped steps in all
+  Array at_floor;   // i32: consecutive skips with the scale at its floor
+};
+struct ScalerSettings {
+  float growth_factor = 2, backoff_factor = 0.5f;
+  int32_t growth_interval = 2000, hysteresis = 1;
+  float min_scale = 1, max_scale = 16777216;
+  bool dynamic = true;  // false: the scale is constant; bad steps are still skipped and counted
+};
+BINADE_KERNEL(update_scale, const ScalerState& state, const ScalerSettings& settings,
+              const Array& found_inf)
+
+// What every update reads. `step` (i64 scalar) counts optimizer steps done before this one; the
+// caller advances it with advance_step after all groups.
+struct UpdateContext {
+  Array grad_factor;    // f32: multiplies the stored gradient
+  Array found_inf;      // f32: non-zero → nothing is written
+  Array learning_rate;  // f32
+  Array step;           // i64
+};
+BINADE_KERNEL(advance_step, const Array& step, const Array& found_inf)  // += 1 unless found_inf
+
+// Buffers of one group, (n) contiguous. `master` is f32 (f64 in gradient checks); `value` is the
+// compute copy that is rewritten from it, or shares the master's storage (then it is written once).
+struct UpdateBuffers {
+  Array grad;  // f16, bf16, f32 or f64
+  Array master;
+  Array value;
+  Array moment1, moment2;  // master's dtype; those an optimizer does not use are undefined
+};
+// Decoupled weight decay (Loshchilov & Hutter 2019, alg. 2, with lr multiplying the decay as in
+// PyTorch).
+struct AdamWParams {
+  float lr_factor = 1, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
+};
+BINADE_KERNEL(adamw_update, const UpdateBuffers& buffers, const UpdateContext& context,
+              const AdamWParams& params)
+// PyTorch's SGD: g += wd·w; m = momentum·m + (1−dampening)·g (m = g on the first step); Nesterov: g
+// += momentum·m.
+struct SgdParams {
+  float lr_factor = 1, momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false;
+};
+BINADE_KERNEL(sgd_update, const UpdateBuffers& buffers, const UpdateContext& context,
+              const SgdParams& params)
+// Lion (Chen et al. 2023, alg. 2): w −= lr·(sign(β1·m + (1−β1)·g) + wd·w); m = β2·m + (1−β2)·g.
+struct LionParams {
+  float lr_factor = 1, beta1 = 0.9f, beta2 = 0.99f, weight_decay = 0;
+};
+BINADE_KERNEL(lion_update, const UpdateBuffers& buffers, const UpdateContext& context,
+              const LionParams& params)
+// Exponential moving average: average = decay·average + (1−decay)·master, unless found_inf.
+BINADE_KERNEL(ema_update, const Array& average, const Array& master, float decay,
+              const Array& found_inf)
+// value = master (converted), unless found_inf; master = master·(1 − lr·lr_factor·weight_decay) −
+// lr·lr_factor·direction. The tail of Muon, whose direction comes from matrix products.
+BINADE_KERNEL(apply_direction, const UpdateBuffers& buffers, const Array& direction,
+              const UpdateContext& context, float lr_factor, float weight_decay)
+
+}  // namespace binade::kernels

@@ -1,0 +1,23 @@
+// Random numbers: Philox4x32-10 (Salmon et al. 2011), counter-based, the same on CPU and CUDA.
+// key = (seed); counter = (element / 4, place, step): see core/random.h for the layout.
+#pragma once
+
+#include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+using PhiloxKey = AttentionParams::PhiloxKey;
+
+// Contiguous outputs, f32/f64/f16/bf16. uniform: [low, high); the f32 draw is (word >> 8) · 2^-24.
+BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, double high)
+// Box–Muller on pairs of words; CPU and CUDA agree within 2 ulp.
+BINADE_KERNEL(normal, const Array& out, const PhiloxKey& key, double mean, double stddev)
+// out (bool) = uniform < probability.
+BINADE_KERNEL(bernoulli, const Array& out, const PhiloxKey& key, double probability)
+// y = keep ? x / (1−p) : 0 with the mask of the key (element i kept iff uniform_i ≥ p);
+// y = beta·y + that. The backward is the same kernel with the same key on dy.
+BINADE_KERNEL(dropout, const Array& x, const PhiloxKey& key, float probability, const Array& y,
+              float beta)
+
+}  // namespace binade::kernels

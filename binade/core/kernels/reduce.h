@@ -1,0 +1,38 @@
+// Reductions, scans and orderings.
+#pragma once
+
+#include <binade/core/kernels/kernels.h>
+
+namespace binade::kernels {
+
+enum class ReduceOp : uint8_t { sum, mean, max, min };
+
+// out = op over the dimensions where out has size 1 and x does not. out has x's number of
+// dimensions. Floating dtypes: out may be wider than x (f16 in, f32 out). sum takes integers and
+// bool into i64; max and min keep the dtype and propagate NaN. out = beta·out + result for sum,
+// mean.
+BINADE_KERNEL(reduce, ReduceOp op, const Array& x, const Array& out, float beta)
+// out (i64, size 1 along `dim`) = position of the first largest (smallest) element along `dim`; a
+// NaN counts as the largest (smallest).
+BINADE_KERNEL(arg_reduce, bool largest, const Array& x, int dim, const Array& out)
+// out (size 1 along `dim`, f32 or f64) = log Σ exp(x) along `dim`, shifted by the maximum.
+BINADE_KERNEL(logsumexp, const Array& x, int dim, const Array& out)
+// Inclusive running sum along `dim`; from the back if `reverse`. f32 (f64) accumulation.
+BINADE_KERNEL(cumsum, const Array& x, int dim, bool reverse, const Array& out)
+// Stable sort along `dim`; indices are i64 positions. NaN sorts as the largest.
+BINADE_KERNEL(sort, const Array& x, int dim, bool descending, const Array& values,
+              const Array& indices)
+// The k largest along `dim`, in descending order, ties by position. values/indices: size k there.
+BINADE_KERNEL(topk, const Array& x, int64_t k, int dim, const Array& values, const Array& indices)
+
+// ---- softmax along the last dimension
+// ------------------------------------------------------------ Rows may be strided, the last
+// dimension is contiguous. y may have another floating dtype than x.
+BINADE_KERNEL(softmax, const Array& x, const Array& y)
+BINADE_KERNEL(log_softmax, const Array& x, const Array& y)
+// dx = beta·dx + y · (dy − Σ y·dy).
+BINADE_KERNEL(softmax_backward, const Array& y, const Array& dy, const Array& dx, float beta)
+// dx = beta·dx + dy − exp(y) · Σ dy.
+BINADE_KERNEL(log_softmax_backward, const Array& y, const Array& dy, const Array& dx, float beta)
+
+}  // namespace binade::kernels

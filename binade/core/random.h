@@ -1,0 +1,81 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random
+// numbers: as easy as 1, 2, 3", SC 2011). A draw is a pure function of (seed, step, place,
+// element), so a seed gives the same bits on CPU and GPU, in any order of execution, under
+// recompute and in a replayed graph: the step is a device scalar, the place is fixed when an op is
+// recorded.
+//
+// Layout: key = (low, high 32 bits of seed); counter = (element/4 low 32 bits,
+// (element/4 high 8 bits) << 24 | place & 0xffffff, step low, step high). Element e takes word e %
+// 4 of its block.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include <binade/core/array.h>
+
+#ifdef __CUDACC__
+#define BINADE_HOST_DEVICE __host__ __device__
+#else
+#define BINADE_HOST_DEVICE
+#endif
+
+namespace binade {
+
+struct PhiloxBlock {
+  uint32_t word[4];
+};
+
+// Four random words of block `block` (= element / 4) for this seed, step and place.
+BINADE_HOST_DEVICE inline PhiloxBlock philox(uint64_t seed, uint64_t step, uint64_t place,
+                                             uint64_t block) {
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  uint32_t c0 = static_cast<uint32_t>(block);
+  uint32_t c1 =
+      static_cast<uint32_t>((block >> 32) << 24) | static_cast<uint32_t>(place & 0xffffffu);
+  uint32_t c2 = static_cast<uint32_t>(step), c3 = static_cast<uint32_t>(step >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t{0xD2511F53u} * c0;
+    const uint64_t product1 = uint64_t{0xCD9E8D57u} * c2;
+    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;
+    c1 = static_cast<uint32_t>(product1);
+    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ key1;
+    c3 = static_cast<uint32_t>(product0);
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+// The uniform of a word: 24 bits, in [0, 1). A Bernoulli draw is uniform < probability.
+BINADE_HOST_DEVICE inline float uniform_of(uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+
+// The state that ops draw from. Thread-local; a trainer sets it at the start of a step.
+// `next_place()` numbers the uses within a step; recompute restores the number it started with.
+class RandomState {
+ public:
+  static RandomState& current();
+
+  // Starts step `step`; place numbers begin at 0 again.
+  void begin_step(uint64_t seed, uint64_t step);
+  void set_seed(uint64_t seed) { begin_step(seed, 0); }
+  uint64_t seed() const { return seed_; }
+  uint64_t place() const { return place_; }
+  void set_place(uint64_t place) { place_ = place; }
+  uint64_t next_place() { return place_++; }
+  // The step as an i64 scalar on the device. `bind_step` gives the scalar that a captured step
+  // reads (its owner writes it); otherwise one is made from begin_step's number.
+  Array step_on(Device device);
+  void bind_step(Array step);
+
+ private:
+  uint64_t seed_ = 0;
+  uint64_t step_ = 0;
+  uint64_t place_ = 0;
+  std::array<Array, 2> step_scalar_;  // CPU, CUDA
+  bool bound_ = false;
+};
+
+}  // namespace binade
