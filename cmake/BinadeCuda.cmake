@@ -1,30 +1,70 @@
-# Decides whether the CUDA kernels are built. Sets BINADE_HAVE_CUDA and enables the language.
-# A toolkit is looked for at CUDACXX / CUDA_HOME / PATH / /usr/local/cuda.
-set(BINADE_HAVE_CUDA OFF)
-if(NOT BINADE_CUDA STREQUAL "OFF")
+# Decides whether the CUDA kernels are built: sets BINADE_HAVE_CUDA, enables the language, and finds
+# cuDNN and the headers of cudnn-frontend.
+#
+# A toolkit is looked for at CUDACXX, CUDA_HOME, PATH and /usr/local/cuda, then in the cache folder,
+# where scripts/setup.sh puts one that it makes from pip wheels.
+if(DEFINED ENV{BINADE_CACHE})
+  set(BINADE_CACHE_DIR $ENV{BINADE_CACHE})
+else()
+  set(BINADE_CACHE_DIR $ENV{HOME}/.cache/binade)
+endif()
+
+set(BINADE_CUDA_ARCHITECTURES 90 CACHE STRING
+    "Compute capabilities to build for, for example 90, or `release`: 80, 90 and PTX for newer ones")
+if(BINADE_CUDA_ARCHITECTURES STREQUAL "release")
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+else()
+  set(CMAKE_CUDA_ARCHITECTURES ${BINADE_CUDA_ARCHITECTURES})
+endif()
+
+# Sets BINADE_HAVE_CUDA, or `missing` to what stands in the way.
+macro(binade_find_cuda)
   include(CheckLanguage)
   if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
-    find_program(BINADE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+    find_program(BINADE_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin
+                 PATHS /usr/local/cuda/bin ${BINADE_CACHE_DIR}/cuda/bin)
     if(BINADE_NVCC)
       set(CMAKE_CUDA_COMPILER ${BINADE_NVCC})
     endif()
   endif()
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 90)
-  endif()
   check_language(CUDA)
-  if(CMAKE_CUDA_COMPILER)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(missing "no CUDA toolkit was found")
+  else()
     enable_language(CUDA)
-    find_package(CUDAToolkit 12.4)
-    if(CUDAToolkit_FOUND)
+    find_package(CUDAToolkit QUIET)
+    find_package(Cudnn QUIET)
+    find_package(CudnnFrontend QUIET)
+    if(NOT CUDAToolkit_FOUND OR CUDAToolkit_VERSION VERSION_LESS 12.4)
+      set(missing "the CUDA toolkit of ${CMAKE_CUDA_COMPILER} is older than 12.4 or incomplete")
+    elseif(NOT Cudnn_FOUND)
+      set(missing "cuDNN 9 (cudnn.h, libcudnn.so) was not found")
+    elseif(NOT CudnnFrontend_FOUND)
+      set(missing "the headers of cudnn-frontend were not found")
+    else()
       set(BINADE_HAVE_CUDA ON)
-      set(CMAKE_CUDA_STANDARD 20)
-      set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     endif()
   endif()
-  if(BINADE_CUDA STREQUAL "ON" AND NOT BINADE_HAVE_CUDA)
-    message(FATAL_ERROR "BINADE_CUDA=ON, but no CUDA toolkit of version 12.4 or newer was found. "
-                        "Run scripts/setup.sh --cuda wheels, or set CUDACXX to an nvcc.")
-  endif()
+endmacro()
+
+set(BINADE_HAVE_CUDA OFF)
+if(BINADE_CUDA)
+  binade_find_cuda()
 endif()
-message(STATUS "Binade: CUDA kernels ${BINADE_HAVE_CUDA}")
+
+if(BINADE_HAVE_CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+  message(STATUS "Binade: CUDA kernels are built with toolkit ${CUDAToolkit_VERSION}, "
+                 "cuDNN ${Cudnn_VERSION}, for architectures ${CMAKE_CUDA_ARCHITECTURES}")
+elseif(BINADE_CUDA STREQUAL "AUTO")
+  message(STATUS "Binade: CUDA kernels are not built, as ${missing} (scripts/setup.sh --cuda wheels "
+                 "gets it from pip)")
+elseif(BINADE_CUDA)
+  message(FATAL_ERROR "BINADE_CUDA=${BINADE_CUDA}, but ${missing}. Run scripts/setup.sh, "
+                      "scripts/setup.sh --cuda wheels if there is no toolkit, or set CUDACXX to "
+                      "an nvcc of version 12.4 or newer.")
+else()
+  message(STATUS "Binade: CUDA kernels are not built (BINADE_CUDA=OFF)")
+endif()

@@ -1,1 +1,21 @@
 # Install rules and find_package(binade).
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
+
+install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+# The kernels' own headers may use Eigen or CUDA, which a program that uses Binade need not have.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/binade DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        FILES_MATCHING PATTERN "*.h" PATTERN "kernels" EXCLUDE)
+install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
+        FILE BinadeTargets.cmake)
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/binadeConfig.cmake.in
+                              ${PROJECT_BINARY_DIR}/binadeConfig.cmake
+                              INSTALL_DESTINATION ${BINADE_PACKAGE_DIR})
+# Before 1.0 a new minor version may change the API.
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/binadeConfigVersion.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/binadeConfig.cmake
+              ${PROJECT_BINARY_DIR}/binadeConfigVersion.cmake
+        DESTINATION ${BINADE_PACKAGE_DIR})
