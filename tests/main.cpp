@@ -1,2 +1,49 @@
-#define CATCH_CONFIG_MAIN
+// The test program. Besides what Catch2 does, it counts tests (not assertions), knows skipped ones,
+// and fails a test during which the library logged a warning that nobody expected.
+#define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
+
+#include "results.h"
+#include "warnings.h"
+
+namespace binade::test {
+namespace {
+
+class Listener : public Catch::TestEventListenerBase {
+ public:
+  using TestEventListenerBase::TestEventListenerBase;
+
+  void testCaseStarting(const Catch::TestCaseInfo& info) override {
+    TestEventListenerBase::testCaseStarting(info);
+    Results::get().test_started();
+  }
+
+  // The last moment at which a failure still belongs to the running test.
+  void sectionEnded(const Catch::SectionStats& stats) override {
+    for (const std::string& warning : take_unexpected_warnings())
+      FAIL_CHECK("unexpected warning: " << warning);
+    TestEventListenerBase::sectionEnded(stats);
+  }
+
+  void testCaseEnded(const Catch::TestCaseStats& stats) override {
+    const bool failed = stats.totals.testCases.failed > 0;
+    Results::get().test_ended(stats.testInfo.name, failed, stats.totals.assertions.total() > 0);
+    TestEventListenerBase::testCaseEnded(stats);
+  }
+
+  // Comes after a crash, too.
+  void testRunEnded(const Catch::TestRunStats& stats) override {
+    TestEventListenerBase::testRunEnded(stats);
+    Results::get().print();
+  }
+};
+
+CATCH_REGISTER_LISTENER(Listener)
+
+}  // namespace
+}  // namespace binade::test
+
+int main(int argc, char* argv[]) {
+  binade::test::watch_warnings();
+  return Catch::Session().run(argc, argv);
+}
