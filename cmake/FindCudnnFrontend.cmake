@@ -9,6 +9,7 @@ find_package_handle_standard_args(CudnnFrontend REQUIRED_VARS CudnnFrontend_INCL
 if(CudnnFrontend_FOUND AND NOT TARGET cudnn_frontend)
   add_library(cudnn_frontend INTERFACE)
   target_include_directories(cudnn_frontend SYSTEM INTERFACE ${CudnnFrontend_INCLUDE_DIR})
-  # The headers call NVRTC for one of their kernels.
-  target_link_libraries(cudnn_frontend INTERFACE cudnn::cudnn CUDA::cudart CUDA::nvrtc)
+  # The headers call NVRTC for one of their kernels. It is linked by its path, as CMake's target for it
+  # brings in the driver's libcuda, without which our programs must start.
+  target_link_libraries(cudnn_frontend INTERFACE cudnn::cudnn CUDA::cudart ${CUDA_nvrtc_LIBRARY})
 endif()
