@@ -1,0 +1,15 @@
+// Every differentiable op.
+#pragma once
+
+#include <binade/autograd/autocast.h>
+#include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/attention.h>
+#include <binade/autograd/ops/conv.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/loss.h>
+#include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/norm.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/autograd/tape.h>

@@ -1,0 +1,21 @@
+// Activations and dropout; they keep the dtype of their input and compute in f32.
+#pragma once
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+Tensor relu(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor silu(const Tensor& x);
+Tensor gelu(const Tensor& x);       // x·Φ(x)
+Tensor gelu_tanh(const Tensor& x);  // 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
+Tensor softplus(const Tensor& x);   // log(1 + exp(x))
+Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate)·up
+
+// Zeroes elements with the given probability and divides the others by 1 − probability. The mask is
+// drawn from RandomState and never stored. Identity when !training or probability is 0.
+Tensor dropout(const Tensor& x, double probability, bool training);
+
+}  // namespace binade

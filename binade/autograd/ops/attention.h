@@ -1,0 +1,31 @@
+// Attention and rotary position embedding. Class half.
+#pragma once
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+struct AttentionOptions {
+  bool causal = false;  // query i of Tq sees keys j ≤ i + (Tk − Tq)
+  double scale = 0;     // 0: 1/√D
+  Tensor mask;  // broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added; no
+                // gradient)
+  double dropout = 0;  // on the probabilities
+  bool training = false;
+};
+
+// q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) with Hq a multiple of Hkv → (B, Hq, Tq, D). Any views
+// with a contiguous last dimension. The result's memory is laid out (B, Tq, Hq, D), so that
+// transposing it back and merging the heads copies nothing.
+Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                    const AttentionOptions& options = {});
+
+// The same on packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first, then k, then v → (B,
+// T, Hq·D). No copies; the gradient is packed too.
+Tensor packed_attention(const Tensor& qkv, int64_t query_heads, int64_t key_heads,
+                        const AttentionOptions& options = {});
+
+// x (B, H, T, D) view; cos, sin (T, R/2) f32: rotates the first R of D in the half-split layout.
+Tensor rope(const Tensor& x, const Tensor& cos, const Tensor& sin);
+
+}  // namespace binade

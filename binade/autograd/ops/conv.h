@@ -1,0 +1,40 @@
+// Image ops, layout NCHW. conv2d is of class half; pooling keeps the dtype; batch norm has f32
+// statistics.
+#pragma once
+
+#include <array>
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+struct Conv2dOptions {
+  std::array<int64_t, 2> stride = {1, 1};
+  std::array<int64_t, 2> padding = {0, 0};
+  std::array<int64_t, 2> dilation = {1, 1};
+  int64_t groups = 1;
+};
+// x (N, C, H, W), weight (K, C/groups, R, S), bias (K) or undefined.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+              const Conv2dOptions& options = {});
+
+struct Pool2dOptions {
+  std::array<int64_t, 2> kernel = {2, 2};
+  std::array<int64_t, 2> stride = {2, 2};
+  std::array<int64_t, 2> padding = {0, 0};
+};
+Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options = {});
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options = {});  // padding is not counted
+
+struct BatchNormOptions {
+  double eps = 1e-5;
+  double momentum = 0.1;
+  bool training =
+      true;  // batch statistics, moving the running ones; otherwise uses the running ones
+};
+// weight, bias, running_mean, running_var (C) f32; the running ones are updated in place.
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                  const Tensor& running_mean, const Tensor& running_var,
+                  const BatchNormOptions& options = {});
+
+}  // namespace binade

@@ -1,0 +1,36 @@
+// Losses. Class full: they read half inputs and compute in f32; the result is f32 (f64 for f64).
+#pragma once
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+enum class Reduction : uint8_t { mean, sum, none };
+
+struct CrossEntropyOptions {
+  int64_t ignore_index = -100;
+  double label_smoothing = 0;
+  Reduction reduction =
+      Reduction::mean;  // mean: over targets that are not ignored (none: 0/0 is 0)
+  Tensor
+      normaliser;  // f32 scalar: with it the result is sum / normaliser, whatever `reduction` says
+};
+// logits (…, V), targets (…) of i32/i64 class indices. Fused: keeps the logits and a logsumexp a
+// row.
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
+                     const CrossEntropyOptions& options = {});
+// Soft targets: probabilities of logits' shape; −Σ target·log_softmax(logits) a row.
+Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities,
+                          Reduction reduction = Reduction::mean);
+Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction = Reduction::mean);
+// x are logits; stable for any magnitude.
+Tensor bce_with_logits_loss(const Tensor& x, const Tensor& target,
+                            Reduction reduction = Reduction::mean);
+// Σ target·(log target − log_input) a row (last dimension); mean: over rows ("batchmean").
+Tensor kl_div_loss(const Tensor& log_input, const Tensor& target,
+                   Reduction reduction = Reduction::mean);
+// Huber's: 0.5·d²/β below β, |d| − β/2 above.
+Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta = 1,
+                      Reduction reduction = Reduction::mean);
+
+}  // namespace binade

@@ -1,0 +1,150 @@
+// The tape, for those who write ops. An op computes its value and calls record(); what backward
+// needs is captured by the function it passes. Two styles:
+//
+//   // fused: writes into the slots it is given
+//   return record("rms_norm", {x, weight}, y, [x = Saved(x), ...](Backward& backward) {
+//     if (auto dx = backward.slot(0).open()) kernel(..., dx.array, dx.beta);
+//   });
+//
+//   // in public ops: differentiable again
+//   return record("mul", {a, b}, y, [a = Saved(a), b = Saved(b)](const Tensor& dy) -> TensorList {
+//     return {sum_to(dy * b.tensor(), a.shape()), sum_to(dy * a.tensor(), b.shape())};
+//   });
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+using TensorList = std::vector<Tensor>;
+
+// A value kept for backward. Reading it after somebody changed it in place throws Error.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& tensor);
+  explicit Saved(Array array);  // an op's output or a statistic: off the tape, so no cycle
+  bool defined() const { return array_.defined(); }
+  const Array& array() const;  // throws if modified since
+  Tensor tensor() const;       // on the tape, if it was saved from a Tensor
+  const Shape& shape() const { return array_.shape(); }
+  DType dtype() const { return array_.dtype(); }
+
+ private:
+  Array array_;
+  std::shared_ptr<TensorState> state_;
+  uint64_t version_ = 0;
+};
+
+// A gradient in the making: where one input's gradient goes and whether to add to it.
+class GradSlot {
+ public:
+  struct Destination {
+    Array array;     // undefined when the gradient is not needed
+    float beta = 0;  // 0: overwrite, 1: add to what is there
+    explicit operator bool() const { return array.defined(); }
+  };
+  bool needed() const { return pending_ != nullptr; }
+  // Where to write beta·array + gradient; the array has the input's shape and dtype, contiguous
+  // unless it was bound otherwise. Must be written by the caller.
+  Destination open();
+  // Gives a gradient computed elsewhere (input's shape and dtype): taken without a copy when it is
+  // the first.
+  void add(const Array& gradient);
+
+ private:
+  friend class Backward;
+  friend class BackwardWalk;
+  struct Pending* pending_ = nullptr;
+};
+
+// What a fused backward function gets.
+class Backward {
+ public:
+  // Gradient of output i; undefined if nothing reached it (outputs of ops with several).
+  const Array& grad(int output = 0) const { return grads_[static_cast<size_t>(output)]; }
+  GradSlot& slot(int input) { return slots_[static_cast<size_t>(input)]; }
+  bool needed(int input) const { return slots_[static_cast<size_t>(input)].needed(); }
+
+ private:
+  friend class BackwardWalk;
+  std::vector<Array> grads_;
+  std::vector<GradSlot> slots_;
+};
+
+using FusedBackward = std::function<void(Backward&)>;
+// Gradients of the inputs, in order; undefined ones for inputs that need none.
+using OpsBackward = std::function<TensorList(const Tensor& dy)>;
+using MultiOpsBackward = std::function<TensorList(const TensorList& dys)>;
+
+// The tensor around `value`, recorded on the tape if grad mode is on and an input requires a
+// gradient. Undefined inputs are allowed. `name` is a string literal: the op's name in errors.
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              FusedBackward backward);
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              OpsBackward backward);
+// Ops with a list of inputs, or with several outputs.
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  FusedBackward backward);
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  MultiOpsBackward backward);
+// A result that has no gradient (comparisons, argmax): not recorded, but observed.
+Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, Array value);
+
+// Whether record() would put an op on these inputs on the tape: ops skip saving statistics
+// otherwise.
+bool will_record(std::initializer_list<Tensor> inputs);
+
+// A function with a gradient of the user's own:
+//   Tensor y = custom_function("clip_grad", {x}, [](const TensorList& in) -> TensorList {…},
+//                              [](const TensorList& in, const TensorList& out, const TensorList&
+//                              dy) -> TensorList {…});
+// `forward` runs off the tape.
+using CustomForward = std::function<TensorList(const TensorList& inputs)>;
+using CustomBackward = std::function<TensorList(const TensorList& inputs, const TensorList& outputs,
+                                                const TensorList& grads)>;
+TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+                           CustomBackward backward);
+
+// Recompute (activation checkpointing, Chen et al. 2016): runs `segment` off the tape and again, on
+// it, when its gradient is wanted. Random numbers and the precision policy are those of the first
+// run, so the result is bitwise the same. Parameters that `segment` uses get their gradients as
+// usual.
+TensorList recompute(std::function<TensorList(const TensorList&)> segment,
+                     const TensorList& inputs);
+
+// ---- watching (anomaly mode, overflow diagnosis)
+// ------------------------------------------------------ Sees every op as it runs; thread-local.
+// Costs nothing when absent.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void on_forward(const char* name, const TensorList& inputs,
+                          const std::vector<Array>& outputs) = 0;
+  // `inputs`: the op's forward inputs; `dinputs`: the gradients it just produced for them.
+  virtual void on_backward(const char* name, const std::vector<Array>& doutputs,
+                           const std::vector<Array>& dinputs) = 0;
+};
+OpObserver* exchange_op_observer(OpObserver* observer);
+
+// While alive, the first op whose output or gradient has a NaN throws Error that names the op and
+// the ranges of its inputs. Waits for the GPU after every op.
+class AnomalyMode {
+ public:
+  AnomalyMode();
+  ~AnomalyMode();
+  AnomalyMode(const AnomalyMode&) = delete;
+  AnomalyMode& operator=(const AnomalyMode&) = delete;
+
+ private:
+  std::unique_ptr<OpObserver> observer_;
+  OpObserver* previous_;
+};
+
+}  // namespace binade

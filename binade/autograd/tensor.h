@@ -1,0 +1,127 @@
+// Tensor: an Array and its place on the tape. Copying a Tensor copies the handle.
+//
+// A leaf is a Tensor made from an Array; with `requires_grad` its gradient is kept after
+// backward(). A gradient has the shape and dtype of its tensor. Ops are free functions
+// (autograd/ops/*.h).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <binade/core/array.h>
+
+namespace binade {
+
+class Node;
+struct TensorState;
+
+struct BackwardOptions {
+  bool retain_graph = false;  // keep saved values, so that backward can run again
+  bool create_graph = false;  // make the gradients differentiable (implies retain_graph)
+};
+
+class Tensor {
+ public:
+  Tensor() = default;  // undefined
+  // A leaf.
+  explicit Tensor(Array value, bool requires_grad = false);
+
+  // Creation of leaves, as Array's.
+  static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = {});
+  static Tensor ones(const Shape& shape, DType dtype = DType::f32, Device device = {});
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32,
+                     Device device = {});
+  static Tensor scalar(double value, DType dtype = DType::f32, Device device = {});
+  template <class T>
+  static Tensor from(const std::vector<T>& values, const Shape& shape, Device device = {}) {
+    return Tensor(Array::from(values, shape, device));
+  }
+  // Foreign memory, not copied.
+  static Tensor from_blob(void* data, const Shape& shape, DType dtype, Device device = {},
+                          std::shared_ptr<void> owner = nullptr);
+
+  bool defined() const { return state_ != nullptr; }
+  const Array& array() const;  // the value, which knows nothing of the tape
+  DType dtype() const { return array().dtype(); }
+  Device device() const { return array().device(); }
+  const Shape& shape() const { return array().shape(); }
+  int dims() const { return array().dims(); }
+  int64_t size(int dim) const { return array().size(dim); }
+  int64_t numel() const { return array().numel(); }
+  double item() const { return array().item(); }  // host synchronisation on a GPU
+  template <class T>
+  std::vector<T> to_vector() const {
+    return array().to_vector<T>();
+  }
+
+  // ---- gradients
+  // ---------------------------------------------------------------------------------
+  bool requires_grad() const;  // whether backward would reach it
+  bool is_leaf() const;
+  // Leaves of floating dtype only.
+  Tensor& set_requires_grad(bool requires_grad);
+  // The same value off the tape. The one explicit way to cut the graph.
+  Tensor detach() const;
+  // The gradient kept from backward(); undefined if there is none. With create_graph, grad_tensor()
+  // is differentiable.
+  Array grad() const;
+  Tensor grad_tensor() const;
+  // Forgets the gradient; the next backward overwrites instead of adding.
+  void zero_grad() const;
+  // Makes backward write the gradient into `buffer` (shape and dtype of the tensor), for example a
+  // slice of a parameter group's contiguous buffer. Leaves only.
+  void bind_grad(Array buffer) const;
+  // Keep the gradient of a tensor that is not a leaf.
+  void retain_grad() const;
+  // Called with the gradient once it is complete; what it returns, if defined, replaces it.
+  // Returns a function that removes the hook.
+  std::function<void()> register_hook(std::function<Array(const Array& grad)> hook) const;
+
+  // Gradients of this scalar (or with `seed`, of Σ seed·this) for all leaves that require one.
+  void backward(const BackwardOptions& options = {}) const;
+  void backward(const Tensor& seed, const BackwardOptions& options = {}) const;
+
+  // Replaces the value of a leaf in place (optimizers, loading); refused on the tape.
+  void set_value(const Array& value) const;
+
+  const std::shared_ptr<TensorState>& state() const { return state_; }
+  explicit Tensor(std::shared_ptr<TensorState> state) : state_(std::move(state)) {}
+
+ private:
+  std::shared_ptr<TensorState> state_;
+};
+
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
+
+// Gradients of `outputs` (seeded with ones, or with `seeds`) with respect to `inputs`, without
+// touching anybody's grad(). Inputs that are not reached give undefined tensors.
+std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs,
+                         const std::vector<Tensor>& seeds = {},
+                         const BackwardOptions& options = {});
+
+// ---- grad mode (thread-local)
+// ----------------------------------------------------------------------
+bool grad_enabled();
+// Nothing is recorded while alive.
+class GradModeScope {
+ public:
+  explicit GradModeScope(bool enabled);
+  ~GradModeScope();
+  GradModeScope(const GradModeScope&) = delete;
+  GradModeScope& operator=(const GradModeScope&) = delete;
+
+ private:
+  bool previous_;
+};
+class NoGrad : public GradModeScope {
+ public:
+  NoGrad() : GradModeScope(false) {}
+};
+class EnableGrad : public GradModeScope {
+ public:
+  EnableGrad() : GradModeScope(true) {}
+};
+
+}  // namespace binade
