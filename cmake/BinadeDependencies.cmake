@@ -60,5 +60,10 @@ function(binade_link_dependencies target)
     # Shared libraries of the toolkit only, none of the driver's: the programs start without a GPU.
     target_link_libraries(${target} PRIVATE CUDA::cudart CUDA::cublas CUDA::cublasLt cudnn::cudnn
                                             cudnn_frontend)
+    # CMake takes the toolkit's folder for one of the linker's own and leaves it out of the rpath.
+    get_filename_component(cudnn_folder ${Cudnn_LIBRARY} DIRECTORY)
+    set(folders ${CUDAToolkit_LIBRARY_DIR} ${cudnn_folder})
+    list(REMOVE_DUPLICATES folders)
+    set_target_properties(${target} PROPERTIES BUILD_RPATH "${folders}" INSTALL_RPATH "${folders}")
   endif()
 endfunction()
