@@ -1,0 +1,83 @@
+// Module: a named tree of parameters, buffers and sub-modules. A layer is a class with a
+// constructor that adds its parts and a forward() of its own signature:
+//
+//   class Mlp : public nn::Module {
+//    public:
+//     Mlp(int64_t dim, int64_t hidden)
+//         : up_(add<Linear>("up", dim, hidden)), down_(add<Linear>("down", hidden, dim)) {}
+//     Tensor forward(const Tensor& x) const { return down_->forward(gelu(up_->forward(x))); }
+//    private:
+//     std::shared_ptr<Linear> up_, down_;
+//   };
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <binade/nn/parameter.h>
+
+namespace binade::nn {
+
+struct NamedParameter {
+  std::string name;  // "h.0.attn.c_attn.weight"
+  ParameterPtr parameter;
+};
+struct NamedBuffer {
+  std::string name;
+  Tensor buffer;  // a leaf without a gradient, for example running statistics
+};
+
+using StateDict = std::map<std::string, Array>;
+
+class Module {
+ public:
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  // In the order of definition, depth first. A tied parameter appears once, under its first name.
+  std::vector<NamedParameter> named_parameters() const;
+  std::vector<NamedBuffer> named_buffers() const;
+  std::vector<std::pair<std::string, Module*>> named_modules() const;
+  int64_t parameter_count() const;
+
+  virtual void train(bool training = true);  // and all below
+  void eval() { train(false); }
+  bool training() const { return training_; }
+  void to(Device device);
+  void set_trainable(bool trainable);
+  // Compute copies of every parameter in `dtype` (those that keep full precision excepted).
+  void set_compute_dtype(DType dtype, bool with_master);
+
+  // Masters and buffers by name.
+  StateDict state() const;
+  // Values converted to the parameters' dtypes. Strict: throws Error that lists names missing,
+  // unexpected, or of another shape; nothing is written then.
+  void load_state(const StateDict& state, bool strict = true);
+
+ protected:
+  template <class M, class... Args>
+  std::shared_ptr<M> add(const std::string& name, Args&&... args) {
+    auto child = std::make_shared<M>(std::forward<Args>(args)...);
+    add_child(name, child);
+    return child;
+  }
+  void add_child(const std::string& name, std::shared_ptr<Module> child);
+  ParameterPtr add_parameter(const std::string& name, Array value,
+                             bool keep_full_precision = false);
+  // Uses an existing parameter under this name too (tied weights).
+  void share_parameter(const std::string& name, ParameterPtr parameter);
+  Tensor add_buffer(const std::string& name, Array value);
+
+ private:
+  std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
+  std::vector<std::pair<std::string, ParameterPtr>> parameters_;
+  std::vector<std::pair<std::string, Tensor>> buffers_;
+  bool training_ = true;
+};
+
+}  // namespace binade::nn
