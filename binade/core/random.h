@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #include <binade/core/array.h>
@@ -50,6 +51,37 @@ BINADE_HOST_DEVICE inline PhiloxBlock philox(uint64_t seed, uint64_t step, uint6
 // The uniform of a word: 24 bits, in [0, 1). A Bernoulli draw is uniform < probability.
 BINADE_HOST_DEVICE inline float uniform_of(uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+
+// Uniform in [low, high), computed in double with one rounding, so that all devices agree.
+BINADE_HOST_DEVICE inline double uniform_in(double low, double high, uint32_t word) {
+  return fma(high - low, static_cast<double>(uniform_of(word)), low);
+}
+
+struct NormalPair {
+  double value[2];
+};
+
+// Two standard normals of two words (Box & Muller 1958): r·cos(2πu) and r·sin(2πu) with
+// r = sqrt(−2 ln v), v = (word0 + 1)·2^-32, u = word1·2^-32. Elements e % 4 = 0, 1 of a block come
+// from words 0 and 1, elements 2, 3 from words 2 and 3. In double, with the angle brought into
+// [−π/4, π/4] exactly, so that the floats of all devices agree within an ulp or two.
+BINADE_HOST_DEVICE inline NormalPair normal_pair(uint32_t word0, uint32_t word1) {
+  const double radius = sqrt(-2.0 * log((static_cast<double>(word0) + 1.0) * 0x1p-32));
+  const double turns = static_cast<double>(word1) * 0x1p-30;  // quarter turns in [0, 4)
+  const int quarter = static_cast<int>(turns + 0.5);
+  const double angle = (turns - quarter) * 1.5707963267948966;
+  const double c = cos(angle), s = sin(angle);
+  switch (quarter & 3) {
+    case 0:
+      return {{radius * c, radius * s}};
+    case 1:
+      return {{-radius * s, radius * c}};
+    case 2:
+      return {{-radius * c, -radius * s}};
+    default:
+      return {{radius * s, -radius * c}};
+  }
 }
 
 // The state that ops draw from. Thread-local; a trainer sets it at the start of a step.

@@ -15,6 +15,9 @@ namespace binade::cuda {
 // Throws Error (OutOfMemory for cudaErrorMemoryAllocation) naming the call that failed.
 void check_cuda(cudaError_t status, const char* what);
 
+// The device that this thread's calls go to: 0 unless cudaSetDevice was called.
+int current_device();
+
 // The thread's stream: all kernels and copies are queued on it. A non-blocking stream per device.
 cudaStream_t current_stream();
 // Uses `stream` as the current one while alive.

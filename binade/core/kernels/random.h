@@ -9,9 +9,10 @@ namespace binade::kernels {
 
 using PhiloxKey = AttentionParams::PhiloxKey;
 
-// Contiguous outputs, f32/f64/f16/bf16. uniform: [low, high); the f32 draw is (word >> 8) · 2^-24.
+// Contiguous outputs, f32/f64/f16/bf16. Draws are made in double and rounded to out's dtype (to a
+// half by way of f32). uniform: uniform_in(low, high, word) of core/random.h.
 BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, double high)
-// Box–Muller on pairs of words; CPU and CUDA agree within 2 ulp.
+// fma(stddev, z, mean) with z of normal_pair() in core/random.h; CPU and CUDA agree within 2 ulp.
 BINADE_KERNEL(normal, const Array& out, const PhiloxKey& key, double mean, double stddev)
 // out (bool) = uniform < probability.
 BINADE_KERNEL(bernoulli, const Array& out, const PhiloxKey& key, double probability)

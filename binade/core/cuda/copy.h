@@ -1,0 +1,25 @@
+// Copies of bytes between host and device, queued on the current stream, and facts about devices
+// for core/device.cpp. Free of CUDA headers, so that plain .cpp files may include it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace binade::cuda {
+
+enum class CopyKind : uint8_t { host_to_device, device_to_host, device_to_device };
+
+// Queues a copy on the current stream. Host memory should be page-locked (core/memory.h) and must
+// stay as it is until the copy is done.
+void copy_async(void* destination, const void* source, int64_t bytes, CopyKind kind);
+// Copies and waits (a host synchronisation): for host memory of any kind.
+void copy_and_wait(void* destination, const void* source, int64_t bytes, CopyKind kind);
+
+// Usable devices: 0 without a driver, without a card, or where this build has no code for the card.
+int device_count();
+// Why device_count() is 0, as a sentence; empty if it is not.
+std::string unavailable_reason();
+// Waits until everything queued on the device is done (a host synchronisation).
+void synchronize(int device);
+
+}  // namespace binade::cuda
