@@ -1,0 +1,161 @@
+#include <binade/core/memory.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+#include <vector>
+
+#include <binade/core/error.h>
+#if BINADE_HAVE_CUDA
+#include <binade/core/cuda/pool.h>
+#endif
+
+namespace binade {
+
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+
+// Freed CPU blocks are kept by size and handed out again: a training step asks for the same sizes
+// every time, and fresh pages from the system cost a fault each.
+class CpuPool {
+ public:
+  void* allocate(int64_t bytes) {
+    const int64_t size = rounded(bytes);
+    const std::scoped_lock lock(mutex_);
+    in_use_ += size;
+    peak_in_use_ = std::max(peak_in_use_, in_use_);
+    if (auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
+      void* block = found->second.back();
+      found->second.pop_back();
+      cached_ -= size;
+      return block;
+    }
+    void* block = ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    if (block == nullptr) {
+      release_locked();
+      block = ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    }
+    if (block == nullptr) {
+      in_use_ -= size;
+      throw OutOfMemory(concat("out of memory: ", size, " bytes asked for, ", in_use_,
+                               " bytes of arrays in use; lower the batch size or the sequence "
+                               "length, or turn on recompute"));
+    }
+    peak_reserved_ = std::max(peak_reserved_, in_use_ + cached_);
+    return block;
+  }
+
+  void free(void* block, int64_t bytes) noexcept {
+    const int64_t size = rounded(bytes);
+    const std::scoped_lock lock(mutex_);
+    in_use_ -= size;
+    if (size >= kSmallestCached) {
+      try {
+        free_[size].push_back(block);
+        cached_ += size;
+        if (cached_ > std::max(kCacheFloor, in_use_ + peak_in_use_)) release_locked();
+        return;
+      } catch (...) {  // no memory for the bookkeeping: give the block back instead
+      }
+    }
+    ::operator delete(block, kAlignment);
+  }
+
+  void release() {
+    const std::scoped_lock lock(mutex_);
+    release_locked();
+  }
+
+  MemoryStats stats() {
+    const std::scoped_lock lock(mutex_);
+    return {in_use_, peak_in_use_, in_use_ + cached_, peak_reserved_, 0};
+  }
+
+  void reset_peak() {
+    const std::scoped_lock lock(mutex_);
+    peak_in_use_ = in_use_;
+    peak_reserved_ = in_use_ + cached_;
+  }
+
+ private:
+  static constexpr int64_t kSmallestCached = 4096;
+  static constexpr int64_t kCacheFloor = int64_t{256} << 20;
+
+  // Sizes above a page are rounded so that nearly equal requests share blocks.
+  static int64_t rounded(int64_t bytes) {
+    if (bytes <= 0) return 64;
+    const int64_t unit = bytes < kSmallestCached ? 64 : bytes < (1 << 20) ? 4096 : (1 << 16);
+    return (bytes + unit - 1) / unit * unit;
+  }
+
+  void release_locked() noexcept {
+    for (auto& [size, blocks] : free_)
+      for (void* block : blocks) ::operator delete(block, kAlignment);
+    free_.clear();
+    cached_ = 0;
+  }
+
+  std::mutex mutex_;
+  std::unordered_map<int64_t, std::vector<void*>> free_;
+  int64_t in_use_ = 0, peak_in_use_ = 0, cached_ = 0, peak_reserved_ = 0;
+};
+
+// Never destroyed: arrays of static duration may outlive any static pool.
+CpuPool& cpu_pool() {
+  static CpuPool& pool = *new CpuPool;
+  return pool;
+}
+
+}  // namespace
+
+void* allocate_bytes(int64_t bytes, Device device) {
+  check(bytes >= 0, "cannot allocate ", bytes, " bytes");
+  if (device.is_cpu()) return cpu_pool().allocate(bytes);
+#if BINADE_HAVE_CUDA
+  return cuda::pool_allocate(bytes, device.index());
+#else
+  fail("there is no device ", device, ": ", cuda_unavailable_reason());
+#endif
+}
+
+void free_bytes(void* data, int64_t bytes, Device device) noexcept {
+  if (device.is_cpu()) return cpu_pool().free(data, bytes);
+#if BINADE_HAVE_CUDA
+  cuda::pool_free(data, bytes, device.index());
+#endif
+}
+
+std::shared_ptr<void> allocate_pinned(int64_t bytes) {
+#if BINADE_HAVE_CUDA
+  if (cuda_device_count() > 0) return cuda::allocate_pinned(bytes);
+#endif
+  return {allocate_bytes(bytes, Device::cpu()),
+          [bytes](void* data) { free_bytes(data, bytes, Device::cpu()); }};
+}
+
+MemoryStats memory_stats(Device device) {
+#if BINADE_HAVE_CUDA
+  if (device.is_cuda()) return cuda::pool_stats(device.index());
+#endif
+  return device.is_cpu() ? cpu_pool().stats() : MemoryStats{};
+}
+
+void reset_peak_memory(Device device) {
+#if BINADE_HAVE_CUDA
+  if (device.is_cuda()) return cuda::pool_reset_peak(device.index());
+#endif
+  if (device.is_cpu()) cpu_pool().reset_peak();
+}
+
+void release_cached_memory(Device device) {
+#if BINADE_HAVE_CUDA
+  if (device.is_cuda()) return cuda::pool_release_cached(device.index());
+#endif
+  if (device.is_cpu()) cpu_pool().release();
+}
+
+}  // namespace binade
