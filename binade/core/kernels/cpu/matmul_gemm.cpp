@@ -1,0 +1,196 @@
+#include <binade/core/kernels/cpu/matmul_gemm.h>
+
+#include <algorithm>
+
+#include <Eigen/Core>
+
+#if BINADE_HAVE_ONEDNN
+#include <oneapi/dnnl/dnnl.h>
+#endif
+
+namespace binade::kernels::cpu {
+
+namespace {
+
+template <class T>
+using RowMajorMap = Eigen::Map<
+    Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>, 0,
+    Eigen::OuterStride<>>;
+template <class T>
+using ConstRowMajorMap =
+    Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>, 0,
+               Eigen::OuterStride<>>;
+
+// Calls visitor with the (rows, columns) block as an Eigen expression.
+template <class T, class Visitor>
+void visit_block(Block<const T> block, int64_t rows, int64_t columns, Visitor&& visitor) {
+  const Eigen::OuterStride<> stride(block.leading);
+  if (block.transposed)
+    visitor(ConstRowMajorMap<T>(block.data, columns, rows, stride).transpose());
+  else
+    visitor(ConstRowMajorMap<T>(block.data, rows, columns, stride));
+}
+
+template <class T>
+void eigen_gemm(int64_t m, int64_t n, int64_t k, Block<const T> a, Block<const T> b,
+                bool accumulate, T* c, int64_t leading_c) {
+  RowMajorMap<T> out(c, m, n, Eigen::OuterStride<>(leading_c));
+  visit_block(a, m, k, [&](const auto& left) {
+    visit_block(b, k, n, [&](const auto& right) {
+      if (accumulate)
+        out.noalias() += left * right;
+      else
+        out.noalias() = left * right;
+    });
+  });
+}
+
+// k = 0: the product is zero.
+template <class T>
+void zero_product(int64_t m, int64_t n, bool accumulate, T* c, int64_t leading_c) {
+  if (accumulate) return;
+  for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * leading_c, n, T(0));
+}
+
+#if BINADE_F16C
+void halves_to_floats(const Half* source, int64_t n, float* row) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i));
+    _mm256_storeu_ps(row + i, _mm256_cvtph_ps(halves));
+  }
+  for (; i < n; ++i) row[i] = static_cast<float>(source[i]);
+}
+
+void floats_to_halves(const float* row, int64_t n, Half* target) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(row + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), halves);
+  }
+  for (; i < n; ++i) target[i] = Half(row[i]);
+}
+#endif
+
+// A conversion between the compute types and any storage type; half goes through float.
+template <class To, class From>
+To convert(From value) {
+  if constexpr (std::is_arithmetic_v<To> && std::is_arithmetic_v<From>)
+    return static_cast<To>(value);
+  else if constexpr (std::is_arithmetic_v<To>)
+    return static_cast<To>(static_cast<float>(value));
+  else
+    return To(static_cast<float>(value));
+}
+
+template <class Compute>
+void load(const void* source, DType dtype, int64_t stride, int64_t n, Compute* row) {
+  visit_floating(dtype, "matmul", [&](auto tag) {
+    using T = decltype(tag);
+    const T* elements = static_cast<const T*>(source);
+    if (stride != 1) {
+      for (int64_t i = 0; i < n; ++i) row[i] = convert<Compute>(elements[i * stride]);
+      return;
+    }
+#if BINADE_F16C
+    if constexpr (std::is_same_v<T, Half> && std::is_same_v<Compute, float>) {
+      halves_to_floats(elements, n, row);
+      return;
+    }
+#endif
+    for (int64_t i = 0; i < n; ++i) row[i] = convert<Compute>(elements[i]);
+  });
+}
+
+template <class Compute>
+void store(const Compute* row, int64_t n, void* target, DType dtype, int64_t stride) {
+  visit_floating(dtype, "matmul", [&](auto tag) {
+    using T = decltype(tag);
+    T* elements = static_cast<T*>(target);
+    if (stride != 1) {
+      for (int64_t i = 0; i < n; ++i) elements[i * stride] = convert<T>(row[i]);
+      return;
+    }
+#if BINADE_F16C
+    if constexpr (std::is_same_v<T, Half> && std::is_same_v<Compute, float>) {
+      floats_to_halves(row, n, elements);
+      return;
+    }
+#endif
+    for (int64_t i = 0; i < n; ++i) elements[i] = convert<T>(row[i]);
+  });
+}
+
+}  // namespace
+
+void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
+          bool accumulate, float* c, int64_t leading_c) {
+  if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
+#if BINADE_HAVE_ONEDNN
+  const auto status =
+      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, a.data,
+                 a.leading, b.data, b.leading, accumulate ? 1.0f : 0.0f, c, leading_c);
+  if (status == dnnl_success) return;
+#endif
+  eigen_gemm(m, n, k, a, b, accumulate, c, leading_c);
+}
+
+void gemm(int64_t m, int64_t n, int64_t k, Block<const double> a, Block<const double> b,
+          bool accumulate, double* c, int64_t leading_c) {
+  if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
+  eigen_gemm(m, n, k, a, b, accumulate, c, leading_c);
+}
+
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, float* row) {
+  load(source, dtype, stride, n, row);
+}
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, double* row) {
+  load(source, dtype, stride, n, row);
+}
+void store_row(const float* row, int64_t n, void* target, DType dtype, int64_t stride) {
+  store(row, n, target, dtype, stride);
+}
+void store_row(const double* row, int64_t n, void* target, DType dtype, int64_t stride) {
+  store(row, n, target, dtype, stride);
+}
+
+template <class T>
+bool usable_in_place(const MatrixView& matrix, int64_t rows, int64_t columns) {
+  if (matrix.dtype != dtype_of<T>()) return false;
+  const bool by_rows =
+      (matrix.column_stride == 1 || columns == 1) && (matrix.row_stride >= columns || rows == 1);
+  const bool by_columns =
+      (matrix.row_stride == 1 || rows == 1) && (matrix.column_stride >= rows || columns == 1);
+  return by_rows || by_columns;
+}
+
+template <class T>
+Block<const T> block_of(const MatrixView& matrix, int64_t row, int64_t column, int64_t rows,
+                        int64_t columns, T* buffer) {
+  const std::byte* first = matrix.at(row, column);
+  const bool by_rows = matrix.column_stride == 1 || columns == 1;
+  if (usable_in_place<T>(matrix, rows, columns)) {
+    const bool transposed = !(by_rows && (matrix.row_stride >= columns || rows == 1));
+    // A stride along a dimension of size 1 says nothing; BLAS wants a plausible one.
+    const int64_t leading =
+        transposed ? std::max(matrix.column_stride, rows) : std::max(matrix.row_stride, columns);
+    return {reinterpret_cast<const T*>(first), leading, transposed};
+  }
+  // Keep the order in memory: lines are read along the dimension with the smaller stride.
+  const bool transposed = !by_rows && matrix.row_stride < matrix.column_stride;
+  const int64_t lines = transposed ? columns : rows, length = transposed ? rows : columns;
+  const int64_t line_stride = transposed ? matrix.column_stride : matrix.row_stride;
+  const int64_t step = transposed ? matrix.row_stride : matrix.column_stride;
+  for (int64_t i = 0; i < lines; ++i)
+    load_row(first + i * line_stride * size_of(matrix.dtype), matrix.dtype, step, length,
+             buffer + i * length);
+  return {buffer, length, transposed};
+}
+
+template bool usable_in_place<float>(const MatrixView&, int64_t, int64_t);
+template bool usable_in_place<double>(const MatrixView&, int64_t, int64_t);
+template Block<const float> block_of(const MatrixView&, int64_t, int64_t, int64_t, int64_t, float*);
+template Block<const double> block_of(const MatrixView&, int64_t, int64_t, int64_t, int64_t,
+                                      double*);
+
+}  // namespace binade::kernels::cpu

@@ -1,0 +1,126 @@
+// Arrays of random numbers in any dtype and layout, and their elements as doubles: what the tests
+// of kernels are written with. Reads memory through shape and strides itself, with no kernel.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include <binade/core/array.h>
+
+namespace binade::test {
+
+// Offset (in elements, from data()) of the row-major position `index`.
+inline int64_t offset_of(const Array& array, int64_t index) {
+  int64_t offset = 0;
+  for (int i = array.dims() - 1; i >= 0; --i) {
+    offset += index % array.shape()[i] * array.strides()[i];
+    index /= array.shape()[i];
+  }
+  return offset;
+}
+
+inline double read(const Array& array, int64_t index) {
+  const int64_t i = offset_of(array, index);
+  switch (array.dtype()) {
+    case DType::f64:
+      return static_cast<const double*>(array.data())[i];
+    case DType::f32:
+      return static_cast<const float*>(array.data())[i];
+    case DType::f16:
+      return static_cast<float>(static_cast<const Half*>(array.data())[i]);
+    case DType::bf16:
+      return static_cast<float>(static_cast<const BFloat16*>(array.data())[i]);
+    case DType::i32:
+      return static_cast<const int32_t*>(array.data())[i];
+    case DType::boolean:
+      return static_cast<const bool*>(array.data())[i];
+    default:
+      fail("read: no case for ", name_of(array.dtype()));
+  }
+}
+
+inline void write(const Array& array, int64_t index, double value) {
+  const int64_t i = offset_of(array, index);
+  switch (array.dtype()) {
+    case DType::f64:
+      static_cast<double*>(array.data())[i] = value;
+      break;
+    case DType::f32:
+      static_cast<float*>(array.data())[i] = static_cast<float>(value);
+      break;
+    case DType::f16:
+      static_cast<Half*>(array.data())[i] = Half(static_cast<float>(value));
+      break;
+    case DType::bf16:
+      static_cast<BFloat16*>(array.data())[i] = BFloat16(static_cast<float>(value));
+      break;
+    case DType::i64:
+      static_cast<int64_t*>(array.data())[i] = static_cast<int64_t>(value);
+      break;
+    case DType::boolean:
+      static_cast<bool*>(array.data())[i] = value != 0;
+      break;
+    default:
+      fail("write: no case for ", name_of(array.dtype()));
+  }
+}
+
+inline std::vector<double> values_of(const Array& array) {
+  std::vector<double> values(static_cast<size_t>(array.numel()));
+  for (int64_t i = 0; i < array.numel(); ++i) values[static_cast<size_t>(i)] = read(array, i);
+  return values;
+}
+
+inline Array array_of(const std::vector<double>& values, const Shape& shape, DType dtype) {
+  Array array = Array::empty(shape, dtype);
+  for (int64_t i = 0; i < array.numel(); ++i) write(array, i, values[static_cast<size_t>(i)]);
+  return array;
+}
+
+inline void set_all(const Array& array, double value) {
+  for (int64_t i = 0; i < array.numel(); ++i) write(array, i, value);
+}
+
+using Random = std::mt19937_64;
+
+// Normal numbers of the given spread.
+inline void randomize(const Array& array, Random& random, double spread = 1) {
+  std::normal_distribution<double> normal(0, spread);
+  for (int64_t i = 0; i < array.numel(); ++i) write(array, i, normal(random));
+}
+
+inline Array random_array(const Shape& shape, DType dtype, Random& random, double spread = 1) {
+  Array array = Array::empty(shape, dtype);
+  randomize(array, random, spread);
+  return array;
+}
+
+// Half of the distance between 1 and the next number.
+inline double epsilon_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+      return 0x1p-53;
+    case DType::f32:
+      return 0x1p-24;
+    case DType::f16:
+      return 0x1p-11;
+    default:
+      return 0x1p-8;
+  }
+}
+
+// Largest |got − expected| / (|expected| + floor).
+inline double worst_error(const Array& got, const std::vector<double>& expected, double floor = 1) {
+  double worst = 0;
+  for (int64_t i = 0; i < got.numel(); ++i) {
+    const double want = expected[static_cast<size_t>(i)];
+    const double error = std::abs(read(got, i) - want) / (std::abs(want) + floor);
+    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+  }
+  return worst;
+}
+
+}  // namespace binade::test
