@@ -30,7 +30,7 @@ struct ScalerState {
   Array tracker;    // i32: good steps since the last change
   Array credit;     // i32: bad steps left before a backoff
   Array skipped;    // i64: skipped steps in all
-  Array at_floor;   // i32: consecutive skips with the scale at its floor
+  Array at_floor;   // i32: consecutive skips that began with the scale at its floor; a good step: 0
 };
 struct ScalerSettings {
   float growth_factor = 2, backoff_factor = 0.5f;
@@ -46,7 +46,7 @@ BINADE_KERNEL(update_scale, const ScalerState& state, const ScalerSettings& sett
 struct UpdateContext {
   Array grad_factor;    // f32: multiplies the stored gradient
   Array found_inf;      // f32: non-zero → nothing is written
-  Array learning_rate;  // f32
+  Array learning_rate;  // f32 (f64 where masters are f64)
   Array step;           // i64
 };
 BINADE_KERNEL(advance_step, const Array& step, const Array& found_inf)  // += 1 unless found_inf
@@ -59,33 +59,36 @@ struct UpdateBuffers {
   Array value;
   Array moment1, moment2;  // master's dtype; those an optimizer does not use are undefined
 };
+// Settings are doubles so that f64 masters follow the formulas exactly; kernels on f32 masters
+// narrow them (and 1 − β, which is taken in double) once and compute in f32.
+//
 // Decoupled weight decay (Loshchilov & Hutter 2019, alg. 2, with lr multiplying the decay as in
 // PyTorch).
 struct AdamWParams {
-  float lr_factor = 1, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
+  double lr_factor = 1, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
 };
 BINADE_KERNEL(adamw_update, const UpdateBuffers& buffers, const UpdateContext& context,
               const AdamWParams& params)
 // PyTorch's SGD: g += wd·w; m = momentum·m + (1−dampening)·g (m = g on the first step); Nesterov: g
 // += momentum·m.
 struct SgdParams {
-  float lr_factor = 1, momentum = 0, dampening = 0, weight_decay = 0;
+  double lr_factor = 1, momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false;
 };
 BINADE_KERNEL(sgd_update, const UpdateBuffers& buffers, const UpdateContext& context,
               const SgdParams& params)
 // Lion (Chen et al. 2023, alg. 2): w −= lr·(sign(β1·m + (1−β1)·g) + wd·w); m = β2·m + (1−β2)·g.
 struct LionParams {
-  float lr_factor = 1, beta1 = 0.9f, beta2 = 0.99f, weight_decay = 0;
+  double lr_factor = 1, beta1 = 0.9, beta2 = 0.99, weight_decay = 0;
 };
 BINADE_KERNEL(lion_update, const UpdateBuffers& buffers, const UpdateContext& context,
               const LionParams& params)
 // Exponential moving average: average = decay·average + (1−decay)·master, unless found_inf.
-BINADE_KERNEL(ema_update, const Array& average, const Array& master, float decay,
+BINADE_KERNEL(ema_update, const Array& average, const Array& master, double decay,
               const Array& found_inf)
 // value = master (converted), unless found_inf; master = master·(1 − lr·lr_factor·weight_decay) −
 // lr·lr_factor·direction. The tail of Muon, whose direction comes from matrix products.
 BINADE_KERNEL(apply_direction, const UpdateBuffers& buffers, const Array& direction,
-              const UpdateContext& context, float lr_factor, float weight_decay)
+              const UpdateContext& context, double lr_factor, double weight_decay)
 
 }  // namespace binade::kernels

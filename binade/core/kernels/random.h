@@ -16,8 +16,9 @@ BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, doubl
 BINADE_KERNEL(normal, const Array& out, const PhiloxKey& key, double mean, double stddev)
 // out (bool) = uniform < probability.
 BINADE_KERNEL(bernoulli, const Array& out, const PhiloxKey& key, double probability)
-// y = keep ? x / (1−p) : 0 with the mask of the key (element i kept iff uniform_i ≥ p);
-// y = beta·y + that. The backward is the same kernel with the same key on dy.
+// y = keep ? x·(1/(1−p)) : 0 with the mask of the key (element i kept iff uniform_i ≥ p); the
+// factor is taken in f32, p = 1 gives zeros. y = beta·y + that. The backward is the same kernel
+// with the same key on dy.
 BINADE_KERNEL(dropout, const Array& x, const PhiloxKey& key, float probability, const Array& y,
               float beta)
 
