@@ -132,6 +132,7 @@ class OpObserver {
                            const std::vector<Array>& dinputs) = 0;
 };
 OpObserver* exchange_op_observer(OpObserver* observer);
+OpObserver* current_op_observer();
 
 // While alive, the first op whose output or gradient has a NaN throws Error that names the op and
 // the ranges of its inputs. Waits for the GPU after every op.

@@ -1,0 +1,73 @@
+// The tape's inside: nodes, edges and the state of tensors. Included by the tape's own sources
+// only.
+#pragma once
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include <binade/autograd/tape.h>
+
+namespace binade {
+
+using GradHook = std::function<Array(const Array&)>;
+
+// A gradient while it is being summed, or kept on a leaf.
+struct Pending {
+  Array array;         // valid when `holds`; for a bound leaf always its buffer
+  Tensor tensor;       // the gradient on the tape, with create_graph
+  bool holds = false;  // false: the next contribution overwrites
+  bool bound = false;  // `array` belongs to somebody else and must be written in place
+  // What the gradient must look like.
+  Shape shape;
+  DType dtype = DType::f32;
+  Device device;
+
+  GradSlot::Destination open();
+  void add(const Array& gradient);
+  void add(const Tensor& gradient);
+};
+
+// What a Tensor points to.
+struct TensorState {
+  Array value;
+  std::shared_ptr<Node> node;  // the op it came from; null for leaves
+  int output = 0;              // which of the node's outputs
+  bool requires_grad = false;
+  bool retains_grad = false;  // an inner tensor whose gradient is kept
+  Pending grad;               // of leaves, and of tensors with retain_grad
+  std::vector<std::pair<int, GradHook>> hooks;
+  int next_hook = 0;
+};
+
+// Where the gradient of one input goes: to an output of another node, or to a leaf.
+struct Edge {
+  std::shared_ptr<Node> node;
+  int output = 0;
+  std::shared_ptr<TensorState> leaf;
+  bool needed() const { return node != nullptr || leaf != nullptr; }
+};
+
+class Node {
+ public:
+  struct Output {
+    Shape shape;
+    DType dtype;
+    Device device;
+    std::weak_ptr<TensorState> tensor;  // for hooks and retain_grad, while somebody holds it
+  };
+  using Function = std::variant<FusedBackward, OpsBackward, MultiOpsBackward>;
+
+  const char* name = "";
+  uint64_t sequence = 0;  // order of recording: inputs always come before what uses them
+  std::vector<Edge> inputs;
+  std::vector<Output> outputs;
+  Function backward;
+  bool freed = false;  // backward ran without retain_graph
+  ~Node();
+};
+
+// backward() from several results in one walk; gradients go to the leaves.
+void backward_all(const TensorList& outputs, const TensorList& seeds);
+
+}  // namespace binade

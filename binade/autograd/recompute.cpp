@@ -1,0 +1,81 @@
+// Recompute: activations are dropped in the forward pass and made again in the backward pass.
+#include <binade/autograd/graph.h>
+#include <binade/core/precision.h>
+#include <binade/core/random.h>
+
+namespace binade {
+
+namespace {
+
+// The precision policy and random place of the first run, for the second.
+class SameCircumstances {
+ public:
+  SameCircumstances(const PrecisionPolicy* policy, uint64_t place)
+      : previous_policy_(exchange_precision_policy(policy)),
+        previous_place_(RandomState::current().place()) {
+    RandomState::current().set_place(place);
+  }
+  ~SameCircumstances() {
+    exchange_precision_policy(previous_policy_);
+    RandomState::current().set_place(previous_place_);
+  }
+  SameCircumstances(const SameCircumstances&) = delete;
+  SameCircumstances& operator=(const SameCircumstances&) = delete;
+
+ private:
+  const PrecisionPolicy* previous_policy_;
+  uint64_t previous_place_;
+};
+
+}  // namespace
+
+TensorList recompute(std::function<TensorList(const TensorList&)> segment,
+                     const TensorList& inputs) {
+  const uint64_t place = RandomState::current().place();
+  const PrecisionPolicy* policy = current_precision_policy();
+  if (!grad_enabled()) return segment(inputs);
+
+  TensorList outputs;
+  {
+    const NoGrad off;
+    outputs = segment(inputs);
+  }
+  std::vector<Array> values;
+  for (const Tensor& output : outputs) values.push_back(output.array());
+  std::vector<Saved> saved;
+  for (const Tensor& input : inputs) saved.emplace_back(input);
+
+  // The segment may use parameters that are not among its inputs: an anchor that requires a
+  // gradient makes sure that the node is recorded, and the inner backward below reaches the
+  // parameters.
+  TensorList recorded = inputs;
+  recorded.emplace_back(Array::empty({0}, DType::f32), true);
+
+  return record("recompute", recorded, std::move(values), [=](Backward& backward) {
+    const SameCircumstances same(policy, place);
+    TensorList leaves;
+    for (size_t i = 0; i < saved.size(); ++i)
+      leaves.emplace_back(saved[i].array(), backward.needed(static_cast<int>(i)));
+    TensorList again;
+    {
+      const EnableGrad on;
+      again = segment(leaves);
+    }
+    // One walk for all outputs, so that every node inside runs once.
+    const NoGrad off;
+    TensorList roots, seeds;
+    for (size_t i = 0; i < again.size(); ++i) {
+      if (!backward.grad(static_cast<int>(i)).defined() || !again[i].requires_grad()) continue;
+      roots.push_back(again[i]);
+      seeds.emplace_back(backward.grad(static_cast<int>(i)));
+    }
+    backward_all(roots, seeds);
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      if (!leaves[i].requires_grad()) continue;
+      if (const Array grad = leaves[i].grad(); grad.defined())
+        backward.slot(static_cast<int>(i)).add(grad);
+    }
+  });
+}
+
+}  // namespace binade

@@ -1,0 +1,169 @@
+// Recording: nodes come into being here. Walking them backward is in backward.cpp.
+#include <binade/autograd/tape.h>
+
+#include <utility>
+
+#include <binade/autograd/graph.h>
+
+namespace binade {
+
+namespace {
+
+thread_local uint64_t next_sequence = 0;
+thread_local OpObserver* observer = nullptr;
+
+Edge edge_to(const Tensor& input) {
+  if (!input.requires_grad()) return {};
+  const auto& state = input.state();
+  if (state->node == nullptr) return {nullptr, 0, state};
+  return {state->node, state->output, nullptr};
+}
+
+template <class Inputs>
+bool any_requires_grad(const Inputs& inputs) {
+  for (const Tensor& input : inputs)
+    if (input.requires_grad()) return true;
+  return false;
+}
+
+template <class Inputs>
+TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array> values,
+                       Node::Function backward) {
+  if (observer) observer->on_forward(name, TensorList(inputs), values);
+  TensorList results;
+  results.reserve(values.size());
+  for (Array& value : values) results.emplace_back(std::move(value));
+  if (!grad_enabled() || !any_requires_grad(inputs)) return results;
+
+  auto node = std::make_shared<Node>();
+  node->name = name;
+  node->sequence = next_sequence++;
+  node->backward = std::move(backward);
+  node->inputs.reserve(inputs.size());
+  for (const Tensor& input : inputs) node->inputs.push_back(edge_to(input));
+  for (size_t i = 0; i < results.size(); ++i) {
+    const auto& state = results[i].state();
+    node->outputs.push_back(
+        {state->value.shape(), state->value.dtype(), state->value.device(), state});
+    if (!is_floating(state->value.dtype())) continue;  // indices of a sort, say
+    state->node = node;
+    state->output = static_cast<int>(i);
+    state->requires_grad = true;
+  }
+  return results;
+}
+
+// A moved-in vector of one array, as initializer lists would copy.
+std::vector<Array> one(Array value) {
+  std::vector<Array> values;
+  values.push_back(std::move(value));
+  return values;
+}
+
+}  // namespace
+
+// Long chains of nodes are freed in a loop: recursion through shared_ptr would overflow the stack.
+Node::~Node() {
+  std::vector<std::shared_ptr<Node>> orphans;
+  const auto take_sole = [&orphans](Node& node) {
+    for (Edge& edge : node.inputs)
+      if (edge.node && edge.node.use_count() == 1) orphans.push_back(std::move(edge.node));
+    node.backward = FusedBackward();
+  };
+  take_sole(*this);
+  while (!orphans.empty()) {
+    const std::shared_ptr<Node> node = std::move(orphans.back());
+    orphans.pop_back();
+    if (node.use_count() == 1) take_sole(*node);
+  }
+}
+
+Saved::Saved(const Tensor& tensor) {
+  if (!tensor.defined()) return;
+  array_ = tensor.array();
+  state_ = tensor.state();
+  version_ = array_.storage()->version();
+}
+
+Saved::Saved(Array array) : array_(std::move(array)) {
+  if (array_.defined()) version_ = array_.storage()->version();
+}
+
+const Array& Saved::array() const {
+  check(!array_.defined() || array_.storage()->version() == version_, "a value of shape ",
+        array_.shape(),
+        " that backward needs was changed in place after the "
+        "forward pass; change it after backward, or work on a clone");
+  return array_;
+}
+
+Tensor Saved::tensor() const {
+  if (!array_.defined()) return {};
+  array();  // checks the version
+  return state_ ? Tensor(state_) : Tensor(array_);
+}
+
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              FusedBackward backward) {
+  return record_node(name, inputs, one(std::move(value)), std::move(backward))[0];
+}
+
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              OpsBackward backward) {
+  return record_node(name, inputs, one(std::move(value)), std::move(backward))[0];
+}
+
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  FusedBackward backward) {
+  return record_node(name, inputs, std::move(values), std::move(backward));
+}
+
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  MultiOpsBackward backward) {
+  return record_node(name, inputs, std::move(values), std::move(backward));
+}
+
+Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, Array value) {
+  const NoGrad off;
+  return record_node(name, inputs, one(std::move(value)), FusedBackward())[0];
+}
+
+bool will_record(std::initializer_list<Tensor> inputs) {
+  return grad_enabled() && any_requires_grad(inputs);
+}
+
+TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+                           CustomBackward backward) {
+  TensorList outputs;
+  {
+    const NoGrad off;
+    outputs = forward(inputs);
+  }
+  std::vector<Array> values;
+  std::vector<Saved> saved_inputs, saved_outputs;
+  for (const Tensor& input : inputs) saved_inputs.emplace_back(input);
+  for (const Tensor& output : outputs) {
+    check(output.defined(), "custom function ", name, " returned an undefined tensor");
+    values.push_back(output.array());
+    saved_outputs.emplace_back(output.array());
+  }
+  const auto tensors = [](const std::vector<Saved>& saved) {
+    TensorList list;
+    for (const Saved& value : saved) list.push_back(value.tensor());
+    return list;
+  };
+  return record(name, inputs, std::move(values),
+                MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
+                  return backward(tensors(saved_inputs), tensors(saved_outputs), grads);
+                }));
+}
+
+OpObserver* exchange_op_observer(OpObserver* next) {
+  return std::exchange(observer, next);
+}
+
+OpObserver* current_op_observer() {
+  return observer;
+}
+
+}  // namespace binade
