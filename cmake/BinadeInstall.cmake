@@ -6,13 +6,14 @@ set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
 install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # The kernels' own headers may use Eigen or CUDA, which a program that uses Binade need not have.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/binade DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.h" PATTERN "kernels" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "core/kernels" EXCLUDE PATTERN "core/cuda" EXCLUDE)
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
         FILE BinadeTargets.cmake)
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/binadeConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/binadeConfig.cmake
-                              INSTALL_DESTINATION ${BINADE_PACKAGE_DIR})
+                              INSTALL_DESTINATION ${BINADE_PACKAGE_DIR}
+                              PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 # Before 1.0 a new minor version may change the API.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/binadeConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)

@@ -51,11 +51,27 @@ find_nvcc() {
   done
 }
 
-# The options of every build: Ninja, and ccache where it is installed.
-cmake_options() {
-  local options=(-G Ninja -DCMAKE_BUILD_TYPE=Release)
+# Configures the build folder `$1`, with the CUDA kernels if nvcc `$2` is not empty: for the GPU of
+# this machine or, where there is none, for CMake's default architecture. The rest is for CMake.
+configure() {
+  local folder=$1 nvcc=$2 options=(-G Ninja -DBINADE_CUDA=OFF)
+  if [[ -n $nvcc ]]; then
+    export CUDACXX=$nvcc
+    options=(-G Ninja -DBINADE_CUDA=ON)
+    if has_gpu; then options+=(-DBINADE_CUDA_ARCHITECTURES="$(gpu_architecture)"); fi
+  fi
   if have ccache; then
     options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
   fi
-  printf '%s\n' "${options[@]}"
+  say "configuring $folder (CUDA kernels: ${nvcc:-none})"
+  cmake -S "$root" -B "$folder" "${options[@]}" "${@:3}" ||
+    die "CMake could not configure the build (its message is above)"
+}
+
+# Builds the targets `$2...`, all if none, in folder `$1`.
+build() {
+  local folder=$1
+  shift
+  say "building ${*:-everything}"
+  cmake --build "$folder" ${1:+--target "$@"} || die "the build failed (its message is above)"
 }

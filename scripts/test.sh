@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds and runs the tests.
+#
+#   scripts/test.sh [--long] [--filter TAGS]
+#
+#   --long         the long tier, too: tests tagged [long] and the scripts in scripts/long
+#   --filter TAGS  only the tests of binade_tests that Catch2 selects so, for example "[adamw]"
+#
+# The CUDA kernels are compiled where a toolkit is installed; GPU tests are skipped without a GPU.
+# The last line says `N passed, N failed, N skipped`. Logs are in build/test-logs.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+long=no
+filter=
+while (($#)); do
+  case $1 in
+    --long) long=yes && shift ;;
+    --filter) filter=${2:-} && shift 2 || die "--filter wants Catch2 tags, for example \"[adamw]\"" ;;
+    --help) usage && exit ;;
+    *) die "unknown option $1; see --help" ;;
+  esac
+done
+
+build=$root/build
+logs=$build/test-logs
+"$root/scripts/setup.sh"
+configure "$build" "$(find_nvcc)"
+build "$build"
+mkdir -p "$logs"
+
+passed=0 failed=0 skipped=0
+
+# Adds the counts of a log's last line `N passed, N failed, N skipped`. A program that ends badly
+# counts as one failure even if it reports none, for example when it crashes at its end.
+count_catch() {
+  local log=$1 status=$2 counts failures=0
+  counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1 || true)
+  if [[ $counts =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    failures=${BASH_REMATCH[2]}
+    passed=$((passed + BASH_REMATCH[1]))
+    skipped=$((skipped + BASH_REMATCH[3]))
+  fi
+  if ((status != 0 && failures == 0)); then
+    say "binade_tests ended with status $status"
+    failures=1
+  fi
+  failed=$((failed + failures))
+}
+
+# Runs a script. It is one test, passed if it ends with status 0, unless it prints cases of its own
+# (tests/programs/cases.sh).
+run_script() {
+  local script=$1 name log status=0 oks bads skips
+  name=$(basename "$script" .sh)
+  log=$logs/$name.log
+  say "$name"
+  BINADE_BUILD=$build bash "$script" >"$log" 2>&1 </dev/null || status=$?
+  oks=$(grep -c '^ok ' "$log" || true)
+  bads=$(grep -c '^not ok ' "$log" || true)
+  skips=$(grep -c '^skip ' "$log" || true)
+  if ((oks + bads + skips == 0 && status == 0)); then
+    oks=1
+  elif ((bads == 0 && status != 0)); then
+    bads=1
+  fi
+  grep '^skip ' "$log" || true
+  if ((bads)); then
+    say "$name failed (status $status):"
+    tail -n 100 "$log"
+  fi
+  passed=$((passed + oks)) failed=$((failed + bads)) skipped=$((skipped + skips))
+}
+
+say "binade_tests"
+spec=$filter
+if [[ $long == no ]]; then
+  spec=${filter//,/\~[long],}~[long]  # leaves [long] out of each alternative of the filter
+fi
+status=0
+"$build/tests/binade_tests" ${spec:+"$spec"} 2>&1 </dev/null | tee "$logs/binade_tests.log" || status=$?
+count_catch "$logs/binade_tests.log" "$status"
+
+if [[ -z $filter ]]; then
+  for script in "$root"/tests/programs/*.sh; do
+    [[ $script == */cases.sh ]] || run_script "$script"
+  done
+  if [[ $long == yes ]]; then
+    for script in "$root"/scripts/long/*.sh; do run_script "$script"; done
+  fi
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))
