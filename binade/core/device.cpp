@@ -8,6 +8,7 @@
 #include <binade/core/memory.h>
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/copy.h>
+#include <binade/core/cuda/faults.h>
 #include <binade/core/cuda/pool.h>
 #endif
 

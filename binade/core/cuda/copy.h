@@ -5,15 +5,17 @@
 #include <cstdint>
 #include <string>
 
+#include <binade/core/device.h>
+
 namespace binade::cuda {
 
-enum class CopyKind : uint8_t { host_to_device, device_to_host, device_to_device };
-
-// Queues a copy on the current stream. Host memory should be page-locked (core/memory.h) and must
-// stay as it is until the copy is done.
-void copy_async(void* destination, const void* source, int64_t bytes, CopyKind kind);
+// Queues a copy on the current stream. Host memory must be page-locked (core/memory.h) and stay as
+// it is until the copy is done.
+void copy_async(void* destination, Device destination_device, const void* source,
+                Device source_device, int64_t bytes);
 // Copies and waits (a host synchronisation): for host memory of any kind.
-void copy_and_wait(void* destination, const void* source, int64_t bytes, CopyKind kind);
+void copy_and_wait(void* destination, Device destination_device, const void* source,
+                   Device source_device, int64_t bytes);
 
 // Usable devices: 0 without a driver, without a card, or where this build has no code for the card.
 int device_count();

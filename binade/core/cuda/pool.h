@@ -22,7 +22,7 @@ void pool_reset_peak(int device);
 // Gives the segments in which nothing lives back to the device (a host synchronisation).
 void pool_release_cached(int device);
 
-// Page-locked host memory; plain memory where there is no usable device.
+// Page-locked host memory. Throws OutOfMemory.
 std::shared_ptr<void> allocate_pinned(int64_t bytes);
 
 // Memory of one captured graph. While a Scope lives, this thread's allocations come from the arena,

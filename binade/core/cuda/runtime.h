@@ -18,6 +18,18 @@ void check_cuda(cudaError_t status, const char* what);
 // The device that this thread's calls go to: 0 unless cudaSetDevice was called.
 int current_device();
 
+// Makes `device` the current one while alive.
+class DeviceScope {
+ public:
+  explicit DeviceScope(int device);
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+
+ private:
+  int previous_;
+};
+
 // The thread's stream: all kernels and copies are queued on it. A non-blocking stream per device.
 cudaStream_t current_stream();
 // Uses `stream` as the current one while alive.
@@ -68,6 +80,7 @@ const DeviceProperties& device_properties();
 // Host synchronisations so far (stream, device and event waits made through this library): a step
 // must not add to it.
 int64_t host_synchronisations();
+// To be called before each wait; throws Error inside a capture, where waiting is not possible.
 void note_host_synchronisation();
 
 // Checks the launch that was just queued; `name` is the kernel's.
