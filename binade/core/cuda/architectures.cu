@@ -1,5 +1,6 @@
 // What the kernels of this build run on, from the list that nvcc was given.
 #include <algorithm>
+#include <iterator>
 
 #include <binade/core/cuda/architectures.h>
 
