@@ -16,8 +16,11 @@ usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # A GPU that programs can use: its driver answers, or both its device file and the library are there.
+# An empty CUDA_VISIBLE_DEVICES hides it, as it does from CUDA.
 has_gpu() {
-  if have nvidia-smi; then
+  if [[ -z ${CUDA_VISIBLE_DEVICES-all} ]]; then
+    return 1
+  elif have nvidia-smi; then
     nvidia-smi -L 2>/dev/null | grep -q '^GPU'
   else
     [[ -e /dev/nvidia0 ]] && ldconfig -p | grep -q 'libcuda\.so\.1'

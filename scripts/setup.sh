@@ -30,13 +30,15 @@ toolkit_wheels=(
 cudnn_version=9.19.0.56
 frontend_wheel=nvidia-cudnn-frontend==1.32.0
 
+# Runs a command that installs the packages `missing`.
 as_root() {
   if [[ $(id -u) == 0 ]]; then
     "$@"
   elif have sudo; then
     sudo "$@"
   else
-    die "installing Debian packages needs root, and there is no sudo. Run as root: $*"
+    die "installing Debian packages needs root, and there is no sudo. As root, run" \
+        "scripts/setup.sh or: apt-get install ${missing[*]}"
   fi
 }
 
@@ -75,8 +77,9 @@ unpack_wheels() {
   say "downloading from PyPI: $*"
   python3 -m pip --quiet --disable-pip-version-check install --no-deps --no-compile --no-cache-dir \
           --only-binary=:all: --root-user-action=ignore --target "$folder" "$@" ||
-    die "pip could not get $* (its message is above). Is the network up? Without them the build is" \
-        "for the CPU: scripts/setup.sh --cuda off, and cmake with -DBINADE_CUDA=OFF"
+    die "pip could not get these wheels (its message is above). Is the network up? They are needed" \
+        "for CUDA only: cmake -S . -B build -DBINADE_CUDA=OFF builds for the CPU, and" \
+        "CUDA_VISIBLE_DEVICES= scripts/demo.sh runs there"
 }
 
 # Wheels hold libfoo.so.1 alone; the linker looks for libfoo.so.
