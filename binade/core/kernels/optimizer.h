@@ -16,6 +16,8 @@ namespace binade::kernels {
 BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, int64_t base_offset,
               const Array& norm_sq, const Array& first_bad)
 inline constexpr int64_t kNoBadGradient = INT64_MAX;
+// first_bad = kNoBadGradient: the start of a step.
+BINADE_KERNEL(reset_first_bad, const Array& first_bad)
 
 // From the statistics: found_inf (f32) = 1 if first_bad < kNoBadGradient or norm_sq is not finite,
 // else 0; norm (f32) = sqrt(norm_sq); grad_factor (f32) = inv_scale · min(1, max_norm/(norm+1e-6))

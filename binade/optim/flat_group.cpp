@@ -1,0 +1,83 @@
+#include <binade/optim/flat_group.h>
+
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade::optim {
+
+namespace {
+
+// Elements; a multiple of 128 keeps every member of any dtype aligned to 128 bytes or more.
+constexpr int64_t kAlignment = 128;
+
+int64_t aligned(int64_t numel) {
+  return (numel + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weight_decay) {
+  ParameterGroup decayed{{}, 1, weight_decay, "decay"}, plain{{}, 1, 0, "no_decay"};
+  for (const nn::NamedParameter& named : module.named_parameters()) {
+    if (!named.parameter->trainable()) continue;
+    (named.parameter->shape().dims() > 1 ? decayed : plain).parameters.push_back(named);
+  }
+  std::vector<ParameterGroup> groups;
+  for (ParameterGroup* group : {&decayed, &plain})
+    if (!group->parameters.empty()) groups.push_back(std::move(*group));
+  return groups;
+}
+
+FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay)
+    : members_(std::move(members)), lr_factor_(lr_factor), weight_decay_(weight_decay) {
+  check(!members_.empty(), "a parameter group is empty");
+  for (Member& member : members_) {
+    member.offset = numel_;
+    member.numel = member.parameter.parameter->numel();
+    numel_ += aligned(member.numel);
+  }
+  const nn::Parameter& first = *members_.front().parameter.parameter;
+  const DType dtype = first.tensor().dtype();
+  const Device device = first.tensor().device();
+  value_ = Array::zeros({numel_}, dtype, device);
+  grad_ = Array::zeros({numel_}, dtype, device);
+  master_ = first.has_master() ? Array::zeros({numel_}, first.master().dtype(), device) : value_;
+  for (const Member& member : members_) {
+    nn::Parameter& parameter = *member.parameter.parameter;
+    check(parameter.tensor().dtype() == dtype && parameter.tensor().device() == device &&
+              parameter.has_master() == first.has_master(),
+          "parameter ", member.parameter.name, " differs from its group in dtype or device");
+    parameter.bind(part(value_, member), part(grad_, member),
+                   first.has_master() ? part(master_, member) : Array());
+  }
+}
+
+Array FlatGroup::new_moment() const {
+  return Array::zeros({numel_}, master_.dtype(), master_.device());
+}
+
+Array FlatGroup::part(const Array& buffer, const Member& member) const {
+  return buffer.slice(0, member.offset, member.offset + member.numel)
+      .view(member.parameter.parameter->shape());
+}
+
+void FlatGroup::add_to_accumulated(bool first) {
+  if (!accumulated_.defined()) accumulated_ = new_moment();
+  if (first) {
+    BINADE_DISPATCH(device(), copy(grad_, accumulated_));
+  } else {
+    BINADE_DISPATCH(device(), axpy(1, grad_, accumulated_));
+  }
+}
+
+void FlatGroup::zero_grad() const {
+  for (const Member& member : members_) member.parameter.parameter->tensor().zero_grad();
+}
+
+void FlatGroup::fill_missing_grads() const {
+  for (const Member& member : members_) {
+    if (member.parameter.parameter->tensor().grad().defined()) continue;
+    part(grad_, member).zero();
+  }
+}
+
+}  // namespace binade::optim

@@ -1,0 +1,22 @@
+#include <binade/optim/lion.h>
+
+namespace binade::optim {
+
+Lion::Lion(std::vector<ParameterGroup> groups, const LionOptions& options)
+    : Optimizer(std::move(groups)), options_(options) {
+  check(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
+        "Lion needs betas in [0, 1), got ", options.beta1, " and ", options.beta2);
+  add_moment("exp_avg");
+}
+
+void Lion::update_group(size_t group, const kernels::UpdateBuffers& buffers,
+                        const kernels::UpdateContext& context) {
+  const FlatGroup& flat = groups()[group];
+  BINADE_DISPATCH(device(), lion_update(buffers, context,
+                                        {.lr_factor = flat.lr_factor(),
+                                         .beta1 = options_.beta1,
+                                         .beta2 = options_.beta2,
+                                         .weight_decay = flat.weight_decay()}));
+}
+
+}  // namespace binade::optim

@@ -1,0 +1,25 @@
+#include <binade/optim/sgd.h>
+
+namespace binade::optim {
+
+Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
+    : Optimizer(std::move(groups)), options_(options) {
+  check(options.momentum >= 0 && options.momentum < 1, "SGD needs a momentum in [0, 1), got ",
+        options.momentum);
+  check(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
+        "Nesterov momentum needs a momentum above 0 and no dampening");
+  if (options.momentum > 0) add_moment("momentum");
+}
+
+void Sgd::update_group(size_t group, const kernels::UpdateBuffers& buffers,
+                       const kernels::UpdateContext& context) {
+  const FlatGroup& flat = groups()[group];
+  BINADE_DISPATCH(device(), sgd_update(buffers, context,
+                                       {.lr_factor = flat.lr_factor(),
+                                        .momentum = options_.momentum,
+                                        .dampening = options_.dampening,
+                                        .weight_decay = flat.weight_decay(),
+                                        .nesterov = options_.nesterov}));
+}
+
+}  // namespace binade::optim
