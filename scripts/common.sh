@@ -7,7 +7,7 @@ say() { printf '== %s\n' "$*"; }
 
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
-  exit 1
+  exit 2
 }
 
 # Prints the script's own header comment, which is its manual.
