@@ -15,9 +15,8 @@ void check_power_of_two(const char* what, double value) {
         "GradScaler: ", what, " must be a power of two, got ", value);
 }
 
-// Positions in first_bad: a member's place in module order, then the element. Groups are laid out
-// by dtype, so their own positions do not follow the module's order.
-constexpr int64_t kElementBits = 40;
+// Flat groups of all optimizers together.
+constexpr int64_t kMostGroups = 256;
 
 }  // namespace
 
@@ -53,8 +52,8 @@ GradScaler::GradScaler(Device device, const GradScalerOptions& options) : option
   norm_ = Array::zeros({}, DType::f32, device);
   norm_sq_ = Array::zeros({}, DType::f64, device);
   grad_factor_ = Array::full({}, 1, DType::f32, device);
-  first_bad_ = Array::empty({}, DType::i64, device);
-  first_bad_.copy_from(Array::from(std::vector<int64_t>{kernels::kNoBadGradient}, {}));
+  const std::vector<int64_t> none(kMostGroups, kernels::kNoBadGradient);
+  first_bad_ = Array::from(none, {kMostGroups}, device);
 }
 
 Tensor GradScaler::scale(const Tensor& loss) const {
@@ -78,14 +77,15 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
   }
   if (progress_.empty()) {
     norm_sq_.zero();
-    BINADE_DISPATCH(first_bad_.device(), reset_first_bad(first_bad_));
+    groups_seen_ = 0;
   }
+  check(groups_seen_ + static_cast<int64_t>(optimizer.groups().size()) <= kMostGroups,
+        "GradScaler takes at most ", kMostGroups, " parameter groups");
   optimizer.fill_missing_grads();
   for (const optim::FlatGroup& group : optimizer.groups()) {
     const Array& gradient = optimizer.gradient(group);
-    BINADE_DISPATCH(gradient.device(), gradient_stats(gradient, state_.inv_scale,
-                                                      group.members().front().order << kElementBits,
-                                                      norm_sq_, first_bad_));
+    BINADE_DISPATCH(gradient.device(), gradient_stats(gradient, state_.inv_scale, norm_sq_,
+                                                      first_bad_.select(0, groups_seen_++)));
   }
   progress_.push_back({&optimizer, false});
 }
@@ -119,21 +119,25 @@ void GradScaler::update() {
 }
 
 Offender GradScaler::offender(const std::vector<const optim::Optimizer*>& optimizers,
-                              int64_t first_bad) {
-  check(first_bad != kernels::kNoBadGradient, "the step had no offender");
-  const int64_t order = first_bad >> kElementBits;
-  const int64_t position = first_bad & ((int64_t{1} << kElementBits) - 1);
+                              const std::vector<int64_t>& first_bad) {
+  int64_t lowest = INT64_MAX;
+  Offender offender;
+  size_t g = 0;
   for (const optim::Optimizer* optimizer : optimizers) {
     for (const optim::FlatGroup& group : optimizer->groups()) {
-      if (group.members().front().order != order) continue;
+      const int64_t position = first_bad.at(g++);
+      if (position == kernels::kNoBadGradient) continue;
       for (const optim::FlatGroup::Member& member : group.members()) {
         if (position < member.offset || position >= member.offset + member.numel) continue;
+        if (member.parameter.order >= lowest) continue;
+        lowest = member.parameter.order;
         const double value = optimizer->gradient(group).select(0, position).item();
-        return {member.parameter.name, std::isnan(value), position - member.offset};
+        offender = {member.parameter.name, std::isnan(value), position - member.offset};
       }
     }
   }
-  fail("no parameter lies at gradient position ", first_bad);
+  check(lowest != INT64_MAX, "the step had no offender: every gradient was finite");
+  return offender;
 }
 
 nn::StateDict GradScaler::state() const {

@@ -67,12 +67,14 @@ class GradScaler {
   const Array& found_inf() const { return found_inf_; }      // f32: 1 after a skipped update
   const Array& skipped() const { return state_.skipped; }    // i64: skipped updates in all
   const Array& at_floor() const { return state_.at_floor; }  // i32: consecutive skips at min_scale
-  // i64: kernels::kNoBadGradient, or where the first non-finite element was; see offender().
+  // (groups of all optimizers) i64: for each, where its first non-finite element was, or
+  // kernels::kNoBadGradient.
   const Array& first_bad() const { return first_bad_; }
 
-  // What a value of first_bad() means. Reads the gradient (host synchronisation).
+  // What the values of first_bad() mean, for the optimizers in the order of their unscaling. Reads
+  // the gradients (host synchronisation).
   static Offender offender(const std::vector<const optim::Optimizer*>& optimizers,
-                           int64_t first_bad);
+                           const std::vector<int64_t>& first_bad);
 
   // Scale, tracker, credit, skipped, at_floor (host synchronisation on a GPU).
   nn::StateDict state() const;
@@ -89,6 +91,7 @@ class GradScaler {
   kernels::ScalerState state_;
   Array found_inf_, norm_, norm_sq_, grad_factor_, first_bad_;
   double max_norm_ = 0;
+  int64_t groups_seen_ = 0;         // flat groups unscaled since the last update
   std::vector<Progress> progress_;  // optimizers unscaled since the last update
 };
 

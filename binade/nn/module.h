@@ -24,6 +24,7 @@ namespace binade::nn {
 struct NamedParameter {
   std::string name;  // "h.0.attn.c_attn.weight"
   ParameterPtr parameter;
+  int64_t order = 0;  // its place among named_parameters()
 };
 struct NamedBuffer {
   std::string name;

@@ -28,7 +28,6 @@ class FlatGroup {
     nn::NamedParameter parameter;
     int64_t offset;  // elements from the start of the buffers
     int64_t numel;
-    int64_t order;  // place in module order, over all groups
   };
 
   // Moves the parameters into new buffers. Members start at multiples of 128 elements; the gaps are

@@ -15,7 +15,6 @@ namespace {
 std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
   std::set<const nn::Parameter*> seen;
   std::vector<FlatGroup> flat;
-  int64_t order = 0;
   for (const ParameterGroup& group : groups) {
     std::map<std::pair<DType, bool>, std::vector<FlatGroup::Member>> by_dtype;
     for (const nn::NamedParameter& named : group.parameters) {
@@ -24,7 +23,7 @@ std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
       check(seen.insert(named.parameter.get()).second, "parameter ", named.name,
             " is in two groups");
       by_dtype[{named.parameter->tensor().dtype(), named.parameter->has_master()}].push_back(
-          {named, 0, 0, order++});
+          {named, 0, 0});
     }
     for (auto& [kind, members] : by_dtype)
       flat.emplace_back(std::move(members), group.lr_factor, group.weight_decay);

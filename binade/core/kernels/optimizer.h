@@ -8,20 +8,19 @@
 
 namespace binade::kernels {
 
-// Adds one group's share to the step's gradient statistics (all on grad's device):
+// One group's share of the step's gradient statistics (all on grad's device):
 //   norm_sq (f64 scalar) += Σ (g·inv_scale)² over finite elements, in a fixed order (unscaled
 //     before squaring, in f32; partial sums in f64);
-//   first_bad (i64 scalar) = min(first_bad, first non-finite position + base_offset).
+//   first_bad (i64 scalar, the group's own) = position of the first non-finite element, or
+//     kNoBadGradient if there is none.
 // grad (n) is contiguous f16, bf16, f32 or f64; inv_scale f32 scalar.
-BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, int64_t base_offset,
-              const Array& norm_sq, const Array& first_bad)
+BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, const Array& norm_sq,
+              const Array& first_bad)
 inline constexpr int64_t kNoBadGradient = INT64_MAX;
-// first_bad = kNoBadGradient: the start of a step.
-BINADE_KERNEL(reset_first_bad, const Array& first_bad)
 
-// From the statistics: found_inf (f32) = 1 if first_bad < kNoBadGradient or norm_sq is not finite,
-// else 0; norm (f32) = sqrt(norm_sq); grad_factor (f32) = inv_scale · min(1, max_norm/(norm+1e-6))
-// (max_norm ≤ 0: no clipping).
+// From the statistics of all groups (first_bad: (groups) i64): found_inf (f32) = 1 if any first_bad
+// is a position or norm_sq is not finite, else 0; norm (f32) = sqrt(norm_sq); grad_factor (f32) =
+// inv_scale · min(1, max_norm/(norm+1e-6)) (max_norm ≤ 0: no clipping).
 BINADE_KERNEL(clip_factor, const Array& norm_sq, const Array& first_bad, const Array& inv_scale,
               float max_norm, const Array& found_inf, const Array& norm, const Array& grad_factor)
 
