@@ -102,8 +102,8 @@ void GradScaler::update() {
   check(!progress_.empty(), "GradScaler::update was called without a step() before it");
   const Device device = found_inf_.device();
   BINADE_DISPATCH(device,
-                  clip_factor(norm_sq_, first_bad_, state_.inv_scale, static_cast<float>(max_norm_),
-                              found_inf_, norm_, grad_factor_));
+                  clip_factor(norm_sq_, first_bad_.slice(0, 0, groups_seen_), state_.inv_scale,
+                              static_cast<float>(max_norm_), found_inf_, norm_, grad_factor_));
   for (const Progress& progress : progress_)
     if (progress.stepped) progress.optimizer->update(grad_factor_, found_inf_);
   const kernels::ScalerSettings settings{
@@ -125,14 +125,14 @@ Offender GradScaler::offender(const std::vector<const optim::Optimizer*>& optimi
   size_t g = 0;
   for (const optim::Optimizer* optimizer : optimizers) {
     for (const optim::FlatGroup& group : optimizer->groups()) {
-      const int64_t position = first_bad.at(g++);
-      if (position == kernels::kNoBadGradient) continue;
+      const int64_t code = first_bad.at(g++);
+      if (code == kernels::kNoBadGradient) continue;
+      const int64_t position = code / 2;
       for (const optim::FlatGroup::Member& member : group.members()) {
         if (position < member.offset || position >= member.offset + member.numel) continue;
         if (member.parameter.order >= lowest) continue;
         lowest = member.parameter.order;
-        const double value = optimizer->gradient(group).select(0, position).item();
-        offender = {member.parameter.name, std::isnan(value), position - member.offset};
+        offender = {member.parameter.name, code % 2 != 0, position - member.offset};
       }
     }
   }

@@ -67,12 +67,11 @@ class GradScaler {
   const Array& found_inf() const { return found_inf_; }      // f32: 1 after a skipped update
   const Array& skipped() const { return state_.skipped; }    // i64: skipped updates in all
   const Array& at_floor() const { return state_.at_floor; }  // i32: consecutive skips at min_scale
-  // (groups of all optimizers) i64: for each, where its first non-finite element was, or
-  // kernels::kNoBadGradient.
+  // (groups) i64: for each flat group of all optimizers what kernels::gradient_stats says of its
+  // first non-finite element.
   const Array& first_bad() const { return first_bad_; }
 
-  // What the values of first_bad() mean, for the optimizers in the order of their unscaling. Reads
-  // the gradients (host synchronisation).
+  // What the values of first_bad() mean, for the optimizers in the order of their unscaling.
   static Offender offender(const std::vector<const optim::Optimizer*>& optimizers,
                            const std::vector<int64_t>& first_bad);
 

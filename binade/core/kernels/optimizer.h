@@ -11,8 +11,8 @@ namespace binade::kernels {
 // One group's share of the step's gradient statistics (all on grad's device):
 //   norm_sq (f64 scalar) += Σ (g·inv_scale)² over finite elements, in a fixed order (unscaled
 //     before squaring, in f32; partial sums in f64);
-//   first_bad (i64 scalar, the group's own) = position of the first non-finite element, or
-//     kNoBadGradient if there is none.
+//   first_bad (i64 scalar, the group's own) = 2·position + (1 if NaN, 0 if infinite) of the first
+//     non-finite element, or kNoBadGradient if there is none.
 // grad (n) is contiguous f16, bf16, f32 or f64; inv_scale f32 scalar.
 BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, const Array& norm_sq,
               const Array& first_bad)
