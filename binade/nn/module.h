@@ -31,7 +31,18 @@ struct NamedBuffer {
   Tensor buffer;  // a leaf without a gradient, for example running statistics
 };
 
+// A buffer stays itself when the module moves to another device: *buffer is the present tensor.
+using BufferPtr = std::shared_ptr<Tensor>;
+
 using StateDict = std::map<std::string, Array>;
+
+// How a state differs from the one that is expected; describe() lists the names.
+struct StateMismatch {
+  std::vector<std::string> missing, unexpected, wrong_shape;
+  bool empty() const { return missing.empty() && unexpected.empty() && wrong_shape.empty(); }
+  std::string describe() const;
+};
+StateMismatch compare_state(const StateDict& expected, const StateDict& given);
 
 class Module {
  public:
@@ -40,9 +51,10 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  // In the order of definition, depth first. A tied parameter appears once, under its first name.
+  // A module's own before its children's, each in the order of definition. A tied parameter appears
+  // once, under its first name.
   std::vector<NamedParameter> named_parameters() const;
-  std::vector<NamedBuffer> named_buffers() const;
+  std::vector<NamedBuffer> named_buffers() const;  // those that belong to the state
   std::vector<std::pair<std::string, Module*>> named_modules() const;
   int64_t parameter_count() const;
 
@@ -51,13 +63,15 @@ class Module {
   bool training() const { return training_; }
   void to(Device device);
   void set_trainable(bool trainable);
-  // Compute copies of every parameter in `dtype` (those that keep full precision excepted).
+  // Compute copies of every parameter in `dtype` (those that keep full precision excepted). Frozen
+  // parameters get no master.
   void set_compute_dtype(DType dtype, bool with_master);
 
   // Masters and buffers by name.
   StateDict state() const;
   // Values converted to the parameters' dtypes. Strict: throws Error that lists names missing,
-  // unexpected, or of another shape; nothing is written then.
+  // unexpected, or of another shape; nothing is written then. Not strict: names may be missing or
+  // unexpected.
   void load_state(const StateDict& state, bool strict = true);
 
  protected:
@@ -72,12 +86,24 @@ class Module {
                              bool keep_full_precision = false);
   // Uses an existing parameter under this name too (tied weights).
   void share_parameter(const std::string& name, ParameterPtr parameter);
-  Tensor add_buffer(const std::string& name, Array value);
+  // A buffer that is not persistent (a table computed from the configuration) moves with the module
+  // but is not part of its state.
+  BufferPtr add_buffer(const std::string& name, Array value, bool persistent = true);
+  void remove_child(const std::string& name);
 
  private:
+  struct Buffer {
+    std::string name;
+    BufferPtr tensor;
+    bool persistent;
+  };
+  // visit(prefix, module) for this module and all below.
+  template <class Visit>
+  void walk(const std::string& prefix, const Visit& visit) const;
+
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
   std::vector<std::pair<std::string, ParameterPtr>> parameters_;
-  std::vector<std::pair<std::string, Tensor>> buffers_;
+  std::vector<Buffer> buffers_;
   bool training_ = true;
 };
 

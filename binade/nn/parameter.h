@@ -26,7 +26,8 @@ class Parameter {
   // Norm weights and the like stay f32 under every preset.
   bool keeps_full_precision() const { return keep_full_precision_; }
 
-  // Gives the compute copy another dtype; with `with_master` the present values stay as f32 master.
+  // Gives the compute copy another dtype; with `with_master` the present values stay as f32 master
+  // beside a half copy. Before buffers are bound.
   void set_compute_dtype(DType dtype, bool with_master);
   // Overwrites master and compute copy (shape must match; converted). Works in place, so that bound
   // buffers stay bound.

@@ -1,0 +1,59 @@
+// Multi-head self-attention (Vaswani et al. 2017), causal, with or without a key-value cache.
+#pragma once
+
+#include <memory>
+
+#include <binade/nn/linear.h>
+#include <binade/nn/norm.h>
+#include <binade/nn/rotary.h>
+#include <binade/nn/sequence.h>
+
+namespace binade::nn {
+
+struct SelfAttentionOptions {
+  int64_t layer = 0;  // its number in the model: the key of the cache
+  int64_t dim = 0;    // of the hidden states
+  int64_t heads = 0;  // query heads
+  int64_t kv_heads =
+      0;  // key and value heads (grouped queries, Ainslie et al. 2023); 0: as `heads`
+  int64_t head_dim = 0;  // 0: dim / heads
+  bool bias = false;     // of the query, key and value projections
+  bool output_bias = false;
+  double qk_norm_eps = 0;  // > 0: RMS norm of every query and key head (Qwen3)
+  double scale = 0;        // of the scores; 0: 1/√head_dim
+  double dropout = 0;      // on the probabilities, while training
+  Initialiser weight = init::normal(0.02);
+  Initialiser output_weight = init::normal(0.02);
+
+  int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
+  int64_t head_size() const { return head_dim ? head_dim : dim / heads; }
+};
+
+// Separate projections under the names of Hugging Face's Llama: q_proj, k_proj, v_proj, o_proj, and
+// q_norm, k_norm. Positions are rotary.
+class SelfAttention : public Module {
+ public:
+  explicit SelfAttention(const SelfAttentionOptions& options);
+  // x (B, T, dim) → (B, T, dim).
+  Tensor forward(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
+
+ private:
+  SelfAttentionOptions options_;
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+  std::shared_ptr<RmsNorm> q_norm_, k_norm_;
+};
+
+// One packed projection under the names of Hugging Face's GPT-2: c_attn (queries, keys, values),
+// c_proj. Knows no positions.
+class PackedSelfAttention : public Module {
+ public:
+  explicit PackedSelfAttention(const SelfAttentionOptions& options);
+  // x (B, T, dim) → (B, T, dim).
+  Tensor forward(const Tensor& x, const Sequence& sequence) const;
+
+ private:
+  SelfAttentionOptions options_;
+  std::shared_ptr<Linear> c_attn_, c_proj_;
+};
+
+}  // namespace binade::nn

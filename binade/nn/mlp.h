@@ -1,0 +1,62 @@
+// The two feed-forward layers of decoder-only transformers.
+#pragma once
+
+#include <memory>
+
+#include <binade/nn/linear.h>
+
+namespace binade::nn {
+
+enum class Activation : uint8_t { gelu_tanh, gelu, relu, silu };
+
+// c_proj(activation(c_fc(x))), under the names of Hugging Face's GPT-2.
+class Mlp : public Module {
+ public:
+  Mlp(int64_t dim, int64_t hidden, Activation activation = Activation::gelu_tanh,
+      const Initialiser& weight = init::normal(0.02),
+      const Initialiser& output_weight = init::normal(0.02))
+      : activation_(activation),
+        c_fc_(add<Linear>("c_fc", dim, hidden, true, weight)),
+        c_proj_(add<Linear>("c_proj", hidden, dim, true, output_weight)) {}
+
+  // x (…, dim) → (…, dim).
+  Tensor forward(const Tensor& x) const { return c_proj_->forward(activated(x)); }
+
+ private:
+  Tensor activated(const Tensor& x) const {
+    switch (activation_) {
+      case Activation::gelu:
+        return gelu(c_fc_->forward(x));
+      case Activation::relu:
+        return relu(c_fc_->forward(x));
+      case Activation::silu:
+        return silu(c_fc_->forward(x));
+      default:
+        return c_fc_->forward_gelu(x);
+    }
+  }
+
+  Activation activation_;
+  std::shared_ptr<Linear> c_fc_, c_proj_;
+};
+
+// down_proj(silu(gate_proj(x)) · up_proj(x)) (Shazeer 2020), under the names of Hugging Face's
+// Llama.
+class SwigluMlp : public Module {
+ public:
+  SwigluMlp(int64_t dim, int64_t hidden, bool bias = false,
+            const Initialiser& weight = init::normal(0.02))
+      : gate_proj_(add<Linear>("gate_proj", dim, hidden, bias, weight)),
+        up_proj_(add<Linear>("up_proj", dim, hidden, bias, weight)),
+        down_proj_(add<Linear>("down_proj", hidden, dim, bias, weight)) {}
+
+  // x (…, dim) → (…, dim).
+  Tensor forward(const Tensor& x) const {
+    return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
+  }
+
+ private:
+  std::shared_ptr<Linear> gate_proj_, up_proj_, down_proj_;
+};
+
+}  // namespace binade::nn

@@ -1,0 +1,85 @@
+#include <binade/nn/models/causal_lm.h>
+
+#include <binade/nn/models/gpt2.h>
+#include <binade/nn/models/llama.h>
+
+namespace binade::nn {
+
+CausalLm::CausalLm(const CausalLmConfig& config, const CausalLmOptions& options)
+    : config_(config), options_(options) {
+  config.validate();
+  const int64_t multiple = options.vocabulary_multiple;
+  check(multiple > 0, "the vocabulary cannot be padded to a multiple of ", multiple);
+  vocabulary_rows_ = (config.vocab_size + multiple - 1) / multiple * multiple;
+}
+
+Initialiser CausalLm::weight_initialiser(double stddev) const {
+  return options_.random_weights ? init::normal(stddev) : init::empty();
+}
+
+Initialiser CausalLm::vocabulary_initialiser() const {
+  return [weight = weight_initialiser(config_.initializer_range), vocab_size = config_.vocab_size](
+             const Shape& shape, Device device) {
+    const Array values = weight(shape, device);
+    if (shape[0] > vocab_size) values.slice(0, vocab_size).zero();
+    return values;
+  };
+}
+
+void CausalLm::add_embedding(const std::string& name) {
+  embedding_name_ = name + ".weight";
+  embedding_ = add<Embedding>(name, vocabulary_rows_, config_.dim, vocabulary_initialiser());
+}
+
+void CausalLm::add_head() {
+  if (!config_.tie_embeddings)
+    head_ = add<Linear>("lm_head", config_.dim, vocabulary_rows_, false, vocabulary_initialiser());
+}
+
+Tensor CausalLm::padded_logits(const Tensor& hidden) const {
+  return head_ ? head_->forward(hidden) : linear(hidden, embedding_->weight()->tensor());
+}
+
+Tensor CausalLm::logits(const Tensor& hidden) const {
+  const Tensor padded = padded_logits(hidden);
+  if (vocabulary_rows_ == config_.vocab_size) return padded;
+  return slice(padded, -1, 0, config_.vocab_size);
+}
+
+Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser) const {
+  check(targets.shape() == ids.shape(), "loss: targets ", targets.shape(), " for ids ",
+        ids.shape());
+  CrossEntropyOptions options;
+  options.normaliser = normaliser;
+  return cross_entropy(logits(hidden_states(ids)), targets, options);
+}
+
+TensorList CausalLm::run_block(const std::function<TensorList(const TensorList&)>& block,
+                               const TensorList& inputs) const {
+  return recompute_ && grad_enabled() ? recompute(block, inputs) : block(inputs);
+}
+
+void CausalLm::check_ids(const Tensor& ids, const Sequence& sequence) const {
+  check(ids.dims() == 2 && ids.numel() > 0, "token ids come as (batch, tokens), got ", ids.shape());
+  const int64_t end = sequence.positions.defined() ? ids.size(1) : sequence.start + ids.size(1);
+  check(end <= config_.max_positions, "a sequence of ", end, " tokens is longer than the model's ",
+        config_.max_positions, " positions; shorten it");
+}
+
+bool CausalLm::transposed_in_files(const std::string&) const {
+  return false;
+}
+
+Array CausalLm::file_view(const std::string& name, const Array& values) const {
+  if (name == embedding_name_ || name == "lm_head.weight")
+    return values.slice(0, 0, config_.vocab_size);
+  return transposed_in_files(name) ? values.transpose(0, 1) : values;
+}
+
+std::shared_ptr<CausalLm> make_causal_lm(const CausalLmConfig& config,
+                                         const CausalLmOptions& options) {
+  if (config.family == Family::gpt2) return std::make_shared<Gpt2>(config, options);
+  return std::make_shared<Llama>(config, options);
+}
+
+}  // namespace binade::nn

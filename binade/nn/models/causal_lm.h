@@ -1,0 +1,84 @@
+// CausalLm: what every decoder-only transformer here can do. Parameters bear the names that Hugging
+// Face gives them ("transformer.h.0.attn.c_attn.weight", "model.layers.0.mlp.up_proj.weight").
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <binade/autograd/ops.h>
+#include <binade/nn/embedding.h>
+#include <binade/nn/linear.h>
+#include <binade/nn/models/config.h>
+#include <binade/nn/sequence.h>
+
+namespace binade::nn {
+
+struct CausalLmOptions {
+  // Rows of the embedding and of the head are rounded up to a multiple of this (64 suits tensor
+  // cores). The added rows are zero, stay out of the softmax, and out of files.
+  int64_t vocabulary_multiple = 1;
+  bool random_weights = true;  // false: weights are left to be read from a file
+};
+
+class CausalLm : public Module {
+ public:
+  const CausalLmConfig& config() const { return config_; }
+  Device device() const { return embedding_->weight()->tensor().device(); }
+
+  // ids (B, T), i32 or i64 → the hidden states behind the last norm (B, T, dim). Throws Error for
+  // more tokens than the model has positions.
+  virtual Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const = 0;
+  // hidden (…, dim) → (…, vocab_size).
+  Tensor logits(const Tensor& hidden) const;
+  Tensor forward(const Tensor& ids, const Sequence& sequence = {}) const {
+    return logits(hidden_states(ids, sequence));
+  }
+  // Cross-entropy of targets (B, T), i32 or i64, -100 where there is none: the mean over the
+  // others, or with `normaliser` (f32 scalar) their sum divided by it. Targets are the next tokens,
+  // already shifted.
+  Tensor loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser = {}) const;
+
+  // With recompute every block keeps only its input for backward and runs again then.
+  void set_recompute(bool recompute) { recompute_ = recompute; }
+
+  // The part of a parameter's values (or of its gradient) that files hold, in their orientation: a
+  // view of `values`, which has the parameter's shape.
+  Array file_view(const std::string& name, const Array& values) const;
+
+ protected:
+  CausalLm(const CausalLmConfig& config, const CausalLmOptions& options);
+  // Call these where the family's order of names has them.
+  void add_embedding(const std::string& name);
+  void add_head();  // "lm_head", or the tied embedding
+
+  const Embedding& embedding_table() const { return *embedding_; }
+  // Draws weights with the given standard deviation, or leaves them to be read.
+  Initialiser weight_initialiser(double stddev) const;
+  Initialiser vocabulary_initialiser() const;
+  // `block` maps the residual stream and its norm, {x, n}, to the next {x, n}. It must own what it
+  // captures: with recompute it runs again in backward.
+  TensorList run_block(const std::function<TensorList(const TensorList&)>& block,
+                       const TensorList& inputs) const;
+  // ids as (B, T), with all positions within the model's.
+  void check_ids(const Tensor& ids, const Sequence& sequence) const;
+
+ private:
+  // Whether files hold this weight as (in, out), as GPT-2's Conv1D does.
+  virtual bool transposed_in_files(const std::string& name) const;
+  Tensor padded_logits(const Tensor& hidden) const;
+
+  CausalLmConfig config_;
+  CausalLmOptions options_;
+  int64_t vocabulary_rows_;  // vocab_size, rounded up
+  std::string embedding_name_;
+  std::shared_ptr<Embedding> embedding_;
+  std::shared_ptr<Linear> head_;  // null when tied
+  bool recompute_ = false;
+};
+
+// The model of config.family, on the CPU, with random weights.
+std::shared_ptr<CausalLm> make_causal_lm(const CausalLmConfig& config,
+                                         const CausalLmOptions& options = {});
+
+}  // namespace binade::nn

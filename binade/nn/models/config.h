@@ -1,0 +1,70 @@
+// CausalLmConfig: what config.json says of a decoder-only transformer.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <binade/nn/mlp.h>
+#include <binade/nn/rotary.h>
+
+namespace binade::nn {
+
+// model_type of config.json. SmolLM2's is llama.
+enum class Family : uint8_t { gpt2, llama, qwen2, qwen3 };
+std::string_view name_of(Family family);
+
+struct CausalLmConfig {
+  Family family = Family::llama;
+  // Sizes; no defaults.
+  int64_t vocab_size = 0;
+  int64_t dim = 0;       // hidden_size, n_embd
+  int64_t layers = 0;    // num_hidden_layers, n_layer
+  int64_t heads = 0;     // num_attention_heads, n_head
+  int64_t kv_heads = 0;  // num_key_value_heads; 0: as heads
+  int64_t head_dim = 0;  // 0: dim / heads
+  int64_t hidden = 0;    // intermediate_size, n_inner; GPT-2's default 0 is 4·dim
+  int64_t max_positions = 0;
+
+  double norm_eps = 1e-6;
+  double initializer_range = 0.02;
+  bool tie_embeddings = false;
+  double attention_dropout = 0;  // attention_dropout, attn_pdrop
+
+  // Llama and Qwen
+  RopeConfig rope;
+  bool attention_bias = false;         // of the query, key and value projections
+  bool attention_output_bias = false;  // of o_proj
+  bool mlp_bias = false;
+  bool qk_norm = false;
+
+  // GPT-2
+  Activation activation = Activation::gelu_tanh;
+  double embedding_dropout = 0;                   // embd_pdrop
+  double residual_dropout = 0;                    // resid_pdrop
+  bool scale_attention = true;                    // scale_attn_weights
+  bool scale_attention_by_inverse_layer = false;  // scale_attn_by_inverse_layer_idx
+
+  std::vector<int64_t> bos_ids, eos_ids, pad_ids;  // eos may be several, the others one or none
+
+  // The defaults of a family (biases, tied head, QK norm, activation).
+  static CausalLmConfig of(Family family);
+  // `text` is config.json; `source` names it in errors. Throws Error for JSON errors (with their
+  // position), missing or impossible sizes, and for every value that Binade does not support: an
+  // unknown model_type, activation or rope_type, a sliding window in use, quantised weights, …
+  static CausalLmConfig parse(std::string_view text, const std::string& source);
+  static CausalLmConfig read(const std::filesystem::path& path);
+  // config.json and generation_config.json, as transformers reads them. `dtype` is that of the
+  // saved weights.
+  std::string to_json(DType dtype) const;
+  std::string generation_json() const;
+
+  // Throws Error for sizes that do not fit together.
+  void validate() const;
+  int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
+  int64_t head_size() const { return head_dim ? head_dim : dim / heads; }
+  int64_t hidden_size() const { return hidden ? hidden : 4 * dim; }
+};
+
+}  // namespace binade::nn

@@ -1,0 +1,50 @@
+// Layer norm and RMS norm over the last dimension. Their weights stay f32 under every preset.
+#pragma once
+
+#include <utility>
+
+#include <binade/autograd/ops/norm.h>
+#include <binade/nn/module.h>
+
+namespace binade::nn {
+
+// Ba et al. 2016.
+class LayerNorm : public Module {
+ public:
+  explicit LayerNorm(int64_t dim, double eps = 1e-5) : eps_(eps) {
+    weight_ = add_parameter("weight", Array::full({dim}, 1, DType::f32), true);
+    bias_ = add_parameter("bias", Array::zeros({dim}, DType::f32), true);
+  }
+
+  Tensor forward(const Tensor& x) const {
+    return layer_norm(x, weight_->tensor(), bias_->tensor(), eps_);
+  }
+  // {x + residual, norm(x + residual)}.
+  std::pair<Tensor, Tensor> forward_add(const Tensor& x, const Tensor& residual) const {
+    return add_layer_norm(x, residual, weight_->tensor(), bias_->tensor(), eps_);
+  }
+
+ private:
+  double eps_;
+  ParameterPtr weight_, bias_;
+};
+
+// Zhang & Sennrich 2019.
+class RmsNorm : public Module {
+ public:
+  explicit RmsNorm(int64_t dim, double eps = 1e-6) : eps_(eps) {
+    weight_ = add_parameter("weight", Array::full({dim}, 1, DType::f32), true);
+  }
+
+  Tensor forward(const Tensor& x) const { return rms_norm(x, weight_->tensor(), eps_); }
+  // {x + residual, norm(x + residual)}.
+  std::pair<Tensor, Tensor> forward_add(const Tensor& x, const Tensor& residual) const {
+    return add_rms_norm(x, residual, weight_->tensor(), eps_);
+  }
+
+ private:
+  double eps_;
+  ParameterPtr weight_;
+};
+
+}  // namespace binade::nn
