@@ -310,14 +310,11 @@ const Array& Array::copy_from(const Array& source) const {
   // Across devices the bytes travel between contiguous arrays of one dtype; conversion and layout
   // are done on the side that has them.
   const Array packed = source.expand(shape_).to(dtype_).contiguous();
-  const auto kind = packed.device().is_cpu() ? cuda::CopyKind::host_to_device
-                    : device().is_cpu()      ? cuda::CopyKind::device_to_host
-                                             : cuda::CopyKind::device_to_device;
   if (is_contiguous()) {
-    cuda::copy_and_wait(data(), packed.data(), bytes(), kind);
+    cuda::copy_and_wait(data(), device(), packed.data(), packed.device(), bytes());
   } else {
     const Array landed = empty(shape_, dtype_, device());
-    cuda::copy_and_wait(landed.data(), packed.data(), bytes(), kind);
+    cuda::copy_and_wait(landed.data(), device(), packed.data(), packed.device(), bytes());
     BINADE_DISPATCH(device(), copy(landed, *this));
   }
   return *this;
