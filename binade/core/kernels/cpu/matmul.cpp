@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <vector>
 
-#include <Eigen/Core>
-
+#include <binade/core/kernels/cpu/fast_exp.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
+#include <binade/core/kernels/cpu/parallel.h>
 #include <binade/core/kernels/matmul.h>
 
 namespace binade::kernels::cpu {
@@ -114,28 +114,34 @@ struct Tiling {
 };
 
 template <class T>
-using ArrayMap = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+void add(T* sum, const T* row, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) sum[i] += row[i];
+}
 
-// gelu_tanh(x) = x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))).
+// gelu_tanh(x) = x/2 · (1 + tanh(u)) = x · sigmoid(2u) with u = √(2/π)·(x + 0.044715·x³).
+constexpr double kGeluScale = 2 * 0.79788456080286535588, kGeluCubic = 0.044715;
+
 template <class T>
-constexpr T kGeluScale = static_cast<T>(0.79788456080286535588);
-template <class T>
-constexpr T kGeluCubic = static_cast<T>(0.044715);
+T gelu_gate(T x) {
+  return T(1) / (T(1) + fast_exp(-T(kGeluScale) * x * (T(1) + T(kGeluCubic) * x * x)));
+}
 
 template <class T>
 void gelu(T* row, int64_t n) {
-  ArrayMap<T> x(row, n);
-  x = T(0.5) * x * (T(1) + (kGeluScale<T> * x * (T(1) + kGeluCubic<T> * x * x)).tanh());
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) row[i] *= gelu_gate(row[i]);
 }
 
-// row *= gelu_tanh'(pre); `pre` is overwritten, `tanh` is room for n elements.
+// row *= gelu_tanh'(pre).
 template <class T>
-void multiply_by_gelu_gradient(T* row, const T* pre, T* tanh, int64_t n) {
-  ArrayMap<T> grad(row, n), t(tanh, n);
-  const Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>> x(pre, n);
-  t = (kGeluScale<T> * x * (T(1) + kGeluCubic<T> * x * x)).tanh();
-  grad *= T(0.5) * (T(1) + t) +
-          T(0.5) * x * (T(1) - t * t) * kGeluScale<T> * (T(1) + T(3) * kGeluCubic<T> * x * x);
+void multiply_by_gelu_gradient(T* row, const T* pre, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T x = pre[i], gate = gelu_gate(x);
+    const T slope = T(kGeluScale) * (T(1) + T(3 * kGeluCubic) * x * x);
+    row[i] *= gate + x * gate * (T(1) - gate) * slope;
+  }
 }
 
 template <class T>
@@ -159,12 +165,15 @@ class TiledProduct {
 
   void run() {
     const int64_t tiles = tiling_.rows * tiling_.columns, total = batches_ * tiles;
+    const auto body = [&](int64_t i) {
+      tile(i / tiles, i % tiles / tiling_.columns, i % tiling_.columns);
+    };
     constexpr int64_t kWorthThreads = 1
                                       << 16;  // multiplications; waking threads costs microseconds
-    const int64_t work = batches_ * problem_.m * problem_.n * problem_.k;
-#pragma omp parallel for schedule(dynamic) if (total > 1 && work >= kWorthThreads)
-    for (int64_t i = 0; i < total; ++i)
-      tile(i / tiles, i % tiles / tiling_.columns, i % tiling_.columns);
+    if (batches_ * problem_.m * problem_.n * problem_.k >= kWorthThreads)
+      parallel_tasks(total, body);
+    else
+      for (int64_t i = 0; i < total; ++i) body(i);
     if (epilogue_.bias_grad.defined()) reduce_column_sums();
   }
 
@@ -177,7 +186,7 @@ class TiledProduct {
     const MatrixView b = problem_.b.at(batch, problem_.batch);
     const MatrixView out = problem_.out.at(batch, problem_.batch);
 
-    thread_local Workspace<T> a_panel, b_panel, out_tile, row_buffers;
+    thread_local Workspace<T> a_panel, b_panel, out_tile, row_buffer;
     const bool direct = out.dtype == dtype_of<T>() && out.column_stride == 1;
     T* sums = direct ? reinterpret_cast<T*>(out.at(row, column)) : out_tile.reserve(m * n);
     const int64_t leading = direct ? std::max(out.row_stride, n) : n;
@@ -203,20 +212,18 @@ class TiledProduct {
     }
     const bool touched = !bias_.empty() || epilogue_.gelu || epilogue_.dgelu || column_sums;
     if (direct && !touched) return;
-    T* buffers = row_buffers.reserve(2 * n);
+    T* buffer = row_buffer.reserve(n);
     for (int64_t i = 0; i < m; ++i) {
       T* line = sums + i * leading;
-      apply_epilogue(line, batch, row + i, column, n, buffers);
-      if (column_sums) ArrayMap<T>(column_sums, n) += ArrayMap<T>(line, n);
+      apply_epilogue(line, batch, row + i, column, n, buffer);
+      if (column_sums) add(column_sums, line, n);
       if (!direct) store_row(line, n, out.at(row + i, column), out.dtype, out.column_stride);
     }
   }
 
   void apply_epilogue(T* line, int64_t batch, int64_t row, int64_t column, int64_t n,
-                      T* buffers) const {
-    if (!bias_.empty())
-      ArrayMap<T>(line, n) +=
-          Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>(bias_.data() + column, n);
+                      T* buffer) const {
+    if (!bias_.empty()) add(line, bias_.data() + column, n);
     if (!epilogue_.gelu && !epilogue_.dgelu) return;
     const MatrixView pre = problem_.has_pre_activation
                                ? problem_.pre_activation.at(batch, problem_.batch)
@@ -225,8 +232,8 @@ class TiledProduct {
       if (pre.data) store_row(line, n, pre.at(row, column), pre.dtype, pre.column_stride);
       gelu(line, n);
     } else {
-      load_row(pre.at(row, column), pre.dtype, pre.column_stride, n, buffers);
-      multiply_by_gelu_gradient(line, buffers, buffers + n, n);
+      load_row(pre.at(row, column), pre.dtype, pre.column_stride, n, buffer);
+      multiply_by_gelu_gradient(line, buffer, n);
     }
   }
 

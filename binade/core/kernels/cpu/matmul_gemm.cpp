@@ -4,6 +4,8 @@
 
 #include <Eigen/Core>
 
+#include <binade/core/kernels/cpu/convert.h>
+
 #if BINADE_HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.h>
 #endif
@@ -52,73 +54,32 @@ void zero_product(int64_t m, int64_t n, bool accumulate, T* c, int64_t leading_c
   for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * leading_c, n, T(0));
 }
 
-#if BINADE_F16C
-void halves_to_floats(const Half* source, int64_t n, float* row) {
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i));
-    _mm256_storeu_ps(row + i, _mm256_cvtph_ps(halves));
+constexpr int64_t kChunk = 256;  // elements of a strided row packed at a time
+
+template <class T>
+void load(const void* source, DType dtype, int64_t stride, int64_t n, T* row) {
+  if (stride == 1) return convert(source, dtype, row, dtype_of<T>(), n);
+  const int64_t item = size_of(dtype);
+  const auto* bytes = static_cast<const std::byte*>(source);
+  alignas(double) std::byte packed[kChunk * sizeof(double)];
+  for (int64_t i = 0; i < n; i += kChunk) {
+    const int64_t count = std::min(kChunk, n - i);
+    gather_run(bytes + i * stride * item, stride * item, item, packed, count);
+    convert(packed, dtype, row + i, dtype_of<T>(), count);
   }
-  for (; i < n; ++i) row[i] = static_cast<float>(source[i]);
 }
 
-void floats_to_halves(const float* row, int64_t n, Half* target) {
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(row + i), _MM_FROUND_TO_NEAREST_INT);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), halves);
+template <class T>
+void store(const T* row, int64_t n, void* target, DType dtype, int64_t stride) {
+  if (stride == 1) return convert(row, dtype_of<T>(), target, dtype, n);
+  const int64_t item = size_of(dtype);
+  auto* bytes = static_cast<std::byte*>(target);
+  alignas(double) std::byte packed[kChunk * sizeof(double)];
+  for (int64_t i = 0; i < n; i += kChunk) {
+    const int64_t count = std::min(kChunk, n - i);
+    convert(row + i, dtype_of<T>(), packed, dtype, count);
+    scatter_run(packed, bytes + i * stride * item, stride * item, item, count);
   }
-  for (; i < n; ++i) target[i] = Half(row[i]);
-}
-#endif
-
-// A conversion between the compute types and any storage type; half goes through float.
-template <class To, class From>
-To convert(From value) {
-  if constexpr (std::is_arithmetic_v<To> && std::is_arithmetic_v<From>)
-    return static_cast<To>(value);
-  else if constexpr (std::is_arithmetic_v<To>)
-    return static_cast<To>(static_cast<float>(value));
-  else
-    return To(static_cast<float>(value));
-}
-
-template <class Compute>
-void load(const void* source, DType dtype, int64_t stride, int64_t n, Compute* row) {
-  visit_floating(dtype, "matmul", [&](auto tag) {
-    using T = decltype(tag);
-    const T* elements = static_cast<const T*>(source);
-    if (stride != 1) {
-      for (int64_t i = 0; i < n; ++i) row[i] = convert<Compute>(elements[i * stride]);
-      return;
-    }
-#if BINADE_F16C
-    if constexpr (std::is_same_v<T, Half> && std::is_same_v<Compute, float>) {
-      halves_to_floats(elements, n, row);
-      return;
-    }
-#endif
-    for (int64_t i = 0; i < n; ++i) row[i] = convert<Compute>(elements[i]);
-  });
-}
-
-template <class Compute>
-void store(const Compute* row, int64_t n, void* target, DType dtype, int64_t stride) {
-  visit_floating(dtype, "matmul", [&](auto tag) {
-    using T = decltype(tag);
-    T* elements = static_cast<T*>(target);
-    if (stride != 1) {
-      for (int64_t i = 0; i < n; ++i) elements[i * stride] = convert<T>(row[i]);
-      return;
-    }
-#if BINADE_F16C
-    if constexpr (std::is_same_v<T, Half> && std::is_same_v<Compute, float>) {
-      floats_to_halves(row, n, elements);
-      return;
-    }
-#endif
-    for (int64_t i = 0; i < n; ++i) elements[i] = convert<T>(row[i]);
-  });
 }
 
 }  // namespace

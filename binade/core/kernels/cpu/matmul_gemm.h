@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include <binade/core/dtype.h>
 
@@ -17,6 +18,8 @@ struct Block {
   T* data = nullptr;
   int64_t leading = 0;
   bool transposed = false;
+
+  Block flipped() const { return {data, leading, !transposed}; }  // the transpose, in place
 };
 
 // c (m, n, by rows) = a (m, k) · b (k, n), or c += a · b when `accumulate`. Runs on the calling
@@ -44,21 +47,26 @@ struct MatrixView {
   }
 };
 
-// Memory that a thread keeps from call to call, so that tiles cost no allocation. Contents are not
-// kept when it grows.
+// Memory that a thread keeps from call to call, so that tiles cost no allocation. Aligned, so that
+// the order of a vectorised sum over it does not depend on where it lies. Contents are lost when it
+// grows.
 template <class T>
 class Workspace {
  public:
   T* reserve(int64_t count) {
     if (count > capacity_) {
-      data_.reset(new T[static_cast<size_t>(count)]);
+      data_.reset(new (std::align_val_t(kAlignment)) T[static_cast<size_t>(count)]);
       capacity_ = count;
     }
     return data_.get();
   }
 
  private:
-  std::unique_ptr<T[]> data_;
+  static constexpr size_t kAlignment = 64;
+  struct Free {
+    void operator()(T* data) const { ::operator delete[](data, std::align_val_t(kAlignment)); }
+  };
+  std::unique_ptr<T[], Free> data_;
   int64_t capacity_ = 0;
 };
 
