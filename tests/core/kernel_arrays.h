@@ -123,4 +123,22 @@ inline double worst_error(const Array& got, const std::vector<double>& expected,
   return worst;
 }
 
+// Largest difference between `gradient` (f64) and central differences of loss() in the elements of
+// `input` (f64), relative to 1 + |gradient|.
+template <class Loss>
+double worst_difference(const Array& input, const Array& gradient, const Loss& loss,
+                        double step = 1e-5) {
+  std::vector<double> expected;
+  for (int64_t i = 0; i < input.numel(); ++i) {
+    const double value = read(input, i);
+    write(input, i, value + step);
+    const double above = loss();
+    write(input, i, value - step);
+    const double below = loss();
+    write(input, i, value);
+    expected.push_back((above - below) / (2 * step));
+  }
+  return worst_error(gradient, expected);
+}
+
 }  // namespace binade::test

@@ -1,0 +1,164 @@
+// Attention's forward pass block by block with a running softmax (Milakov & Gimelshein 2018; Dao et
+// al. 2022): the (Tq, Tk) matrix of scores never exists.
+#include <binade/core/kernels/cpu/attention_blocks.h>
+#include <binade/core/kernels/cpu/parallel.h>
+
+namespace binade::kernels::cpu {
+
+AttentionProblem::AttentionProblem(const Array& q_array, const Array& k_array, const Array& v_array,
+                                   const AttentionParams& attention_params)
+    : params(attention_params),
+      batches(q_array.size(0)),
+      heads(q_array.size(1)),
+      key_heads(k_array.size(1)),
+      queries(q_array.size(2)),
+      keys(k_array.size(2)),
+      dim(q_array.size(3)),
+      causal(params.causal),
+      q(q_array),
+      k(k_array),
+      v(v_array) {
+  check(is_floating(q_array.dtype()), "attention needs a floating-point dtype, got ",
+        name_of(q_array.dtype()));
+  if (params.mask.defined()) {
+    check(params.mask.dtype() == DType::boolean || is_floating(params.mask.dtype()),
+          "attention's mask is bool or floating-point, got ", name_of(params.mask.dtype()));
+    mask = Heads(params.mask.expand({batches, heads, queries, keys}));
+  }
+  if (params.dropout > 0) step = static_cast<uint64_t>(*params.key.step.data<int64_t>());
+}
+
+void AttentionProblem::fold_single_queries(Heads& out) {
+  if (queries != 1 || heads == key_heads) return;
+  const int64_t group = heads / key_heads;
+  for (Heads* view : {&q, &mask, &out}) {
+    view->rows.row_stride = view->head_stride;
+    view->head_stride *= group;
+  }
+  heads = key_heads;
+  queries = group;
+  causal = false;  // a last query sees every key
+}
+
+namespace {
+
+template <class T>
+class Forward {
+ public:
+  Forward(const AttentionProblem& problem, const Heads& out, const Array& logsumexp)
+      : problem_(problem), out_(out), logsumexp_(logsumexp) {}
+
+  void run() const {
+    const int64_t blocks = (problem_.queries + kQueryBlock - 1) / kQueryBlock;
+    // The last blocks of a causal head have the most work: they start first.
+    parallel_tasks(problem_.batches * problem_.heads * blocks, [&](int64_t task) {
+      const int64_t head = task % (problem_.batches * problem_.heads);
+      const int64_t block = blocks - 1 - task / (problem_.batches * problem_.heads);
+      attend(head / problem_.heads, head % problem_.heads, block * kQueryBlock);
+    });
+  }
+
+ private:
+  // Queries [first, first + kQueryBlock) of one head.
+  void attend(int64_t batch, int64_t head, int64_t first) const {
+    constexpr T kNever = -std::numeric_limits<T>::infinity();
+    const int64_t dim = problem_.dim;
+    const int64_t rows = std::min(kQueryBlock, problem_.queries - first);
+    const int64_t key_head = head * problem_.key_heads / problem_.heads;
+    const MatrixView keys = problem_.k.at(batch, key_head);
+    const MatrixView values = problem_.v.at(batch, key_head);
+    const MatrixView mask = problem_.mask.at(batch, head);
+
+    thread_local Workspace<T> query_rows, key_rows, score_rows, sum_rows;
+    const Block<const T> q = block_of(problem_.q.at(batch, head), first, 0, rows, dim,
+                                      query_rows.reserve(kQueryBlock * dim));
+    T* const converted = key_rows.reserve(kKeyBlock * dim);
+    T* const scores = score_rows.reserve(kQueryBlock * kKeyBlock);
+    T* const sums = sum_rows.reserve(kQueryBlock * dim);  // Σ exp(score − largest) · value
+    T largest[kQueryBlock], total[kQueryBlock];           // … and Σ exp(score − largest)
+    std::fill_n(sums, rows * dim, T(0));
+    std::fill_n(largest, rows, kNever);
+    std::fill_n(total, rows, T(0));
+
+    const int64_t limit = problem_.visible(first + rows - 1);
+    for (int64_t j = 0; j < limit; j += kKeyBlock) {
+      const int64_t count = std::min(kKeyBlock, limit - j);
+      const Block<const T> k = block_of(keys, j, 0, count, dim, converted);
+      gemm(rows, count, dim, q, k.flipped(), false, scores, kKeyBlock);
+      for (int64_t i = 0; i < rows; ++i) {
+        T* line = scores + i * kKeyBlock;
+        const int64_t seen = std::clamp<int64_t>(problem_.visible(first + i) - j, 0, count);
+        scale_and_mask(problem_, mask, first + i, j, seen, line);
+        const T rescale = exponentiate(line, seen, largest[i], total[i]);
+        std::fill(line + seen, line + count, T(0));
+        if (rescale != T(1)) scale_row(sums + i * dim, dim, rescale);
+        if (problem_.params.dropout > 0)
+          drop(line, seen, problem_.row(batch, head, first + i) * problem_.keys + j);
+      }
+      const Block<const T> v = block_of(values, j, 0, count, dim, converted);
+      gemm(rows, dim, count, {scores, kKeyBlock, false}, v, true, sums, dim);
+    }
+
+    const MatrixView out = out_.at(batch, head);
+    for (int64_t i = 0; i < rows; ++i) {
+      T* line = sums + i * dim;
+      const T logsumexp = largest[i] + std::log(total[i]);  // −∞ where nothing was seen
+      if (total[i] != T(0)) scale_row(line, dim, T(1) / total[i]);
+      store_row(line, dim, out.at(first + i, 0), out.dtype, out.column_stride);
+      const int64_t row = problem_.row(batch, head, first + i);
+      store_row(&logsumexp, 1,
+                static_cast<std::byte*>(logsumexp_.data()) + row * size_of(logsumexp_.dtype()),
+                logsumexp_.dtype(), 1);
+    }
+  }
+
+  // line[j] = exp(line[j] − the largest score so far); returns what earlier sums must be multiplied
+  // by.
+  static T exponentiate(T* line, int64_t count, T& largest, T& total) {
+    T maximum = largest;
+#pragma omp simd reduction(max : maximum)
+    for (int64_t j = 0; j < count; ++j) maximum = std::max(maximum, line[j]);
+    // Where all scores are −∞ nothing may be subtracted: −∞ − (−∞) is NaN.
+    const T shift = maximum == -std::numeric_limits<T>::infinity() ? T(0) : maximum;
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < count; ++j) {
+      line[j] = fast_exp(line[j] - shift);
+      sum += line[j];
+    }
+    const T rescale = fast_exp(largest - shift);
+    largest = maximum;
+    total = total * rescale + sum;
+    return rescale;
+  }
+
+  static void scale_row(T* row, int64_t count, T factor) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) row[i] *= factor;
+  }
+
+  void drop(T* line, int64_t count, int64_t first_element) const {
+    T factors[kKeyBlock];
+    dropout_factors(problem_, first_element, count, factors);
+    for (int64_t j = 0; j < count; ++j) line[j] *= factors[j];
+  }
+
+  const AttentionProblem& problem_;
+  const Heads& out_;
+  const Array& logsumexp_;
+};
+
+}  // namespace
+
+void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
+               const Array& out, const Array& logsumexp) {
+  AttentionProblem problem(q, k, v, params);
+  Heads out_heads(out);
+  problem.fold_single_queries(out_heads);
+  if (q.dtype() == DType::f64)
+    Forward<double>(problem, out_heads, logsumexp).run();
+  else
+    Forward<float>(problem, out_heads, logsumexp).run();
+}
+
+}  // namespace binade::kernels::cpu
