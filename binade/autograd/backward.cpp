@@ -5,9 +5,19 @@
 
 #include <binade/autograd/graph.h>
 #include <binade/autograd/ops/arithmetic.h>
+#include <binade/core/cuda/graph.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade {
+
+namespace {
+
+bool capturing() {
+  if constexpr (kCudaBuilt) return cuda::is_capturing();
+  return false;
+}
+
+}  // namespace
 
 // ---- gradients in the making
 // -----------------------------------------------------------------------
@@ -155,6 +165,10 @@ class BackwardWalk {
 
   // Hooks see a gradient once it is complete; tensors that keep theirs get it then.
   void finish(TensorState& state, Pending& pending) {
+    if (state.hooks.empty()) return;
+    check(!capturing(),
+          "a tensor hook runs on the host and would not run in a replayed CUDA graph; remove the "
+          "hook or run the step without capture");
     for (const auto& [id, hook] : std::vector(state.hooks)) {
       const Array before = pending.tensor.defined() ? pending.tensor.array() : pending.array;
       const Array replaced = hook(before);

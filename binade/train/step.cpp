@@ -1,0 +1,185 @@
+#include <binade/train/step.h>
+
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/random.h>
+#if BINADE_HAVE_CUDA
+#include <binade/core/cuda/graph.h>
+#endif
+
+namespace binade::train {
+
+namespace {
+
+// Places in the report, an f64 array on the device; the codes of first_bad follow.
+enum Field : int64_t { kStep, kLoss, kNorm, kScale, kFoundInf, kSkipped, kAtFloor, kFirstBad };
+
+// Eager steps before the capture: they time and choose algorithms and fill the pool.
+constexpr int kEagerSteps = 2;
+
+void put(const Array& report, int64_t field, const Array& value) {
+  BINADE_DISPATCH(report.device(), copy(value, report.select(0, field)));
+}
+
+int64_t group_count(const optim::Optimizer& optimizer) {
+  return static_cast<int64_t>(optimizer.groups().size());
+}
+
+}  // namespace
+
+struct TrainStep::Graph {
+#if BINADE_HAVE_CUDA
+  cuda::CapturedGraph captured;
+#endif
+};
+
+TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradScaler& scaler,
+                     const amp::Preset& preset, const StepOptions& options, optim::Ema* ema)
+    : loss_(std::move(loss)),
+      optimizer_(optimizer),
+      scaler_(scaler),
+      preset_(preset),
+      options_(options),
+      ema_(ema) {
+  const Device device = optimizer.device();
+  normaliser_ = Array::full({}, 1, DType::f32, device);
+  step_ = Array::zeros({}, DType::i64, device);
+  loss_sum_ = Array::zeros({}, DType::f32, device);
+  report_ = Array::zeros({kFirstBad + group_count(optimizer)}, DType::f64, device);
+}
+
+TrainStep::~TrainStep() = default;
+
+bool TrainStep::captured() const {
+  return graph_ != nullptr;
+}
+
+void TrainStep::invalidate() {
+  graph_.reset();
+  eager_steps_ = 0;
+}
+
+void TrainStep::prepare(const std::vector<Batch>& micro_batches) {
+  check(!micro_batches.empty(), "a training step needs at least one micro-batch");
+  const auto fits = [&] {
+    if (inputs_.size() != micro_batches.size()) return false;
+    for (size_t m = 0; m < inputs_.size(); ++m) {
+      if (inputs_[m].size() != micro_batches[m].size()) return false;
+      for (size_t i = 0; i < inputs_[m].size(); ++i) {
+        const Array& input = inputs_[m][i].destination();
+        const Array& given = micro_batches[m][i];
+        if (!(input.shape() == given.shape()) || input.dtype() != given.dtype()) return false;
+      }
+    }
+    return true;
+  };
+  if (fits()) return;
+  invalidate();
+  inputs_.clear();
+  for (const Batch& batch : micro_batches) {
+    inputs_.emplace_back();
+    for (const Array& array : batch)
+      inputs_.back().emplace_back(Array::empty(array.shape(), array.dtype(), optimizer_.device()));
+  }
+}
+
+void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, double normaliser,
+                    double learning_rate) {
+  check(normaliser > 0, "a training step needs a normaliser above 0, got ", normaliser,
+        ": the batch has no valid target");
+  prepare(micro_batches);
+  for (size_t m = 0; m < micro_batches.size(); ++m)
+    for (size_t i = 0; i < micro_batches[m].size(); ++i) inputs_[m][i].upload(micro_batches[m][i]);
+  normaliser_.fill(normaliser);
+  step_.fill(static_cast<double>(step));
+  optimizer_.set_learning_rate(learning_rate);
+
+#if BINADE_HAVE_CUDA
+  if (options_.capture && optimizer_.device().is_cuda()) {
+    if (!graph_ && eager_steps_ >= kEagerSteps) {
+      check(current_op_observer() == nullptr,
+            "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
+            "captured as a CUDA graph; set StepOptions::capture to false");
+      auto graph = std::make_unique<Graph>();
+      graph->captured = cuda::CapturedGraph::capture([this] { queue_work(); });
+      graph_ = std::move(graph);
+    }
+    if (graph_) {
+      graph_->captured.replay();
+      reports_.download(report_);
+      return;
+    }
+  }
+#endif
+  queue_work();
+  ++eager_steps_;
+  reports_.download(report_);
+}
+
+void TrainStep::queue_work() {
+  RandomState& random = RandomState::current();
+  random.bind_step(step_);
+  random.begin_step(options_.seed, 0);
+  const Tensor normaliser(normaliser_);
+  optimizer_.zero_grad();
+  for (size_t m = 0; m < inputs_.size(); ++m) {
+    TensorList batch;
+    for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
+    const amp::Autocast scope(preset_);
+    const Tensor loss = loss_(batch, normaliser);
+    scaler_.scale(loss).backward();
+    if (m == 0) {
+      BINADE_DISPATCH(loss_sum_.device(), copy(loss.array(), loss_sum_));
+    } else {
+      BINADE_DISPATCH(loss_sum_.device(), axpy(1, loss.array(), loss_sum_));
+    }
+    if (inputs_.size() > 1) optimizer_.accumulate();
+  }
+  put(report_, kScale, scaler_.scale_scalar());
+  scaler_.clip_norm(options_.clip);
+  scaler_.step(optimizer_);
+  scaler_.update();
+  if (ema_) ema_->update(scaler_.found_inf());
+  random.bind_step({});
+
+  put(report_, kStep, step_);
+  put(report_, kLoss, loss_sum_);
+  put(report_, kNorm, scaler_.norm());
+  put(report_, kFoundInf, scaler_.found_inf());
+  put(report_, kSkipped, scaler_.skipped());
+  put(report_, kAtFloor, scaler_.at_floor());
+  const int64_t groups = group_count(optimizer_);
+  BINADE_DISPATCH(report_.device(), copy(scaler_.first_bad().slice(0, 0, groups),
+                                         report_.slice(0, kFirstBad, kFirstBad + groups)));
+}
+
+std::vector<StepReport> TrainStep::take_reports(bool wait) {
+  std::vector<StepReport> reports;
+  for (const Array& values : reports_.take(wait)) reports.push_back(read(values));
+  return reports;
+}
+
+StepReport TrainStep::read(const Array& values) const {
+  const double* value = values.data<double>();
+  StepReport report{.step = static_cast<int64_t>(value[kStep]),
+                    .loss = value[kLoss],
+                    .grad_norm = value[kNorm],
+                    .scale = value[kScale],
+                    .skipped = value[kFoundInf] != 0,
+                    .skipped_total = static_cast<int64_t>(value[kSkipped]),
+                    .at_floor = static_cast<int64_t>(value[kAtFloor]),
+                    .offender = {}};
+  if (!report.skipped) return report;
+  std::vector<int64_t> first_bad;
+  constexpr double none = static_cast<double>(kernels::kNoBadGradient);
+  bool any = false;
+  for (int64_t g = 0; g < group_count(optimizer_); ++g) {
+    const double code = value[kFirstBad + g];
+    first_bad.push_back(code >= none ? kernels::kNoBadGradient : static_cast<int64_t>(code));
+    any = any || code < none;
+  }
+  // Without one, every gradient was finite and their norm overflowed.
+  if (any) report.offender = amp::GradScaler::offender({&optimizer_}, first_bad);
+  return report;
+}
+
+}  // namespace binade::train

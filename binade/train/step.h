@@ -1,0 +1,87 @@
+// TrainStep: one training step, from host batches to updated masters, with nothing inside that
+// waits for the device:
+//
+//   upload → [forward under the policy → loss → scaled backward] × micro-batches → one pass over
+//   the gradients → clip factor → update of the masters and their compute copies → scale → report
+//
+// On a GPU the whole step is captured as one CUDA graph after two eager ones and replayed from then
+// on; both paths queue the same kernels and give the same bits. Accumulation and recompute are
+// options of the step.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <binade/amp/grad_scaler.h>
+#include <binade/autograd/tape.h>
+#include <binade/core/transfer.h>
+#include <binade/optim/ema.h>
+
+namespace binade::train {
+
+// Host arrays of one micro-batch, for example {inputs, targets}; their shapes stay from step to
+// step.
+using Batch = std::vector<Array>;
+
+// The loss of a micro-batch: a sum divided by `normaliser` (f32 scalar on the device), which counts
+// the valid targets of all micro-batches of the step, so that 8 rows equal 2 × 4 also when the
+// counts differ.
+using LossFunction = std::function<Tensor(const TensorList& batch, const Tensor& normaliser)>;
+
+struct StepOptions {
+  double clip = 1;      // global gradient norm; 0: no clipping
+  uint64_t seed = 0;    // of dropout masks and other draws inside the step
+  bool capture = true;  // replay a CUDA graph (GPU only)
+};
+
+// What is known of a finished step.
+struct StepReport {
+  int64_t step = 0;
+  double loss = 0;
+  double grad_norm = 0;  // unscaled, before clipping; over finite elements
+  double scale = 1;      // the loss scale that the step ran with
+  bool skipped = false;  // a gradient was not finite: nothing was updated
+  int64_t skipped_total = 0;
+  int64_t at_floor = 0;                   // consecutive skips with the scale at its floor
+  std::optional<amp::Offender> offender;  // of a skipped step
+};
+
+class TrainStep {
+ public:
+  // The step keeps references: optimizer and scaler must outlive it. `ema` may be null.
+  TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradScaler& scaler,
+            const amp::Preset& preset, const StepOptions& options, optim::Ema* ema = nullptr);
+  ~TrainStep();
+
+  // Queues step number `step` on these micro-batches and returns.
+  void run(int64_t step, const std::vector<Batch>& micro_batches, double normaliser,
+           double learning_rate);
+  // Reports of finished steps, oldest first; with `wait` of all that were queued.
+  std::vector<StepReport> take_reports(bool wait = false);
+  // Whether steps are replayed from a graph now.
+  bool captured() const;
+  // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
+  void invalidate();
+
+ private:
+  struct Graph;
+  void prepare(const std::vector<Batch>& micro_batches);
+  void queue_work();  // everything between upload and report
+  StepReport read(const Array& values) const;
+
+  LossFunction loss_;
+  optim::Optimizer& optimizer_;
+  amp::GradScaler& scaler_;
+  amp::Preset preset_;
+  StepOptions options_;
+  optim::Ema* ema_;
+  std::vector<std::vector<Uploader>> inputs_;  // by micro-batch and array
+  Array normaliser_, step_, loss_sum_, report_;
+  Downloader reports_;
+  int eager_steps_ = 0;  // since the inputs or the graph changed
+  std::unique_ptr<Graph> graph_;
+};
+
+}  // namespace binade::train
