@@ -56,10 +56,8 @@ void copy_queued(const Array& source, const Array& destination) {
     return;
   }
 #if BINADE_HAVE_CUDA
-  cuda::copy_async(destination.data(), source.data(), source.bytes(),
-                   source.device().is_cpu()        ? cuda::CopyKind::host_to_device
-                   : destination.device().is_cpu() ? cuda::CopyKind::device_to_host
-                                                   : cuda::CopyKind::device_to_device);
+  cuda::copy_async(destination.data(), destination.device(), source.data(), source.device(),
+                   source.bytes());
 #endif
 }
 

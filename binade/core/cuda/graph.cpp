@@ -11,6 +11,7 @@ struct CapturedGraph::Impl {
   size_t nodes = 0;
 };
 
+CapturedGraph::CapturedGraph() = default;
 CapturedGraph::CapturedGraph(CapturedGraph&&) noexcept = default;
 CapturedGraph& CapturedGraph::operator=(CapturedGraph&&) noexcept = default;
 CapturedGraph::~CapturedGraph() = default;

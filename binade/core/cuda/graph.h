@@ -14,7 +14,7 @@ class CapturedGraph {
   // synchronisation inside `work` throws Error.
   static CapturedGraph capture(const std::function<void()>& work);
 
-  CapturedGraph() = default;
+  CapturedGraph();  // empty
   CapturedGraph(CapturedGraph&&) noexcept;
   CapturedGraph& operator=(CapturedGraph&&) noexcept;
   ~CapturedGraph();
