@@ -1,0 +1,22 @@
+// Line charts as SVG: a column of panels over a common horizontal axis.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace binade::train {
+
+struct ChartSeries {
+  std::string name;
+  std::vector<double> x, y;  // non-finite points break the line
+};
+struct ChartPanel {
+  std::string title;
+  std::vector<ChartSeries> series;
+  bool log_scale = false;  // base 10; points ≤ 0 are left out
+};
+
+// A whole SVG document; `x_title` names the common axis.
+std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string& x_title);
+
+}  // namespace binade::train
