@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/core/cuda/graph.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/precision.h>
 
 namespace binade {
 
@@ -70,6 +71,22 @@ void GradSlot::add(const Array& gradient) {
 // ---- the walk
 // ----------------------------------------------------------------------------------------
 
+namespace {
+
+// Gradients are computed in the dtypes of the forward pass, whatever policy is set by now.
+class NoPolicy {
+ public:
+  NoPolicy() : previous_(exchange_precision_policy(nullptr)) {}
+  ~NoPolicy() { exchange_precision_policy(previous_); }
+  NoPolicy(const NoPolicy&) = delete;
+  NoPolicy& operator=(const NoPolicy&) = delete;
+
+ private:
+  const PrecisionPolicy* previous_;
+};
+
+}  // namespace
+
 class BackwardWalk {
  public:
   BackwardWalk(const BackwardOptions& options, std::vector<Tensor> only)
@@ -83,6 +100,7 @@ class BackwardWalk {
   }
 
   void run() {
+    const NoPolicy off;
     while (!queue_.empty()) {
       const std::shared_ptr<Node> node = queue_.top().node;
       queue_.pop();

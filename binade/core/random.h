@@ -55,7 +55,7 @@ BINADE_HOST_DEVICE inline float uniform_of(uint32_t word) {
 
 // Uniform in [low, high), computed in double with one rounding, so that all devices agree.
 BINADE_HOST_DEVICE inline double uniform_in(double low, double high, uint32_t word) {
-  return fma(high - low, static_cast<double>(uniform_of(word)), low);
+  return std::fma(high - low, static_cast<double>(uniform_of(word)), low);
 }
 
 struct NormalPair {
@@ -67,11 +67,11 @@ struct NormalPair {
 // from words 0 and 1, elements 2, 3 from words 2 and 3. In double, with the angle brought into
 // [−π/4, π/4] exactly, so that the floats of all devices agree within an ulp or two.
 BINADE_HOST_DEVICE inline NormalPair normal_pair(uint32_t word0, uint32_t word1) {
-  const double radius = sqrt(-2.0 * log((static_cast<double>(word0) + 1.0) * 0x1p-32));
+  const double radius = std::sqrt(-2.0 * std::log((static_cast<double>(word0) + 1.0) * 0x1p-32));
   const double turns = static_cast<double>(word1) * 0x1p-30;  // quarter turns in [0, 4)
   const int quarter = static_cast<int>(turns + 0.5);
   const double angle = (turns - quarter) * 1.5707963267948966;
-  const double c = cos(angle), s = sin(angle);
+  const double c = std::cos(angle), s = std::sin(angle);
   switch (quarter & 3) {
     case 0:
       return {{radius * c, radius * s}};

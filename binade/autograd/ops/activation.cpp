@@ -1,0 +1,129 @@
+#include <binade/autograd/ops/activation.h>
+
+#include <cmath>
+#include <numbers>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/random.h>
+#include <binade/core/random.h>
+
+namespace binade {
+
+using namespace ops;
+using kernels::UnaryOp;
+
+namespace {
+
+// op'(x) in public ops, for gradients of gradients.
+using Derivative = Tensor (*)(const Tensor& x);
+
+Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative derivative) {
+  check_floating(name, "x", x);
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), unary(op, x.array(), y));
+  return record(name, {x}, y, [op, x = Saved(x), derivative](const Tensor& dy) -> TensorList {
+    if (grad_enabled()) return {dy * derivative(x.tensor())};
+    const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), unary_backward(op, x.array(), dy.array(), dx, 0));
+    return {Tensor(dx)};
+  });
+}
+
+Tensor relu_derivative(const Tensor& x) {
+  return where(greater(x, Tensor::scalar(0, x.dtype(), x.device())),
+               Tensor::scalar(1, x.dtype(), x.device()), Tensor::scalar(0, x.dtype(), x.device()));
+}
+
+Tensor sigmoid_derivative(const Tensor& x) {
+  const Tensor s = sigmoid(x);
+  return s * (1 - s);
+}
+
+Tensor tanh_derivative(const Tensor& x) {
+  return 1 - square(tanh(x));
+}
+
+Tensor silu_derivative(const Tensor& x) {
+  const Tensor s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+
+Tensor gelu_derivative(const Tensor& x) {
+  const Tensor phi = exp(square(x) * -0.5) * (std::numbers::inv_sqrtpi * std::numbers::sqrt2 / 2);
+  return 0.5 * (1 + erf(x * (std::numbers::sqrt2 / 2))) + x * phi;
+}
+
+Tensor gelu_tanh_derivative(const Tensor& x) {
+  constexpr double kScale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, kCubic = 0.044715;
+  const Tensor t = tanh(kScale * x * (1 + kCubic * square(x)));
+  return 0.5 * (1 + t) + 0.5 * kScale * x * (1 - square(t)) * (1 + 3 * kCubic * square(x));
+}
+
+Tensor dropout_with(const kernels::PhiloxKey& key, float probability, const Tensor& x) {
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), dropout(x.array(), key, probability, y, 0));
+  return record("dropout", {x}, y, [key, probability](const Tensor& dy) -> TensorList {
+    return {dropout_with(key, probability, dy)};
+  });
+}
+
+}  // namespace
+
+Tensor relu(const Tensor& x) {
+  return activate("relu", UnaryOp::relu, x, relu_derivative);
+}
+Tensor sigmoid(const Tensor& x) {
+  return activate("sigmoid", UnaryOp::sigmoid, x, sigmoid_derivative);
+}
+Tensor tanh(const Tensor& x) {
+  return activate("tanh", UnaryOp::tanh, x, tanh_derivative);
+}
+Tensor silu(const Tensor& x) {
+  return activate("silu", UnaryOp::silu, x, silu_derivative);
+}
+Tensor gelu(const Tensor& x) {
+  return activate("gelu", UnaryOp::gelu, x, gelu_derivative);
+}
+Tensor gelu_tanh(const Tensor& x) {
+  return activate("gelu_tanh", UnaryOp::gelu_tanh, x, gelu_tanh_derivative);
+}
+Tensor softplus(const Tensor& x) {
+  return activate("softplus", UnaryOp::softplus, x, sigmoid);
+}
+
+Tensor swiglu(const Tensor& gate_in, const Tensor& up_in) {
+  check_floating("swiglu", "gate", gate_in);
+  check_floating("swiglu", "up", up_in);
+  check_device("swiglu", {gate_in, up_in});
+  check_same_shape("swiglu", gate_in, up_in);
+  Tensor gate = gate_in, up = up_in;
+  autocast_widest(gate, up);
+  const Array y = Array::empty(gate.shape(), gate.dtype(), gate.device());
+  BINADE_DISPATCH(y.device(), swiglu(gate.array(), up.array(), y));
+  return record("swiglu", {gate, up}, y,
+                [gate = Saved(gate), up = Saved(up)](const Tensor& dy) -> TensorList {
+                  if (grad_enabled()) {
+                    const Tensor g = gate.tensor();
+                    return {dy * up.tensor() * silu_derivative(g), dy * silu(g)};
+                  }
+                  const Array dgate = Array::empty(dy.shape(), dy.dtype(), dy.device());
+                  const Array dup = empty_like(dgate);
+                  BINADE_DISPATCH(dy.device(), swiglu_backward(gate.array(), up.array(), dy.array(),
+                                                               dgate, dup, 0));
+                  return {Tensor(dgate), Tensor(dup)};
+                });
+}
+
+Tensor dropout(const Tensor& x, double probability, bool training) {
+  check_floating("dropout", "x", x);
+  check(probability >= 0 && probability <= 1, "dropout: probability must be in [0, 1], got ",
+        probability);
+  if (!training || probability == 0) return x;
+  RandomState& random = RandomState::current();
+  const kernels::PhiloxKey key{random.seed(), random.step_on(x.device()), random.next_place()};
+  return dropout_with(key, static_cast<float>(probability), x);
+}
+
+}  // namespace binade

@@ -1,0 +1,187 @@
+#include <binade/autograd/ops/attention.h>
+
+#include <cmath>
+
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/attention.h>
+#include <binade/core/random.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) as the kernels take them.
+struct Heads {
+  Array q, k, v;
+};
+
+// The heads of packed rows (B, T, (Hq + 2·Hkv)·D); views.
+Heads unpack(const Array& qkv, int64_t query_heads, int64_t key_heads) {
+  const int64_t heads = query_heads + 2 * key_heads;
+  const Array split =
+      qkv.view({qkv.size(0), qkv.size(1), heads, qkv.size(2) / heads}).transpose(1, 2);
+  return {split.slice(1, 0, query_heads), split.slice(1, query_heads, query_heads + key_heads),
+          split.slice(1, query_heads + key_heads)};
+}
+
+// What the backward kernel reads beside q, k and v.
+struct AttentionResult {
+  kernels::AttentionParams params;
+  Array out;        // (B, Hq, Tq, D), memory (B, Tq, Hq, D)
+  Array logsumexp;  // (B, Hq, Tq)
+};
+
+AttentionResult attend(const char* op, const Heads& heads, const AttentionOptions& options) {
+  const auto& [q, k, v] = heads;
+  const int64_t batch = q.size(0), query_heads = q.size(1), queries = q.size(2), size = q.size(3);
+  check_constant(op, "mask", options.mask);
+  check(options.dropout >= 0 && options.dropout < 1, op, ": dropout must be in [0, 1), got ",
+        options.dropout);
+
+  AttentionResult result;
+  kernels::AttentionParams& params = result.params;
+  params.scale = static_cast<float>(options.scale != 0 ? options.scale
+                                                       : 1 / std::sqrt(static_cast<double>(size)));
+  params.causal = options.causal;
+  if (options.mask.defined()) {
+    const Tensor& mask = options.mask;
+    const Shape full{batch, query_heads, queries, k.size(2)};
+    check((mask.dtype() == DType::boolean || is_floating(mask.dtype())) &&
+              mask.device() == q.device() && broadcast(mask.shape(), full, op) == full,
+          op, ": mask must be bool or floating and broadcast to (B, Hq, Tq, Tk) = ", full, " on ",
+          q.device(), ", got ", Kind{mask});
+    params.mask = mask.array().expand(full);
+  }
+  if (options.training && options.dropout > 0) {
+    RandomState& random = RandomState::current();
+    params.dropout = static_cast<float>(options.dropout);
+    params.key = {random.seed(), random.step_on(q.device()), random.next_place()};
+  }
+  result.out =
+      Array::empty({batch, queries, query_heads, size}, q.dtype(), q.device()).transpose(1, 2);
+  result.logsumexp =
+      Array::empty({batch, query_heads, queries}, statistics_dtype(q.dtype()), q.device());
+  BINADE_DISPATCH(q.device(), attention(q, k, v, params, result.out, result.logsumexp));
+  return result;
+}
+
+// What backward keeps of a call.
+struct SavedAttention {
+  Saved out;
+  Array logsumexp;
+  kernels::AttentionParams params;
+
+  explicit SavedAttention(AttentionResult result)
+      : out(std::move(result.out)),
+        logsumexp(std::move(result.logsumexp)),
+        params(std::move(result.params)) {}
+
+  void backward(const Heads& heads, const Array& dout, const Heads& gradients) const {
+    const Array rows = dout.stride(-1) == 1 ? dout : dout.contiguous();
+    BINADE_DISPATCH(rows.device(),
+                    attention_backward(heads.q, heads.k, heads.v, out.array(), logsumexp, rows,
+                                       params, gradients.q, gradients.k, gradients.v));
+  }
+};
+
+Array contiguous_last(const Array& x) {
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
+  const Array y = empty_with_layout(x.array());
+  BINADE_DISPATCH(x.device(), rope(x.array(), cos.array(), sin.array(), inverse, y));
+  return record("rope", {x}, y,
+                [cos = Saved(cos), sin = Saved(sin), inverse](const Tensor& dy) -> TensorList {
+                  return {rotate(dy, cos.tensor(), sin.tensor(), !inverse)};
+                });
+}
+
+}  // namespace
+
+Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
+                                    const AttentionOptions& options) {
+  const char* op = "scaled_dot_product_attention";
+  check_floating(op, "q", q_in);
+  check_floating(op, "k", k_in);
+  check_floating(op, "v", v_in);
+  check_device(op, {q_in, k_in, v_in, options.mask});
+  const Tensor q = autocast(PrecisionClass::half, q_in);
+  const Tensor k = autocast(PrecisionClass::half, k_in);
+  const Tensor v = autocast(PrecisionClass::half, v_in);
+  check_same_dtype(op, q, k);
+  check_same_dtype(op, k, v);
+  check(q.dims() == 4 && k.dims() == 4 && k.shape() == v.shape() && q.size(0) == k.size(0) &&
+            q.size(3) == k.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
+        op, ": q must be (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) with Hq a multiple of Hkv, got q ",
+        Kind{q}, ", k ", Kind{k}, ", v ", Kind{v});
+
+  const Heads heads{contiguous_last(q.array()), contiguous_last(k.array()),
+                    contiguous_last(v.array())};
+  AttentionResult result = attend(op, heads, options);
+  const Array out = result.out;
+  return record(op, {q, k, v}, out,
+                [saved = SavedAttention(std::move(result)), q = Saved(heads.q), k = Saved(heads.k),
+                 v = Saved(heads.v)](Backward& backward) {
+                  const Heads heads{q.array(), k.array(), v.array()};
+                  const Heads gradients{empty_with_layout(heads.q), empty_with_layout(heads.k),
+                                        empty_with_layout(heads.v)};
+                  saved.backward(heads, backward.grad(), gradients);
+                  backward.slot(0).add(gradients.q);
+                  backward.slot(1).add(gradients.k);
+                  backward.slot(2).add(gradients.v);
+                });
+}
+
+Tensor packed_attention(const Tensor& qkv_in, int64_t query_heads, int64_t key_heads,
+                        const AttentionOptions& options) {
+  const char* op = "packed_attention";
+  check_floating(op, "qkv", qkv_in);
+  check_device(op, {qkv_in, options.mask});
+  check(query_heads > 0 && key_heads > 0 && query_heads % key_heads == 0, op,
+        ": query_heads must be a multiple of key_heads, got ", query_heads, " and ", key_heads);
+  check(qkv_in.dims() == 3 && qkv_in.size(2) % (query_heads + 2 * key_heads) == 0, op,
+        ": qkv must be (B, T, (Hq + 2·Hkv)·D) with Hq = ", query_heads, " and Hkv = ", key_heads,
+        ", got ", Kind{qkv_in});
+  const Tensor qkv = autocast(PrecisionClass::half, qkv_in);
+  const Array packed = contiguous_last(qkv.array());
+  AttentionResult result = attend(op, unpack(packed, query_heads, key_heads), options);
+  const int64_t size = packed.size(2) / (query_heads + 2 * key_heads);
+  const Array out =
+      result.out.transpose(1, 2).view({packed.size(0), packed.size(1), query_heads * size});
+  return record(op, {qkv}, out,
+                [saved = SavedAttention(std::move(result)), packed = Saved(packed), query_heads,
+                 key_heads](Backward& backward) {
+                  const Array& qkv = packed.array();
+                  const Array dqkv = Array::empty(qkv.shape(), qkv.dtype(), qkv.device());
+                  const Array& dout = saved.out.array();
+                  const Array dy =
+                      backward.grad()
+                          .reshape({dout.size(0), dout.size(2), dout.size(1), dout.size(3)})
+                          .transpose(1, 2);
+                  saved.backward(unpack(qkv, query_heads, key_heads), dy,
+                                 unpack(dqkv, query_heads, key_heads));
+                  backward.slot(0).add(dqkv);
+                });
+}
+
+Tensor rope(const Tensor& x_in, const Tensor& cos, const Tensor& sin) {
+  check_floating("rope", "x", x_in);
+  check_defined("rope", "cos", cos);
+  check_defined("rope", "sin", sin);
+  check_device("rope", {x_in, cos, sin});
+  check_constant("rope", "cos", cos);
+  check_constant("rope", "sin", sin);
+  check(x_in.dims() == 4 && cos.dims() == 2 && cos.shape() == sin.shape() &&
+            cos.size(0) == x_in.size(2) && 2 * cos.size(1) <= x_in.size(3),
+        "rope: x must be (B, H, T, D), cos and sin (T, R/2) with R ≤ D, got x ", Kind{x_in},
+        ", cos ", Kind{cos}, ", sin ", Kind{sin});
+  check(cos.dtype() == DType::f32 && sin.dtype() == DType::f32,
+        "rope: cos and sin must be f32, got cos ", Kind{cos}, " and sin ", Kind{sin});
+  return rotate(autocast(PrecisionClass::half, x_in), contiguous(cos), contiguous(sin), false);
+}
+
+}  // namespace binade

@@ -1,0 +1,171 @@
+#include <binade/autograd/ops/conv.h>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/conv.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// Positions of a window of `extent` elements in `size` elements padded on both sides.
+int64_t window_positions(const char* op, const Tensor& x, int64_t size, int64_t extent,
+                         int64_t stride, int64_t padding) {
+  check(extent > 0 && stride > 0 && padding >= 0, op,
+        ": kernel, stride and dilation must be above 0 and padding not below, got extent ", extent,
+        ", stride ", stride, ", padding ", padding);
+  check(size + 2 * padding >= extent, op, ": a window of ", extent, " does not fit into x ",
+        Kind{x}, " with padding ", padding);
+  return (size + 2 * padding - extent) / stride + 1;
+}
+
+void check_image(const char* op, const Tensor& x) {
+  check_floating(op, "x", x);
+  check(x.dims() == 4, op, ": x must be (N, C, H, W), got ", Kind{x});
+}
+
+Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options) {
+  check_image(op, x);
+  Shape shape = x.shape();
+  for (int i : {0, 1}) {
+    const size_t j = static_cast<size_t>(i);
+    check(2 * options.padding[j] <= options.kernel[j], op,
+          ": padding must not exceed half the kernel, got padding ", options.padding[j],
+          " and kernel ", options.kernel[j]);
+    shape[2 + i] = window_positions(op, x, x.size(2 + i), options.kernel[j], options.stride[j],
+                                    options.padding[j]);
+  }
+  return shape;
+}
+
+kernels::PoolParams pool_params(const Pool2dOptions& options) {
+  return {options.kernel[0], options.kernel[1],  options.stride[0],
+          options.stride[1], options.padding[0], options.padding[1]};
+}
+
+// A vector over the channels, as it broadcasts to (N, C, H, W).
+Tensor per_channel(const Tensor& x) {
+  return reshape(x, {x.numel(), 1, 1});
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
+              const Conv2dOptions& options) {
+  check_image("conv2d", x_in);
+  check_floating("conv2d", "weight", weight_in);
+  check_device("conv2d", {x_in, weight_in, bias_in});
+  const int64_t groups = options.groups;
+  check(weight_in.dims() == 4 && groups > 0 && x_in.size(1) == weight_in.size(1) * groups &&
+            weight_in.size(0) % groups == 0,
+        "conv2d: weight must be (K, C/groups, R, S) for x (N, C, H, W), got x ", Kind{x_in},
+        ", weight ", Kind{weight_in}, " and ", groups, " groups");
+  check(!bias_in.defined() || bias_in.shape() == Shape{weight_in.size(0)}, "conv2d: bias must be (",
+        weight_in.size(0), "), got ", Kind{bias_in});
+  const Tensor x = autocast(PrecisionClass::half, x_in);
+  const Tensor weight = autocast(PrecisionClass::half, weight_in);
+  const Tensor bias = bias_in.defined() ? autocast(PrecisionClass::half, bias_in) : bias_in;
+  check_same_dtype("conv2d", x, weight);
+  if (bias.defined()) check_same_dtype("conv2d", weight, bias);
+
+  Shape shape = x.shape();
+  shape[1] = weight.size(0);
+  for (int i : {0, 1}) {
+    const size_t j = static_cast<size_t>(i);
+    const int64_t extent = (weight.size(2 + i) - 1) * options.dilation[j] + 1;
+    shape[2 + i] =
+        window_positions("conv2d", x, x.size(2 + i), extent, options.stride[j], options.padding[j]);
+  }
+  const kernels::ConvParams params{options.stride[0],
+                                   options.stride[1],
+                                   options.padding[0],
+                                   options.padding[1],
+                                   options.dilation[0],
+                                   options.dilation[1],
+                                   groups};
+  const Array images = x.array().contiguous(), filters = weight.array().contiguous();
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), conv2d(images, filters, array_of(bias), params, y));
+  return record("conv2d", {x, weight, bias}, y,
+                [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
+                  const auto dx = backward.slot(0).open(), dw = backward.slot(1).open(),
+                             db = backward.slot(2).open();
+                  const Array dy = backward.grad().contiguous();
+                  BINADE_DISPATCH(dy.device(),
+                                  conv2d_backward(x.array(), weight.array(), dy, params, dx.array,
+                                                  dx.beta, dw.array, dw.beta, db.array, db.beta));
+                });
+}
+
+Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
+  const Shape shape = pooled_shape("max_pool2d", x, options);
+  const kernels::PoolParams params = pool_params(options);
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  const Array indices = Array::empty(shape, DType::i32, x.device());
+  BINADE_DISPATCH(x.device(), max_pool2d(x.array().contiguous(), params, y, indices));
+  return record("max_pool2d", {x}, y, [indices, params, shape = x.shape()](Backward& backward) {
+    const Array dy = backward.grad().contiguous();
+    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), max_pool2d_backward(dy, indices, params, dx));
+    backward.slot(0).add(dx);
+  });
+}
+
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
+  const Shape shape = pooled_shape("avg_pool2d", x, options);
+  const kernels::PoolParams params = pool_params(options);
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), avg_pool2d(x.array().contiguous(), params, y));
+  return record("avg_pool2d", {x}, y, [params, shape = x.shape()](Backward& backward) {
+    const Array dy = backward.grad().contiguous();
+    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), avg_pool2d_backward(dy, params, dx));
+    backward.slot(0).add(dx);
+  });
+}
+
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                  const Tensor& running_mean, const Tensor& running_var,
+                  const BatchNormOptions& options) {
+  check_image("batch_norm", x);
+  check_device("batch_norm", {x, weight, bias, running_mean, running_var});
+  const DType dtype = statistics_dtype(x.dtype());
+  for (const Tensor& vector : {weight, bias, running_mean, running_var})
+    check(vector.defined() && vector.shape() == Shape{x.size(1)} && vector.dtype() == dtype,
+          "batch_norm: weight, bias, running_mean and running_var must be (", x.size(1), ") ",
+          dtype, " for x ", Kind{x}, ", got ", Kind{vector});
+  check_constant("batch_norm", "running_mean", running_mean);
+  check_constant("batch_norm", "running_var", running_var);
+  if (!options.training) {
+    const Tensor scale = weight * rsqrt(running_var + options.eps);
+    const Tensor shift = bias - running_mean * scale;
+    return to(x * per_channel(scale) + per_channel(shift), x.dtype());
+  }
+
+  const Array images = x.array().contiguous();
+  const Array y = empty_like(images);
+  const Array mean = Array::empty(weight.shape(), dtype, x.device());
+  const Array rstd = empty_like(mean);
+  BINADE_DISPATCH(x.device(),
+                  batch_norm(images, weight.array(), bias.array(), static_cast<float>(options.eps),
+                             static_cast<float>(options.momentum), running_mean.array(),
+                             running_var.array(), y, mean, rstd));
+  running_mean.array().bump_version();
+  running_var.array().bump_version();
+  return record(
+      "batch_norm", {x, weight, bias}, y,
+      [x = Saved(images), weight = Saved(weight.array()), mean, rstd](Backward& backward) {
+        const Array dy = backward.grad().contiguous();
+        const Array dx = empty_like(dy), dweight = empty_like(mean), dbias = empty_like(mean);
+        BINADE_DISPATCH(dy.device(), batch_norm_backward(dy, x.array(), weight.array(), mean, rstd,
+                                                         dx, dweight, dbias));
+        backward.slot(0).add(dx);
+        backward.slot(1).add(dweight);
+        backward.slot(2).add(dbias);
+      });
+}
+
+}  // namespace binade

@@ -1,0 +1,130 @@
+#include <binade/autograd/ops/indexing.h>
+
+#include <binade/autograd/ops/common.h>
+#include <binade/core/kernels/indexing.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// The index must fit inside x beside `dim`.
+void check_positions(const char* op, const Tensor& x, int dim, const Tensor& index) {
+  bool fits = x.dims() == index.dims() && x.dims() > 0;
+  for (int i = 0; fits && i < x.dims(); ++i) fits = i == dim || index.size(i) <= x.size(i);
+  check(fits, op, ": index must have as many dimensions as x and be no larger outside dimension ",
+        dim, ", got x ", Kind{x}, " and index ", Kind{index});
+}
+
+void check_source(const char* op, const Tensor& x, const Tensor& source, const Shape& expected) {
+  check_same_dtype(op, x, source);
+  check(source.shape() == expected, op, ": source must have shape ", expected, ", got ",
+        Kind{source});
+}
+
+Tensor zeros_like(const Shape& shape, const Tensor& like) {
+  return Tensor::zeros(shape, like.dtype(), like.device());
+}
+
+Tensor scatter_with(const char* op, const Tensor& x, int dim_in, const Tensor& index,
+                    const Tensor& source, bool add) {
+  check_defined(op, "x", x);
+  check_defined(op, "source", source);
+  check_index(op, "index", index);
+  check_device(op, {x, index, source});
+  const int dim = x.shape().wrap_dim(dim_in);
+  check_positions(op, x, dim, index);
+  check_source(op, x, source, index.shape());
+  const Array y = x.array().clone();
+  BINADE_DISPATCH(y.device(), scatter(y, dim, index.array(), source.array(), add));
+  return record(op, {x, source}, y,
+                [dim, index = Saved(index), add](const Tensor& dy) -> TensorList {
+                  const Tensor at = index.tensor();
+                  // Where source replaced x, x has no gradient.
+                  const Tensor dx = add ? dy : scatter(dy, dim, at, zeros_like(at.shape(), dy));
+                  return {dx, gather(dy, dim, at)};
+                });
+}
+
+void check_rows(const char* op, const Tensor& x, const Tensor& index) {
+  check_index(op, "index", index);
+  check_device(op, {x, index});
+  check(x.dims() > 0 && index.dims() == 1, op, ": index must be a vector, got x ", Kind{x},
+        " and index ", Kind{index});
+}
+
+}  // namespace
+
+Tensor embedding(const Tensor& table, const Tensor& index) {
+  check_floating("embedding", "table", table);
+  check_index("embedding", "index", index);
+  check_device("embedding", {table, index});
+  check(table.dims() == 2, "embedding: table must be (V, D), got ", Kind{table});
+  Shape shape = index.shape();
+  shape.push_back(table.size(1));
+  const Array rows = index.array().reshape({index.numel()});
+  const Array out = Array::empty(shape, table.dtype(), table.device());
+  BINADE_DISPATCH(out.device(), embedding(as_rows(table.array()), rows, rows_to_write(out)));
+  return record("embedding", {table}, out, [index = Saved(rows)](Backward& backward) {
+    if (auto dtable = backward.slot(0).open())
+      BINADE_DISPATCH(
+          dtable.array.device(),
+          embedding_backward(as_rows(backward.grad()), index.array(), dtable.array, dtable.beta));
+  });
+}
+
+Tensor gather(const Tensor& x, int dim_in, const Tensor& index) {
+  check_defined("gather", "x", x);
+  check_index("gather", "index", index);
+  check_device("gather", {x, index});
+  const int dim = x.shape().wrap_dim(dim_in);
+  check_positions("gather", x, dim, index);
+  const Array y = Array::empty(index.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(y.device(), gather(x.array(), dim, index.array(), y));
+  return record("gather", {x}, y,
+                [dim, shape = x.shape(), index = Saved(index)](const Tensor& dy) -> TensorList {
+                  return {scatter_add(zeros_like(shape, dy), dim, index.tensor(), dy)};
+                });
+}
+
+Tensor scatter(const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
+  return scatter_with("scatter", x, dim, index, source, false);
+}
+
+Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
+  return scatter_with("scatter_add", x, dim, index, source, true);
+}
+
+Tensor index_select(const Tensor& x, int dim_in, const Tensor& index) {
+  check_defined("index_select", "x", x);
+  check_rows("index_select", x, index);
+  const int dim = x.shape().wrap_dim(dim_in);
+  Shape shape = x.shape();
+  shape[dim] = index.numel();
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(y.device(), index_select(x.array(), dim, index.array(), y));
+  return record("index_select", {x}, y,
+                [dim, shape = x.shape(), index = Saved(index)](const Tensor& dy) -> TensorList {
+                  return {index_add(zeros_like(shape, dy), dim, index.tensor(), dy)};
+                });
+}
+
+Tensor index_add(const Tensor& x, int dim_in, const Tensor& index, const Tensor& source) {
+  check_defined("index_add", "x", x);
+  check_defined("index_add", "source", source);
+  check_rows("index_add", x, index);
+  check_device("index_add", {x, source});
+  const int dim = x.shape().wrap_dim(dim_in);
+  Shape expected = x.shape();
+  expected[dim] = index.numel();
+  check_source("index_add", x, source, expected);
+  const Array y = x.array().clone();
+  BINADE_DISPATCH(y.device(), index_add(y, dim, index.array(), source.array()));
+  return record("index_add", {x, source}, y,
+                [dim, index = Saved(index)](const Tensor& dy) -> TensorList {
+                  return {dy, index_select(dy, dim, index.tensor())};
+                });
+}
+
+}  // namespace binade

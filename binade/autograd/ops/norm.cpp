@@ -1,0 +1,134 @@
+#include <binade/autograd/ops/norm.h>
+
+#include <binade/autograd/ops/common.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/norm.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+void check_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_floating(op, "x", x);
+  check_floating(op, "weight", weight);
+  check_device(op, {x, weight, bias});
+  check(x.dims() >= 1 && weight.shape() == Shape{x.size(-1)}, op,
+        ": weight must be (D) for x (…, D)", ", got x ", Kind{x}, " and weight ", Kind{weight});
+  check(!bias.defined() || (is_floating(bias.dtype()) && bias.shape() == weight.shape()), op,
+        ": bias must have the weight's shape, got weight ", Kind{weight}, " and bias ", Kind{bias});
+}
+
+// What both norms keep for backward; `mean` is undefined for RMS norm.
+struct SavedNorm {
+  Saved x;  // (N, D): what was normalised
+  Saved weight;
+  Array mean, rstd;  // (N)
+
+  SavedNorm(const Array& x, const Tensor& weight, Array mean, Array rstd)
+      : x(x), weight(weight.array()), mean(std::move(mean)), rstd(std::move(rstd)) {}
+
+  // dx = dx_beta·dx + …; gradients that are undefined are not computed.
+  void backward(const Array& dy, const Array& dx, float dx_beta, const GradSlot::Destination& dw,
+                const GradSlot::Destination& db) const {
+    const Array rows = as_rows(dy);
+    if (mean.defined())
+      BINADE_DISPATCH(dy.device(), layer_norm_backward(rows, x.array(), weight.array(), mean, rstd,
+                                                       rows_to_write(dx), dx_beta, dw.array,
+                                                       dw.beta, db.array, db.beta));
+    else
+      BINADE_DISPATCH(dy.device(),
+                      rms_norm_backward(rows, x.array(), weight.array(), rstd, rows_to_write(dx),
+                                        dx_beta, dw.array, dw.beta));
+  }
+};
+
+// The gradient itself if nobody else can see it, so that it may be written over; otherwise a copy.
+Array owned(const Array& gradient) {
+  const bool sole = gradient.storage().use_count() == 1 && gradient.is_contiguous();
+  return sole ? gradient : gradient.clone();
+}
+
+Array row_statistic(const Array& rows) {
+  return Array::empty({rows.size(0)}, statistics_dtype(rows.dtype()), rows.device());
+}
+
+std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
+                                        const Tensor& residual_in, const Tensor& weight,
+                                        const Tensor& bias, double eps, bool subtract_mean) {
+  check_norm(op, x_in, weight, bias);
+  check_floating(op, "residual", residual_in);
+  check_device(op, {x_in, residual_in});
+  check_same_shape(op, x_in, residual_in);
+  Tensor x = x_in, residual = residual_in;
+  autocast_widest(x, residual);
+  const Array sum = Array::empty(x.shape(), x.dtype(), x.device());
+  const Array y = empty_like(sum);
+  const Array rows = rows_to_write(sum);
+  const Array mean = subtract_mean ? row_statistic(rows) : Array();
+  const Array rstd = row_statistic(rows);
+  BINADE_DISPATCH(sum.device(), add_norm(as_rows(x.array()), as_rows(residual.array()),
+                                         weight.array(), array_of(bias), static_cast<float>(eps),
+                                         rows, rows_to_write(y), mean, rstd));
+  const TensorList outputs =
+      record(op, TensorList{x, residual, weight, bias}, {sum, y},
+             [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
+               // x and residual share one gradient: dsum + the norm's.
+               const Array& dsum = backward.grad(0);
+               const Array& dy = backward.grad(1);
+               const bool needed = backward.needed(0) || backward.needed(1);
+               Array total = dsum;
+               if (dy.defined()) {
+                 total = !needed ? Array() : dsum.defined() ? owned(dsum) : empty_like(dy);
+                 saved.backward(dy, total, dsum.defined() ? 1.0f : 0.0f, backward.slot(2).open(),
+                                backward.slot(3).open());
+               }
+               for (int input : {0, 1})
+                 if (backward.needed(input)) backward.slot(input).add(total);
+             });
+  return {outputs[0], outputs[1]};
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  check_norm("layer_norm", x, weight, bias);
+  const Array rows = as_rows(x.array());
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  const Array mean = row_statistic(rows), rstd = row_statistic(rows);
+  BINADE_DISPATCH(x.device(), layer_norm(rows, weight.array(), array_of(bias),
+                                         static_cast<float>(eps), rows_to_write(y), mean, rstd));
+  return record("layer_norm", {x, weight, bias}, y,
+                [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
+                  const auto dx = backward.slot(0).open();
+                  saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(),
+                                 backward.slot(2).open());
+                });
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  check_norm("rms_norm", x, weight, {});
+  const Array rows = as_rows(x.array());
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  const Array rstd = row_statistic(rows);
+  BINADE_DISPATCH(x.device(),
+                  rms_norm(rows, weight.array(), static_cast<float>(eps), rows_to_write(y), rstd));
+  return record("rms_norm", {x, weight}, y,
+                [saved = SavedNorm(rows, weight, Array(), rstd)](Backward& backward) {
+                  const auto dx = backward.slot(0).open();
+                  saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(), {});
+                });
+}
+
+std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual,
+                                         const Tensor& weight, const Tensor& bias, double eps) {
+  return add_norm_with("add_layer_norm", x, residual, weight, bias, eps, true);
+}
+
+std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& residual,
+                                       const Tensor& weight, double eps) {
+  return add_norm_with("add_rms_norm", x, residual, weight, {}, eps, false);
+}
+
+}  // namespace binade

@@ -1,0 +1,250 @@
+#include <binade/autograd/ops/reduce.h>
+
+#include <algorithm>
+#include <array>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/reduce.h>
+
+namespace binade {
+
+using namespace ops;
+using kernels::ReduceOp;
+
+namespace {
+
+// Which dimensions a reduction runs over, and the shapes that it leaves.
+struct Plan {
+  Shape kept;     // x's shape with 1 where it is reduced
+  Shape dropped;  // without these dimensions
+  Shape result;   // one of the two, as the caller wants it
+  int64_t count = 1;
+  std::array<bool, kMaxDims> reduces{};
+
+  Plan(const char* op, const Tensor& x, const Axes& axes, bool keep_dims) : kept(x.shape()) {
+    if (axes.empty()) std::fill_n(reduces.begin(), x.dims(), true);
+    for (const int axis : axes) {
+      bool& once = reduces[static_cast<size_t>(x.shape().wrap_dim(axis))];
+      check(!once, op, ": axis ", axis, " is named twice for x ", Kind{x});
+      once = true;
+    }
+    for (int i = 0; i < x.dims(); ++i) {
+      if (reduces[static_cast<size_t>(i)]) {
+        count *= x.size(i);
+        kept[i] = 1;
+      } else {
+        dropped.push_back(x.size(i));
+      }
+    }
+    result = keep_dims ? kept : dropped;
+  }
+};
+
+Array reduced(ReduceOp op, const Tensor& x, const Plan& plan, DType dtype) {
+  const Array y = Array::empty(plan.kept, dtype, x.device());
+  BINADE_DISPATCH(x.device(), reduce(op, x.array(), y, 0));
+  return y;
+}
+
+// The dtype of class full: f32 for half inputs under a policy. The kernels widen as they read, so
+// nothing is cast.
+DType full_dtype(DType dtype) {
+  return is_half(dtype) && current_precision_policy() ? DType::f32 : dtype;
+}
+
+// dy, which lacks the reduced dimensions, in x's shape and dtype.
+Tensor spread(const Tensor& dy, const Plan& plan, const Shape& shape, DType dtype) {
+  return expand(to(reshape(dy, plan.kept), dtype), shape);
+}
+
+Tensor extreme(const char* op, ReduceOp kind, const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_defined(op, "x", x);
+  const Plan plan(op, x, axes, keep_dims);
+  check(plan.count > 0, op, ": x ", Kind{x}, " has no elements along the reduced axes");
+  const Array y = reduced(kind, x, plan, x.dtype());
+  return record(op, {x}, y.view(plan.result),
+                [plan, x = Saved(x), y = Saved(y)](const Tensor& dy) -> TensorList {
+                  // In f32 (f64): a half type cannot count past its integers.
+                  const DType wide = statistics_dtype(dy.dtype());
+                  const Tensor winners = to(equal(x.tensor(), y.tensor()), wide);
+                  const Tensor each = sum_to(winners, plan.kept);
+                  return {to(winners * (to(reshape(dy, plan.kept), wide) / each), dy.dtype())};
+                });
+}
+
+Tensor arg_extreme(const char* op, bool largest, const Tensor& x, int axis, bool keep_dims) {
+  check_defined(op, "x", x);
+  check(x.dims() > 0, op, ": x must have at least one dimension, got ", Kind{x});
+  const Plan plan(op, x, {axis}, keep_dims);
+  check(plan.count > 0, op, ": x ", Kind{x}, " has no elements along axis ", axis);
+  const Array y = Array::empty(plan.kept, DType::i64, x.device());
+  BINADE_DISPATCH(x.device(), arg_reduce(largest, x.array(), x.shape().wrap_dim(axis), y));
+  return record_constant(op, {x}, y.view(plan.result));
+}
+
+Tensor cumsum_from(const Tensor& x, int axis, bool from_back) {
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), cumsum(x.array(), axis, from_back, y));
+  return record("cumsum", {x}, y, [=](const Tensor& dy) -> TensorList {
+    return {cumsum_from(dy, axis, !from_back)};
+  });
+}
+
+// Values picked along `axis`, each from another position of x.
+Tensor record_picked(const char* op, const Tensor& x, int axis, Array values,
+                     const Array& indices) {
+  return record(
+      op, {x}, std::move(values),
+      [axis, shape = x.shape(), at = Saved(indices)](const Tensor& dy) -> TensorList {
+        return {scatter(Tensor::zeros(shape, dy.dtype(), dy.device()), axis, at.tensor(), dy)};
+      });
+}
+
+Array contiguous_rows(const Array& x) {
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+template <class Forward, class BackwardKernel>
+Tensor softmax_with(const char* op, const Tensor& x_in, int axis, Forward forward,
+                    BackwardKernel backward_kernel) {
+  check_floating(op, "x", x_in);
+  check(x_in.dims() > 0, op, ": x must have at least one dimension, got ", Kind{x_in});
+  const int last = x_in.dims() - 1, dim = x_in.shape().wrap_dim(axis);
+  if (dim != last)
+    return transpose(softmax_with(op, transpose(x_in, dim, last), last, forward, backward_kernel),
+                     dim, last);
+  const Tensor x = autocast(PrecisionClass::full, x_in);
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  forward(contiguous_rows(x.array()), y);
+  return record(op, {x}, y, [y = Saved(y), backward_kernel](Backward& backward) {
+    if (auto dx = backward.slot(0).open())
+      backward_kernel(y.array(), contiguous_rows(backward.grad()), dx.array, dx.beta);
+  });
+}
+
+}  // namespace
+
+Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_defined("sum", "x", x);
+  const Plan plan("sum", x, axes, keep_dims);
+  const DType dtype = is_floating(x.dtype()) ? full_dtype(x.dtype()) : DType::i64;
+  const Array y = reduced(ReduceOp::sum, x, plan, dtype);
+  return record("sum", {x}, y.view(plan.result),
+                [plan, shape = x.shape(), dtype = x.dtype()](const Tensor& dy) -> TensorList {
+                  return {spread(dy, plan, shape, dtype)};
+                });
+}
+
+Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_floating("mean", "x", x);
+  const Plan plan("mean", x, axes, keep_dims);
+  const Array y = reduced(ReduceOp::mean, x, plan, full_dtype(x.dtype()));
+  return record("mean", {x}, y.view(plan.result),
+                [plan, shape = x.shape(), dtype = x.dtype()](const Tensor& dy) -> TensorList {
+                  return {spread(dy / static_cast<double>(plan.count), plan, shape, dtype)};
+                });
+}
+
+Tensor var(const Tensor& x_in, const Axes& axes, double correction, bool keep_dims) {
+  check_floating("var", "x", x_in);
+  const Plan plan("var", x_in, axes, keep_dims);
+  const Tensor x = to(x_in, statistics_dtype(x_in.dtype()));  // squares leave the half range
+  const Tensor deviations = square(x - mean(x, axes, true));
+  const double divisor = static_cast<double>(plan.count) - correction;
+  return to(sum(deviations, axes, keep_dims) / divisor, full_dtype(x_in.dtype()));
+}
+
+Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) {
+  return extreme("max", ReduceOp::max, x, axes, keep_dims);
+}
+
+Tensor min(const Tensor& x, const Axes& axes, bool keep_dims) {
+  return extreme("min", ReduceOp::min, x, axes, keep_dims);
+}
+
+Tensor argmax(const Tensor& x, int axis, bool keep_dims) {
+  return arg_extreme("argmax", true, x, axis, keep_dims);
+}
+
+Tensor argmin(const Tensor& x, int axis, bool keep_dims) {
+  return arg_extreme("argmin", false, x, axis, keep_dims);
+}
+
+Tensor logsumexp(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_floating("logsumexp", "x", x);
+  const Plan plan("logsumexp", x, axes, keep_dims);
+  // The kernel runs over one dimension: the reduced ones move to the back and become one.
+  std::vector<int> order;
+  for (const bool reduced_now : {false, true})
+    for (int i = 0; i < x.dims(); ++i)
+      if (plan.reduces[static_cast<size_t>(i)] == reduced_now) order.push_back(i);
+  Shape rows = plan.dropped;
+  rows.push_back(plan.count);
+  Shape out = plan.dropped;
+  out.push_back(1);
+  const Array y = Array::empty(out, statistics_dtype(x.dtype()), x.device());
+  BINADE_DISPATCH(x.device(),
+                  logsumexp(x.array().permute(order).reshape(rows), rows.dims() - 1, y));
+  const Array value = y.view(plan.kept).to(full_dtype(x.dtype()));
+  return record("logsumexp", {x}, value.view(plan.result),
+                [plan, x = Saved(x), y = Saved(value), axes](const Tensor& dy) -> TensorList {
+                  const Tensor in = x.tensor();
+                  const Tensor sums =
+                      to(grad_enabled() ? logsumexp(in, axes, true) : y.tensor(), in.dtype());
+                  // A row of −∞ only: −∞ − (−∞) would be NaN.
+                  const Tensor finite = masked_fill(sums, is_inf(sums), 0);
+                  return {to(reshape(dy, plan.kept), in.dtype()) * exp(in - finite)};
+                });
+}
+
+Tensor cumsum(const Tensor& x, int axis) {
+  check_floating("cumsum", "x", x);
+  check(x.dims() > 0, "cumsum: x must have at least one dimension, got ", Kind{x});
+  return cumsum_from(x, x.shape().wrap_dim(axis), false);
+}
+
+std::pair<Tensor, Tensor> sort(const Tensor& x, int axis_in, bool descending) {
+  check_defined("sort", "x", x);
+  check(x.dims() > 0, "sort: x must have at least one dimension, got ", Kind{x});
+  const int axis = x.shape().wrap_dim(axis_in);
+  const Array values = Array::empty(x.shape(), x.dtype(), x.device());
+  const Array indices = Array::empty(x.shape(), DType::i64, x.device());
+  BINADE_DISPATCH(x.device(), sort(x.array(), axis, descending, values, indices));
+  return {record_picked("sort", x, axis, values, indices), Tensor(indices)};
+}
+
+std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis_in) {
+  check_defined("topk", "x", x);
+  check(x.dims() > 0, "topk: x must have at least one dimension, got ", Kind{x});
+  const int axis = x.shape().wrap_dim(axis_in);
+  check(k >= 0 && k <= x.size(axis), "topk: k must be in [0, ", x.size(axis), "], got ", k);
+  Shape shape = x.shape();
+  shape[axis] = k;
+  const Array values = Array::empty(shape, x.dtype(), x.device());
+  const Array indices = Array::empty(shape, DType::i64, x.device());
+  BINADE_DISPATCH(x.device(), topk(x.array(), k, axis, values, indices));
+  return {record_picked("topk", x, axis, values, indices), Tensor(indices)};
+}
+
+Tensor softmax(const Tensor& x, int axis) {
+  return softmax_with(
+      "softmax", x, axis,
+      [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), softmax(x, y)); },
+      [](const Array& y, const Array& dy, const Array& dx, float beta) {
+        BINADE_DISPATCH(y.device(), softmax_backward(y, dy, dx, beta));
+      });
+}
+
+Tensor log_softmax(const Tensor& x, int axis) {
+  return softmax_with(
+      "log_softmax", x, axis,
+      [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), log_softmax(x, y)); },
+      [](const Array& y, const Array& dy, const Array& dx, float beta) {
+        BINADE_DISPATCH(y.device(), log_softmax_backward(y, dy, dx, beta));
+      });
+}
+
+}  // namespace binade

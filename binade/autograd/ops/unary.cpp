@@ -1,0 +1,117 @@
+// Functions of one operand, from arithmetic.h.
+#include <cmath>
+#include <numbers>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade {
+
+using namespace ops;
+using kernels::UnaryOp;
+
+namespace {
+
+Array compute(UnaryOp op, const Tensor& x) {
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), unary(op, x.array(), y));
+  return y;
+}
+
+// `gradient` gives dy·op'(x) in public ops.
+template <class Gradient>
+Tensor apply(const char* name, UnaryOp op, const Tensor& x, Gradient gradient) {
+  check_floating(name, "x", x);
+  return record(name, {x}, compute(op, x),
+                [x = Saved(x), gradient](const Tensor& dy) -> TensorList {
+                  return {gradient(dy, x.tensor())};
+                });
+}
+
+template <class Gradient>
+Tensor apply_full(const char* name, UnaryOp op, const Tensor& x, Gradient gradient) {
+  check_floating(name, "x", x);
+  return apply(name, op, autocast(PrecisionClass::full, x), gradient);
+}
+
+// neg, abs and square, which integers have too.
+void check_arithmetic(const char* op, const Tensor& x) {
+  check_defined(op, "x", x);
+  check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
+}
+
+}  // namespace
+
+Tensor neg(const Tensor& x) {
+  check_arithmetic("neg", x);
+  return record("neg", {x}, compute(UnaryOp::neg, x),
+                [](const Tensor& dy) -> TensorList { return {-dy}; });
+}
+
+Tensor abs(const Tensor& x) {
+  check_arithmetic("abs", x);
+  return record("abs", {x}, compute(UnaryOp::abs, x),
+                [x = Saved(x)](const Tensor& dy) -> TensorList {
+                  return {dy * Tensor(compute(UnaryOp::sign, x.tensor()))};  // constant by pieces
+                });
+}
+
+Tensor square(const Tensor& x) {
+  check_arithmetic("square", x);
+  return record("square", {x}, compute(UnaryOp::square, x),
+                [x = Saved(x)](const Tensor& dy) -> TensorList { return {dy * x.tensor() * 2}; });
+}
+
+Tensor sqrt(const Tensor& x) {
+  return apply("sqrt", UnaryOp::sqrt, x,
+               [](const Tensor& dy, const Tensor& x) { return dy * rsqrt(x) * 0.5; });
+}
+
+Tensor exp(const Tensor& x) {
+  return apply_full("exp", UnaryOp::exp, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy * exp(x); });
+}
+
+Tensor log(const Tensor& x) {
+  return apply_full("log", UnaryOp::log, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy / x; });
+}
+
+Tensor log1p(const Tensor& x) {
+  return apply_full("log1p", UnaryOp::log1p, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy / (x + 1); });
+}
+
+Tensor expm1(const Tensor& x) {
+  return apply_full("expm1", UnaryOp::expm1, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy * exp(x); });
+}
+
+Tensor rsqrt(const Tensor& x) {
+  return apply_full("rsqrt", UnaryOp::rsqrt, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy * rsqrt(x) / x * -0.5; });
+}
+
+Tensor reciprocal(const Tensor& x) {
+  return apply_full("reciprocal", UnaryOp::reciprocal, x,
+                    [](const Tensor& dy, const Tensor& x) { return -(dy / x) / x; });
+}
+
+Tensor sin(const Tensor& x) {
+  return apply_full("sin", UnaryOp::sin, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy * cos(x); });
+}
+
+Tensor cos(const Tensor& x) {
+  return apply_full("cos", UnaryOp::cos, x,
+                    [](const Tensor& dy, const Tensor& x) { return -dy * sin(x); });
+}
+
+Tensor erf(const Tensor& x) {
+  return apply_full("erf", UnaryOp::erf, x, [](const Tensor& dy, const Tensor& x) {
+    return dy * exp(-square(x)) * (2 * std::numbers::inv_sqrtpi);
+  });
+}
+
+}  // namespace binade
