@@ -11,7 +11,7 @@ View View::without(int dim) const {
   return view;
 }
 
-StridedLoop::StridedLoop(std::initializer_list<View> operands) {
+StridedLoop::StridedLoop(std::span<const View> operands) {
   check(static_cast<int>(operands.size()) <= Run::kMaxOperands, "too many operands");
   const Shape& shape = operands.begin()->shape;
   count_ = shape.numel();

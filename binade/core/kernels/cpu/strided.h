@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 
 #include <binade/core/array.h>
 #include <binade/core/kernels/cpu/parallel.h>
@@ -59,7 +60,9 @@ struct Run {
 
 class StridedLoop {
  public:
-  explicit StridedLoop(std::initializer_list<View> operands);
+  explicit StridedLoop(std::span<const View> operands);
+  StridedLoop(std::initializer_list<View> operands)
+      : StridedLoop(std::span(operands.begin(), operands.size())) {}
 
   int64_t count() const { return count_; }
 
