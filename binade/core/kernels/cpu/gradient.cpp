@@ -11,7 +11,7 @@ namespace {
 
 struct Statistics {
   double norm_sq = 0;
-  int64_t first_bad = kNoBadGradient;
+  int64_t first_bad = kNoBadGradient;  // 2·position + (1 if NaN)
 };
 
 // Of `count` gradients g; positions count from `begin`.
@@ -28,16 +28,16 @@ Statistics statistics_of(const C* g, C inv_scale, int64_t count, int64_t begin) 
     const C unscaled = g[i] * inv_scale;
     if (std::isfinite(g[i]))
       result.norm_sq += static_cast<double>(unscaled * unscaled);
-    else
-      result.first_bad = std::min(result.first_bad, begin + i);
+    else if (result.first_bad == kNoBadGradient)
+      result.first_bad = 2 * (begin + i) + (std::isnan(g[i]) ? 1 : 0);
   }
   return result;
 }
 
 }  // namespace
 
-void gradient_stats(const Array& grad, const Array& inv_scale, int64_t base_offset,
-                    const Array& norm_sq, const Array& first_bad) {
+void gradient_stats(const Array& grad, const Array& inv_scale, const Array& norm_sq,
+                    const Array& first_bad) {
   constexpr int64_t kChunk = 65536;
   const DType dtype = grad.dtype();
   const int64_t numel = grad.numel();
@@ -60,9 +60,10 @@ void gradient_stats(const Array& grad, const Array& inv_scale, int64_t base_offs
   });
   double& sum = norm_sq.data<double>()[0];
   int64_t& first = first_bad.data<int64_t>()[0];
+  first = kNoBadGradient;
   for (const Statistics& chunk : chunks) {
     sum += chunk.norm_sq;
-    if (chunk.first_bad != kNoBadGradient) first = std::min(first, chunk.first_bad + base_offset);
+    first = std::min(first, chunk.first_bad);
   }
 }
 
@@ -70,7 +71,10 @@ void clip_factor(const Array& norm_sq, const Array& first_bad, const Array& inv_
                  float max_norm, const Array& found_inf, const Array& norm,
                  const Array& grad_factor) {
   const double sum = norm_sq.data<double>()[0];
-  const bool bad = first_bad.data<int64_t>()[0] < kNoBadGradient || !std::isfinite(sum);
+  const int64_t* positions = first_bad.data<int64_t>();
+  const bool bad = !std::isfinite(sum) ||
+                   std::any_of(positions, positions + first_bad.numel(),
+                               [](int64_t position) { return position != kNoBadGradient; });
   const float length = static_cast<float>(std::sqrt(sum));
   const float clip = max_norm > 0 ? std::min(1.0f, max_norm / (length + 1e-6f)) : 1.0f;
   found_inf.data<float>()[0] = bad ? 1.0f : 0.0f;
