@@ -6,7 +6,7 @@
 #include <limits>
 
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cpu/fast_exp.h>
+#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
 #include <binade/core/random.h>
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include <binade/core/kernels/cpu/fast_exp.h>
+#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
 #include <binade/core/kernels/cpu/parallel.h>
 #include <binade/core/kernels/matmul.h>
