@@ -1,0 +1,229 @@
+#include <binade/train/trainer.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include <binade/core/device_errors.h>
+#include <binade/core/log.h>
+#include <binade/train/progress.h>
+#include <binade/train/signals.h>
+
+namespace binade::train {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kSmoothing = 0.95;  // share of the past in the smoothed loss
+
+double seconds_between(Clock::time_point a, Clock::time_point b) {
+  return std::chrono::duration<double>(b - a).count();
+}
+
+double number(const std::map<std::string, std::string>& values, const char* key) {
+  const auto found = values.find(key);
+  check(found != values.end(), "the checkpoint has no value ", key);
+  char* end = nullptr;
+  const double value = std::strtod(found->second.c_str(), &end);
+  check(end != found->second.c_str(), "the checkpoint's ", key,
+        " is not a number: ", found->second);
+  return value;
+}
+
+std::string exact(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", value);
+  return text;
+}
+
+}  // namespace
+
+// Throughput over the recent past, without the time that went into validation and checkpoints.
+class Trainer::Pace {
+ public:
+  ProgressLine line;
+  int64_t tokens_per_step = 0;
+
+  void start() { last_ = Clock::now(); }
+  void tick() {
+    const auto now = Clock::now();
+    const double seconds = seconds_between(last_, now);
+    last_ = now;
+    // The first steps choose algorithms and are captured; they would spoil the mean for long.
+    if (++ticks_ <= 3) return;
+    total_ += seconds;
+    ++counted_;
+    recent_ = counted_ == 1 ? seconds : 0.9 * recent_ + 0.1 * seconds;
+  }
+  double recent() const { return recent_ > 0 ? static_cast<double>(tokens_per_step) / recent_ : 0; }
+  double mean() const {
+    return total_ > 0 ? static_cast<double>(tokens_per_step * counted_) / total_ : 0;
+  }
+  double seconds_for(int64_t steps) const { return recent_ * static_cast<double>(steps); }
+
+ private:
+  Clock::time_point last_ = Clock::now();
+  int64_t ticks_ = 0, counted_ = 0;
+  double total_ = 0, recent_ = 0;
+};
+
+Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
+                 const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
+                 optim::Ema* ema)
+    : task_(std::move(task)),
+      optimizer_(optimizer),
+      scaler_(scaler),
+      folder_(folder),
+      options_(options),
+      ema_(ema),
+      checkpoints_(folder.path() / "checkpoints", options.keep_checkpoints),
+      train_step_(task_.loss, optimizer, scaler, preset, options.step, ema),
+      best_validation_(std::numeric_limits<double>::infinity()),
+      pace_(std::make_shared<Pace>()) {}
+
+bool Trainer::resume() {
+  const auto found = checkpoints_.newest();
+  if (!found) {
+    folder_.rewind_metrics(0);
+    return false;
+  }
+  const Checkpoint& checkpoint = found->checkpoint;
+  const auto section = [&](const char* name) -> const nn::StateDict& {
+    const auto at = checkpoint.sections.find(name);
+    check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
+    return at->second;
+  };
+  task_.model->load_state(section("model"));
+  optimizer_.load_state(section("optimizer"));
+  scaler_.load_state(section("scaler"));
+  if (ema_) ema_->load_state(section("ema"));
+  step_ = last_saved_ = static_cast<int64_t>(number(checkpoint.values, "step"));
+  smoothed_ = number(checkpoint.values, "loss_smoothed");
+  has_smoothed_ = step_ > 0;
+  best_validation_ = number(checkpoint.values, "best_validation");
+  folder_.rewind_metrics(step_);
+  return true;
+}
+
+Checkpoint Trainer::snapshot() const {
+  Checkpoint checkpoint;
+  checkpoint.sections["model"] = task_.model->state();
+  checkpoint.sections["optimizer"] = optimizer_.state();
+  checkpoint.sections["scaler"] = scaler_.state();
+  if (ema_) checkpoint.sections["ema"] = ema_->state();
+  checkpoint.values = {{"step", std::to_string(step_)},
+                       {"loss_smoothed", exact(smoothed_)},
+                       {"best_validation", exact(best_validation_)}};
+  return checkpoint;
+}
+
+void Trainer::save(bool best) {
+  try {
+    checkpoints_.save(step_, snapshot(), best);
+    last_saved_ = step_;
+  } catch (const Error& error) {
+    // A full disk must not cost the run: what was saved before is still there.
+    log_warning("no checkpoint was written at step ", step_, ": ", error.what(),
+                "; training goes on");
+  }
+}
+
+void Trainer::handle(const StepReport& report) {
+  pace_->tick();
+  const int64_t done = report.step + 1;
+  if (!report.skipped || std::isfinite(report.loss)) {
+    last_loss_ = report.loss;
+    smoothed_ =
+        has_smoothed_ ? kSmoothing * smoothed_ + (1 - kSmoothing) * report.loss : report.loss;
+    has_smoothed_ = true;
+  }
+  const double learning_rate = options_.schedule.at(report.step);
+  const int64_t peak = memory_stats(optimizer_.device()).peak_in_use;
+  MetricRow row = {{"loss", report.loss},
+                   {"loss_smoothed", smoothed_},
+                   {"grad_norm", report.grad_norm},
+                   {"learning_rate", learning_rate},
+                   {"scale", report.scale},
+                   {"skipped", report.skipped},
+                   {"skipped_total", report.skipped_total},
+                   {"tokens_per_s", pace_->recent()},
+                   {"peak_gib", static_cast<double>(peak) / 1073741824.0}};
+  if (report.skipped) {
+    row.emplace_back("offender", report.offender ? report.offender->parameter : "norm overflow");
+    row.emplace_back("offender_kind",
+                     std::string(report.offender && report.offender->is_nan ? "nan" : "inf"));
+  }
+  folder_.add_metrics(done, row);
+  if (!options_.quiet) {
+    pace_->line.update(format_progress({.step = done,
+                                        .steps = options_.steps,
+                                        .loss = report.loss,
+                                        .smoothed = smoothed_,
+                                        .tokens_per_second = pace_->recent(),
+                                        .learning_rate = learning_rate,
+                                        .grad_norm = report.grad_norm,
+                                        .scale = report.scale,
+                                        .skipped = report.skipped_total,
+                                        .seconds_left = pace_->seconds_for(options_.steps - done),
+                                        .peak_bytes = peak}),
+                       done == options_.steps);
+  }
+  check(report.at_floor < kMostStepsAtFloor, "the loss scale has been at its floor of ",
+        scaler_.options().min_scale, " for ", report.at_floor,
+        " skipped steps in a row; the first bad gradient is in ",
+        report.offender ? report.offender->parameter : "the norm", " (",
+        report.offender && report.offender->is_nan ? "NaN" : "inf",
+        "): lower the learning rate, or look for the op with the overflow diagnosis");
+}
+
+void Trainer::validate_now() {
+  if (!task_.validate) return;
+  task_.model->eval();
+  if (ema_) ema_->swap();
+  const double loss = task_.validate();
+  if (ema_) ema_->swap();
+  task_.model->train();
+  const bool best = loss < best_validation_;
+  if (best) best_validation_ = loss;
+  folder_.add_metrics(step_, {{"validation_loss", loss}});
+  if (!options_.quiet)
+    pace_->line.message(concat("step ", step_, ": validation loss ", loss, best ? " (best)" : ""));
+  if (best) save(true);
+}
+
+Trainer::Outcome Trainer::run() {
+  const StopSignals signals;
+  task_.model->train();
+  check(options_.steps >= step_, "the run has done ", step_, " steps already, more than the ",
+        options_.steps, " asked for; raise --steps");
+  const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
+  const auto collect = [this](bool wait) {
+    for (const StepReport& report : train_step_.take_reports(wait)) handle(report);
+  };
+  pace_->start();
+  while (step_ < options_.steps && !StopSignals::requested()) {
+    const StepData data = task_.data(step_);
+    pace_->tokens_per_step = data.tokens;
+    train_step_.run(step_, data.micro_batches, data.valid_targets, options_.schedule.at(step_));
+    ++step_;
+    collect(false);
+    const bool last = step_ == options_.steps;
+    const bool validates = due(options_.validate_every) || last;
+    const bool saves = due(options_.checkpoint_every);
+    if (!validates && !saves) continue;
+    collect(true);
+    check_device_faults(optimizer_.device());
+    if (validates) validate_now();
+    if (saves && last_saved_ != step_) save(false);
+    pace_->start();
+  }
+  collect(true);
+  check_device_faults(optimizer_.device());
+  if (last_saved_ != step_) save(false);
+  folder_.write_chart();
+  return {step_, StopSignals::requested(), last_loss_, best_validation_, pace_->mean()};
+}
+
+}  // namespace binade::train

@@ -1,0 +1,92 @@
+// Trainer: the loop around TrainStep. It knows batches, losses and schedules, and no particular
+// model.
+//
+//   train::Trainer trainer(task, optimizer, scaler, preset, run_folder, options);
+//   trainer.run();
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <binade/optim/schedule.h>
+#include <binade/train/checkpoint.h>
+#include <binade/train/run_folder.h>
+#include <binade/train/step.h>
+
+namespace binade::train {
+
+// The data of one step.
+struct StepData {
+  std::vector<Batch> micro_batches;
+  double valid_targets = 0;  // over all micro-batches: the loss is the sum over this
+  int64_t tokens = 0;        // for the throughput
+};
+
+// What is trained.
+struct Task {
+  nn::Module* model = nullptr;
+  // The data of step `index`: called with consecutive indices from where the run starts or resumes.
+  std::function<StepData(int64_t index)> data;
+  LossFunction loss;
+  std::function<double()> validate;  // validation loss in evaluation mode; may be empty
+};
+
+struct TrainerOptions {
+  int64_t steps = 1000;
+  int64_t validate_every = 0;    // steps; 0: only at the end
+  int64_t checkpoint_every = 0;  // steps; 0: only at the end
+  int keep_checkpoints = 3;
+  optim::Schedule schedule;
+  StepOptions step;
+  bool quiet = false;  // no progress line
+};
+
+// Steps with the scale stuck at its floor before the run is given up.
+inline constexpr int64_t kMostStepsAtFloor = 100;
+
+class Trainer {
+ public:
+  Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
+          const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
+          optim::Ema* ema = nullptr);
+
+  // Goes on from the newest whole checkpoint of the folder; false if there is none.
+  bool resume();
+  // Trains up to options.steps, or until SIGINT or SIGTERM asked to stop, and writes a checkpoint.
+  // Throws Error when the scale is stuck at its floor (naming the offender).
+  struct Outcome {
+    int64_t steps_done = 0;
+    bool stopped = false;  // by a signal
+    double last_loss = 0;
+    double best_validation = 0;  // infinity if there was no validation
+    double tokens_per_second = 0;
+  };
+  Outcome run();
+  int64_t steps_done() const { return step_; }
+
+ private:
+  void handle(const StepReport& report);
+  void validate_now();
+  void save(bool best);
+  Checkpoint snapshot() const;
+
+  Task task_;
+  optim::Optimizer& optimizer_;
+  amp::GradScaler& scaler_;
+  RunFolder& folder_;
+  TrainerOptions options_;
+  optim::Ema* ema_;
+  CheckpointFolder checkpoints_;
+  TrainStep train_step_;
+
+  int64_t step_ = 0;  // steps queued so far: the place in the data and in the schedule
+  int64_t last_saved_ = -1;
+  double smoothed_ = 0;
+  double last_loss_ = 0;
+  bool has_smoothed_ = false;
+  double best_validation_;
+  class Pace;
+  std::shared_ptr<Pace> pace_;
+};
+
+}  // namespace binade::train
