@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
 #include <optional>
-#include <utility>
 
 #include <binade/core/file.h>
-#include <nlohmann/json.hpp>
+#include <binade/nn/json_reader.h>
 
 namespace binade::nn {
 namespace {
@@ -40,86 +38,20 @@ constexpr std::array kActivations = {
     ActivationName{"swish", Activation::silu},
 };
 
-// Typed access to a JSON object; every error names the file and the key.
-class Reader {
- public:
-  Reader(const json& object, std::string source) : object_(&object), source_(std::move(source)) {}
-
-  // Whether the key is there with a value other than null.
-  bool has(const char* key) const { return object_->contains(key) && !(*object_)[key].is_null(); }
-
-  template <class T>
-  std::optional<T> find(const char* key) const {
-    if (!has(key)) return std::nullopt;
-    return convert<T>((*object_)[key], key);
-  }
-  template <class T>
-  T get(const char* key, T otherwise) const {
-    return find<T>(key).value_or(otherwise);
-  }
-  template <class T>
-  T require(const char* key) const {
-    const std::optional<T> value = find<T>(key);
-    if (!value) refuse("'", key, "' is missing");
-    return *value;
-  }
-  // Token ids: one, several or none.
-  std::vector<int64_t> ids(const char* key) const {
-    std::vector<int64_t> ids;
-    if (!has(key)) return ids;
-    const json& value = (*object_)[key];
-    if (!value.is_array()) return {convert<int64_t>(value, key)};
-    for (const json& id : value) ids.push_back(convert<int64_t>(id, key));
-    return ids;
-  }
-  std::optional<Reader> object(const char* key) const {
-    if (!has(key)) return std::nullopt;
-    if (!(*object_)[key].is_object()) refuse("'", key, "' must be an object");
-    return Reader((*object_)[key], source_);
-  }
-  const json& operator[](const char* key) const { return (*object_)[key]; }
-
-  // Throws unless the value, where the key is there, is `only`.
-  template <class T>
-  void supports_only(const char* key, const T& only) const {
-    if (has(key) && convert<T>((*object_)[key], key) != only)
-      refuse("'", key, "': ", (*object_)[key].dump(), " is not supported, only ",
-             json(only).dump());
-  }
-  template <class... Parts>
-  [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(source_, ": ", parts...);
-  }
-
- private:
-  template <class T>
-  T convert(const json& value, const char* key) const {
-    const bool fits = std::is_same_v<T, bool>          ? value.is_boolean()
-                      : std::is_same_v<T, std::string> ? value.is_string()
-                      : std::is_same_v<T, int64_t>     ? value.is_number_integer()
-                                                       : value.is_number();
-    if (!fits) refuse("'", key, "' has the value ", value.dump(), ", which is of the wrong type");
-    return value.get<T>();
-  }
-
-  const json* object_;
-  std::string source_;
-};
-
-Activation parse_activation(const Reader& reader, const char* key, const char* otherwise) {
+Activation parse_activation(const JsonReader& reader, const char* key, const char* otherwise) {
   const auto name = reader.get<std::string>(key, otherwise);
   for (const ActivationName& known : kActivations)
     if (name == known.name) return known.activation;
   reader.refuse("the activation '", name, "' (", key, ") is not supported");
 }
 
-RopeConfig parse_rope(const Reader& reader) {
+RopeConfig parse_rope(const JsonReader& reader) {
   RopeConfig rope;
   rope.theta = reader.get("rope_theta", rope.theta);
   rope.partial_factor = reader.get("partial_rotary_factor", rope.partial_factor);
   // transformers 5 writes rope_parameters, which has rope_theta too; before it was rope_scaling.
-  std::optional<Reader> scaling = reader.object("rope_parameters");
-  if (!scaling) scaling = reader.object("rope_scaling");
+  std::optional<JsonReader> scaling = reader.child("rope_parameters");
+  if (!scaling) scaling = reader.child("rope_scaling");
   if (!scaling) return rope;
 
   rope.theta = scaling->get("rope_theta", rope.theta);
@@ -142,7 +74,7 @@ RopeConfig parse_rope(const Reader& reader) {
   return rope;
 }
 
-void parse_gpt2(const Reader& reader, CausalLmConfig& config) {
+void parse_gpt2(const JsonReader& reader, CausalLmConfig& config) {
   config.dim = reader.require<int64_t>("n_embd");
   config.layers = reader.require<int64_t>("n_layer");
   config.heads = reader.require<int64_t>("n_head");
@@ -158,7 +90,7 @@ void parse_gpt2(const Reader& reader, CausalLmConfig& config) {
   reader.supports_only("add_cross_attention", false);
 }
 
-void refuse_sliding_window(const Reader& reader) {
+void refuse_sliding_window(const JsonReader& reader) {
   if (reader.get("use_sliding_window", false) && reader.has("sliding_window"))
     reader.refuse("a sliding window (use_sliding_window) is not supported");
   if (!reader.has("layer_types")) return;
@@ -167,7 +99,7 @@ void refuse_sliding_window(const Reader& reader) {
       reader.refuse("layer_types: ", type.dump(), " is not supported, only \"full_attention\"");
 }
 
-void parse_llama(const Reader& reader, CausalLmConfig& config) {
+void parse_llama(const JsonReader& reader, CausalLmConfig& config) {
   config.dim = reader.require<int64_t>("hidden_size");
   config.layers = reader.require<int64_t>("num_hidden_layers");
   config.heads = reader.require<int64_t>("num_attention_heads");
@@ -300,15 +232,7 @@ CausalLmConfig CausalLmConfig::of(Family family) {
 }
 
 CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& source) {
-  json object;
-  try {
-    object = json::parse(text);
-  } catch (const json::parse_error& error) {
-    fail(source, ": ", error.what());
-  }
-  check(object.is_object(), source, ": not a JSON object");
-  const Reader reader(object, source);
-
+  const JsonReader reader = JsonReader::parse(text, source);
   const auto model_type = reader.require<std::string>("model_type");
   const auto* names = std::find_if(kFamilies.begin(), kFamilies.end(), [&](const auto& known) {
     return model_type == known.model_type;
@@ -323,9 +247,9 @@ CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& s
   config.vocab_size = reader.require<int64_t>("vocab_size");
   config.initializer_range = reader.get("initializer_range", config.initializer_range);
   config.tie_embeddings = reader.get("tie_word_embeddings", config.tie_embeddings);
-  config.bos_ids = reader.ids("bos_token_id");
-  config.eos_ids = reader.ids("eos_token_id");
-  config.pad_ids = reader.ids("pad_token_id");
+  config.bos_ids = reader.list<int64_t>("bos_token_id");
+  config.eos_ids = reader.list<int64_t>("eos_token_id");
+  config.pad_ids = reader.list<int64_t>("pad_token_id");
   if (config.family == Family::gpt2)
     parse_gpt2(reader, config);
   else
