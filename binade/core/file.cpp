@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include <binade/core/error.h>
 
@@ -113,6 +114,12 @@ void AtomicFile::commit() {
     fail("cannot write ", path_.string(), ": ", why);
   }
   sync_folder(path_.parent_path());
+}
+
+void create_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  check(!error, "cannot create the folder ", path.string(), ": ", error.message());
 }
 
 void write_text_file(const std::filesystem::path& path, std::string_view text) {

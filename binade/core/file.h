@@ -43,6 +43,9 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+// With the folders above it; nothing happens if it is there. Throws Error with the system's reason.
+void create_folder(const std::filesystem::path& path);
+
 void write_text_file(const std::filesystem::path& path, std::string_view text);  // atomically
 
 // CRC-32C (Castagnoli) of a block, continuing from `seed`.

@@ -193,19 +193,17 @@ void load_hf_weights(CausalLm& model, const fs::path& folder) {
   for (const auto& [name, values] : tensors)
     if (is_floating(values.dtype()) && !is_computed(name)) check_finite(name, values);
 
+  const auto head = tensors.find(kHead);
+  check(!model.config().tie_embeddings || head == tensors.end() ||
+            equal_values(head->second, given.at(model.embedding_name())),
+        folder.string(), ": config.json ties the head to the embedding, but ", kHead,
+        " differs from it; set tie_word_embeddings to false");
+
   for (const NamedParameter& named : model.named_parameters()) {
     // Files have no padding rows: those become zero.
     const Array values = Array::zeros(named.parameter->shape(), DType::f32);
     model.file_view(named.name, values).copy_from(given.at(named.name));
     named.parameter->assign(values);
-  }
-  const auto head = tensors.find(kHead);
-  if (model.config().tie_embeddings && head != tensors.end()) {
-    const NamedParameter embedding = model.named_parameters().front();
-    check(
-        equal_values(model.file_view(embedding.name, embedding.parameter->master()), head->second),
-        folder.string(), ": config.json ties the head to the embedding, but ", kHead,
-        " differs from it; set tie_word_embeddings to false");
   }
 }
 
@@ -226,7 +224,7 @@ std::shared_ptr<CausalLm> load_hf(const fs::path& folder, const LoadOptions& opt
 }
 
 void save_hf(const CausalLm& model, const fs::path& folder, const SaveOptions& options) {
-  fs::create_directories(folder);
+  create_folder(folder);
   const StateDict state = expected_state(model);
   const std::vector<Shard> shards = split_into_shards(state, options);
   std::set<std::string> written;

@@ -20,14 +20,15 @@ class JsonReader {
  public:
   // Throws Error for JSON errors (with their position) and for anything but an object.
   static JsonReader parse(std::string_view text, std::string source) {
+    auto object = std::make_shared<nlohmann::json>();
     try {
-      JsonReader reader(std::make_shared<nlohmann::json>(nlohmann::json::parse(text)),
-                        std::move(source));
-      if (!reader.object_->is_object()) reader.refuse("not a JSON object");
-      return reader;
+      *object = nlohmann::json::parse(text);
     } catch (const nlohmann::json::exception& error) {
       fail(source, ": ", error.what());
     }
+    JsonReader reader(std::move(object), std::move(source));
+    if (!reader.object_->is_object()) reader.refuse("not a JSON object");
+    return reader;
   }
 
   const nlohmann::json& object() const { return *object_; }

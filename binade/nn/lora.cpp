@@ -99,6 +99,7 @@ Lora::Lora(Module& model, const LoraOptions& options) : options_(options) {
     const bool wanted = std::any_of(options.target_modules.begin(), options.target_modules.end(),
                                     [&](const auto& target) { return matches(name, target); });
     if (!wanted) continue;
+    check(name != "lm_head", "LoRA: adapters on the head (lm_head) are not supported");
     check(layer->adapter() == nullptr, "LoRA: ", name, " has an adapter already");
     auto adapter =
         std::make_shared<LoraAdapter>(layer->in_features(), layer->out_features(), options);
@@ -140,7 +141,7 @@ Lora Lora::load(Module& model, const fs::path& folder) {
 }
 
 void Lora::save(const fs::path& folder, const std::string& base_model) const {
-  fs::create_directories(folder);
+  create_folder(folder);
   StateDict state;
   for (const auto& [name, parameter] : file_parameters())
     state.emplace(name, parameter->master().to(DType::f32));

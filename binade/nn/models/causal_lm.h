@@ -42,6 +42,7 @@ class CausalLm : public Module {
   // With recompute every block keeps only its input for backward and runs again then.
   void set_recompute(bool recompute) { recompute_ = recompute; }
 
+  const std::string& embedding_name() const { return embedding_name_; }  // of its weight
   // The part of a parameter's values (or of its gradient) that files hold, in their orientation: a
   // view of `values`, which has the parameter's shape.
   Array file_view(const std::string& name, const Array& values) const;

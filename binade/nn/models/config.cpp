@@ -282,6 +282,7 @@ std::string CausalLmConfig::to_json(DType dtype) const {
 std::string CausalLmConfig::generation_json() const {
   json object = json::object();
   write_ids(object, *this);
+  for (auto id = object.begin(); id != object.end();) id = id->is_null() ? object.erase(id) : ++id;
   return object.dump(2) + "\n";
 }
 
