@@ -46,6 +46,8 @@ void check_cross_entropy(const Tensor& logits, const Tensor& targets,
   check(!options.normaliser.defined() ||
             (is_floating(options.normaliser.dtype()) && options.normaliser.numel() == 1),
         op, ": normaliser must be one f32 number, got ", Kind{options.normaliser});
+  check(options.classes >= 0 && options.classes <= logits.size(-1), op, ": there cannot be ",
+        options.classes, " classes in logits ", Kind{logits});
 }
 
 // Operands of the losses that are written in public ops, in f32 (f64).
@@ -80,7 +82,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   const DType dtype = statistics_dtype(logits.dtype());
   const kernels::CrossEntropyParams params{options.ignore_index,
                                            static_cast<float>(options.label_smoothing)};
-  const Array rows = as_rows(logits.array());
+  const int64_t classes = options.classes ? options.classes : logits.size(-1);
+  const Array rows = as_rows(logits.array()).slice(1, 0, classes);
   const Array labels = targets.array().reshape({rows.size(0)});
   const Array losses = Array::empty({rows.size(0)}, dtype, device);
   const Array logsumexp = empty_like(losses);
@@ -114,9 +117,11 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
                   const Shape row_shape{rows.size(0)};
                   dloss = per_row ? dloss.reshape(row_shape) : dloss.expand(row_shape);
                   const Array dlogits = Array::empty(shape, rows.dtype(), rows.device());
+                  const Array drows = rows_to_write(dlogits);
+                  if (rows.size(1) < drows.size(1)) drows.slice(1, rows.size(1)).zero();
                   BINADE_DISPATCH(rows.device(),
                                   cross_entropy_backward(rows, labels.array(), logsumexp, dloss,
-                                                         params, rows_to_write(dlogits)));
+                                                         params, drows.slice(1, 0, rows.size(1))));
                   backward.slot(0).add(dlogits);
                 });
 }

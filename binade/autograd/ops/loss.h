@@ -14,6 +14,8 @@ struct CrossEntropyOptions {
       Reduction::mean;  // mean: over targets that are not ignored (none: 0/0 is 0)
   Tensor
       normaliser;  // f32 scalar: with it the result is sum / normaliser, whatever `reduction` says
+  // Columns beyond so many are padding: out of the softmax, with gradient 0. 0: there is none.
+  int64_t classes = 0;
 };
 // logits (…, V), targets (…) of i32/i64 class indices. Fused: keeps the logits and a logsumexp a
 // row.

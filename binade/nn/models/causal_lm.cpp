@@ -51,7 +51,8 @@ Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& no
         ids.shape());
   CrossEntropyOptions options;
   options.normaliser = normaliser;
-  return cross_entropy(logits(hidden_states(ids)), targets, options);
+  options.classes = config_.vocab_size;
+  return cross_entropy(padded_logits(hidden_states(ids)), targets, options);
 }
 
 TensorList CausalLm::run_block(const std::function<TensorList(const TensorList&)>& block,
