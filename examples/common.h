@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -90,9 +91,11 @@ inline std::string nearest_option(const CLI::App& app, const std::string& unknow
 
 // Parses the command line, runs the program, and turns every failure into one line and exit
 // status 2.
-inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
+inline int run_program(CLI::App& app, std::vector<std::string> arguments,
+                       const std::function<void()>& body) {
   try {
-    app.parse(argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(std::move(arguments));
     body();
     return 0;
   } catch (const CLI::Success& help) {
@@ -111,6 +114,11 @@ inline int run_program(CLI::App& app, int argc, char** argv, const std::function
     std::fprintf(stderr, "error: %s\n", error.what());
   }
   return 2;
+}
+
+inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
+  app.name(argv[0]);
+  return run_program(app, std::vector<std::string>(argv + 1, argv + argc), body);
 }
 
 }  // namespace binade::examples

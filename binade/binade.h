@@ -1,0 +1,36 @@
+// Everything a training program needs.
+#pragma once
+
+#include <binade/amp/grad_scaler.h>
+#include <binade/amp/preset.h>
+#include <binade/autograd/gradcheck.h>
+#include <binade/autograd/ops.h>
+#include <binade/core/log.h>
+#include <binade/core/random.h>
+#include <binade/core/safetensors.h>
+#include <binade/core/version.h>
+#include <binade/data/bpe_trainer.h>
+#include <binade/data/byte_tokenizer.h>
+#include <binade/data/prefetcher.h>
+#include <binade/data/sampler.h>
+#include <binade/data/text_files.h>
+#include <binade/data/token_shards.h>
+#include <binade/data/tokenizer.h>
+#include <binade/infer/generate.h>
+#include <binade/infer/perplexity.h>
+#include <binade/nn/batch_norm.h>
+#include <binade/nn/conv2d.h>
+#include <binade/nn/dropout.h>
+#include <binade/nn/embedding.h>
+#include <binade/nn/hf.h>
+#include <binade/nn/linear.h>
+#include <binade/nn/lora.h>
+#include <binade/nn/norm.h>
+#include <binade/optim/adamw.h>
+#include <binade/optim/ema.h>
+#include <binade/optim/lion.h>
+#include <binade/optim/muon.h>
+#include <binade/optim/schedule.h>
+#include <binade/optim/sgd.h>
+#include <binade/train/language_model.h>
+#include <binade/train/trainer.h>

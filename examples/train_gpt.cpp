@@ -1,0 +1,104 @@
+// Trains a decoder-only transformer (GPT-2 or Llama family) on text, in mixed precision.
+//
+//   train_gpt                                   a small GPT on this machine's C and C++ headers
+//   train_gpt --text book.txt --precision fp16  FP16 with FP32 masters and dynamic loss scaling
+//   train_gpt --init DIR --text notes/          fine-tunes a Hugging Face model
+//   train_gpt --run-dir runs/a --resume         goes on where a run stopped
+#include <fmt/core.h>
+
+#include <filesystem>
+
+#include <binade/binade.h>
+
+#include "train_gpt/options.h"
+#include "train_gpt/setup.h"
+
+using namespace binade;
+
+namespace {
+
+void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
+  const Device device = examples::choose_device(o.device);
+  const amp::Preset preset =
+      o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
+  examples::set_gpu_switches(o, device);
+  train::RunFolder folder(o.run_dir, o.resume);
+  folder.set_config(config, examples::kMayChange);
+
+  // Text → tokens → windows.
+  const auto tokenizer = examples::prepare_tokenizer(o, folder.path());
+  const auto tokens = examples::prepare_tokens(o, *tokenizer);
+  const auto sampler = examples::make_sampler(o, tokens, data::DataSplit::kTrain);
+  const auto held_out = o.validation_fraction > 0
+                            ? examples::make_sampler(o, tokens, data::DataSplit::kValidation)
+                            : nullptr;
+
+  // Model, in the preset's precision.
+  const std::shared_ptr<nn::CausalLm> model =
+      examples::make_model(o, *tokenizer, tokens->vocab_size());
+  std::optional<nn::Lora> lora;
+  if (o.lora_rank > 0)
+    lora.emplace(*model, nn::LoraOptions{.rank = o.lora_rank,
+                                         .alpha = o.lora_alpha,
+                                         .dropout = o.lora_dropout,
+                                         .target_modules = o.lora_targets});
+  model->set_recompute(o.recompute);
+  model->to(device);
+  if (!o.init.empty()) nn::warn_about_range(*model, preset.parameter_dtype);
+  preset.apply(*model);
+
+  // Optimizer, loss scaling, the loop.
+  const auto optimizer = examples::make_optimizer(o, optim::split_by_decay(*model, o.weight_decay));
+  std::optional<optim::Ema> ema;
+  if (o.ema > 0) ema.emplace(*optimizer, o.ema);
+  amp::GradScaler scaler(device, examples::scaler_options(o, preset));
+  train::Task task{.model = model.get(),
+                   .data = train::WindowBatches(sampler, o.accumulation),
+                   .loss = train::language_model_loss(*model),
+                   .validate = {}};
+  if (held_out)
+    task.validate = [&] {
+      return train::validation_loss(*model, *held_out, preset, o.validation_batches);
+    };
+  train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
+                         ema ? &*ema : nullptr);
+  if (o.resume) {
+    const bool found = trainer.resume();
+    fmt::print("{}\n", found ? fmt::format("resumed at step {}", trainer.steps_done())
+                             : "no checkpoint to resume from; starting at step 0");
+  }
+  fmt::print("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
+             model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
+             sampler->window_count(), o.seq_len, preset.name, concat(device));
+  folder.write_manifest(examples::manifest(device));
+
+  const train::Trainer::Outcome outcome = trainer.run();
+
+  folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
+  fmt::print("{} at step {}: loss {:.4f}, {:.0f} tokens/s; everything is in {}\n",
+             outcome.stopped ? "stopped by a signal" : "done", outcome.steps_done,
+             outcome.last_loss, outcome.tokens_per_second, o.run_dir);
+  if (outcome.stopped) return;
+  model->eval();
+  if (o.sample_tokens > 0) examples::write_sample(o, *model, *tokenizer, preset, folder);
+  if (!o.save_hf.empty()) {
+    if (lora) {
+      lora->save(o.save_hf, o.init);
+    } else {
+      nn::save_hf(*model, o.save_hf);
+    }
+    tokenizer->save(o.save_hf);
+    fmt::print("saved {}\n", o.save_hf);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains a GPT-2 or Llama-family model on text, in mixed precision");
+  examples::TrainGptOptions options;
+  examples::add_options(app, options);
+  std::vector<std::string> arguments = examples::with_saved_config(argc, argv);
+  return examples::run_program(app, std::move(arguments),
+                               [&] { train_gpt(options, app.config_to_str(true)); });
+}

@@ -1,0 +1,237 @@
+#include "setup.h"
+
+#include <fmt/core.h>
+
+#if BINADE_HAVE_CUDA
+#include <binade/core/cuda/libraries.h>
+#endif
+
+namespace binade::examples {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> with_saved_config(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  const auto has = [&](const std::string& name) {
+    return std::find(arguments.begin(), arguments.end(), name) != arguments.end();
+  };
+  if (!has("--resume") || has("--config")) return arguments;
+  std::string run_dir = TrainGptOptions().run_dir;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == "--run-dir" && i + 1 < arguments.size()) run_dir = arguments[i + 1];
+    if (arguments[i].rfind("--run-dir=", 0) == 0) run_dir = arguments[i].substr(10);
+  }
+  const fs::path saved = fs::path(run_dir) / "config.json";
+  if (fs::exists(saved)) arguments.insert(arguments.end(), {"--config", saved.string()});
+  return arguments;
+}
+
+Device choose_device(const std::string& name) {
+  if (name == "auto") return cuda_device_count() > 0 ? Device::cuda() : Device::cpu();
+  const Device device = Device::parse(name);
+  check(device.is_cpu() || device.index() < cuda_device_count(), "--device ", name,
+        " cannot be used: ",
+        cuda_device_count() > 0 ? concat("this machine has ", cuda_device_count(), " usable GPU(s)")
+                                : cuda_unavailable_reason());
+  return device;
+}
+
+void set_gpu_switches([[maybe_unused]] const TrainGptOptions& options,
+                      [[maybe_unused]] Device device) {
+#if BINADE_HAVE_CUDA
+  if (!device.is_cuda()) return;
+  cuda::set_allow_tf32(options.allow_tf32);
+  cuda::set_deterministic(options.deterministic);
+  const fs::path table = fs::path(options.run_dir) / "algorithms.json";
+  if (options.resume && fs::exists(table)) cuda::import_matmul_algorithms(read_text_file(table));
+#endif
+}
+
+namespace {
+
+std::vector<fs::path> text_files(const TrainGptOptions& options) {
+  std::vector<fs::path> given(options.text.begin(), options.text.end());
+  std::vector<fs::path> files = data::list_text_files(given, {.extensions = options.extensions});
+  if (options.text_limit == 0) return files;
+  // The limit is for folders of unknown size; a file that is named itself is always taken.
+  int64_t left = options.text_limit << 20;
+  std::erase_if(files, [&](const fs::path& file) {
+    if (std::find(given.begin(), given.end(), file) != given.end()) return false;
+    left -= static_cast<int64_t>(fs::file_size(file));
+    return left < 0;
+  });
+  return files;
+}
+
+bool from_shards(const TrainGptOptions& options) {
+  return options.text.size() == 1 && data::is_token_shards(options.text[0]);
+}
+
+}  // namespace
+
+std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
+                                                   const fs::path& run_folder) {
+  const fs::path kept = run_folder / "tokenizer";
+  if (options.resume && fs::exists(kept)) return data::load_tokenizer(kept);
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  if (!options.init.empty()) {
+    tokenizer = data::load_tokenizer(options.init);
+  } else if (options.tokenizer == "bpe") {
+    check(!from_shards(options),
+          "token shards need the tokenizer that made them: give its folder with --tokenizer");
+    std::vector<std::string> texts;
+    for (const fs::path& file : text_files(options)) texts.push_back(data::read_text(file));
+    fmt::print("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
+    tokenizer = data::train_bpe(texts, {.vocab_size = options.vocabulary});
+  } else {
+    tokenizer = data::load_tokenizer(options.tokenizer);
+  }
+  tokenizer->save(kept);
+  return tokenizer;
+}
+
+std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
+                                                        const data::Tokenizer& tokenizer) {
+  if (from_shards(options)) {
+    auto shards = std::make_shared<data::ShardTokens>(data::list_shards(options.text[0]));
+    check(shards->vocab_size() <= tokenizer.vocab_size(), "the token shards in ", options.text[0],
+          " have a vocabulary of ", shards->vocab_size(), ", the tokenizer one of ",
+          tokenizer.vocab_size());
+    return shards;
+  }
+  // In sequential order the stream is [BOS] + encode(text), as other programs have it.
+  const bool sequential = options.data_order == "sequential";
+  const data::EncodeFilesOptions encoding{
+      .begin_with_bos = sequential && tokenizer.bos_id().has_value(), .end_with_eos = !sequential};
+  return std::make_shared<data::MemoryTokens>(
+      data::encode_files(tokenizer, text_files(options), encoding), tokenizer.vocab_size());
+}
+
+std::shared_ptr<const data::WindowSampler> make_sampler(
+    const TrainGptOptions& options, std::shared_ptr<const data::TokenSource> tokens,
+    data::DataSplit split) {
+  data::SamplerOptions sampler{.batch_size = options.batch_size,
+                               .seq_len = options.seq_len,
+                               .order = options.data_order == "sequential"
+                                            ? data::DataOrder::kSequential
+                                            : data::DataOrder::kShuffled,
+                               .seed = options.seed,
+                               .split = split,
+                               .validation_fraction = options.validation_fraction};
+  if (options.validation_fraction == 0) sampler.split = data::DataSplit::kAll;
+  return std::make_shared<data::WindowSampler>(std::move(tokens), sampler);
+}
+
+namespace {
+
+nn::CausalLmConfig config_of(const TrainGptOptions& options, int64_t vocabulary) {
+  if (!options.from_scratch.empty()) return nn::CausalLmConfig::read(options.from_scratch);
+  const bool llama = options.family == "llama";
+  nn::CausalLmConfig config = nn::CausalLmConfig::of(llama ? nn::Family::llama : nn::Family::gpt2);
+  config.vocab_size = vocabulary;
+  config.dim = options.dim;
+  config.layers = options.layers;
+  config.heads = options.heads;
+  config.kv_heads = llama ? options.kv_heads : 0;
+  config.hidden = options.hidden;
+  // Llama's MLP has three matrices: 8/3 of the width costs what GPT-2's 4 does (Shazeer 2020).
+  if (llama && options.hidden == 0) config.hidden = (options.dim * 8 / 3 + 63) / 64 * 64;
+  config.max_positions = options.seq_len;
+  config.tie_embeddings = true;
+  config.attention_dropout = config.embedding_dropout = config.residual_dropout = options.dropout;
+  return config;
+}
+
+}  // namespace
+
+std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
+                                         const data::Tokenizer& tokenizer, int64_t vocabulary) {
+  RandomState::current().set_seed(options.seed);
+  // Whole tiles of tensor cores; the added rows never reach the softmax or a file.
+  constexpr int64_t kVocabularyMultiple = 64;
+  std::shared_ptr<nn::CausalLm> model;
+  if (!options.init.empty()) {
+    model = nn::load_hf(options.init, {.vocabulary_multiple = kVocabularyMultiple});
+  } else {
+    model = nn::make_causal_lm(config_of(options, vocabulary),
+                               {.vocabulary_multiple = kVocabularyMultiple});
+  }
+  nn::check_vocabulary(*model, tokenizer.vocab_size());
+  check(options.seq_len <= model->config().max_positions, "--seq-len ", options.seq_len,
+        " is beyond the model's ", model->config().max_positions, " positions");
+  return model;
+}
+
+std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
+                                                 std::vector<optim::ParameterGroup> groups) {
+  if (options.optimizer == "sgd")
+    return std::make_unique<optim::Sgd>(std::move(groups),
+                                        optim::SgdOptions{.momentum = options.momentum});
+  if (options.optimizer == "lion")
+    return std::make_unique<optim::Lion>(
+        std::move(groups), optim::LionOptions{.beta1 = options.beta1, .beta2 = options.beta2});
+  const optim::AdamWOptions adamw{options.beta1, options.beta2, options.eps};
+  if (options.optimizer == "muon")
+    return std::make_unique<optim::Muon>(
+        std::move(groups), optim::MuonOptions{.momentum = options.momentum, .adamw = adamw});
+  return std::make_unique<optim::AdamW>(std::move(groups), adamw);
+}
+
+amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset) {
+  amp::GradScalerOptions scaler = amp::GradScalerOptions::of(preset);
+  if (scaler.dynamic) scaler.init_scale = options.init_scale;
+  scaler.min_scale = std::min(options.min_scale, scaler.init_scale);
+  scaler.growth_interval = static_cast<int>(options.growth_interval);
+  scaler.hysteresis = static_cast<int>(options.hysteresis);
+  return scaler;
+}
+
+train::TrainerOptions trainer_options(const TrainGptOptions& options) {
+  train::TrainerOptions trainer;
+  trainer.steps = options.steps;
+  trainer.validate_every = options.validate_every;
+  trainer.checkpoint_every = options.checkpoint_every;
+  trainer.keep_checkpoints = static_cast<int>(options.keep_checkpoints);
+  trainer.schedule = {.kind = optim::Schedule::parse_kind(options.schedule),
+                      .learning_rate = options.learning_rate,
+                      .warmup = options.warmup,
+                      .total = options.steps,
+                      .decay = options.decay,
+                      .final_factor = options.final_lr};
+  trainer.step = {.clip = options.clip, .seed = options.seed, .capture = !options.eager};
+  trainer.quiet = options.quiet;
+  return trainer;
+}
+
+int64_t trained_count(const optim::Optimizer& optimizer) {
+  int64_t count = 0;
+  for (const optim::FlatGroup& group : optimizer.groups())
+    for (const optim::FlatGroup::Member& member : group.members()) count += member.numel;
+  return count;
+}
+
+std::map<std::string, std::string> manifest(Device device) {
+  std::map<std::string, std::string> facts = {{"device", '"' + concat(device) + '"'}};
+#if BINADE_HAVE_CUDA
+  if (device.is_cuda()) facts["matmul_algorithms"] = cuda::export_matmul_algorithms();
+#endif
+  return facts;
+}
+
+void write_sample(const TrainGptOptions& options, const nn::CausalLm& model,
+                  const data::Tokenizer& tokenizer, const amp::Preset& preset,
+                  train::RunFolder& folder) {
+  const amp::Autocast scope(preset);
+  std::vector<int32_t> prompt =
+      tokenizer.encode(options.sample_prompt, {.add_special_tokens = true});
+  if (prompt.empty()) prompt.push_back(tokenizer.bos_id().value_or(0));
+  const int64_t room = model.config().max_positions - static_cast<int64_t>(prompt.size());
+  if (room <= 0) return;
+  infer::GenerateOptions generation{.max_new_tokens = std::min(options.sample_tokens, room)};
+  generation.sampling.temperature = 0.8;
+  generation.sampling.seed = options.seed;
+  const std::vector<int32_t> tokens = infer::generate(model, {prompt}, generation)[0];
+  folder.write_text("sample.txt", options.sample_prompt + tokenizer.decode(tokens) + "\n");
+}
+
+}  // namespace binade::examples

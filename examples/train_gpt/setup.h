@@ -1,0 +1,48 @@
+// From the options of train_gpt to the parts of a run.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include <binade/binade.h>
+
+#include "options.h"
+
+namespace binade::examples {
+
+// Options that a resumed run may have otherwise than before.
+inline const std::vector<std::string> kMayChange = {
+    "steps",        "resume",        "run-dir",          "save-hf",
+    "quiet",        "config",        "checkpoint-every", "keep-checkpoints",
+    "eager",        "sample-prompt", "validate-every",   "validation-batches",
+    "sample-tokens"};
+
+// --resume alone takes the options of the run folder; options given beside it are compared with
+// them.
+std::vector<std::string> with_saved_config(int argc, char** argv);
+
+Device choose_device(const std::string& name);
+void set_gpu_switches(const TrainGptOptions& options, Device device);
+
+// The tokenizer of --init, or the one of a run that is resumed, or a new one, kept in the run
+// folder.
+std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
+                                                   const std::filesystem::path& run_folder);
+std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
+                                                        const data::Tokenizer& tokenizer);
+std::shared_ptr<const data::WindowSampler> make_sampler(
+    const TrainGptOptions& options, std::shared_ptr<const data::TokenSource> tokens,
+    data::DataSplit split);
+std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
+                                         const data::Tokenizer& tokenizer, int64_t vocabulary);
+std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
+                                                 std::vector<optim::ParameterGroup> groups);
+amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset);
+train::TrainerOptions trainer_options(const TrainGptOptions& options);
+int64_t trained_count(const optim::Optimizer& optimizer);
+std::map<std::string, std::string> manifest(Device device);
+void write_sample(const TrainGptOptions& options, const nn::CausalLm& model,
+                  const data::Tokenizer& tokenizer, const amp::Preset& preset,
+                  train::RunFolder& folder);
+
+}  // namespace binade::examples
