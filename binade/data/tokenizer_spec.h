@@ -1,0 +1,112 @@
+// What a tokenizer.json says, as plain data: the parts of the format of Hugging Face's `tokenizers`
+// that belong to a BPE model. tokenizer_json.cpp reads and checks it, the other parts act on it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace binade::data {
+
+struct Pattern {
+  std::string text;
+  bool is_regex = false;
+};
+
+struct NormalizerStep {
+  enum class Kind {
+    kNfc,
+    kNfd,
+    kNfkc,
+    kNfkd,
+    kLowercase,
+    kStripAccents,
+    kStrip,
+    kPrepend,
+    kReplace
+  };
+  Kind kind = Kind::kNfc;
+  std::string content;                         // of kPrepend and kReplace
+  Pattern pattern;                             // of kReplace
+  bool strip_left = true, strip_right = true;  // of kStrip
+};
+
+enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
+
+struct PreTokenizerStep {
+  enum class Kind { kByteLevel, kSplit, kDigits, kMetaspace };
+  enum class PrependScheme { kAlways, kNever, kFirst };
+  Kind kind = Kind::kByteLevel;
+  bool add_prefix_space = false;                          // of kByteLevel
+  bool use_regex = true;                                  // of kByteLevel
+  Pattern pattern;                                        // of kSplit
+  SplitBehavior behavior = SplitBehavior::kIsolated;      // of kSplit
+  bool invert = false;                                    // of kSplit
+  bool individual_digits = false;                         // of kDigits
+  std::string replacement;                                // of kMetaspace: one character
+  PrependScheme prepend_scheme = PrependScheme::kAlways;  // of kMetaspace
+  bool split = true;                                      // of kMetaspace
+};
+
+// How tokens become text again.
+struct DecoderSpec {
+  bool byte_level = false;
+  bool byte_fallback = false;
+  std::vector<std::pair<std::string, std::string>> replacements;  // in every token
+  std::string strip_start;    // one character, dropped once where the text starts; may be empty
+  std::string drop_in_first;  // one character, dropped wherever it stands in the first token
+};
+
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool single_word = false, lstrip = false, rstrip = false;
+  bool normalized = false;  // matched after normalisation, in normalised form
+  bool special = false;
+};
+
+struct TokenizerSpec {
+  std::vector<std::pair<std::string, int32_t>> vocab;
+  std::vector<std::pair<std::string, std::string>> merges;  // in order of rank
+  std::string unk_token;                                    // empty: none
+  bool fuse_unk = false;
+  bool byte_fallback = false;
+  bool ignore_merges = false;
+  std::vector<AddedToken> added_tokens;
+  std::vector<NormalizerStep> normalizer;
+  std::vector<PreTokenizerStep> pre_tokenizer;  // a kByteLevel step is the last one
+  DecoderSpec decoder;
+  std::vector<int32_t> prefix, suffix;  // the post-processor's ids around a text
+
+  bool byte_level() const {
+    return !pre_tokenizer.empty() &&
+           pre_tokenizer.back().kind == PreTokenizerStep::Kind::kByteLevel;
+  }
+};
+
+// Parses the text of a tokenizer.json; `name` stands for it in errors. Error for malformed JSON
+// (with line and column), for components that are not known (by their place and name), and for
+// values of the wrong type or range.
+TokenizerSpec parse_tokenizer_json(std::string_view text, std::string_view name);
+
+// The text of a tokenizer.json for a byte-level BPE vocabulary with GPT-2's pre-tokenizer (or, with
+// `use_regex` false, none). Tokens are spelled in GPT-2's byte alphabet; `special_tokens` are
+// tokens of `vocab`.
+std::string byte_level_tokenizer_json(
+    const std::vector<std::string>& vocab,
+    const std::vector<std::pair<std::string, std::string>>& merges,
+    const std::vector<std::string>& special_tokens, bool use_regex = true);
+
+// The text of the tokenizer_config.json that `transformers` wants beside it; a token that is empty
+// is one that the vocabulary lacks.
+std::string tokenizer_config_json(const std::string& bos_token, const std::string& eos_token);
+
+// Parses GPT-2's pair of files: a JSON object of token -> id, and lines "left right".
+std::vector<std::pair<std::string, int32_t>> parse_vocab_json(std::string_view text,
+                                                              std::string_view name);
+std::vector<std::pair<std::string, std::string>> parse_merges(std::string_view text,
+                                                              std::string_view name);
+
+}  // namespace binade::data
