@@ -1,0 +1,113 @@
+// Formulas of the unary ops and their derivatives, in float or double. Called with a constant op
+// they fold to that op's code.
+#pragma once
+
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade::kernels::cuda {
+
+// tanh's argument in the tanh form of GELU (Hendrycks & Gimpel 2016, eq. 2) and its derivative.
+template <class C>
+__device__ __forceinline__ C gelu_tanh_argument(C x) {
+  return C(0.7978845608028654) * (x + C(0.044715) * x * x * x);
+}
+template <class C>
+__device__ __forceinline__ C gelu_tanh_slope(C x) {
+  return C(0.7978845608028654) * (C(1) + C(3 * 0.044715) * x * x);
+}
+
+template <class C>
+__device__ __forceinline__ C sigmoid_value(C x) {
+  return C(1) / (C(1) + exp(-x));
+}
+
+template <class C>
+__device__ __forceinline__ C unary_value(UnaryOp op, C x) {
+  switch (op) {
+    case UnaryOp::neg:
+      return -x;
+    case UnaryOp::abs:
+      return fabs(x);
+    case UnaryOp::sign:
+      return x > C(0) ? C(1) : x < C(0) ? C(-1) : x;
+    case UnaryOp::exp:
+      return exp(x);
+    case UnaryOp::expm1:
+      return expm1(x);
+    case UnaryOp::log:
+      return log(x);
+    case UnaryOp::log1p:
+      return log1p(x);
+    case UnaryOp::sqrt:
+      return sqrt(x);
+    case UnaryOp::rsqrt:
+      return rsqrt(x);
+    case UnaryOp::reciprocal:
+      return C(1) / x;
+    case UnaryOp::square:
+      return x * x;
+    case UnaryOp::sin:
+      return sin(x);
+    case UnaryOp::cos:
+      return cos(x);
+    case UnaryOp::tanh:
+      return tanh(x);
+    case UnaryOp::erf:
+      return erf(x);
+    case UnaryOp::sigmoid:
+      return sigmoid_value(x);
+    case UnaryOp::silu:
+      return x * sigmoid_value(x);
+    case UnaryOp::gelu:
+      return C(0.5) * x * (C(1) + erf(x * C(0.7071067811865476)));
+    case UnaryOp::gelu_tanh:
+      return C(0.5) * x * (C(1) + tanh(gelu_tanh_argument(x)));
+    case UnaryOp::relu:
+      return x < C(0) ? C(0) : x;  // keeps NaN
+    case UnaryOp::softplus:
+      return (x > C(0) ? x : C(0)) + log1p(exp(-fabs(x)));
+    case UnaryOp::floor:
+      return floor(x);
+    case UnaryOp::ceil:
+      return ceil(x);
+    case UnaryOp::round:
+      return rint(x);
+  }
+  return x;
+}
+
+// d op(x) / dx for the activations.
+template <class C>
+__device__ __forceinline__ C unary_derivative(UnaryOp op, C x) {
+  switch (op) {
+    case UnaryOp::tanh: {
+      const C t = tanh(x);
+      return C(1) - t * t;
+    }
+    case UnaryOp::sigmoid: {
+      const C s = sigmoid_value(x);
+      return s * (C(1) - s);
+    }
+    case UnaryOp::silu: {
+      const C s = sigmoid_value(x);
+      return s * (C(1) + x * (C(1) - s));
+    }
+    case UnaryOp::gelu: {
+      const C cdf = C(0.5) * (C(1) + erf(x * C(0.7071067811865476)));
+      const C density = C(0.3989422804014327) * exp(C(-0.5) * x * x);
+      return cdf + x * density;
+    }
+    case UnaryOp::gelu_tanh: {
+      const C t = tanh(gelu_tanh_argument(x));
+      return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * gelu_tanh_slope(x);
+    }
+    case UnaryOp::relu:
+      return x > C(0) ? C(1) : C(0);
+    case UnaryOp::softplus:
+      return sigmoid_value(x);
+    default:
+      return C(0);
+  }
+}
+
+}  // namespace binade::kernels::cuda
