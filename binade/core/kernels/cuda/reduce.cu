@@ -163,7 +163,7 @@ void fold_all(const Array& x, const Array& out, const Fold& fold,
       one_block_each(ceil_div(plan.kept.items * plan.splits * plan.lanes, kBlock));
   if (plan.splits == 1) {
     launch("reduce", kernel, blocks, kBlock, 0, plan.kept, plan.reduced, device_data<T>(x), fold,
-           plan.splits, plan.chunk, static_cast<C*>(nullptr), target);
+           plan.splits, plan.chunk, nullptr, target);
     return;
   }
   const Workspace<C> partial(plan.kept.items * plan.splits);
@@ -171,7 +171,7 @@ void fold_all(const Array& x, const Array& out, const Fold& fold,
          plan.splits, plan.chunk, partial.data(), target);
   launch("reduce_finish", finish_kernel<C, Fold>,
          one_block_each(ceil_div(plan.kept.items * kWarp, kBlock)), kBlock, 0, plan.kept, fold,
-         plan.splits, static_cast<const C*>(partial.data()), target);
+         plan.splits, partial.data(), target);
 }
 
 // What there is to say about no elements at all.

@@ -71,15 +71,14 @@ __global__ void __launch_bounds__(kBlock)
   });
   state = reduce_lanes<kLanes>(state, MaxSumFold(), MaxSum<C>::nothing());
 
-  const C shift = take_log ? state.logsumexp() : state.max;
-  const C inverse = C(1) / state.sum;
+  const C log_sum = log(state.sum), inverse = C(1) / state.sum;
   for_items<kLanes, kVec>(length, place.lane, [&](int64_t i, int count) {
     const Vec<In, kVec> values = load_some<kVec>(in + i, count);
     Vec<Out, kVec> result;
 #pragma unroll
     for (int k = 0; k < kVec; ++k) {
-      const C shifted = widen(values[k]) - shift;
-      result[k] = narrow<Out>(take_log ? shifted : exp(shifted) * inverse);
+      const C shifted = widen(values[k]) - state.max;
+      result[k] = narrow<Out>(take_log ? shifted - log_sum : exp(shifted) * inverse);
     }
     store_item(out, i, count, result);
   });
