@@ -76,6 +76,7 @@ void scatter(const Array& out, int dim, const Array& index, const Array& source,
   dim = out.shape().wrap_dim(dim);
   check(source.dtype() == out.dtype(), "scatter needs a source of out's dtype ",
         name_of(out.dtype()), ", got ", name_of(source.dtype()));
+  check(!add || out.dtype() != DType::boolean, "scatter cannot add in bool");
   check(index.numel() <= INT32_MAX, "scatter: more than 2^31 - 1 indices");
   if (out.numel() == 0) fail("scatter into an empty array of shape ", out.shape());
   int64_t extent = 1;  // offsets of out are below it

@@ -105,13 +105,12 @@ struct Bernoulli {
 template <class T>
 struct Dropout {
   float probability;
+  ComputeOf<T> factor;  // 1 / (1 - probability)
   bool accumulate;
   __device__ bool reads_out() const { return accumulate; }
   __device__ __forceinline__ T operator()(T old, const PhiloxBlock& block, int word, T x) const {
-    using C = ComputeOf<T>;
     const bool keep = uniform_of(block.word[word]) >= probability;
-    const C kept = keep ? widen(x) / (C(1) - static_cast<C>(probability)) : C(0);
-    return narrow<T>(widen(old) + kept);
+    return narrow<T>(widen(old) + (keep ? widen(x) * factor : ComputeOf<T>(0)));
   }
 };
 
@@ -138,7 +137,9 @@ void bernoulli(const Array& out, const PhiloxKey& key, double probability) {
 void dropout(const Array& x, const PhiloxKey& key, float probability, const Array& y, float beta) {
   visit_floating(y.dtype(), "dropout", [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
-    draw_elements("dropout", Operands<T, T>(), key, Dropout<T>{probability, beta != 0}, y, x);
+    const ComputeOf<T> factor = probability < 1 ? 1 / (1 - probability) : 0;
+    draw_elements("dropout", Operands<T, T>(), key, Dropout<T>{probability, factor, beta != 0}, y,
+                  x);
   });
 }
 

@@ -6,14 +6,21 @@
 
 namespace binade::kernels::cuda {
 
-// tanh's argument in the tanh form of GELU (Hendrycks & Gimpel 2016, eq. 2) and its derivative.
+// The argument of the sigmoid in gelu_tanh(x) = x·σ(2u), u = √(2/π)·(x + 0.044715 x³) (Hendrycks &
+// Gimpel 2016, eq. 2): the same as ½x·(1 + tanh u) without its cancellation. And its derivative.
 template <class C>
 __device__ __forceinline__ C gelu_tanh_argument(C x) {
-  return C(0.7978845608028654) * (x + C(0.044715) * x * x * x);
+  return C(1.5957691216057308) * x * (C(1) + C(0.044715) * x * x);
 }
 template <class C>
 __device__ __forceinline__ C gelu_tanh_slope(C x) {
-  return C(0.7978845608028654) * (C(1) + C(3 * 0.044715) * x * x);
+  return C(1.5957691216057308) * (C(1) + C(3 * 0.044715) * x * x);
+}
+
+// The normal distribution function.
+template <class C>
+__device__ __forceinline__ C normal_cdf(C x) {
+  return C(0.5) * erfc(x * C(-0.7071067811865476));
 }
 
 template <class C>
@@ -59,9 +66,9 @@ __device__ __forceinline__ C unary_value(UnaryOp op, C x) {
     case UnaryOp::silu:
       return x * sigmoid_value(x);
     case UnaryOp::gelu:
-      return C(0.5) * x * (C(1) + erf(x * C(0.7071067811865476)));
+      return x * normal_cdf(x);
     case UnaryOp::gelu_tanh:
-      return C(0.5) * x * (C(1) + tanh(gelu_tanh_argument(x)));
+      return x * sigmoid_value(gelu_tanh_argument(x));
     case UnaryOp::relu:
       return x < C(0) ? C(0) : x;  // keeps NaN
     case UnaryOp::softplus:
@@ -93,16 +100,15 @@ __device__ __forceinline__ C unary_derivative(UnaryOp op, C x) {
       return s * (C(1) + x * (C(1) - s));
     }
     case UnaryOp::gelu: {
-      const C cdf = C(0.5) * (C(1) + erf(x * C(0.7071067811865476)));
       const C density = C(0.3989422804014327) * exp(C(-0.5) * x * x);
-      return cdf + x * density;
+      return normal_cdf(x) + x * density;
     }
     case UnaryOp::gelu_tanh: {
-      const C t = tanh(gelu_tanh_argument(x));
-      return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * gelu_tanh_slope(x);
+      const C s = sigmoid_value(gelu_tanh_argument(x));
+      return s * (C(1) + x * (C(1) - s) * gelu_tanh_slope(x));
     }
     case UnaryOp::relu:
-      return x > C(0) ? C(1) : C(0);
+      return x <= C(0) ? C(0) : C(1);  // keeps NaN's gradient
     case UnaryOp::softplus:
       return sigmoid_value(x);
     default:
