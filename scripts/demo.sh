@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains a small GPT on the C and C++ headers of this machine, on the GPU if there is one, else on
-# the CPU. Installs and builds what is missing first; what the run leaves lies in runs/demo.
+# the CPU. Installs and builds what is missing first; what the run leaves lies in runs/demo, that of
+# a second demo in runs/demo-2, and so on.
 #
 #   scripts/demo.sh [OPTION...]      options are passed on to build/examples/train_gpt
 set -euo pipefail
@@ -9,6 +10,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 build=$root/build
 run=$root/runs/demo
+for ((next = 2; ; ++next)); do
+  [[ -e $run/config.json ]] || break
+  run=$root/runs/demo-$next
+done
+
 if has_gpu; then
   "$root/scripts/setup.sh"
   nvcc=$(find_nvcc)
@@ -21,7 +27,7 @@ fi
 configure "$build" "$nvcc"
 build "$build" train_gpt
 
-say "training; Ctrl-C writes a checkpoint and stops"
+say "training; Ctrl-C writes a checkpoint and stops, train_gpt --run-dir $run --resume goes on"
 "$build/examples/train_gpt" --run-dir "$run" "$@"
 
 say "what the run left in $run:"

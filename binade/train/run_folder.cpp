@@ -63,7 +63,7 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     ::close(lock_);
     lock_ = -1;
     fail("the run folder ", path_.string(),
-         " holds a run already; continue it with --resume, or choose another --run");
+         " holds a run already; continue it with --resume, or choose another folder");
   }
 }
 
