@@ -13,12 +13,6 @@ namespace {
 std::atomic<bool> tf32_allowed{false};
 std::atomic<bool> deterministic_mode{false};
 
-int current_device() {
-  int device = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  return device;
-}
-
 // The thread's handle of a library for each device.
 template <class T, auto Create, auto Destroy, auto Check>
 T thread_handle(const char* what) {
