@@ -4,9 +4,11 @@ include(CMakePackageConfigHelpers)
 set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
 
 install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# What only the kernels include may use Eigen or CUDA, which a program that uses Binade need not have.
+# What only the library's own .cpp files include may use Eigen, CUDA or nlohmann, which a program that
+# uses Binade need not have.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/binade DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE
+        PATTERN "json_view.h" EXCLUDE)
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
         FILE BinadeTargets.cmake)
 

@@ -3,6 +3,7 @@
 //   tokenize --tokenizer DIR < text              ids of standard input, on one line
 //   tokenize --tokenizer DIR --json-lines        for every line, a JSON string: a line of ids
 //   tokenize --tokenizer DIR --decode            for every line of ids: the text, as a JSON string
+//   tokenize --tokenizer DIR --save DIR2         the tokenizer, written to another folder
 //   tokenize --train PATH --vocab-size 8192 --save DIR
 #include <binade/core/error.h>
 #include <binade/data/bpe_trainer.h>
@@ -51,6 +52,7 @@ void train(const Options& options) {
 void run(const Options& options) {
   if (!options.train.empty()) return train(options);
   const auto tokenizer = data::load_tokenizer(options.tokenizer);
+  if (!options.save.empty()) return tokenizer->save(options.save);
   const data::EncodeOptions encoding = {.parse_special_tokens = !options.no_special};
   if (!options.json_lines && !options.decode) {
     const std::string text(std::istreambuf_iterator<char>(std::cin), {});
@@ -89,7 +91,7 @@ int main(int argc, char** argv) {
   app.add_option("--extensions", options.extensions,
                  "endings of the files to take from a folder, with commas between (default: all)");
   app.add_option("--vocab-size", options.vocab_size, "tokens of the trained vocabulary");
-  app.add_option("--save", options.save, "folder for the trained tokenizer");
+  app.add_option("--save", options.save, "folder to write the tokenizer to");
   train->needs("--save");
   tokenizer->excludes(train);
   try {

@@ -81,20 +81,21 @@ def main():
 
     # A code point unknown to the normaliser of `tokenizers` neither decomposes nor reorders there.
     # It shows by its own decomposition, by not being a mark, or by not moving behind a mark of a
-    # lower combining class (U+0334 has 1, U+0345 has 240).
+    # lower combining class (U+0334 has 1, U+0345 has 240). U+11A7 is no trailing consonant, but
+    # utf8proc joins it to a Hangul syllable.
     stable, compat, compose, decompose = 2, 4, 8, 16
     forms = [(normalizers.NFKD(), stable | compat | decompose), (normalizers.NFC(), stable | compose)]
     strip = normalizers.StripAccents()
 
     def is_mark(c):
-        return 6 <= library.utf8proc_category(c) <= 8
+        return 6 <= library.utf8proc_category(newer.get(c, c)) <= 8
 
     def differs(c):
         if c == 0x334 or c == 0x345:
             return False
         if is_mark(c) != (strip.normalize_str(chr(c)) == ""):
             return True
-        probes = (chr(c), "a" + chr(c) + "\u0334", "a\u0345" + chr(c))
+        probes = (chr(c), "\uac00" + chr(c), "a" + chr(c) + "\u0334", "a\u0345" + chr(c))
         return any(form.normalize_str(p) != utf8proc(p, options) for form, options in forms for p in probes)
 
     unknown = {c: 0 for c in CODE_POINTS if differs(c)}

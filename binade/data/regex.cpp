@@ -37,9 +37,9 @@ class Translator {
 
  private:
   static constexpr std::string_view kSpace = "\\p{White_Space}";
-  // Oniguruma's word characters; the superscripts and fractions come from its Latin-1 table.
-  static constexpr std::string_view kWord =
-      "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe";
+  static constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+  // Outside of a class, Oniguruma looks characters below U+0100 up in a table that has these, too.
+  static constexpr std::string_view kMoreWord = "\\xb2\\xb3\\xb9\\xbc-\\xbe";
 
   [[noreturn]] void refuse(std::string_view what) const {
     fail("the regular expression `", pattern_, "` uses ", what, " at position ", pos_,
@@ -79,10 +79,10 @@ class Translator {
       case 'S':
         return replace(2, "\\P{White_Space}");
       case 'w':
-        return in_class ? replace(2, kWord) : replace(2, concat('[', kWord, ']'));
+        return in_class ? replace(2, kWord) : replace(2, concat('[', kWord, kMoreWord, ']'));
       case 'W':
         if (in_class) refuse("`\\W` inside a class");
-        return replace(2, concat("[^", kWord, ']'));
+        return replace(2, concat("[^", kWord, kMoreWord, ']'));
       case 'u':
         for (size_t i = 2; i < 6; ++i) {
           if (!std::isxdigit(static_cast<unsigned char>(peek(i)))) refuse("an incomplete `\\u`");

@@ -1,5 +1,6 @@
 #include <binade/core/error.h>
 #include <binade/core/file.h>
+#include <binade/data/normalizer.h>
 #include <binade/data/sentencepiece_tokenizer.h>
 #include <binade/data/token_text.h>
 #include <sentencepiece_processor.h>
@@ -20,10 +21,11 @@ DecoderSpec decoder_of(const sentencepiece::SentencePieceProcessor& processor) {
   decoder.replacements = {{kSpaceMark, " "}};
   decoder.byte_fallback = true;
   for (int id = 0; id < processor.GetPieceSize(); ++id) {
-    if (!processor.IdToPiece(id).starts_with(kSpaceMark)) continue;
+    const std::string& piece = processor.IdToPiece(id);
+    if (!piece.starts_with(kSpaceMark)) continue;
     std::string text;
-    const auto status = processor.Decode(std::vector<int>{id}, &text);
-    if (status.ok() && !text.starts_with(' ')) decoder.strip_start = " ";
+    const bool decoded = processor.Decode(std::vector<int>{id}, &text).ok();
+    if (decoded && text != replace_all(piece, kSpaceMark, " ")) decoder.strip_start.assign(1, ' ');
     break;
   }
   return decoder;

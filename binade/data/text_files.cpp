@@ -76,8 +76,8 @@ std::vector<fs::path> list_text_files(const std::vector<fs::path>& files_and_fol
   std::vector<fs::path> files = lister.take();
   if (files.empty()) {
     std::string where, endings;
-    for (const fs::path& path : files_and_folders) where += " " + path.string();
-    for (const std::string& extension : options.extensions) endings += " " + extension;
+    for (const fs::path& path : files_and_folders) where += concat(' ', path.string());
+    for (const std::string& extension : options.extensions) endings += concat(' ', extension);
     fail("no text files under", where.empty() ? " nothing" : where,
          endings.empty() ? "" : "; looked for files that end in", endings);
   }
