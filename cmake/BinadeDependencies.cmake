@@ -28,6 +28,8 @@ pkg_check_modules(pcre2 QUIET IMPORTED_TARGET libpcre2-8)
 binade_require(pcre2 libpcre2-dev)
 pkg_check_modules(utf8proc QUIET IMPORTED_TARGET libutf8proc)
 binade_require(utf8proc libutf8proc-dev)
+find_package(ZLIB QUIET)
+binade_require(ZLIB zlib1g-dev)
 
 # oneDNN: CPU products and convolutions; Eigen is the fallback. Its own CMake package is passed by, as
 # Debian's asks for OpenCL's headers, which nothing here uses.
@@ -48,7 +50,7 @@ function(binade_link_dependencies target)
   target_link_libraries(${target}
     PUBLIC Threads::Threads
     PRIVATE OpenMP::OpenMP_CXX Eigen3::Eigen fmt::fmt spdlog::spdlog nlohmann_json::nlohmann_json
-            PkgConfig::sentencepiece PkgConfig::pcre2 PkgConfig::utf8proc)
+            PkgConfig::sentencepiece PkgConfig::pcre2 PkgConfig::utf8proc ZLIB::ZLIB)
   if(ONEDNN_FOUND)
     target_link_libraries(${target} PRIVATE onednn)
     target_compile_definitions(${target} PRIVATE BINADE_HAVE_ONEDNN=1)

@@ -57,7 +57,8 @@ std::vector<NamedParameter> Module::named_parameters() const {
   walk("", [&](const std::string& prefix, const Module& module) {
     for (const auto& [name, parameter] : module.parameters_)
       if (seen.insert(parameter.get()).second)
-        parameters.push_back({join(prefix, name), parameter});
+        parameters.push_back(
+            {join(prefix, name), parameter, static_cast<int64_t>(parameters.size())});
   });
   return parameters;
 }
