@@ -6,8 +6,8 @@
 #include <limits>
 
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
+#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/random.h>
 
 namespace binade::kernels::cpu {
@@ -83,21 +83,24 @@ void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int
   for (int64_t j = 0; j < count; ++j) scores[j] = scores[j] * scale + added[j];
 }
 
-// Dropout's factors of elements [first, first + count) of the (B, Hq, Tq, Tk) mask: 0 where
-// dropped, 1/(1−p) where kept.
+// Dropout's factors of elements [first, first + count) of the (B, Hq, Tq, Tk) mask, count ≤
+// kKeyBlock: 0 where dropped, 1/(1−p) where kept.
 template <class T>
 void dropout_factors(const AttentionProblem& problem, int64_t first, int64_t count, T* factors) {
   const float probability = problem.params.dropout;
-  const T kept = T(1) / (T(1) - static_cast<T>(probability));
+  const T kept = probability < 1 ? T(1) / (T(1) - static_cast<T>(probability)) : T(0);
   const auto& key = problem.params.key;
-  for (int64_t element = first; element < first + count;) {
+  uint32_t words[kKeyBlock + 8];  // a row may begin and end inside a block of four words
+  const int64_t skipped = first % 4, blocks = (skipped + count + 3) / 4;
+#pragma omp simd
+  for (int64_t i = 0; i < blocks; ++i) {
     const PhiloxBlock block =
-        philox(key.seed, problem.step, key.place, static_cast<uint64_t>(element) / 4);
-    do {
-      const bool keep = uniform_of(block.word[element % 4]) >= probability;
-      factors[element - first] = keep ? kept : T(0);
-    } while (++element % 4 != 0 && element < first + count);
+        philox(key.seed, problem.step, key.place, static_cast<uint64_t>(first / 4 + i));
+    for (int word = 0; word < 4; ++word) words[4 * i + word] = block.word[word];
   }
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j)
+    factors[j] = uniform_of(words[skipped + j]) >= probability ? kept : T(0);
 }
 
 }  // namespace binade::kernels::cpu

@@ -72,21 +72,35 @@ template <class Body>
 void for_each_stretch(const ConvShape& shape, int64_t begin, int64_t end, int64_t r, int64_t s,
                       const Body& body) {
   const ConvParams& params = shape.params;
-  for (int64_t pixel = begin; pixel < end;) {
-    const int64_t row = pixel / shape.out_width, column = pixel % shape.out_width;
-    const int64_t stop = std::min(end - pixel, shape.out_width - column) + column;
-    const int64_t h = row * params.stride_h - params.padding_h + r * params.dilation_h;
-    // Columns w0 + column·stride_w must lie in [0, width).
-    const int64_t w0 = s * params.dilation_w - params.padding_w;
-    const int64_t low =
-        w0 >= 0 ? column : std::max(column, (-w0 + params.stride_w - 1) / params.stride_w);
-    const int64_t high =
-        w0 >= shape.width ? low : std::min(stop, (shape.width - 1 - w0) / params.stride_w + 1);
-    if (h >= 0 && h < shape.height && low < high)
-      body(Stretch{pixel - begin + low - column, high - low,
-                   h * shape.width + w0 + low * params.stride_w});
-    pixel += stop - column;
+  // Columns [low, high) of a row meet the image: 0 ≤ w0 + column·stride_w < width.
+  const int64_t w0 = s * params.dilation_w - params.padding_w;
+  const int64_t low = w0 >= 0 ? 0 : (-w0 + params.stride_w - 1) / params.stride_w;
+  const int64_t high =
+      w0 >= shape.width ? 0
+                        : std::min(shape.out_width, (shape.width - 1 - w0) / params.stride_w + 1);
+  const int64_t row = begin / shape.out_width;
+  int64_t h = row * params.stride_h - params.padding_h + r * params.dilation_h;
+  for (int64_t pixel = row * shape.out_width; pixel < end;
+       pixel += shape.out_width, h += params.stride_h) {
+    if (h < 0 || h >= shape.height) continue;
+    const int64_t from = std::max(low, begin - pixel), to = std::min(high, end - pixel);
+    if (from < to)
+      body(Stretch{pixel + from - begin, to - from, h * shape.width + w0 + from * params.stride_w});
   }
+}
+
+// count pixels, `step` apart, converted into `row`. Stretches are short: a call would cost as much
+// as the copy.
+template <class T>
+void load_stretch(const MatrixView& image, int64_t channel, int64_t pixel, int64_t step,
+                  int64_t count, T* row) {
+  const std::byte* from = image.at(channel, pixel);
+  if (image.dtype != dtype_of<T>()) return load_row(from, image.dtype, step, count, row);
+  const T* pixels = reinterpret_cast<const T*>(from);
+  if (step == 1)
+    for (int64_t i = 0; i < count; ++i) row[i] = pixels[i];
+  else
+    for (int64_t i = 0; i < count; ++i) row[i] = pixels[i * step];
 }
 
 // The columns of output pixels [begin, end): (patch, end − begin).
@@ -104,8 +118,8 @@ Block<const T> columns_of(const ConvShape& shape, const MatrixView& image, int64
         int64_t filled = 0;
         for_each_stretch(shape, begin, end, r, s, [&](const Stretch& stretch) {
           std::fill(row + filled, row + stretch.first, T(0));
-          load_row(image.at(c, stretch.input), image.dtype, shape.params.stride_w, stretch.count,
-                   row + stretch.first);
+          load_stretch(image, c, stretch.input, shape.params.stride_w, stretch.count,
+                       row + stretch.first);
           filled = stretch.first + stretch.count;
         });
         std::fill(row + filled, row + count, T(0));
@@ -125,7 +139,10 @@ void add_columns(const ConvShape& shape, const T* columns, int64_t begin, int64_
         for_each_stretch(shape, begin, end, r, s, [&](const Stretch& stretch) {
           const T* from = row + stretch.first;
           T* to = plane + stretch.input;
-          for (int64_t i = 0; i < stretch.count; ++i) to[i * step] += from[i];
+          if (step == 1)
+            for (int64_t i = 0; i < stretch.count; ++i) to[i] += from[i];
+          else
+            for (int64_t i = 0; i < stretch.count; ++i) to[i * step] += from[i];
         });
       }
 }

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <vector>
 
-#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
 #include <binade/core/kernels/cpu/parallel.h>
+#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/matmul.h>
 
 namespace binade::kernels::cpu {

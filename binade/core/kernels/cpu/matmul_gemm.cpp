@@ -142,6 +142,10 @@ Block<const T> block_of(const MatrixView& matrix, int64_t row, int64_t column, i
   const int64_t lines = transposed ? columns : rows, length = transposed ? rows : columns;
   const int64_t line_stride = transposed ? matrix.column_stride : matrix.row_stride;
   const int64_t step = transposed ? matrix.row_stride : matrix.column_stride;
+  if (step == 1 && line_stride == length) {  // no gaps: one long line
+    load_row(first, matrix.dtype, 1, lines * length, buffer);
+    return {buffer, length, transposed};
+  }
   for (int64_t i = 0; i < lines; ++i)
     load_row(first + i * line_stride * size_of(matrix.dtype), matrix.dtype, step, length,
              buffer + i * length);
