@@ -33,13 +33,16 @@ inline double read(const Array& array, int64_t index) {
       return static_cast<float>(static_cast<const Half*>(array.data())[i]);
     case DType::bf16:
       return static_cast<float>(static_cast<const BFloat16*>(array.data())[i]);
+    case DType::i64:
+      return static_cast<double>(static_cast<const int64_t*>(array.data())[i]);
     case DType::i32:
       return static_cast<const int32_t*>(array.data())[i];
+    case DType::u8:
+      return static_cast<const uint8_t*>(array.data())[i];
     case DType::boolean:
       return static_cast<const bool*>(array.data())[i];
-    default:
-      fail("read: no case for ", name_of(array.dtype()));
   }
+  fail("read: no case for ", name_of(array.dtype()));
 }
 
 inline void write(const Array& array, int64_t index, double value) {
@@ -60,11 +63,15 @@ inline void write(const Array& array, int64_t index, double value) {
     case DType::i64:
       static_cast<int64_t*>(array.data())[i] = static_cast<int64_t>(value);
       break;
+    case DType::i32:
+      static_cast<int32_t*>(array.data())[i] = static_cast<int32_t>(value);
+      break;
+    case DType::u8:
+      static_cast<uint8_t*>(array.data())[i] = static_cast<uint8_t>(value);
+      break;
     case DType::boolean:
       static_cast<bool*>(array.data())[i] = value != 0;
       break;
-    default:
-      fail("write: no case for ", name_of(array.dtype()));
   }
 }
 

@@ -1,5 +1,5 @@
-// Copies of bytes between host and device, queued on the current stream, and facts about devices
-// for core/device.cpp. Free of CUDA headers, so that plain .cpp files may include it.
+// Copies of bytes between host and device, waits, and which devices there are. Free of CUDA
+// headers, so that plain .cpp files may include it.
 #pragma once
 
 #include <cstdint>
@@ -23,5 +23,11 @@ int device_count();
 std::string unavailable_reason();
 // Waits until everything queued on the device is done (a host synchronisation).
 void synchronize(int device);
+
+// Host synchronisations so far (stream, device and event waits made through this library): a step
+// must not add to it.
+int64_t host_synchronisations();
+// To be called before each wait; throws Error inside a capture, where waiting is not possible.
+void note_host_synchronisation();
 
 }  // namespace binade::cuda

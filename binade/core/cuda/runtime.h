@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <binade/core/cuda/copy.h>
 #include <binade/core/device.h>
 #include <binade/core/error.h>
 
@@ -76,12 +77,6 @@ struct DeviceProperties {
   size_t total_bytes;
 };
 const DeviceProperties& device_properties();
-
-// Host synchronisations so far (stream, device and event waits made through this library): a step
-// must not add to it.
-int64_t host_synchronisations();
-// To be called before each wait; throws Error inside a capture, where waiting is not possible.
-void note_host_synchronisation();
 
 // Checks the launch that was just queued; `name` is the kernel's.
 void check_launch(const char* name);
