@@ -75,6 +75,7 @@ class StridedLoop {
   // body(run) for the runs that cover elements [begin, end), in order, on this thread.
   template <class Body>
   void range(int64_t begin, int64_t end, const Body& body) const {
+    if (begin >= end) return;  // also where a dimension has no elements
     Shape position = Shape::filled(dims_, 0);
     Run run = seek(begin, position);
     const int last = dims_ - 1;
