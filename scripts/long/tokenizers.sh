@@ -6,7 +6,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-build=${1:-$root/build}
+build=${1:-${BINADE_BUILD:-$root/build}}
 shared=${BINADE_SHARED:-$root/../shared}
 [[ -x $build/examples/tokenize ]] || die "build the target tokenize first, or name the build folder"
 [[ -d $shared/models ]] || die "needs the shared data; set BINADE_SHARED to its folder"
