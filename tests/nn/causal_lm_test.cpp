@@ -1,0 +1,204 @@
+// The six random models of ../shared against transformers' values, and what must hold of any model.
+#include <binade/nn/models/causal_lm.h>
+
+#include <catch2/catch.hpp>
+
+#include <binade/core/random.h>
+#include <binade/core/safetensors.h>
+#include <binade/infer/generate.h>
+#include <binade/nn/hf.h>
+
+#include "nn/tiny_models.h"
+
+using namespace binade;
+using namespace binade::nn;
+
+namespace {
+
+void check_tiny_models(Device device) {
+  for (const std::string& name : test::kTinyModels) {
+    INFO(name);
+    const auto folder = test::tiny_model(name);
+    if (!folder) return;
+    const SafetensorsFile expected(*folder / "expected.safetensors");
+    const std::shared_ptr<CausalLm> model = load_hf(*folder, {.device = device});
+    model->eval();
+
+    const Tensor ids(expected.get("input_ids").to(DType::i32).to(device));
+    const Tensor logits = model->forward(ids);
+    CHECK(test::relative_difference(logits.array(), expected.get("logits")) < 1e-5);
+
+    // The targets are those of all tokens but the last.
+    const Tensor targets(expected.get("targets").to(DType::i32).view({2, 39}).to(device));
+    const Tensor loss = model->loss(slice(ids, 1, 0, 39), targets);
+    CHECK(loss.item() == Approx(expected.get("loss").item()).epsilon(1e-5));
+    loss.backward();
+    size_t compared = 0;
+    for (const NamedParameter& named : model->named_parameters()) {
+      INFO(named.name);
+      const Array gradient = model->file_view(named.name, named.parameter->tensor().grad());
+      CHECK(test::relative_difference(gradient, expected.get("grad." + named.name)) < 1e-5);
+      ++compared;
+    }
+    CHECK(compared + 5 == expected.names().size());  // nothing of the fixture is left out
+
+    const std::vector<int32_t> greedy = expected.get("greedy").to_vector<int32_t>();
+    const std::vector<int32_t> prompt(greedy.begin(), greedy.begin() + 8);
+    CHECK(infer::generate(*model, {prompt}, {.max_new_tokens = 20})[0] ==
+          std::vector<int32_t>(greedy.begin() + 8, greedy.end()));
+  }
+}
+
+// Gradients of a training step by name.
+StateDict gradients(CausalLm& model, const Tensor& ids, const Tensor& targets) {
+  for (const NamedParameter& named : model.named_parameters())
+    named.parameter->tensor().zero_grad();
+  RandomState::current().begin_step(5, 1);
+  model.loss(ids, targets).backward();
+  StateDict gradients;
+  for (const NamedParameter& named : model.named_parameters())
+    gradients.emplace(named.name, named.parameter->tensor().grad());
+  return gradients;
+}
+
+std::vector<Family> families() {
+  return {Family::gpt2, Family::llama, Family::qwen2, Family::qwen3};
+}
+
+}  // namespace
+
+TEST_CASE("logits, loss, gradients and greedy ids equal transformers'", "[models]") {
+  check_tiny_models(Device::cpu());
+}
+
+TEST_CASE("logits, loss, gradients and greedy ids equal transformers' on the GPU",
+          "[models][cuda]") {
+  check_tiny_models(test::cuda_or_skip());
+}
+
+TEST_CASE("recompute gives bitwise the same gradients, with dropout too", "[models]") {
+  for (const Family family : families()) {
+    INFO(name_of(family));
+    CausalLmConfig config = test::small_config(family);
+    config.attention_dropout = 0.1;
+    if (family == Family::gpt2) config.embedding_dropout = config.residual_dropout = 0.2;
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    model->train();
+    const Tensor ids = test::random_ids(2, 12, config.vocab_size);
+    const StateDict kept = gradients(*model, ids, ids);
+    model->set_recompute(true);
+    const StateDict recomputed = gradients(*model, ids, ids);
+    for (const auto& [name, gradient] : kept) {
+      INFO(name);
+      CHECK(recomputed.at(name).to_vector<float>() == gradient.to_vector<float>());
+    }
+  }
+}
+
+TEST_CASE("a padded vocabulary changes neither loss nor gradients nor logits", "[models]") {
+  for (const bool tied : {true, false}) {
+    CausalLmConfig config = test::small_config(Family::llama);
+    config.tie_embeddings = tied;
+    const std::shared_ptr<CausalLm> plain = test::small_model(config);
+    const std::shared_ptr<CausalLm> padded = test::small_model(config, {.vocabulary_multiple = 64});
+    for (const NamedParameter& named : padded->named_parameters()) {
+      const Array values = named.parameter->master().clone();
+      padded->file_view(named.name, values).copy_from(plain->state().at(named.name));
+      named.parameter->assign(values);
+    }
+    REQUIRE(padded->state().at("model.embed_tokens.weight").size(0) == 64);
+
+    const Tensor ids = test::random_ids(2, 9, config.vocab_size);
+    CHECK(padded->forward(ids).shape() == Shape{2, 9, 61});
+    CHECK(test::relative_difference(padded->forward(ids).array(), plain->forward(ids).array()) <
+          1e-6);
+    CHECK(padded->loss(ids, ids).item() == Approx(plain->loss(ids, ids).item()).epsilon(1e-6));
+    const StateDict expected = gradients(*plain, ids, ids);
+    for (const auto& [name, gradient] : gradients(*padded, ids, ids)) {
+      INFO(name);
+      CHECK(test::relative_difference(padded->file_view(name, gradient), expected.at(name)) < 1e-5);
+      if (gradient.size(0) != 64) continue;
+      for (const float padding : gradient.slice(0, 61).to_vector<float>()) CHECK(padding == 0);
+    }
+  }
+}
+
+TEST_CASE("a causal model does not see what comes later", "[models]") {
+  for (const Family family : families()) {
+    INFO(name_of(family));
+    const CausalLmConfig config = test::small_config(family);
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    const Tensor ids = test::random_ids(2, 10, config.vocab_size);
+    const Tensor whole = slice(model->forward(ids), 1, 0, 6);
+    const Tensor part = model->forward(slice(ids, 1, 0, 6));
+    CHECK(test::relative_difference(part.array(), whole.array()) < 1e-5);
+  }
+}
+
+TEST_CASE("the loss is a sum over a normaliser when there is one", "[models]") {
+  const CausalLmConfig config = test::small_config(Family::gpt2);
+  const std::shared_ptr<CausalLm> model = test::small_model(config);
+  const Tensor ids = test::random_ids(1, 8, config.vocab_size);
+  std::vector<int32_t> values = ids.to_vector<int32_t>();
+  values[0] = values[3] = -100;
+  const Tensor targets = Tensor::from(values, {1, 8});
+  const double mean = model->loss(ids, targets).item();
+  CHECK(model->loss(ids, targets, Tensor::scalar(3)).item() == Approx(mean * 6 / 3));
+}
+
+TEST_CASE("a half model computes what the full one does, within rounding", "[models]") {
+  for (const Family family : families()) {
+    for (const DType dtype : {DType::f16, DType::bf16}) {
+      INFO(name_of(family) << " in " << dtype);
+      CausalLmConfig config = test::small_config(family);
+      config.initializer_range = 0.1;
+      const std::shared_ptr<CausalLm> model = test::small_model(config);
+      const Tensor ids = test::random_ids(2, 12, config.vocab_size);
+      const double full = model->loss(ids, ids).item();
+      const PrecisionPolicy policy{dtype};
+      const PrecisionPolicy* previous = exchange_precision_policy(&policy);
+      const double autocast = model->loss(ids, ids).item();
+      exchange_precision_policy(previous);
+      clear_cast_cache();
+      model->set_compute_dtype(dtype, true);
+      CHECK(model->forward(ids).dtype() == dtype);
+      CHECK(model->loss(ids, ids).item() == Approx(full).epsilon(0.01));
+      CHECK(autocast == Approx(full).epsilon(0.01));
+      CHECK(autocast != full);
+    }
+  }
+}
+
+TEST_CASE("sequences beyond the model's positions are refused", "[models]") {
+  for (const Family family : families()) {
+    const CausalLmConfig config = test::small_config(family);
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    CHECK_NOTHROW(model->hidden_states(Tensor::zeros({1, 48}, DType::i32)));
+    CHECK_THROWS_WITH(model->hidden_states(Tensor::zeros({1, 49}, DType::i32)),
+                      Catch::Contains("49 tokens is longer than the model's 48 positions"));
+    CHECK_THROWS_WITH(model->hidden_states(Tensor::zeros({4}, DType::i32)),
+                      Catch::Contains("(batch, tokens)"));
+  }
+}
+
+TEST_CASE("token ids beyond the vocabulary are refused", "[models]") {
+  const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(Family::llama));
+  CHECK_THROWS_AS(model->forward(Tensor::full({1, 2}, 61, DType::i32)), Error);
+}
+
+TEST_CASE("weights start with the deviation that the configuration gives", "[models]") {
+  CausalLmConfig config = test::small_config(Family::gpt2);
+  config.dim = 64;
+  config.head_dim = 16;
+  config.initializer_range = 0.02;
+  const StateDict state = test::small_model(config)->state();
+  const auto deviation = [&](const char* name) {
+    double squares = 0;
+    for (const double value : state.at(name).to_vector<double>()) squares += value * value;
+    return std::sqrt(squares / static_cast<double>(state.at(name).numel()));
+  };
+  CHECK(deviation("transformer.h.0.attn.c_attn.weight") == Approx(0.02).epsilon(0.05));
+  CHECK(deviation("transformer.h.0.attn.c_proj.weight") == Approx(0.01).epsilon(0.05));
+  CHECK(deviation("transformer.h.1.mlp.c_proj.weight") == Approx(0.01).epsilon(0.05));
+  CHECK(deviation("transformer.h.1.mlp.c_proj.bias") == 0);
+}

@@ -1,0 +1,138 @@
+#include <cmath>
+#include <numbers>
+
+#include <catch2/catch.hpp>
+
+#include <binade/autograd/ops.h>
+#include <binade/nn/attention.h>
+#include <binade/nn/conv2d.h>
+#include <binade/nn/dropout.h>
+#include <binade/nn/embedding.h>
+#include <binade/nn/linear.h>
+#include <binade/nn/mlp.h>
+#include <binade/nn/rotary.h>
+
+#include "nn/tiny_models.h"
+
+using namespace binade;
+using namespace binade::nn;
+
+TEST_CASE("linear is a product with the transposed weight and a bias", "[layers]") {
+  Linear layer(2, 3);
+  layer.weight()->assign(Array::from(std::vector<float>{1, 2, 3, 4, 5, 6}, {3, 2}));
+  layer.bias()->assign(Array::from(std::vector<float>{10, 20, 30}, {3}));
+  const Tensor y = layer.forward(Tensor::from(std::vector<float>{1, -1}, {1, 2}));
+  CHECK(y.to_vector<float>() == std::vector<float>{9, 19, 29});
+  CHECK(layer.in_features() == 2);
+  CHECK(layer.out_features() == 3);
+  CHECK_THROWS_AS(Linear(0, 3), Error);
+}
+
+TEST_CASE("dropout acts while training only", "[layers]") {
+  Dropout layer(0.5);
+  const Tensor x = Tensor::ones({1000});
+  const double kept = sum(layer.forward(x)).item() / 2;
+  CHECK(kept > 400);
+  CHECK(kept < 600);
+  layer.eval();
+  CHECK(layer.forward(x).to_vector<float>() == x.to_vector<float>());
+  CHECK_THROWS_WITH(Dropout(1), Catch::Contains("[0, 1)"));
+}
+
+TEST_CASE("a convolution's parameters have the shapes of its groups", "[layers]") {
+  const Conv2d layer(4, 6, 3, {.padding = {1, 1}, .groups = 2});
+  CHECK(layer.state().at("weight").shape() == Shape{6, 2, 3, 3});
+  CHECK(layer.forward(Tensor::ones({2, 4, 5, 5})).shape() == Shape{2, 6, 5, 5});
+  CHECK_THROWS_WITH(Conv2d(3, 6, 3, {.groups = 2}), Catch::Contains("groups"));
+}
+
+TEST_CASE("the MLPs are their formulas", "[layers]") {
+  Mlp mlp(3, 5, Activation::relu);
+  SwigluMlp swiglu_mlp(3, 5);
+  const Tensor x = Tensor::from(std::vector<float>{0.5f, -1, 2}, {1, 3});
+  const auto rows = [](const Module& module, const char* name) {
+    return module.state().at(name).to_vector<double>();
+  };
+  const auto product = [](const std::vector<double>& w, const std::vector<double>& v) {
+    std::vector<double> y(w.size() / v.size());
+    for (size_t i = 0; i < w.size(); ++i) y[i / v.size()] += w[i] * v[i % v.size()];
+    return y;
+  };
+  std::vector<double> h = product(rows(mlp, "c_fc.weight"), x.to_vector<double>());
+  const std::vector<double> bias = rows(mlp, "c_fc.bias");
+  for (size_t i = 0; i < h.size(); ++i) h[i] = std::max(0.0, h[i] + bias[i]);
+  std::vector<double> y = product(rows(mlp, "c_proj.weight"), h);
+  std::vector<double> got = mlp.forward(x).to_vector<double>();
+  for (size_t i = 0; i < y.size(); ++i)
+    CHECK(got[i] == Approx(y[i] + rows(mlp, "c_proj.bias")[i]).margin(1e-6));
+
+  const std::vector<double> gate =
+      product(rows(swiglu_mlp, "gate_proj.weight"), x.to_vector<double>());
+  h = product(rows(swiglu_mlp, "up_proj.weight"), x.to_vector<double>());
+  for (size_t i = 0; i < h.size(); ++i) h[i] *= gate[i] / (1 + std::exp(-gate[i]));
+  y = product(rows(swiglu_mlp, "down_proj.weight"), h);
+  got = swiglu_mlp.forward(x).to_vector<double>();
+  for (size_t i = 0; i < y.size(); ++i) CHECK(got[i] == Approx(y[i]).margin(1e-6));
+}
+
+TEST_CASE("rotary frequencies follow their formulas", "[rotary]") {
+  RopeConfig config;
+  config.theta = 100;
+  CHECK(rope_frequencies(4, config) == std::vector<float>{1, 0.1f});
+  config.scaling = RopeScaling::linear;
+  config.factor = 4;
+  CHECK(rope_frequencies(4, config)[1] == Approx(0.025));
+  config.partial_factor = 0.5;
+  CHECK(rope_frequencies(4, config) == std::vector<float>{0.25f});
+
+  // Llama 3.1's three regions, with wavelengths 2π, 20π, 200π and a context of 100.
+  config = RopeConfig{.theta = 1000,
+                      .scaling = RopeScaling::llama3,
+                      .factor = 8,
+                      .low_freq_factor = 1,
+                      .high_freq_factor = 4,
+                      .original_max_positions = 100};
+  const std::vector<float> frequencies = rope_frequencies(6, config);
+  CHECK(frequencies[0] == 1);  // shorter than 100 / 4: kept
+  const double smooth = (100 / (20 * std::numbers::pi) - 1) / (4 - 1);
+  CHECK(frequencies[1] == Approx((1 - smooth) * 0.1 / 8 + smooth * 0.1));
+  CHECK(frequencies[2] == Approx(0.01 / 8));  // longer than 100: stretched
+}
+
+TEST_CASE("impossible rotary settings are refused", "[rotary]") {
+  CHECK_THROWS_WITH(rope_frequencies(5, {}), Catch::Contains("even"));
+  CHECK_THROWS_WITH(rope_frequencies(4, {.theta = 0}), Catch::Contains("rope_theta"));
+  CHECK_THROWS_WITH(rope_frequencies(4, {.scaling = RopeScaling::llama3, .factor = 2}),
+                    Catch::Contains("original_max_position_embeddings"));
+  const Rotary rotary(4, 8, {});
+  CHECK_THROWS_WITH(rotary.at({.start = 6}, 3), Catch::Contains("position 8"));
+}
+
+TEST_CASE("positions token by token rotate as the same positions in a row", "[rotary]") {
+  const Rotary rotary(8, 16, {});
+  const Tensor x(Array::arange(2 * 3 * 2 * 8, DType::f32).view({2, 3, 2, 8}));
+  const Tensor positions = Tensor::from(std::vector<int32_t>{4, 5, 6, 4, 5, 6}, {2, 3});
+  const Array in_a_row = rotary.at({.start = 4}, 3).rotate(x).array();
+  const Array one_by_one = rotary.at({.positions = positions}, 3).rotate(x).array();
+  REQUIRE(one_by_one.shape() == Shape{2, 2, 3, 8});
+  CHECK(one_by_one.to_vector<float>() == in_a_row.to_vector<float>());
+}
+
+TEST_CASE("rotary embedding moves pairs of the two halves by position times frequency",
+          "[rotary]") {
+  const Rotary rotary(4, 8, {.theta = 100});
+  const Tensor x = Tensor::from(std::vector<float>{1, 2, 3, 4}, {1, 1, 1, 4});
+  const std::vector<float> y = rotary.at({.start = 5}, 1).rotate(x).to_vector<float>();
+  const double angles[] = {5, 0.5};
+  for (size_t i = 0; i < 2; ++i) {
+    const double a = static_cast<double>(i + 1), b = static_cast<double>(i + 3);
+    CHECK(y[i] == Approx(a * std::cos(angles[i]) - b * std::sin(angles[i])));
+    CHECK(y[i + 2] == Approx(b * std::cos(angles[i]) + a * std::sin(angles[i])));
+  }
+}
+
+TEST_CASE("heads that do not fit are refused", "[layers]") {
+  CHECK_THROWS_WITH(SelfAttention({.dim = 10, .heads = 3}), Catch::Contains("do not divide"));
+  CHECK_THROWS_WITH(SelfAttention({.dim = 12, .heads = 3, .kv_heads = 2}),
+                    Catch::Contains("key heads"));
+}
