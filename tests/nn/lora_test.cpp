@@ -1,0 +1,164 @@
+#include <binade/nn/lora.h>
+
+#include <cmath>
+
+#include <catch2/catch.hpp>
+
+#include <binade/core/file.h>
+#include <binade/core/random.h>
+#include <binade/core/safetensors.h>
+#include <binade/nn/hf.h>
+#include <nlohmann/json.hpp>
+
+#include "nn/tiny_models.h"
+#include "temporary_folder.h"
+
+using namespace binade;
+using namespace binade::nn;
+using nlohmann::json;
+
+namespace {
+
+const LoraOptions kOptions{.rank = 3, .alpha = 6, .target_modules = {"q_proj", "down_proj"}};
+
+std::shared_ptr<CausalLm> llama() {
+  return test::small_model(test::small_config(Family::llama));
+}
+
+// B is zero at the start; this gives it values.
+void fill_b(CausalLm& model) {
+  RandomState::current().set_seed(9);
+  for (const NamedParameter& named : model.named_parameters())
+    if (named.name.ends_with("lora_B.weight"))
+      named.parameter->assign(init::normal(0.2)(named.parameter->shape(), Device::cpu()));
+}
+
+}  // namespace
+
+TEST_CASE("fresh adapters change nothing and are all that is trained", "[lora]") {
+  const std::shared_ptr<CausalLm> model = llama();
+  const Tensor ids = test::random_ids(2, 7, 61);
+  const std::vector<float> before = model->forward(ids).to_vector<float>();
+  const Lora lora(*model, kOptions);
+  CHECK(lora.names() == std::vector<std::string>{
+                            "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj",
+                            "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"});
+  CHECK(model->forward(ids).to_vector<float>() == before);
+
+  for (const bool recompute : {false, true}) {
+    model->set_recompute(recompute);
+    for (const NamedParameter& named : model->named_parameters())
+      named.parameter->tensor().zero_grad();
+    model->loss(ids, ids).backward();
+    for (const NamedParameter& named : model->named_parameters()) {
+      INFO(named.name << (recompute ? ", recomputed" : ""));
+      const bool adapter = named.name.find("lora_") != std::string::npos;
+      CHECK(named.parameter->trainable() == adapter);
+      CHECK(named.parameter->tensor().grad().defined() == adapter);
+    }
+  }
+}
+
+TEST_CASE("an adapter adds alpha / rank times B·A", "[lora]") {
+  LoraAdapter adapter(2, 2, {.rank = 1, .alpha = 3, .target_modules = {"x"}});
+  adapter.a()->assign(Array::from(std::vector<float>{1, 2}, {1, 2}));
+  adapter.b()->assign(Array::from(std::vector<float>{10, 20}, {2, 1}));
+  const Tensor x = Tensor::from(std::vector<float>{1, -1}, {1, 2});
+  CHECK(adapter.forward(x, Tensor::zeros({1, 2})).to_vector<float>() ==
+        std::vector<float>{-30, -60});
+  CHECK(adapter.delta().to_vector<float>() == std::vector<float>{30, 60, 60, 120});
+  CHECK(LoraOptions{.rank = 4, .alpha = 8, .rank_stabilised = true}.scale() == 4);
+}
+
+TEST_CASE("merging gives what the adapters gave", "[lora]") {
+  for (const Family family : {Family::llama, Family::gpt2}) {
+    const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(family));
+    LoraOptions options = kOptions;
+    // c_fc goes through the fused GELU without an adapter, and past it with one.
+    if (family == Family::gpt2) options.target_modules = {"c_attn", "c_fc"};
+    Lora lora(*model, options);
+    const Tensor ids = test::random_ids(2, 7, 61);
+    const Array plain = model->forward(ids).array();
+    fill_b(*model);
+    const Array adapted = model->forward(ids).array();
+    CHECK(test::relative_difference(adapted, plain) > 0.01);
+    lora.merge();
+    CHECK(test::relative_difference(model->forward(ids).array(), adapted) < 1e-5);
+    for (const NamedParameter& named : model->named_parameters())
+      CHECK(named.name.find("lora_") == std::string::npos);
+  }
+}
+
+TEST_CASE("adapters are saved and loaded under PEFT's names", "[lora]") {
+  const test::TemporaryFolder folder;
+  const std::shared_ptr<CausalLm> model = llama();
+  const Lora lora(*model, kOptions);
+  fill_b(*model);
+  const Tensor ids = test::random_ids(2, 7, 61);
+  lora.save(folder.path(), "some/base");
+
+  const SafetensorsFile file(folder / "adapter_model.safetensors");
+  CHECK(file.names().size() == 8);
+  const std::string prefix = "base_model.model.model.layers.1.self_attn.q_proj.";
+  CHECK(file.get(prefix + "lora_A.weight").shape() == Shape{3, 32});
+  CHECK(file.get(prefix + "lora_B.weight").shape() == Shape{32, 3});
+  const json config = json::parse(read_text_file(folder / "adapter_config.json"));
+  CHECK(config.at("peft_type") == "LORA");
+  CHECK(config.at("task_type") == "CAUSAL_LM");
+  CHECK(config.at("r") == 3);
+  CHECK(config.at("lora_alpha") == 6);
+  CHECK(config.at("target_modules") == json{"q_proj", "down_proj"});
+  CHECK(config.at("base_model_name_or_path") == "some/base");
+  CHECK(config.at("fan_in_fan_out") == false);
+
+  const std::shared_ptr<CausalLm> other = llama();
+  const Lora loaded = Lora::load(*other, folder.path());
+  CHECK(loaded.options().alpha == 6);
+  CHECK(other->forward(ids).to_vector<float>() == model->forward(ids).to_vector<float>());
+}
+
+TEST_CASE("GPT-2's adapters tell PEFT about the transposed weights", "[lora]") {
+  const test::TemporaryFolder folder;
+  const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(Family::gpt2));
+  Lora(*model, {.rank = 2, .target_modules = {"c_attn"}}).save(folder.path());
+  CHECK(json::parse(read_text_file(folder / "adapter_config.json")).at("fan_in_fan_out") == true);
+  const SafetensorsFile file(folder / "adapter_model.safetensors");
+  CHECK(file.get("base_model.model.transformer.h.0.attn.c_attn.lora_B.weight").shape() ==
+        Shape{96, 2});
+}
+
+TEST_CASE("a target that no layer has is refused with the nearest name", "[lora][bad-input]") {
+  const std::shared_ptr<CausalLm> model = llama();
+  CHECK_THROWS_WITH(Lora(*model, {.target_modules = {"q_prj"}}),
+                    Catch::Contains("'q_prj'") && Catch::Contains("did you mean q_proj"));
+  CHECK_THROWS_AS(Lora(*model, {.rank = 0, .target_modules = {"q_proj"}}), Error);
+  CHECK_THROWS_AS(Lora(*model, LoraOptions{}), Error);
+  // Refused before anything was changed.
+  for (const NamedParameter& named : model->named_parameters()) CHECK(named.parameter->trainable());
+}
+
+TEST_CASE("what Binade's LoRA is not is refused", "[lora][bad-input]") {
+  const test::TemporaryFolder folder;
+  const std::shared_ptr<CausalLm> model = llama();
+  Lora(*model, kOptions).save(folder.path());
+  const json good = json::parse(read_text_file(folder / "adapter_config.json"));
+  for (const json& change :
+       {json{{"use_dora", true}}, json{{"bias", "all"}}, json{{"peft_type", "IA3"}},
+        json{{"modules_to_save", {"lm_head"}}}, json{{"rank_pattern", {{"q_proj", 4}}}}}) {
+    json config = good;
+    config.update(change);
+    write_text_file(folder / "adapter_config.json", config.dump());
+    CHECK_THROWS_WITH(Lora::load(*llama(), folder.path()), Catch::Contains(change.begin().key()));
+  }
+}
+
+TEST_CASE("adapters of another shape are refused by name", "[lora][bad-input]") {
+  const test::TemporaryFolder folder;
+  const std::shared_ptr<CausalLm> model = llama();
+  Lora(*model, kOptions).save(folder.path());
+  json config = json::parse(read_text_file(folder / "adapter_config.json"));
+  config["r"] = 4;
+  write_text_file(folder / "adapter_config.json", config.dump());
+  CHECK_THROWS_WITH(Lora::load(*llama(), folder.path()),
+                    Catch::Contains("q_proj.lora_A.weight: (3, 32) instead of (4, 32)"));
+}
