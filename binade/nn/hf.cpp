@@ -46,7 +46,7 @@ StateDict read_shards(const fs::path& folder) {
   for (const auto& [name, file] : weight_map->object().items()) {
     const auto file_name = weight_map->require<std::string>(name.c_str());
     // The index comes from outside: it names files of this folder, nothing else.
-    if (fs::path(file_name).filename() != file_name || file_name == "..")
+    if (file_name.empty() || file_name == ".." || fs::path(file_name).filename() != file_name)
       index.refuse("'", name, "' is said to lie in '", file_name, "', which is no plain file name");
     auto shard = shards.find(file_name);
     if (shard == shards.end()) {

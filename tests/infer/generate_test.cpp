@@ -94,7 +94,7 @@ TEST_CASE("generation fills the model's positions and not one more", "[generate]
 TEST_CASE("prompts that cannot be read are refused", "[generate][bad-input]") {
   const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(Family::llama));
   CHECK_THROWS_WITH(generate(*model, {}), Catch::Contains("prompt"));
-  CHECK_THROWS_WITH(generate(*model, {{1}, {}}), Catch::Contains("BOS"));
+  CHECK_THROWS_WITH(generate(*model, {{1}, {}}, {.max_new_tokens = 1}), Catch::Contains("BOS"));
   CHECK_THROWS_WITH(generate(*model, {{1, 61}}, {.max_new_tokens = 1}),
                     Catch::Contains("61 is out of range"));
   CHECK_THROWS_WITH(generate(*model, {{-1}}, {.max_new_tokens = 1}),
