@@ -53,7 +53,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = model.get(),
-                   .data = train::WindowBatches(sampler, o.accumulation),
+                   .data = train::WindowBatches(sampler, o.accumulation, device),
                    .loss = train::language_model_loss(*model),
                    .validate = {}};
   if (held_out)

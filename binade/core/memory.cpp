@@ -1,8 +1,8 @@
 #include <binade/core/memory.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <new>
 #include <unordered_map>
@@ -129,12 +129,49 @@ void free_bytes(void* data, int64_t bytes, Device device) noexcept {
 #endif
 }
 
+namespace {
+
+// Live page-locked blocks by address, so that nobody has to ask the driver.
+struct PinnedBlocks {
+  std::mutex mutex;
+  std::map<const std::byte*, int64_t> sizes;
+};
+PinnedBlocks& pinned_blocks() {
+  static PinnedBlocks& blocks = *new PinnedBlocks;  // outlives arrays of static duration
+  return blocks;
+}
+
+}  // namespace
+
 std::shared_ptr<void> allocate_pinned(int64_t bytes) {
 #if BINADE_HAVE_CUDA
-  if (cuda_device_count() > 0) return cuda::allocate_pinned(bytes);
+  if (cuda_device_count() > 0) {
+    const std::shared_ptr<void> block = cuda::allocate_pinned(bytes);
+    const auto* address = static_cast<const std::byte*>(block.get());
+    PinnedBlocks& blocks = pinned_blocks();
+    {
+      const std::scoped_lock lock(blocks.mutex);
+      blocks.sizes[address] = bytes;
+    }
+    return {block.get(), [block, address](void*) {
+              PinnedBlocks& live = pinned_blocks();
+              const std::scoped_lock lock(live.mutex);
+              live.sizes.erase(address);
+            }};
+  }
 #endif
   return {allocate_bytes(bytes, Device::cpu()),
           [bytes](void* data) { free_bytes(data, bytes, Device::cpu()); }};
+}
+
+bool is_pinned(const void* address) {
+  const auto* at = static_cast<const std::byte*>(address);
+  PinnedBlocks& blocks = pinned_blocks();
+  const std::scoped_lock lock(blocks.mutex);
+  auto next = blocks.sizes.upper_bound(at);
+  if (next == blocks.sizes.begin()) return false;
+  --next;
+  return at < next->first + next->second;
 }
 
 MemoryStats memory_stats(Device device) {

@@ -17,5 +17,7 @@ void free_bytes(void* data, int64_t bytes, Device device) noexcept;
 // Host memory that a GPU copies from and to asynchronously (page-locked); plain memory where there
 // is no usable GPU.
 std::shared_ptr<void> allocate_pinned(int64_t bytes);
+// Whether this address lies in a live block of page-locked memory from allocate_pinned.
+bool is_pinned(const void* address);
 
 }  // namespace binade

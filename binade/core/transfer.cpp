@@ -62,9 +62,7 @@ void copy_queued(const Array& source, const Array& destination) {
 }
 
 Uploader::Uploader(Array destination) : destination_(std::move(destination)) {
-  if (destination_.device().is_cpu()) return;
-  for (size_t i = 0; i < kRing; ++i)
-    ring_.push_back({pinned_array(destination_.shape(), destination_.dtype()), {}});
+  if (destination_.device().is_cuda()) ring_.resize(kRing);
 }
 
 void Uploader::upload(const Array& source) {
@@ -72,10 +70,20 @@ void Uploader::upload(const Array& source) {
     destination_.copy_from(source);
     return;
   }
+  for (Slot& slot : ring_)
+    if (slot.source.defined() && slot.copied.passed()) slot.source = {};
   Slot& slot = ring_[next_++ % kRing];
   slot.copied.wait();
-  slot.buffer.copy_from(source);
-  copy_queued(slot.buffer, destination_);
+  if (source.is_contiguous() && source.dtype() == destination_.dtype() &&
+      is_pinned(source.data())) {
+    slot.source = source;
+    copy_queued(source, destination_);
+  } else {
+    if (!slot.buffer.defined())
+      slot.buffer = pinned_array(destination_.shape(), destination_.dtype());
+    slot.buffer.copy_from(source);
+    copy_queued(slot.buffer, destination_);
+  }
   slot.copied = Fence::after_queued_work(destination_.device());
 }
 

@@ -34,13 +34,15 @@ void copy_queued(const Array& source, const Array& destination);
 class Uploader {
  public:
   explicit Uploader(Array destination);
-  // Takes the values (any host memory) and queues their copy to the destination.
+  // Queues a copy of the values to the destination: straight from page-locked memory, which is kept
+  // alive until it is done, otherwise by way of the ring.
   void upload(const Array& source);
   const Array& destination() const { return destination_; }
 
  private:
   struct Slot {
-    Array buffer;
+    Array buffer;  // page-locked, made when first needed
+    Array source;  // page-locked memory of the caller's, while it is read
     Fence copied;
   };
   Array destination_;

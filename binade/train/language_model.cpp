@@ -3,10 +3,14 @@
 #include <algorithm>
 
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/memory.h>
 
 namespace binade::train {
 
 namespace {
+
+// More than the batches that uploads may still be reading (core/transfer.h).
+constexpr int kPrefetchDepth = 8;
 
 // A view of the prefetched values that keeps them alive.
 Array rows_of(const std::shared_ptr<const data::Batch>& batch,
@@ -18,8 +22,8 @@ Array rows_of(const std::shared_ptr<const data::Batch>& batch,
 }  // namespace
 
 WindowBatches::WindowBatches(std::shared_ptr<const data::WindowSampler> sampler,
-                             int64_t accumulation)
-    : sampler_(std::move(sampler)), accumulation_(accumulation) {
+                             int64_t accumulation, Device device)
+    : sampler_(std::move(sampler)), accumulation_(accumulation), device_(device) {
   const int64_t rows = sampler_->options().batch_size;
   check(accumulation > 0 && rows % accumulation == 0, "a batch of ", rows,
         " rows cannot be split into ", accumulation, " micro-batches of equal size");
@@ -27,12 +31,19 @@ WindowBatches::WindowBatches(std::shared_ptr<const data::WindowSampler> sampler,
 
 StepData WindowBatches::operator()(int64_t step) {
   if (!prefetcher_) {
+    data::PrefetchOptions options{.depth = kPrefetchDepth, .first_batch = step};
+    if (device_.is_cuda()) {
+      options.allocate = [](int64_t count) {
+        const auto block = allocate_pinned(count * static_cast<int64_t>(sizeof(int32_t)));
+        return std::shared_ptr<int32_t[]>(block, static_cast<int32_t*>(block.get()));
+      };
+    }
     prefetcher_ = std::make_shared<data::Prefetcher>(
         [sampler = sampler_](int64_t number, std::span<int32_t> inputs,
                              std::span<int32_t> targets) {
           sampler->fill(number, inputs, targets);
         },
-        sampler_->tokens_per_batch(), data::PrefetchOptions{.first_batch = step});
+        sampler_->tokens_per_batch(), options);
   }
   const std::shared_ptr<const data::Batch> batch = prefetcher_->next();
   check(batch->number == step, "steps must follow each other: expected ", batch->number, ", got ",

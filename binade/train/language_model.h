@@ -12,17 +12,19 @@
 namespace binade::train {
 
 // Batches of the sampler's windows, {inputs, targets} (B / accumulation, T) i32 each, made ready in
-// the background.
+// the background, in page-locked memory for a GPU.
 class WindowBatches {
  public:
   // Throws Error unless the sampler's batch size is a multiple of `accumulation`.
-  WindowBatches(std::shared_ptr<const data::WindowSampler> sampler, int64_t accumulation);
+  WindowBatches(std::shared_ptr<const data::WindowSampler> sampler, int64_t accumulation,
+                Device device);
   // For Task::data: consecutive indices, from any start.
   StepData operator()(int64_t step);
 
  private:
   std::shared_ptr<const data::WindowSampler> sampler_;
   int64_t accumulation_;
+  Device device_;
   std::shared_ptr<data::Prefetcher> prefetcher_;  // made at the first call
 };
 

@@ -9,6 +9,9 @@
 #include <binade/core/log.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>
+#if BINADE_HAVE_CUDA
+#include <binade/core/cuda/libraries.h>
+#endif
 
 namespace binade::train {
 
@@ -103,6 +106,12 @@ bool Trainer::resume() {
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
   best_validation_ = number(checkpoint.values, "best_validation");
+#if BINADE_HAVE_CUDA
+  // The same product algorithms give the same bits.
+  if (const auto table = checkpoint.values.find("matmul_algorithms");
+      table != checkpoint.values.end() && optimizer_.device().is_cuda())
+    cuda::import_matmul_algorithms(table->second);
+#endif
   folder_.rewind_metrics(step_);
   return true;
 }
@@ -116,6 +125,10 @@ Checkpoint Trainer::snapshot() const {
   checkpoint.values = {{"step", std::to_string(step_)},
                        {"loss_smoothed", exact(smoothed_)},
                        {"best_validation", exact(best_validation_)}};
+#if BINADE_HAVE_CUDA
+  if (optimizer_.device().is_cuda())
+    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms();
+#endif
   return checkpoint;
 }
 

@@ -42,8 +42,6 @@ void set_gpu_switches([[maybe_unused]] const TrainGptOptions& options,
   if (!device.is_cuda()) return;
   cuda::set_allow_tf32(options.allow_tf32);
   cuda::set_deterministic(options.deterministic);
-  const fs::path table = fs::path(options.run_dir) / "algorithms.json";
-  if (options.resume && fs::exists(table)) cuda::import_matmul_algorithms(read_text_file(table));
 #endif
 }
 
