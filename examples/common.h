@@ -24,15 +24,16 @@ class JsonConfig : public CLI::Config {
     for (const CLI::Option* option : app->get_options()) {
       const std::vector<std::string>& names = option->get_lnames();
       if (names.empty() || names[0] == "help" || names[0] == "config") continue;
-      const bool flag = option->get_expected_max() == 0;
-      if (option->count() == 0) {
-        json[names[0]] = flag ? nlohmann::ordered_json(false) : value(option->get_default_str());
-      } else if (flag) {
-        json[names[0]] = option->as<bool>();
-      } else if (option->results().size() == 1) {
-        json[names[0]] = value(option->results()[0]);
+      auto& entry = json[names[0]];
+      const bool set = option->count() > 0;
+      if (option->get_expected_max() == 0) {
+        entry = set && option->as<bool>();
+      } else if (option->get_expected_max() == 1) {
+        entry = value(set ? option->results()[0] : option->get_default_str());
       } else {
-        for (const std::string& one : option->results()) json[names[0]].push_back(value(one));
+        entry = nlohmann::ordered_json::array();
+        for (const std::string& one : set ? option->results() : listed(option->get_default_str()))
+          entry.push_back(value(one));
       }
     }
     return json.dump(2);
@@ -63,6 +64,14 @@ class JsonConfig : public CLI::Config {
  private:
   static std::string text(const nlohmann::ordered_json& json) {
     return json.is_string() ? json.get<std::string>() : json.dump();
+  }
+  // The parts of CLI11's way to show a list, "[a,b]".
+  static std::vector<std::string> listed(const std::string& text) {
+    if (text.size() < 2 || text.front() != '[') return {};
+    std::vector<std::string> parts;
+    std::istringstream in(text.substr(1, text.size() - 2));
+    for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+    return parts;
   }
   static nlohmann::ordered_json value(const std::string& text) {
     auto json = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
