@@ -157,15 +157,11 @@ void pool_free(void* data, int64_t, int device) noexcept {
 }
 
 MemoryStats pool_stats(int device) {
+  const DeviceScope scope(device);
   DevicePool& pool = DevicePool::of(device);
-  size_t free = 0, total = 0;
-  {
-    const DeviceScope scope(device);
-    check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  }
   const std::scoped_lock lock(pool.mutex);
   MemoryStats stats = pool.stats;
-  stats.device_total = static_cast<int64_t>(total);
+  stats.device_total = static_cast<int64_t>(device_properties().total_bytes);
   return stats;
 }
 

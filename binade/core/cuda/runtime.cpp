@@ -30,7 +30,6 @@ int attribute(cudaDeviceAttr which, int device) {
 }
 
 void open_device(DeviceContext& context, int device) {
-  check(device_count() > 0, "there is no usable CUDA device: ", unavailable_reason());
   check_cuda(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking),
              "cudaStreamCreateWithFlags");
   void* word = nullptr;
@@ -128,6 +127,7 @@ void check_launch(const char* name) {
 }
 
 int current_device() {
+  if (device_count() == 0) fail("there is no usable CUDA device: ", unavailable_reason());
   int device = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   return device;
@@ -138,7 +138,8 @@ DeviceScope::DeviceScope(int device) : previous_(current_device()) {
 }
 
 DeviceScope::~DeviceScope() {
-  cudaSetDevice(previous_);
+  int device = previous_;
+  if (cudaGetDevice(&device) == cudaSuccess && device != previous_) cudaSetDevice(previous_);
 }
 
 cudaStream_t current_stream() {
