@@ -85,6 +85,18 @@ class NoPolicy {
   const PrecisionPolicy* previous_;
 };
 
+// Ops that a backward function is written in are reported as the backward pass of its op.
+class Unobserved {
+ public:
+  Unobserved() : previous_(exchange_op_observer(nullptr)) {}
+  ~Unobserved() { exchange_op_observer(previous_); }
+  Unobserved(const Unobserved&) = delete;
+  Unobserved& operator=(const Unobserved&) = delete;
+
+ private:
+  OpObserver* previous_;
+};
+
 }  // namespace
 
 class BackwardWalk {
@@ -106,6 +118,10 @@ class BackwardWalk {
       queue_.pop();
       std::vector<Pending> outputs = std::move(pending_.at(node.get()));
       pending_.erase(node.get());
+      // A fused op may leave the gradient of an input out, when none of it comes from what was
+      // used.
+      if (std::none_of(outputs.begin(), outputs.end(), [](const Pending& p) { return p.holds; }))
+        continue;
       finish_outputs(*node, outputs);
       visit(*node, outputs);
     }
@@ -263,6 +279,7 @@ class BackwardWalk {
     TensorList results;
     {
       const GradModeScope mode(options_.create_graph);
+      const Unobserved unobserved;
       if (const auto* single = std::get_if<OpsBackward>(&node.backward)) {
         results = (*single)(grads[0]);
       } else {

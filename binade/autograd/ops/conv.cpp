@@ -87,8 +87,9 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
                                    options.dilation[1],
                                    groups};
   const Array images = x.array().contiguous(), filters = weight.array().contiguous();
+  const Array offsets = bias.defined() ? bias.array().contiguous() : Array();
   const Array y = Array::empty(shape, x.dtype(), x.device());
-  BINADE_DISPATCH(x.device(), conv2d(images, filters, array_of(bias), params, y));
+  BINADE_DISPATCH(x.device(), conv2d(images, filters, offsets, params, y));
   return record("conv2d", {x, weight, bias}, y,
                 [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
                   const auto dx = backward.slot(0).open(), dw = backward.slot(1).open(),
@@ -145,27 +146,29 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
     return to(x * per_channel(scale) + per_channel(shift), x.dtype());
   }
 
-  const Array images = x.array().contiguous();
+  check(running_mean.array().is_contiguous() && running_var.array().is_contiguous(),
+        "batch_norm: running_mean and running_var are moved in place and must be contiguous");
+  const Array images = x.array().contiguous(), gain = weight.array().contiguous();
   const Array y = empty_like(images);
   const Array mean = Array::empty(weight.shape(), dtype, x.device());
   const Array rstd = empty_like(mean);
   BINADE_DISPATCH(x.device(),
-                  batch_norm(images, weight.array(), bias.array(), static_cast<float>(options.eps),
-                             static_cast<float>(options.momentum), running_mean.array(),
-                             running_var.array(), y, mean, rstd));
+                  batch_norm(images, gain, bias.array().contiguous(),
+                             static_cast<float>(options.eps), static_cast<float>(options.momentum),
+                             running_mean.array(), running_var.array(), y, mean, rstd));
   running_mean.array().bump_version();
   running_var.array().bump_version();
-  return record(
-      "batch_norm", {x, weight, bias}, y,
-      [x = Saved(images), weight = Saved(weight.array()), mean, rstd](Backward& backward) {
-        const Array dy = backward.grad().contiguous();
-        const Array dx = empty_like(dy), dweight = empty_like(mean), dbias = empty_like(mean);
-        BINADE_DISPATCH(dy.device(), batch_norm_backward(dy, x.array(), weight.array(), mean, rstd,
-                                                         dx, dweight, dbias));
-        backward.slot(0).add(dx);
-        backward.slot(1).add(dweight);
-        backward.slot(2).add(dbias);
-      });
+  return record("batch_norm", {x, weight, bias}, y,
+                [x = Saved(images), weight = Saved(gain), mean, rstd](Backward& backward) {
+                  const Array dy = backward.grad().contiguous();
+                  const Array dx = empty_like(dy), dweight = empty_like(mean),
+                              dbias = empty_like(mean);
+                  BINADE_DISPATCH(dy.device(), batch_norm_backward(dy, x.array(), weight.array(),
+                                                                   mean, rstd, dx, dweight, dbias));
+                  backward.slot(0).add(dx);
+                  backward.slot(1).add(dweight);
+                  backward.slot(2).add(dbias);
+                });
 }
 
 }  // namespace binade
