@@ -1,0 +1,168 @@
+// Values where a formula could go wrong: ties, zeros, infinities, integers, empty tensors.
+#include <cmath>
+
+#include <catch2/catch.hpp>
+
+#include <binade/autograd/gradcheck.h>
+#include <binade/autograd/ops.h>
+#include <binade/core/random.h>
+
+using namespace binade;
+
+namespace {
+
+using Numbers = std::vector<double>;
+
+Tensor leaf(const Numbers& values, DType dtype = DType::f64) {
+  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}).to(dtype), true);
+}
+
+Numbers gradient(const Tensor& result, const Tensor& of) {
+  return grad({sum(result)}, {of})[0].to_vector<double>();
+}
+
+}  // namespace
+
+TEST_CASE("equal operands share the gradient", "[ops]") {
+  const Tensor a = leaf({1, 2, 3}), b = leaf({1, 3, 2});
+  CHECK(gradient(maximum(a, b), a) == Numbers{0.5, 0, 1});
+  CHECK(gradient(maximum(a, b), b) == Numbers{0.5, 1, 0});
+  CHECK(gradient(minimum(a, b), a) == Numbers{0.5, 1, 0});
+  const Tensor x = leaf({2, 1, 2, 2});
+  CHECK(gradient(max(x), x) == Numbers{1.0 / 3, 0, 1.0 / 3, 1.0 / 3});
+  CHECK(gradient(min(x), x) == Numbers{0, 1, 0, 0});
+}
+
+TEST_CASE("gradients at kinks and poles are the documented ones", "[ops]") {
+  const Tensor x = leaf({-1, 0, 1});
+  CHECK(gradient(abs(x), x) == Numbers{-1, 0, 1});
+  CHECK(gradient(relu(x), x) == Numbers{0, 0, 1});
+  CHECK(gradient(clamp(x, -1, 0), x) == Numbers{1, 1, 0});
+  const Tensor zero = leaf({0});
+  CHECK(gradient(pow(zero, 0), zero) == Numbers{0});
+  CHECK(gradient(pow(zero, 2), zero) == Numbers{0});
+  const Tensor exponent = leaf({0}), two = leaf({2});
+  CHECK(gradient(pow(zero, exponent), zero) == Numbers{0});
+  CHECK(gradient(pow(zero, two), two) == Numbers{0});
+}
+
+TEST_CASE("losses hold their tails", "[ops]") {
+  // Both labels at logits of ±100: the loss is the distance, or e^-100.
+  const Tensor x = leaf({100, -100, 100, -100});
+  const Tensor target = Tensor::from(Numbers{1, 0, 0, 1}, {4});
+  const Numbers loss = bce_with_logits_loss(x, target, Reduction::none).to_vector<double>();
+  CHECK(loss[0] == Approx(std::exp(-100.0)));
+  CHECK(loss[1] == Approx(std::exp(-100.0)));
+  CHECK(loss[2] == 100);
+  CHECK(loss[3] == 100);
+
+  // A target of 0 has no share, and no NaN in the gradient.
+  const Tensor log_input = leaf({-1, -2});
+  const Tensor p = leaf({0, 1});
+  const Tensor kl = kl_div_loss(reshape(log_input, {1, 2}), reshape(p, {1, 2}));
+  CHECK(kl.item() == 2);
+  const TensorList gradients = grad({kl}, {log_input, p});
+  CHECK(gradients[0].to_vector<double>() == Numbers{0, -1});
+  for (double value : gradients[1].to_vector<double>()) CHECK(std::isfinite(value));
+
+  // Logits far outside: shifted by the maximum.
+  const Tensor logits = Tensor(Array::from(Numbers{1e4, -1e4, 1e4}, {1, 3}), true);
+  CHECK(cross_entropy(logits, Tensor::zeros({1}, DType::i64)).item() == Approx(std::log(2.0)));
+  CHECK(logsumexp(Tensor::full({3}, -INFINITY, DType::f64)).item() == -INFINITY);
+  const Tensor minus_infinity = leaf({-INFINITY, -INFINITY});
+  CHECK(gradient(logsumexp(minus_infinity), minus_infinity) == Numbers{0, 0});
+}
+
+TEST_CASE("the loss scale reaches half gradients before they are rounded", "[ops]") {
+  // (p − y)/N of 2^-26 is beyond f16; scaled by 2^16 it is not.
+  const int64_t rows = 1 << 14;
+  const Tensor logits(Array::zeros({rows, 2}, DType::f16), true);
+  const Tensor loss = cross_entropy(logits, Tensor::zeros({rows}, DType::i64));
+  CHECK(loss.dtype() == DType::f32);
+  loss.backward(Tensor::scalar(65536));
+  CHECK(logits.grad().select(0, 0).select(0, 1).item() == 0.5 / static_cast<double>(rows) * 65536);
+}
+
+TEST_CASE("integers have arithmetic and sums of their own", "[ops]") {
+  const Tensor a = Tensor::from(std::vector<int32_t>{7, -7, 3}, {3});
+  const Tensor b = Tensor::from(std::vector<int64_t>{2, 2, -1}, {3});
+  CHECK((a + b).dtype() == DType::i64);
+  CHECK((a * b).to_vector<int64_t>() == std::vector<int64_t>{14, -14, -3});
+  CHECK((a / b).to_vector<int64_t>() == std::vector<int64_t>{3, -3, -3});
+  CHECK((a * 2).to_vector<int64_t>() == std::vector<int64_t>{14, -14, 6});
+  CHECK(sum(a).dtype() == DType::i64);
+  CHECK(sum(a).item() == 3);
+  CHECK(sum(Tensor::from(std::vector<int64_t>{5, 0, 5}, {3})).item() == 10);
+  CHECK(sum(equal(b, b)).item() == 3);
+  CHECK(max(a).item() == 7);
+  CHECK((a + Tensor::scalar(0.5, DType::f16)).dtype() == DType::f16);
+}
+
+TEST_CASE("mixed floating dtypes meet in the wider one and keep their own gradients", "[ops]") {
+  const Tensor half = leaf({1, 2}, DType::f16), single = leaf({3, 4}, DType::f32);
+  const Tensor y = half * single;
+  CHECK(y.dtype() == DType::f32);
+  const TensorList gradients = grad({sum(y)}, {half, single});
+  CHECK(gradients[0].dtype() == DType::f16);
+  CHECK(gradients[1].dtype() == DType::f32);
+  CHECK(gradients[0].to_vector<double>() == Numbers{3, 4});
+  CHECK((half + leaf({1, 1}, DType::bf16)).dtype() == DType::f32);
+  CHECK(cat({half, single}, 0).dtype() == DType::f32);
+}
+
+TEST_CASE("tensors without elements and without dimensions pass through", "[ops]") {
+  const Tensor empty(Array::zeros({0, 3}, DType::f64), true);
+  CHECK(sum(empty).item() == 0);
+  CHECK(sum(empty, {0}).to_vector<double>() == Numbers{0, 0, 0});
+  CHECK(softmax(empty).shape() == Shape{0, 3});
+  CHECK(linear(empty, Tensor::ones({2, 3}, DType::f64)).shape() == Shape{0, 2});
+  CHECK(layer_norm(empty, Tensor::ones({3}, DType::f64), {}).shape() == Shape{0, 3});
+  CHECK(gelu(empty).numel() == 0);
+  CHECK(embedding(Tensor::ones({2, 3}), Tensor::zeros({0}, DType::i64)).shape() == Shape{0, 3});
+  sum(exp(empty) * 2).backward();
+  CHECK(empty.grad().shape() == Shape{0, 3});
+  CHECK(cross_entropy(empty, Tensor::zeros({0}, DType::i64)).item() == 0);
+
+  const Tensor scalar(Array::full({}, 2, DType::f64), true);
+  const Tensor y = square(scalar) + sum(scalar) + reshape(scalar, {1, 1});
+  CHECK(y.shape() == Shape{1, 1});
+  y.backward();
+  CHECK(scalar.grad().item() == 6);
+}
+
+TEST_CASE("weight gradients are zero when nothing flowed through", "[ops]") {
+  const Tensor x(Array::zeros({0, 3}, DType::f64), true);
+  const Tensor weight(Array::full({2, 3}, 1, DType::f64), true);
+  const Tensor bias(Array::full({2}, 1, DType::f64), true);
+  sum(linear(x, weight, bias)).backward();
+  CHECK(weight.grad().to_vector<double>() == Numbers(6, 0));
+  CHECK(bias.grad().to_vector<double>() == Numbers(2, 0));
+}
+
+TEST_CASE("views share storage with their input", "[ops]") {
+  const Tensor x(Array::arange(12, DType::f32).view({3, 4}));
+  for (const Tensor& view :
+       {transpose(x, 0, 1), slice(x, 1, 1, 3), select(x, 0, 1), reshape(x, {2, 6}), unsqueeze(x, 0),
+        expand(select(x, 0, 0), {5, 4}), flatten(x), split(x, 2, 1)[1], contiguous(x)})
+    CHECK(view.array().shares_storage(x.array()));
+  CHECK_FALSE(clone(x).array().shares_storage(x.array()));
+  CHECK_FALSE(reshape(transpose(x, 0, 1), {12}).array().shares_storage(x.array()));
+}
+
+TEST_CASE("attention's result merges its heads without a copy", "[ops]") {
+  const Tensor q = Tensor::ones({2, 3, 4, 8});
+  const Tensor y = scaled_dot_product_attention(q, q, q);
+  CHECK(y.shape() == Shape{2, 3, 4, 8});
+  CHECK(transpose(y, 1, 2).array().can_view({2, 4, 24}));
+}
+
+TEST_CASE("dropout draws anew at every use, and the same again at the same place", "[ops]") {
+  const Tensor x = Tensor::ones({64});
+  RandomState::current().begin_step(1, 0);
+  const auto first = dropout(x, 0.5, true).to_vector<float>();
+  const auto second = dropout(x, 0.5, true).to_vector<float>();
+  RandomState::current().begin_step(1, 0);
+  CHECK(dropout(x, 0.5, true).to_vector<float>() == first);
+  CHECK(first != second);
+  CHECK(sum(dropout(x, 1, true)).item() == 0);
+}

@@ -1,0 +1,148 @@
+// What ops say about arguments they cannot work with: the op, the shapes and dtypes, what to do.
+#include <catch2/catch.hpp>
+
+#include <binade/autograd/ops.h>
+
+#include "skip.h"
+
+using namespace binade;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Tensor zeros(const Shape& shape, DType dtype = DType::f32) {
+  return Tensor::zeros(shape, dtype);
+}
+
+}  // namespace
+
+#define CHECK_ERROR(expression, ...) CHECK_THROWS_WITH(expression, __VA_ARGS__)
+
+TEST_CASE("arithmetic refuses what does not broadcast or has no arithmetic", "[ops][errors]") {
+  CHECK_ERROR(add(zeros({2, 3}), zeros({4})),
+              Contains("add") && Contains("(2, 3)") && Contains("(4)"));
+  CHECK_ERROR(mul(zeros({2}, DType::boolean), zeros({2}, DType::boolean)),
+              Contains("mul") && Contains("bool") && Contains("to(x, dtype)"));
+  CHECK_ERROR(zeros({2}, DType::i64) * 0.5, Contains("mul") && Contains("0.5") && Contains("i64"));
+  CHECK_ERROR(exp(zeros({2}, DType::i64)), Contains("exp") && Contains("i64") && Contains("f32"));
+  CHECK_ERROR(add(Tensor(), zeros({2})), Contains("add") && Contains("undefined"));
+  CHECK_ERROR(clamp(zeros({2}), 1, 0), Contains("clamp") && Contains("low"));
+  CHECK_ERROR(where(zeros({2}), zeros({2}), zeros({2})), Contains("where") && Contains("bool"));
+  CHECK_ERROR(masked_fill(zeros({2}), zeros({3, 2}, DType::boolean), 0),
+              Contains("masked_fill") && Contains("(3, 2)"));
+  CHECK_ERROR(sum_to(zeros({2, 3}), {2}), Contains("sum_to") && Contains("(2, 3)"));
+}
+
+TEST_CASE("products refuse shapes and dtypes that do not meet", "[ops][errors]") {
+  CHECK_ERROR(matmul(zeros({2, 3}), zeros({4, 5})),
+              Contains("matmul") && Contains("(2, 3) f32") && Contains("(4, 5) f32"));
+  CHECK_ERROR(matmul(zeros({}), zeros({2})), Contains("matmul"));
+  CHECK_ERROR(matmul(zeros({2, 3}), zeros({3, 2}, DType::f16)),
+              Contains("matmul") && Contains("f32") && Contains("f16") && Contains("Autocast"));
+  CHECK_ERROR(matmul(zeros({2, 3, 4}), zeros({5, 4, 2})), Contains("matmul"));
+  CHECK_ERROR(linear(zeros({2, 3}), zeros({3, 4})),
+              Contains("linear") && Contains("(O, I)") && Contains("(3, 4)"));
+  CHECK_ERROR(linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
+              Contains("linear") && Contains("bias") && Contains("(4)"));
+  CHECK_ERROR(linear_gelu(zeros({2, 3}, DType::f16), zeros({4, 3})),
+              Contains("linear_gelu") && Contains("one dtype"));
+}
+
+TEST_CASE("norms refuse weights of another size", "[ops][errors]") {
+  CHECK_ERROR(layer_norm(zeros({2, 3}), zeros({4}), {}),
+              Contains("layer_norm") && Contains("(2, 3)") && Contains("(4)"));
+  CHECK_ERROR(layer_norm(zeros({2, 3}), zeros({3}), zeros({2})), Contains("bias"));
+  CHECK_ERROR(add_rms_norm(zeros({2, 3}), zeros({3}), zeros({3})),
+              Contains("add_rms_norm") && Contains("one shape"));
+}
+
+TEST_CASE("attention refuses heads, masks and sizes that do not fit", "[ops][errors]") {
+  const Tensor q = zeros({1, 3, 4, 8}), kv = zeros({1, 2, 4, 8});
+  CHECK_ERROR(scaled_dot_product_attention(q, kv, kv), Contains("multiple of Hkv"));
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, zeros({1, 2, 5, 8})), Contains("(1, 2, 5, 8)"));
+  AttentionOptions options;
+  options.mask = zeros({4, 5}, DType::boolean);
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
+              Contains("scaled_dot_product_attention") && Contains("(4, 5)"));
+  options.mask = Tensor(Array::zeros({4, 4}, DType::f32), true);
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
+              Contains("mask requires a gradient") && Contains("detach"));
+  options.mask = {};
+  options.dropout = 1.5;
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options), Contains("dropout"));
+  CHECK_ERROR(packed_attention(zeros({1, 4, 10}), 2, 1), Contains("packed_attention"));
+  CHECK_ERROR(packed_attention(zeros({1, 4, 28}), 3, 2), Contains("multiple of key_heads"));
+  CHECK_ERROR(rope(kv, zeros({3, 4}), zeros({3, 4})), Contains("rope") && Contains("(3, 4)"));
+  CHECK_ERROR(rope(kv, zeros({4, 4}, DType::f64), zeros({4, 4}, DType::f64)), Contains("f32"));
+}
+
+TEST_CASE("indexing refuses indices of another kind or out of range", "[ops][errors]") {
+  CHECK_ERROR(embedding(zeros({4, 2}), zeros({3})), Contains("embedding") && Contains("i64"));
+  CHECK_ERROR(embedding(zeros({4, 2}), Tensor::from(std::vector<int64_t>{1, 4}, {2})),
+              Contains("embedding") && Contains("4"));
+  CHECK_ERROR(embedding(zeros({4, 2}), Tensor::from(std::vector<int64_t>{-1}, {1})),
+              Contains("embedding") && Contains("-1"));
+  CHECK_ERROR(gather(zeros({2, 2}), 0, zeros({2}, DType::i64)), Contains("gather"));
+  CHECK_ERROR(scatter(zeros({2, 2}), 1, zeros({2, 2}, DType::i64), zeros({2, 1})),
+              Contains("scatter") && Contains("(2, 2)"));
+  CHECK_ERROR(index_select(zeros({2, 2}), 2, zeros({1}, DType::i64)), Contains("out of range"));
+  CHECK_ERROR(index_add(zeros({2, 2}), 0, zeros({1}, DType::i64), zeros({2, 2})),
+              Contains("index_add") && Contains("(1, 2)"));
+}
+
+TEST_CASE("losses refuse targets that do not fit", "[ops][errors]") {
+  const Tensor logits = zeros({3, 5});
+  CHECK_ERROR(cross_entropy(logits, zeros({2}, DType::i64)),
+              Contains("cross_entropy") && Contains("(3, 5)") && Contains("(2)"));
+  CHECK_ERROR(cross_entropy(logits, zeros({3})), Contains("targets") && Contains("i64"));
+  CHECK_ERROR(cross_entropy(logits, Tensor::full({3}, 5, DType::i64)), Contains("5"));
+  CrossEntropyOptions options;
+  options.label_smoothing = 1;
+  CHECK_ERROR(cross_entropy(logits, zeros({3}, DType::i64), options), Contains("label_smoothing"));
+  CHECK_ERROR(mse_loss(zeros({3}), zeros({3, 1})), Contains("mse_loss") && Contains("one shape"));
+  CHECK_ERROR(smooth_l1_loss(zeros({3}), zeros({3}), 0), Contains("beta"));
+}
+
+TEST_CASE("shapes refuse sizes that do not fit", "[ops][errors]") {
+  CHECK_ERROR(reshape(zeros({2, 3}), {4, 2}), Contains("(2, 3)") && Contains("(4, 2)"));
+  CHECK_ERROR(reshape(zeros({2, 3}), {-1, -1}), Contains("-1"));
+  CHECK_ERROR(permute(zeros({2, 3}), {0, 0}), Contains("permute"));
+  CHECK_ERROR(transpose(zeros({2, 3}), 0, 2), Contains("out of range"));
+  CHECK_ERROR(squeeze(zeros({2, 3}), 0), Contains("squeeze"));
+  CHECK_ERROR(expand(zeros({2, 3}), {2, 4}), Contains("(2, 4)"));
+  CHECK_ERROR(cat({}, 0), Contains("cat"));
+  CHECK_ERROR(cat({zeros({2, 3}), zeros({3, 2})}, 0), Contains("cat") && Contains("(3, 2)"));
+  CHECK_ERROR(stack({zeros({2}), zeros({3})}, 0), Contains("stack") && Contains("(3)"));
+  CHECK_ERROR(split(zeros({2}), 0, 0), Contains("split"));
+  CHECK_ERROR(select(zeros({2}), 0, 2), Contains("select"));
+}
+
+TEST_CASE("reductions refuse axes that are not there", "[ops][errors]") {
+  CHECK_ERROR(sum(zeros({2, 3}), {2}), Contains("out of range"));
+  CHECK_ERROR(sum(zeros({2, 3}), {0, -2}), Contains("named twice"));
+  CHECK_ERROR(mean(zeros({2}, DType::i64)), Contains("mean") && Contains("i64"));
+  CHECK_ERROR(max(zeros({0, 3}), {0}), Contains("max") && Contains("no elements"));
+  CHECK_ERROR(argmax(zeros({}), 0), Contains("argmax"));
+  CHECK_ERROR(topk(zeros({3}), 4, 0), Contains("topk") && Contains("4"));
+  CHECK_ERROR(softmax(zeros({})), Contains("softmax"));
+}
+
+TEST_CASE("image ops refuse shapes that do not fit", "[ops][errors]") {
+  const Tensor x = zeros({1, 3, 4, 4});
+  CHECK_ERROR(conv2d(x, zeros({2, 4, 3, 3})), Contains("conv2d") && Contains("C/groups"));
+  CHECK_ERROR(conv2d(x, zeros({2, 3, 5, 5})), Contains("does not fit"));
+  CHECK_ERROR(conv2d(x, zeros({2, 3, 3, 3}), zeros({3})), Contains("bias"));
+  CHECK_ERROR(max_pool2d(zeros({3, 4, 4})), Contains("(N, C, H, W)"));
+  CHECK_ERROR(avg_pool2d(x, {{2, 2}, {2, 2}, {2, 2}}), Contains("half the kernel"));
+  CHECK_ERROR(batch_norm(x, zeros({3}), zeros({3}), zeros({3}), zeros({4})),
+              Contains("batch_norm") && Contains("(4)"));
+}
+
+TEST_CASE("ops refuse arguments on different devices", "[ops][errors][cuda]") {
+  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
+  const Tensor far = Tensor::zeros({2, 2}, DType::f32, Device::cuda());
+  CHECK_ERROR(add(zeros({2, 2}), far),
+              Contains("add") && Contains("cuda") && Contains("to(x, device)"));
+  CHECK_ERROR(linear(zeros({2, 2}), far), Contains("linear") && Contains("cuda"));
+  CHECK_ERROR(where(zeros({2, 2}, DType::boolean), far, far), Contains("where"));
+}

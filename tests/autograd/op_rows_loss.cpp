@@ -1,0 +1,180 @@
+// Losses; their results are f32 for half inputs.
+#include "op_table.h"
+
+namespace binade::test {
+
+namespace {
+
+using Lists = std::vector<Values>;
+
+const std::pair<Reduction, const char*> kReductions[] = {
+    {Reduction::mean, "mean"}, {Reduction::sum, "sum"}, {Reduction::none, "none"}};
+
+Values reduced(const Values& losses, Reduction reduction) {
+  if (reduction == Reduction::none) return losses;
+  const double sum = total(losses.data);
+  return scalar(reduction == Reduction::sum ? sum : sum / static_cast<double>(losses.data.size()));
+}
+
+// Rows over the last dimension.
+Values per_row(const Values& x, const std::function<double(const Index&)>& loss) {
+  Shape shape = x.shape;
+  shape.erase(shape.dims() - 1);
+  return fill(shape, loss);
+}
+
+// −Σ target·log softmax(logits) of one row, target = (1 − ε)·onehot + ε/V.
+Values cross_entropy_rows(const Values& logits, const Values& targets, double smoothing) {
+  return per_row(logits, [&](const Index& at) {
+    const auto target = static_cast<int64_t>(targets(at));
+    if (target == -100) return 0.0;
+    const std::vector<double> x = row(logits, at);
+    const double logsum = log_sum_exp(x);
+    double loss = 0;
+    for (size_t v = 0; v < x.size(); ++v) {
+      const double share = smoothing / static_cast<double>(x.size()) +
+                           (static_cast<int64_t>(v) == target ? 1 - smoothing : 0);
+      loss -= share * (x[v] - logsum);
+    }
+    return loss;
+  });
+}
+
+void add_cross_entropy(OpTable& table) {
+  const Input logits = real({2, 3, 7}, -6, 6);
+  const Input targets = integers({2, 3}, {6, -100, 0, 3, 3, -100});
+  for (const double smoothing : {0.0, 0.125})
+    for (const auto& [reduction, name] : kReductions)
+      table
+          .add(
+              "cross_entropy", concat(name, smoothing > 0 ? ", smoothed" : ""), {logits, targets},
+              [=, reduction = reduction](const TensorList& in) -> TensorList {
+                CrossEntropyOptions options;
+                options.label_smoothing = smoothing;
+                options.reduction = reduction;
+                return {cross_entropy(in[0], in[1], options)};
+              },
+              [=, reduction = reduction](const Lists& in) -> Lists {
+                const Values rows = cross_entropy_rows(in[0], in[1], smoothing);
+                if (reduction == Reduction::mean) return {scalar(total(rows.data) / 4)};
+                return {reduced(rows, reduction)};
+              })
+          .wide();
+  table
+      .add(
+          "cross_entropy", "normaliser, i32",
+          {logits, integers({2, 3}, {6, -100, 0, 3, 3, 5}, Input::Dtype::i32),
+           integers({}, {8}, Input::Dtype::f32)},
+          [](const TensorList& in) -> TensorList {
+            CrossEntropyOptions options;
+            options.normaliser = in[2];
+            return {cross_entropy(in[0], in[1], options)};
+          },
+          [](const Lists& in) -> Lists {
+            return {scalar(total(cross_entropy_rows(in[0], in[1], 0).data) / 8)};
+          })
+      .wide();
+  table
+      .add(
+          "cross_entropy", "no valid target", {logits, integers({2, 3}, std::vector(6, -100.0))},
+          [](const TensorList& in) -> TensorList { return {cross_entropy(in[0], in[1])}; },
+          [](const Lists&) -> Lists { return {scalar(0)}; })
+      .wide();
+  table
+      .add(
+          "cross_entropy", "padding columns", {logits, integers({2, 3}, {4, -100, 0, 3, 3, 2})},
+          [](const TensorList& in) -> TensorList {
+            CrossEntropyOptions options;
+            options.classes = 5;
+            return {cross_entropy(in[0], in[1], options)};
+          },
+          [](const Lists& in) -> Lists {
+            const Values kept = fill({2, 3, 5}, [&](const Index& i) { return in[0](i); });
+            return {scalar(total(cross_entropy_rows(kept, in[1], 0).data) / 5)};
+          })
+      .wide();
+  for (const auto& [reduction, name] : kReductions)
+    table
+        .add(
+            "cross_entropy_soft", name, {real({2, 3, 5}, -6, 6), real({2, 3, 5}, 0, 1)},
+            [reduction = reduction](const TensorList& in) -> TensorList {
+              return {cross_entropy_soft(in[0], in[1], reduction)};
+            },
+            [reduction = reduction](const Lists& in) -> Lists {
+              return {reduced(per_row(in[0],
+                                      [&](const Index& at) {
+                                        const auto x = row(in[0], at), p = row(in[1], at);
+                                        double loss = 0;
+                                        for (size_t v = 0; v < x.size(); ++v)
+                                          loss -= p[v] * (x[v] - log_sum_exp(x));
+                                        return loss;
+                                      }),
+                              reduction)};
+            })
+        .wide();
+}
+
+using Loss = Tensor (*)(const Tensor&, const Tensor&, Reduction);
+using Formula = double (*)(double, double);
+
+OpRow& elementwise(OpTable& table, const char* name, const char* variant, Loss loss,
+                   Formula formula, Reduction reduction, const Input& x, const Input& target) {
+  return table
+      .add(
+          name, variant, {x, target},
+          [=](const TensorList& in) -> TensorList { return {loss(in[0], in[1], reduction)}; },
+          [=](const Lists& in) -> Lists {
+            return {reduced(map(in[0], in[1], formula), reduction)};
+          })
+      .wide();
+}
+
+}  // namespace
+
+void add_loss_rows(OpTable& table) {
+  add_cross_entropy(table);
+  for (const auto& [reduction, name] : kReductions) {
+    elementwise(
+        table, "mse_loss", name, mse_loss, [](double x, double t) { return (x - t) * (x - t); },
+        reduction, real({3, 4}), real({3, 4}))
+        .differentiable_twice();
+    elementwise(
+        table, "bce_with_logits_loss", name, bce_with_logits_loss,
+        [](double x, double t) {
+          return t * std::log1p(std::exp(-x)) + (1 - t) * std::log1p(std::exp(x));
+        },
+        reduction, real({3, 4}, -6, 6), real({3, 4}, 0, 1))
+        .differentiable_twice();
+    elementwise(
+        table, "smooth_l1_loss", name,
+        [](const Tensor& x, const Tensor& t, Reduction reduction) {
+          return smooth_l1_loss(x, t, 0.5, reduction);
+        },
+        [](double x, double t) {
+          const double d = std::abs(x - t);
+          return d < 0.5 ? d * d : d - 0.25;
+        },
+        reduction, real({3, 4}), real({3, 4}));
+    table
+        .add(
+            "kl_div_loss", name, {real({3, 4}, -3, 0), real({3, 4}, 0.0625, 1)},
+            [reduction = reduction](const TensorList& in) -> TensorList {
+              return {kl_div_loss(in[0], in[1], reduction)};
+            },
+            [reduction = reduction](const Lists& in) -> Lists {
+              return {reduced(per_row(in[0],
+                                      [&](const Index& at) {
+                                        const auto x = row(in[0], at), t = row(in[1], at);
+                                        double loss = 0;
+                                        for (size_t v = 0; v < x.size(); ++v)
+                                          loss += t[v] * (std::log(t[v]) - x[v]);
+                                        return loss;
+                                      }),
+                              reduction)};
+            })
+        .wide()
+        .differentiable_twice();
+  }
+}
+
+}  // namespace binade::test

@@ -1,0 +1,130 @@
+// One row per exported op, or several where it has several faces: inputs, the call, and the same in
+// plain f64. The harness (op_table_test.cpp) runs every row over dtypes and layouts, checks its
+// gradients with finite differences, and compares devices.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <binade/autograd/ops.h>
+
+#include "reference.h"
+
+namespace binade::test {
+
+struct Input {
+  enum class Dtype : uint8_t { row, statistics, f32, i64, i32, boolean };
+
+  Shape shape;
+  double low = -2, high = 2;
+  // row: the dtype a row is run in; statistics: f32 (f64 in f64), as norm weights.
+  Dtype dtype = Dtype::row;
+  bool differentiable = true;
+  bool distinct = false;            // no two values closer than 1/16
+  std::vector<double> values = {};  // given; otherwise random in [low, high)
+
+  Input& fixed() {
+    differentiable = false;
+    return *this;
+  }
+  Input& as(Dtype type) {
+    dtype = type;
+    if (type != Dtype::row && type != Dtype::statistics) differentiable = false;
+    return *this;
+  }
+};
+
+inline Input real(const Shape& shape, double low = -2, double high = 2) {
+  Input input;
+  input.shape = shape;
+  input.low = low;
+  input.high = high;
+  return input;
+}
+inline Input distinct(const Shape& shape) {
+  Input input = real(shape);
+  input.distinct = true;
+  return input;
+}
+inline Input integers(const Shape& shape, std::vector<double> values,
+                      Input::Dtype dtype = Input::Dtype::i64) {
+  Input input = real(shape);
+  input.values = std::move(values);
+  return input.as(dtype);
+}
+inline Input mask(const Shape& shape, std::vector<double> values) {
+  return integers(shape, std::move(values), Input::Dtype::boolean);
+}
+
+using Call = std::function<TensorList(const TensorList&)>;
+using Reference = std::function<std::vector<Values>(const std::vector<Values>&)>;
+
+struct OpRow {
+  std::string op;       // the exported function
+  std::string variant;  // what this row adds
+  std::vector<Input> inputs;
+  Call call;
+  Reference reference;
+
+  int roundings = 1;           // to the storage dtype on the way to the result
+  bool wide_result = false;    // f32 for half inputs (losses)
+  bool differentiable = true;  // checked against finite differences
+  bool twice = false;          // so is the gradient itself
+  bool half = true;            // runs in f16 and bf16
+  bool repeats = true;         // values may repeat along dimension 0 (the expanded layout)
+
+  std::string name() const { return variant.empty() ? op : op + " (" + variant + ")"; }
+  OpRow& rounded(int times) {
+    roundings = times;
+    return *this;
+  }
+  OpRow& wide() {
+    wide_result = true;
+    return *this;
+  }
+  OpRow& constant() {
+    differentiable = false;
+    return *this;
+  }
+  OpRow& differentiable_twice() {
+    twice = true;
+    return *this;
+  }
+  OpRow& no_half() {
+    half = false;
+    return *this;
+  }
+  OpRow& no_repeats() {
+    repeats = false;
+    return *this;
+  }
+};
+
+class OpTable {
+ public:
+  OpRow& add(std::string op, std::string variant, std::vector<Input> inputs, Call call,
+             Reference reference) {
+    OpRow row;
+    row.op = std::move(op);
+    row.variant = std::move(variant);
+    row.inputs = std::move(inputs);
+    row.call = std::move(call);
+    row.reference = std::move(reference);
+    rows_.push_back(std::move(row));
+    return rows_.back();
+  }
+  const std::vector<OpRow>& rows() const { return rows_; }
+
+ private:
+  std::vector<OpRow> rows_;
+};
+
+// By family, each in its own file.
+void add_elementwise_rows(OpTable& table);
+void add_reduction_rows(OpTable& table);
+void add_shape_rows(OpTable& table);
+void add_network_rows(OpTable& table);
+void add_loss_rows(OpTable& table);
+
+}  // namespace binade::test

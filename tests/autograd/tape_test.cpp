@@ -1,0 +1,302 @@
+#include <catch2/catch.hpp>
+
+#include <binade/autograd/ops.h>
+
+using namespace binade;
+using Catch::Matchers::Contains;
+
+namespace {
+
+using Numbers = std::vector<double>;
+
+Tensor leaf(const Numbers& values) {
+  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
+}
+
+Numbers numbers(const Array& array) {
+  return array.to_vector<double>();
+}
+
+}  // namespace
+
+TEST_CASE("gradients of several uses and several passes are summed", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  sum(x * x + x).backward();
+  CHECK(numbers(x.grad()) == Numbers{3, 5});
+  sum(x * 2).backward();
+  CHECK(numbers(x.grad()) == Numbers{5, 7});
+  x.zero_grad();
+  CHECK_FALSE(x.grad().defined());
+  sum(x * 2).backward();
+  CHECK(numbers(x.grad()) == Numbers{2, 2});
+}
+
+TEST_CASE("what was handed out as a gradient is not written over", "[tape]") {
+  // add gives one gradient to both operands; b then gets more.
+  const Tensor a = leaf({1}), b = leaf({1});
+  const Tensor total = a + b;
+  sum(total + b * 2).backward();
+  CHECK(numbers(a.grad()) == Numbers{1});
+  CHECK(numbers(b.grad()) == Numbers{3});
+  const Array kept = a.grad();
+  sum(a * 5).backward();
+  CHECK(numbers(kept) == Numbers{1});
+  CHECK(numbers(a.grad()) == Numbers{6});
+}
+
+TEST_CASE("residual streams keep apart what fused norms share", "[tape]") {
+  // The gradient of x + residual goes to both, and the hook's copy of it must not change.
+  const Tensor x(Array::arange(8, DType::f64).view({2, 4}), true);
+  const Tensor residual(Array::full({2, 4}, 0.5, DType::f64), true);
+  const Tensor weight(Array::full({4}, 1, DType::f64), true);
+  const auto [stream, y] = add_rms_norm(x, residual, weight);
+  Array seen, copy;
+  stream.register_hook([&](const Array& grad) {
+    seen = grad;
+    copy = grad.clone();
+    return Array();
+  });
+  sum(stream * stream + y).backward();
+  CHECK(numbers(seen) == numbers(copy));
+  CHECK(numbers(x.grad()) == numbers(residual.grad()));
+
+  const Tensor z = x.detach() + residual.detach();
+  const Tensor plain(z.array(), true);
+  sum(plain * plain + rms_norm(plain, weight.detach())).backward();
+  const Numbers expected = numbers(plain.grad()), got = numbers(x.grad());
+  for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == Approx(expected[i]).epsilon(1e-12));
+}
+
+TEST_CASE("tied weights sum their gradients in one buffer", "[tape]") {
+  const Tensor table(Array::arange(6, DType::f64).view({3, 2}), true);
+  const Array buffer = Array::full({3, 2}, -1, DType::f64);
+  table.bind_grad(buffer);
+  const Tensor index = Tensor::from(std::vector<int64_t>{2, 0, 2}, {3});
+  const Tensor hidden = embedding(table, index);
+  sum(linear(hidden, table)).backward();
+  CHECK(table.grad().shares_storage(buffer));
+  // d/dT Σ_nv h_n·T_v = Σ_n h_n for every v, and Σ_v T_v for every row that was looked up.
+  // Rows 2, 0, 2 sum to (8, 11); all rows sum to (6, 9).
+  CHECK(numbers(buffer) == Numbers{8 + 6, 11 + 9, 8, 11, 8 + 12, 11 + 18});
+}
+
+TEST_CASE("bound buffers are overwritten first, then added to", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  const Array buffer = Array::full({2}, 100, DType::f64);
+  x.bind_grad(buffer);
+  sum(x * 3).backward();
+  CHECK(numbers(buffer) == Numbers{3, 3});
+  sum(x * 3).backward();
+  CHECK(numbers(buffer) == Numbers{6, 6});
+  x.zero_grad();
+  sum(x * 3).backward();
+  CHECK(numbers(buffer) == Numbers{3, 3});
+  CHECK_THROWS_WITH(x.bind_grad(Array::zeros({3}, DType::f64)), Contains("bind_grad"));
+}
+
+TEST_CASE("hooks see complete gradients and may replace them", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  const Tensor y = x * 3;
+  int calls = 0;
+  const auto remove = y.register_hook([&](const Array& grad) {
+    ++calls;
+    CHECK(numbers(grad) == Numbers{5, 5});  // of both uses
+    return grad.to(DType::f64).clone().fill(10);
+  });
+  const Tensor result = sum(y * 2 + y * 3);
+  result.backward({.retain_graph = true});
+  CHECK(calls == 1);
+  CHECK(numbers(x.grad()) == Numbers{30, 30});
+  remove();
+  x.zero_grad();
+  result.backward();
+  CHECK(calls == 1);
+  CHECK(numbers(x.grad()) == Numbers{15, 15});
+
+  const Tensor w = leaf({1});
+  w.register_hook([](const Array& grad) { return Array::full(grad.shape(), 7, grad.dtype()); });
+  sum(w * 2).backward();
+  CHECK(numbers(w.grad()) == Numbers{7});
+  w.register_hook([](const Array&) { return Array::zeros({2}, DType::f64); });
+  CHECK_THROWS_WITH(sum(w).backward(), Contains("hook"));
+}
+
+TEST_CASE("retain_grad keeps the gradient of an inner tensor", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  const Tensor y = x * 3;
+  const Tensor z = square(y);
+  y.retain_grad();
+  sum(z).backward();
+  CHECK(numbers(y.grad()) == Numbers{6, 12});
+  CHECK_FALSE(z.grad().defined());
+}
+
+TEST_CASE("a graph is freed unless it is retained", "[tape]") {
+  const Tensor x = leaf({3});
+  const Tensor y = sum(square(x));
+  y.backward({.retain_graph = true});
+  y.backward();
+  CHECK(numbers(x.grad()) == Numbers{12});
+  CHECK_THROWS_WITH(y.backward(), Contains("retain_graph"));
+}
+
+TEST_CASE("create_graph makes gradients differentiable", "[tape]") {
+  const Tensor x = leaf({2});
+  const Tensor first = grad({sum(x * x * x)}, {x}, {}, {.create_graph = true})[0];
+  CHECK(first.to_vector<double>() == Numbers{12});
+  const Tensor second = grad({sum(first)}, {x}, {}, {.create_graph = true})[0];
+  CHECK(second.to_vector<double>() == Numbers{12});
+  CHECK(grad({sum(second)}, {x})[0].to_vector<double>() == Numbers{6});
+
+  // A gradient penalty: d/dx ‖dy/dx‖².
+  sum(exp(x)).backward({.create_graph = true});
+  const Tensor gradient = x.grad_tensor();
+  const double penalty = grad({sum(square(gradient))}, {x})[0].item();
+  CHECK(penalty == Approx(2 * std::exp(4.0)));
+
+  const Tensor fused = sum(rms_norm(leaf({1, 2}), leaf({1, 1})));
+  CHECK_THROWS_WITH(fused.backward({.create_graph = true}),
+                    Contains("rms_norm") && Contains("create_graph"));
+}
+
+TEST_CASE("grad() leaves everybody's gradients alone", "[tape]") {
+  const Tensor x = leaf({1}), w = leaf({2}), unused = leaf({3});
+  const Tensor hidden = x * w;
+  const TensorList gradients = grad({sum(hidden * hidden)}, {w, hidden, unused});
+  CHECK(gradients[0].to_vector<double>() == Numbers{4});
+  CHECK(gradients[1].to_vector<double>() == Numbers{4});
+  CHECK_FALSE(gradients[2].defined());
+  CHECK_FALSE(w.grad().defined());
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("nothing is recorded without gradients", "[tape]") {
+  const Tensor x = leaf({1});
+  {
+    const NoGrad off;
+    const Tensor y = x * 2;
+    CHECK_FALSE(y.requires_grad());
+    {
+      const EnableGrad on;
+      CHECK((x * 2).requires_grad());
+    }
+    CHECK_FALSE((x * 2).requires_grad());
+  }
+  CHECK((x * 2).requires_grad());
+  CHECK_FALSE((x.detach() * 2).requires_grad());
+  CHECK(x.detach().array().shares_storage(x.array()));
+  CHECK_FALSE(equal(x, x).requires_grad());
+  CHECK_THROWS_WITH((x.detach() * 2).backward(), Contains("does not require a gradient"));
+  CHECK_THROWS_WITH((leaf({1, 2}) * 2).backward(), Contains("seed"));
+}
+
+TEST_CASE("a value changed in place after it was saved is noticed", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  const Tensor copy(x.array().clone(), true);
+  const Tensor y = sum(square(copy));
+  copy.array().fill(5);
+  CHECK_THROWS_WITH(y.backward(), Contains("changed in place"));
+
+  // A view shares the version of its storage.
+  const Tensor base(Array::zeros({4}, DType::f64), true);
+  const Tensor z = sum(square(slice(base, 0, 0, 2)));
+  base.array().slice(0, 2, 3).fill(1);
+  CHECK_THROWS_WITH(z.backward(), Contains("changed in place"));
+
+  // What does not need the value does not mind.
+  const Tensor w(Array::zeros({2}, DType::f64), true);
+  const Tensor s = sum(w + 1);
+  w.set_value(Array::full({2}, 3, DType::f64));
+  s.backward();
+  CHECK(numbers(w.grad()) == Numbers{1, 1});
+}
+
+TEST_CASE("leaves and tensors on the tape are told apart", "[tape]") {
+  Tensor x = leaf({1});
+  const Tensor y = x * 2;
+  CHECK(x.is_leaf());
+  CHECK_FALSE(y.is_leaf());
+  CHECK_THROWS_WITH(Tensor(y).set_requires_grad(false), Contains("leaves"));
+  CHECK_THROWS_WITH(y.set_value(x.array()), Contains("leaves"));
+  CHECK_THROWS_WITH(Tensor(Array::zeros({1}, DType::i64), true), Contains("i64"));
+}
+
+TEST_CASE("long chains are freed without recursion", "[tape]") {
+  const Tensor x = leaf({1});
+  Tensor y = x;
+  for (int i = 0; i < 100000; ++i) y = y + 0.0;
+  sum(y).backward();
+  CHECK(numbers(x.grad()) == Numbers{1});
+}
+
+TEST_CASE("a custom function has the gradient its author gives", "[tape]") {
+  const auto clipped = [](const Tensor& x) {
+    return custom_function(
+        "clip_grad", {x}, [](const TensorList& in) -> TensorList { return {in[0] * 1.0}; },
+        [](const TensorList&, const TensorList&, const TensorList& dy) -> TensorList {
+          return {clamp(dy[0], -1, 1)};
+        })[0];
+  };
+  const Tensor x = leaf({1, 2});
+  sum(clipped(x) * Tensor::from(Numbers{0.5, 5}, {2})).backward();
+  CHECK(numbers(x.grad()) == Numbers{0.5, 1});
+
+  const Tensor a = leaf({3}), b = leaf({4});
+  const TensorList both = custom_function(
+      "sum_and_product", {a, b},
+      [](const TensorList& in) -> TensorList {
+        return {in[0] + in[1], in[0] * in[1]};
+      },
+      [](const TensorList& in, const TensorList&, const TensorList& dy) -> TensorList {
+        return {dy[0] + dy[1] * in[1], dy[0] + dy[1] * in[0]};
+      });
+  sum(both[0] * 2 + both[1] * 3).backward();
+  CHECK(numbers(a.grad()) == Numbers{14});
+  CHECK(numbers(b.grad()) == Numbers{11});
+
+  const Tensor wrong = custom_function(
+      "wrong", {a}, [](const TensorList& in) -> TensorList { return {in[0] * 1.0}; },
+      [](const TensorList&, const TensorList&, const TensorList&) -> TensorList {
+        return {Tensor::zeros({2}, DType::f64)};
+      })[0];
+  CHECK_THROWS_WITH(sum(wrong).backward(), Contains("(2)") && Contains("(1)"));
+}
+
+TEST_CASE("gradients nobody needs are not computed", "[tape]") {
+  // The observer sees which gradients an op produced.
+  struct Counter : OpObserver {
+    int produced = 0;
+    void on_forward(const char*, const TensorList&, const std::vector<Array>&) override {}
+    void on_backward(const char* name, const std::vector<Array>&,
+                     const std::vector<Array>& dinputs) override {
+      if (std::string(name) == "sum") return;
+      for (const Array& gradient : dinputs) produced += gradient.defined();
+    }
+  } counter;
+  const Tensor a(Array::full({2, 2}, 1, DType::f64), true);
+  const Tensor b = Tensor::ones({2, 2}, DType::f64);
+  OpObserver* before = exchange_op_observer(&counter);
+  for (const auto& op : {mul, div, matmul, maximum, sub}) {
+    counter.produced = 0;
+    sum(op(a, b)).backward();
+    CHECK(counter.produced == 1);
+  }
+  counter.produced = 0;
+  sum(linear(b, a)).backward();
+  CHECK(counter.produced == 1);
+  exchange_op_observer(before);
+}
+
+TEST_CASE("anomaly mode names the op that made a NaN", "[tape]") {
+  const AnomalyMode watching;
+  const Tensor x = leaf({-1, 4});
+  CHECK_THROWS_WITH(
+      log(x), Contains("anomaly") && Contains("forward") && Contains("log") && Contains("[-1, 4]"));
+  // 0 · ∞ in the backward pass only.
+  const Tensor zero = leaf({0});
+  const Tensor y = sum(sqrt(zero) * 0.0);
+  CHECK_THROWS_WITH(y.backward(), Contains("backward") && Contains("sqrt"));
+  const Tensor fine = leaf({1});
+  sum(log(fine)).backward();
+  CHECK(numbers(fine.grad()) == Numbers{1});
+}
