@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -104,6 +105,42 @@ inline Array random_array(const Shape& shape, DType dtype, Random& random, doubl
   randomize(array, random, spread);
   return array;
 }
+
+// The same with its dimensions in a random order in memory, and gaps along one of them.
+inline Array strided_array(const Shape& shape, DType dtype, Random& random, double spread = 1) {
+  const int dims = shape.dims();
+  if (dims == 0) return random_array(shape, dtype, random, spread);
+  std::vector<int> order(static_cast<size_t>(dims)), place(order);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  Shape stored = shape;
+  for (int i = 0; i < dims; ++i) {
+    stored[i] = shape[order[static_cast<size_t>(i)]];
+    place[static_cast<size_t>(order[static_cast<size_t>(i)])] = i;
+  }
+  const int gap = static_cast<int>(random() % static_cast<uint64_t>(dims));
+  stored[gap] = 2 * stored[gap] + 1;
+  const Array base = random_array(stored, dtype, random, spread);
+  return base.slice(gap, 1, kToEnd, 2).permute(place);
+}
+
+// The same repeated along a random dimension (stride 0): for inputs only.
+inline Array expanded_array(const Shape& shape, DType dtype, Random& random, double spread = 1) {
+  Shape stored = shape;
+  if (shape.dims() > 0)
+    stored[static_cast<int>(random() % static_cast<uint64_t>(shape.dims()))] = 1;
+  return random_array(stored, dtype, random, spread).expand(shape);
+}
+
+// One of the three layouts above.
+inline Array any_layout(int layout, const Shape& shape, DType dtype, Random& random,
+                        double spread = 1) {
+  return layout % 3 == 0   ? random_array(shape, dtype, random, spread)
+         : layout % 3 == 1 ? strided_array(shape, dtype, random, spread)
+                           : expanded_array(shape, dtype, random, spread);
+}
+
+inline constexpr DType kFloatingTypes[] = {DType::f64, DType::f32, DType::f16, DType::bf16};
 
 // Half of the distance between 1 and the next number.
 inline double epsilon_of(DType dtype) {

@@ -117,13 +117,13 @@ void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
       });
     case UnaryOp::sigmoid:
       return visitor([](C x, C dy) {
-        const C y = fast_sigmoid(x);
-        return dy * y * (1 - y);
+        const auto [s, rest] = sigmoid_at(x);
+        return dy * s * rest;
       });
     case UnaryOp::silu:
       return visitor([](C x, C dy) {
-        const C s = fast_sigmoid(x);
-        return dy * s * (1 + x * (1 - s));
+        const auto [s, rest] = sigmoid_at(x);
+        return dy * s * (1 + x * rest);
       });
     case UnaryOp::gelu:
       return visitor([](C x, C dy) {
@@ -132,8 +132,8 @@ void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
       });
     case UnaryOp::gelu_tanh:
       return visitor([](C x, C dy) {
-        const C s = fast_sigmoid(gelu_tanh_argument(x));
-        return dy * s * (1 + x * (1 - s) * gelu_tanh_argument_slope(x));
+        const auto [s, rest] = sigmoid_at(gelu_tanh_argument(x));
+        return dy * s * (1 + x * rest * gelu_tanh_argument_slope(x));
       });
     case UnaryOp::relu:
       return visitor([](C x, C dy) { return x <= 0 ? C{0} : dy; });
@@ -190,9 +190,9 @@ void swiglu_backward(const Array& gate, const Array& up, const Array& dout, cons
       // Either gradient may be written over its own input.
 #pragma omp simd
       for (int64_t i = 0; i < run.count; ++i) {
-        const C s = fast_sigmoid(g[i]), silu = g[i] * s;
-        const C from_gate = d[i] * u[i] * s * (1 + g[i] * (1 - s));
-        const C from_up = d[i] * silu;
+        const auto [s, rest] = sigmoid_at(g[i]);
+        const C from_gate = d[i] * u[i] * s * (1 + g[i] * rest);
+        const C from_up = d[i] * g[i] * s;
         dg[i] = (keep == 0 ? C{0} : old_dg[i]) + from_gate;
         du[i] = (keep == 0 ? C{0} : old_du[i]) + from_up;
       }

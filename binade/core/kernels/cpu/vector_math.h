@@ -84,10 +84,22 @@ inline double fast_tanh(double x) {
   return std::tanh(x);
 }
 
+// σ(x) and 1 − σ(x), both without cancellation.
+template <class C>
+struct Sigmoid {
+  C value, rest;
+};
+
+template <class C>
+Sigmoid<C> sigmoid_at(C x) {
+  const C e = fast_exp(-std::fabs(x));
+  const C larger = 1 / (1 + e), smaller = e * larger;
+  return {x < 0 ? smaller : larger, x < 0 ? larger : smaller};
+}
+
 template <class C>
 C fast_sigmoid(C x) {
-  const C e = fast_exp(-std::fabs(x));
-  return (x < 0 ? e : C{1}) / (1 + e);
+  return sigmoid_at(x).value;
 }
 
 namespace detail {
