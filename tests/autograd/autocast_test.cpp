@@ -2,6 +2,8 @@
 
 #include <binade/autograd/ops.h>
 
+#include "skip.h"
+
 using namespace binade;
 
 namespace {
@@ -149,4 +151,33 @@ TEST_CASE("a cast weight serves several backward passes", "[autocast]") {
   for (int micro_batch = 0; micro_batch < 3; ++micro_batch) sum(matmul(x, weight)).backward();
   CHECK(weight.grad().to_vector<float>() == std::vector<float>(4, 6));
   clear_cast_cache();
+}
+
+TEST_CASE("linear under a policy gives the CPU's gradients on the GPU", "[autocast][cuda]") {
+  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
+  const auto run = [](Device device, bool gelu) {
+    const auto parameter = [&](const Shape& shape, double scale) {
+      const Array values = Array::arange(shape.numel(), DType::f32).view(shape);
+      const NoGrad off;
+      return Tensor((Tensor(values) * scale - 0.5).array().to(device), true);
+    };
+    const Tensor x = parameter({4, 16}, 0.01), weight = parameter({8, 16}, 0.005);
+    const Tensor bias = parameter({8}, 0.1);
+    const Policy policy;
+    const Tensor y = gelu ? linear_gelu(x, weight, bias) : linear(x, weight, bias);
+    for (int pass = 0; pass < 2; ++pass)  // the second adds in place
+      sum(square(y)).backward({.retain_graph = true});
+    std::vector<double> values = y.to_vector<double>();
+    for (const Tensor& leaf : {x, weight, bias}) {
+      CHECK(leaf.grad().dtype() == DType::f32);
+      const auto gradient = leaf.grad().to_vector<double>();
+      values.insert(values.end(), gradient.begin(), gradient.end());
+    }
+    return values;
+  };
+  for (const bool gelu : {false, true}) {
+    const auto near = run(Device::cpu(), gelu), far = run(Device::cuda(), gelu);
+    for (size_t i = 0; i < near.size(); ++i)
+      CHECK(far[i] == Approx(near[i]).epsilon(0.01).margin(0.01));
+  }
 }

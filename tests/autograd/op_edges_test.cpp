@@ -7,6 +7,8 @@
 #include <binade/autograd/ops.h>
 #include <binade/core/random.h>
 
+#include "skip.h"
+
 using namespace binade;
 
 namespace {
@@ -165,4 +167,16 @@ TEST_CASE("dropout draws anew at every use, and the same again at the same place
   CHECK(dropout(x, 0.5, true).to_vector<float>() == first);
   CHECK(first != second);
   CHECK(sum(dropout(x, 1, true)).item() == 0);
+}
+
+TEST_CASE("moving to another device is differentiable", "[ops][cuda]") {
+  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
+  const Tensor x = leaf({1, 2}, DType::f32);
+  const Tensor far = to(x, Device::cuda());
+  CHECK(far.device() == Device::cuda());
+  CHECK(gradient(far * 3, x) == Numbers{3, 3});
+  const Tensor there(Array::full({2}, 1, DType::f32, Device::cuda()), true);
+  sum(to(there, Device::cpu()) * 2).backward();
+  CHECK(there.grad().device() == Device::cuda());
+  CHECK(there.grad().to_vector<double>() == Numbers{2, 2});
 }
