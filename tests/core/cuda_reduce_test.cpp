@@ -182,8 +182,11 @@ TEST_CASE("softmax agrees on both devices", "[cuda][softmax]") {
             Array x = random_array({2, 3, length + 3 * strided}, from, random);
             if (strided) x = x.slice(2, 2, 2 + length);
             if (length > 1) write(x, 0, -INFINITY);
+            // Below f64 the rows are computed in f32, whatever the output holds.
+            const bool narrow = to == DType::f64 && from != DType::f64;
+            const double slack = narrow ? tolerance_of(DType::f32) / tolerance_of(to) : 1;
             compare_devices([&](const auto& v) { run(log, v[0], v[1]); },
-                            {x, Array::zeros({2, 3, length}, to)}, 2);
+                            {x, Array::zeros({2, 3, length}, to)}, 2 * slack);
           }
 }
 

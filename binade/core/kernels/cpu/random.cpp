@@ -1,3 +1,4 @@
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
 
 #include <binade/core/kernels/cpu/map.h>
@@ -76,6 +77,12 @@ void bernoulli(const Array& out, const PhiloxKey& key, double probability) {
 }
 
 void dropout(const Array& x, const PhiloxKey& key, float probability, const Array& y, float beta) {
+  if (!y.is_contiguous()) {
+    const Array packed = y.clone();
+    dropout(x, key, probability, packed, beta);
+    copy(packed, y);
+    return;
+  }
   const Array source = x.contiguous();
   visit_real(x.dtype(), "dropout", [&](auto zero) {
     using C = decltype(zero);
