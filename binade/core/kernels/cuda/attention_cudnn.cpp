@@ -3,7 +3,6 @@
 
 #define CUDNN_FRONTEND_SKIP_JSON_LIB  // graphs are not written to files
 #include <cudnn_frontend.h>
-#include <spdlog/spdlog.h>
 
 #include <bit>
 #include <initializer_list>
@@ -15,6 +14,7 @@
 #include <binade/core/cuda/libraries.h>
 #include <binade/core/cuda/library_handles.h>
 #include <binade/core/cuda/runtime.h>
+#include <binade/core/log.h>
 
 namespace binade::kernels::cuda {
 
@@ -27,6 +27,8 @@ using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 // Names of the arrays in a graph.
 enum Uid : int64_t { kQ = 1, kK, kV, kOut, kLogsumexp, kDOut, kDQ, kDK, kDV };
 
+constexpr int64_t kMaxHeadSize = 256;
+
 struct Plan {
   std::unique_ptr<Graph> graph;  // null: cuDNN does not take this problem
   int64_t workspace_bytes = 0;
@@ -36,7 +38,8 @@ bool takes(const AttentionParams& params, const Array& q, const Array& k, const 
            std::initializer_list<const Array*> views) {
   if (!is_half(q.dtype()) || params.mask.defined() || params.dropout > 0) return false;
   if (params.causal && q.size(2) > k.size(2)) return false;
-  if (q.numel() == 0 || k.numel() == 0 || q.size(3) % 8 != 0) return false;
+  if (q.numel() == 0 || k.numel() == 0 || q.size(3) % 8 != 0 || q.size(3) > kMaxHeadSize)
+    return false;
   if (logsumexp.dtype() != DType::f32 || !logsumexp.is_contiguous()) return false;
   for (const Array* view : views) {
     if (view->dtype() != q.dtype() || view->stride(3) != 1) return false;
@@ -112,14 +115,16 @@ Options options_of(const AttentionParams& params, const Array& q, const Array& k
   return options;
 }
 
-Plan build(std::unique_ptr<Graph> graph) {
+Plan build(std::unique_ptr<Graph> graph, const Array& q, const Array& k) {
   Plan plan;
   fe::error_t status = graph->build(binade::cuda::cudnn_handle(), {fe::HeurMode_t::A});
   if (status.is_good()) status = graph->get_workspace_size(plan.workspace_bytes);
   if (status.is_good()) {
     plan.graph = std::move(graph);
   } else {
-    spdlog::debug("attention goes without cuDNN: {}", status.get_message());
+    log_warning("attention of queries ", q.shape(), " and keys ", k.shape(),
+                " goes without cuDNN's fused kernels and needs more time and memory: ",
+                status.get_message());
   }
   return plan;
 }
@@ -155,7 +160,7 @@ bool cudnn_attention(const Array& q, const Array& k, const Array& v, const Atten
     output(attended, out, kOut);
     output(statistics, as_statistics(logsumexp), kLogsumexp);
     statistics->set_data_type(fe::DataType_t::FLOAT);
-    return build(std::move(graph));
+    return build(std::move(graph), q, k);
   });
   return execute(plan, {{kQ, q.data()},
                         {kK, k.data()},
@@ -182,7 +187,7 @@ bool cudnn_attention_backward(const Array& q, const Array& k, const Array& v, co
     output(grad_q, dq, kDQ);
     output(grad_k, dk, kDK);
     output(grad_v, dv, kDV);
-    return build(std::move(graph));
+    return build(std::move(graph), q, k);
   });
   return execute(plan, {{kQ, q.data()},
                         {kK, k.data()},

@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kBlock)
     for (int64_t h = rows.begin; h < rows.end; ++h) {
       for (int64_t w = cols.begin; w < cols.end; ++w) {
         const ComputeOf<T> value = widen(image[h * shape.width + w]);
-        if (value > largest || (value != value && largest == largest)) {  // the first NaN stays
+        if (value > largest || value != value) {  // NaN wins
           largest = value;
           best = h * shape.width + w;
         }

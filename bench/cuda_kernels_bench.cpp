@@ -1,0 +1,283 @@
+// The hot kernels of a GPT-2 124M training step (batch 32, 1024 tokens, f16) on one GPU: the time
+// of each, its floor, and the ratio of the two. A floor is what the card needs at the rates
+// measured at the start: bytes that must move at the rate of a large copy, or multiplications at
+// that of a product of 8192³. Usage: cuda_kernels_bench [runs]
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <binade/core/cuda/runtime.h>
+#include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/indexing.h>
+#include <binade/core/kernels/loss.h>
+#include <binade/core/kernels/matmul.h>
+#include <binade/core/kernels/norm.h>
+#include <binade/core/kernels/optimizer.h>
+#include <binade/core/kernels/random.h>
+
+using namespace binade;
+using namespace binade::kernels;
+namespace gpu = binade::kernels::cuda;
+
+namespace {
+
+constexpr int64_t kBatch = 32, kTokens = 1024, kHeads = 12, kHeadDim = 64;
+constexpr int64_t kWidth = kHeads * kHeadDim, kRows = kBatch * kTokens;
+constexpr int64_t kVocabulary = 50257, kPaddedVocabulary = 50304;
+constexpr int64_t kParameters = 124439808;
+
+int runs = 20;
+
+Array make(const Shape& shape, DType dtype = DType::f16) {
+  return Array::empty(shape, dtype, Device::cuda());
+}
+
+// Normal numbers: the power that a product draws, and so its speed, depends on its inputs.
+Array random(const Shape& shape, double spread = 1, DType dtype = DType::f16) {
+  static uint64_t place = 0;
+  PhiloxKey key;
+  key.seed = 1;
+  key.step = Array::zeros({}, DType::i64, Device::cuda());
+  key.place = place++;
+  const Array array = make(shape, dtype);
+  gpu::normal(array, key, 0, spread);
+  return array;
+}
+
+// Median time of one call, in seconds.
+double time_of(const std::function<void()>& work) {
+  const cudaStream_t stream = binade::cuda::current_stream();
+  for (int i = 0; i < 3; ++i) work();
+  std::vector<binade::cuda::Event> marks(static_cast<size_t>(runs) + 1);
+  for (auto& mark : marks) binade::cuda::check_cuda(cudaEventCreate(mark.put()), "cudaEventCreate");
+  const auto record = [&](size_t i) {
+    binade::cuda::check_cuda(cudaEventRecord(marks[i].get(), stream), "cudaEventRecord");
+  };
+  record(0);
+  for (size_t i = 1; i < marks.size(); ++i) {
+    work();
+    record(i);
+  }
+  binade::cuda::check_cuda(cudaEventSynchronize(marks.back().get()), "cudaEventSynchronize");
+  std::vector<float> times(static_cast<size_t>(runs));
+  for (size_t i = 0; i < times.size(); ++i)
+    binade::cuda::check_cuda(cudaEventElapsedTime(&times[i], marks[i].get(), marks[i + 1].get()),
+                             "cudaEventElapsedTime");
+  std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
+  return times[static_cast<size_t>(runs / 2)] * 1e-3;
+}
+
+struct Rates {
+  double bytes, flops;  // per second
+};
+
+Rates measure_rates() {
+  const Array from = random({int64_t{1} << 29}), to = make({int64_t{1} << 29});
+  const double copy_time = time_of([&] {
+    binade::cuda::check_cuda(
+        cudaMemcpyAsync(to.data(), from.data(), static_cast<size_t>(from.bytes()),
+                        cudaMemcpyDeviceToDevice, binade::cuda::current_stream()),
+        "cudaMemcpyAsync");
+  });
+  constexpr int64_t kSize = 8192;
+  const Array a = random({kSize, kSize}), b = random({kSize, kSize}), out = make({kSize, kSize});
+  const double product_time = time_of([&] { gpu::matmul(a, b, out, {}); });
+  return {2.0 * static_cast<double>(from.bytes()) / copy_time,
+          2.0 * std::pow(static_cast<double>(kSize), 3) / product_time};
+}
+
+class Table {
+ public:
+  explicit Table(Rates rates) : rates_(rates) {
+    std::printf("copy %.0f GB/s, f16 product of 8192^3 %.0f TFLOP/s, %d runs\n", rates.bytes * 1e-9,
+                rates.flops * 1e-12, runs);
+    std::printf("%-44s %10s %10s %7s\n", "kernel", "time us", "floor us", "ratio");
+  }
+  void row(const std::string& name, double bytes, double flops, const std::function<void()>& work) {
+    const double time = time_of(work);
+    const double floor = std::max(bytes / rates_.bytes, flops / rates_.flops);
+    std::printf("%-44s %10.1f %10.1f %7.2f\n", name.c_str(), time * 1e6, floor * 1e6, time / floor);
+    std::fflush(stdout);
+  }
+
+ private:
+  Rates rates_;
+};
+
+// out (m, n) = a · b, with weights as (outputs, inputs).
+void product(Table& table, const std::string& name, const Array& a, const Array& b,
+             const MatmulEpilogue& epilogue = {}, DType out_dtype = DType::f16) {
+  const Array out = make({a.size(0), b.size(1)}, out_dtype);
+  out.zero();
+  double bytes = static_cast<double>(a.bytes() + b.bytes() + out.bytes());
+  if (epilogue.beta != 0) bytes += static_cast<double>(out.bytes());
+  if (epilogue.pre_activation.defined())
+    bytes += static_cast<double>(epilogue.pre_activation.bytes());
+  const double flops = 2.0 * static_cast<double>(a.size(0)) * static_cast<double>(a.size(1)) *
+                       static_cast<double>(b.size(1));
+  table.row(name, bytes, flops, [&] { gpu::matmul(a, b, out, epilogue); });
+}
+
+void products(Table& table) {
+  const Array x = random({kRows, kWidth}), wide = random({kRows, 4 * kWidth});
+  const Array dy = random({kRows, kWidth}), dqkv = random({kRows, 3 * kWidth});
+  const Array w_qkv = random({3 * kWidth, kWidth}, 0.02), w_out = random({kWidth, kWidth}, 0.02);
+  const Array w_up = random({4 * kWidth, kWidth}, 0.02),
+              w_down = random({kWidth, 4 * kWidth}, 0.02);
+  const Array pre = random({kRows, 4 * kWidth}), bias_grad = make({4 * kWidth});
+  const auto with_bias = [](int64_t n) {
+    MatmulEpilogue epilogue;
+    epilogue.bias = random({n});
+    return epilogue;
+  };
+  product(table, "qkv + bias", x, w_qkv.transpose(0, 1), with_bias(3 * kWidth));
+  product(table, "attention out + bias", x, w_out.transpose(0, 1), with_bias(kWidth));
+  MatmulEpilogue gelu = with_bias(4 * kWidth);
+  gelu.gelu = true;
+  gelu.pre_activation = pre;
+  product(table, "mlp up + bias + gelu, keeping its input", x, w_up.transpose(0, 1), gelu);
+  product(table, "mlp down + bias", wide, w_down.transpose(0, 1), with_bias(kWidth));
+  MatmulEpilogue dgelu;
+  dgelu.dgelu = true;
+  dgelu.pre_activation = pre;
+  product(table, "mlp down, input gradient x dgelu", dy, w_down, dgelu);
+  dgelu.bias_grad = bias_grad;
+  product(table, "mlp down, input gradient x dgelu + bias grad", dy, w_down, dgelu);
+  product(table, "mlp up, input gradient", wide, w_up);
+  product(table, "qkv, input gradient", dqkv, w_qkv);
+  MatmulEpilogue adding;
+  adding.beta = 1;
+  product(table, "mlp up, weight gradient, added", wide.transpose(0, 1), x, adding);
+  product(table, "mlp up, weight gradient, added to f32", wide.transpose(0, 1), x, adding,
+          DType::f32);
+  product(table, "qkv, weight gradient, added", dqkv.transpose(0, 1), x, adding);
+}
+
+void head(Table& table) {
+  const Array x = random({kRows, kWidth}), w = random({kPaddedVocabulary, kWidth}, 0.02);
+  product(table, "logits", x, w.transpose(0, 1));
+  const Array logits = random({kRows, kPaddedVocabulary});
+  MatmulEpilogue adding;
+  adding.beta = 1;
+  product(table, "logits, input gradient", logits, w);
+  product(table, "logits, weight gradient, added", logits.transpose(0, 1), x, adding);
+
+  const Array rows = logits.slice(1, 0, kVocabulary);
+  const Array targets = Array::zeros({kRows}, DType::i64, Device::cuda());
+  const Array loss = make({kRows}, DType::f32), logsumexp = make({kRows}, DType::f32);
+  const Array dloss = Array::full({kRows}, 1, DType::f32, Device::cuda());
+  const double bytes = 2.0 * static_cast<double>(rows.numel());
+  table.row("cross_entropy", bytes, 0,
+            [&] { gpu::cross_entropy(rows, targets, {}, loss, logsumexp); });
+  table.row("cross_entropy_backward, in place", 2 * bytes, 0,
+            [&] { gpu::cross_entropy_backward(rows, targets, logsumexp, dloss, {}, rows); });
+}
+
+void attention(Table& table) {
+  const Array qkv = random({kBatch, kTokens, 3, kHeads, kHeadDim});
+  const Array dqkv = make(qkv.shape());
+  const auto heads = [](const Array& packed, int part) {
+    return packed.select(2, part).transpose(1, 2);
+  };
+  const Array out = make({kBatch, kTokens, kHeads, kHeadDim}).transpose(1, 2);
+  const Array dout = random({kBatch, kTokens, kHeads, kHeadDim}).transpose(1, 2);
+  const Array logsumexp = make({kBatch, kHeads, kTokens}, DType::f32);
+  AttentionParams params;
+  params.scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
+  params.causal = true;
+  const Array q = heads(qkv, 0), k = heads(qkv, 1), v = heads(qkv, 2);
+  const double x_bytes = static_cast<double>(out.bytes());
+  // Two products of T·T·D, of which a causal mask needs half; five of them backward.
+  const double flops = 2.0 * static_cast<double>(out.numel()) * static_cast<double>(kTokens);
+  table.row("attention", 4 * x_bytes, flops,
+            [&] { gpu::attention(q, k, v, params, out, logsumexp); });
+  table.row("attention_backward", 8 * x_bytes, 2.5 * flops, [&] {
+    gpu::attention_backward(q, k, v, out, logsumexp, dout, params, heads(dqkv, 0), heads(dqkv, 1),
+                            heads(dqkv, 2));
+  });
+}
+
+void rowwise(Table& table) {
+  const Array x = random({kRows, kWidth}), residual = random({kRows, kWidth});
+  const Array y = make(x.shape()), sum = make(x.shape()), dx = make(x.shape());
+  const Array weight = random({kWidth}), bias = random({kWidth});
+  const Array dweight = make({kWidth}), dbias = make({kWidth});
+  const Array mean = make({kRows}, DType::f32), rstd = make({kRows}, DType::f32);
+  const double bytes = static_cast<double>(x.bytes());
+  table.row("layer_norm", 2 * bytes, 0,
+            [&] { gpu::layer_norm(x, weight, bias, 1e-5f, y, mean, rstd); });
+  table.row("add_norm", 4 * bytes, 0,
+            [&] { gpu::add_norm(x, residual, weight, bias, 1e-5f, sum, y, mean, rstd); });
+  table.row("layer_norm_backward", 3 * bytes, 0, [&] {
+    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 0, dweight, 0, dbias, 0);
+  });
+  table.row("layer_norm_backward, dx added", 4 * bytes, 0, [&] {
+    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 1, dweight, 0, dbias, 0);
+  });
+  table.row("rms_norm", 2 * bytes, 0, [&] { gpu::rms_norm(x, weight, 1e-5f, y, rstd); });
+  const Array wide = random({kRows, 4 * kWidth}), activated = make({kRows, 4 * kWidth});
+  table.row("gelu (tanh)", 2 * static_cast<double>(wide.bytes()), 0,
+            [&] { gpu::unary(UnaryOp::gelu_tanh, wide, activated); });
+
+  const Array cos = random({kTokens, kHeadDim / 2}, 1, DType::f32);
+  const Array heads = x.view({kBatch, kTokens, kHeads, kHeadDim}).transpose(1, 2);
+  table.row("rope, in place", 2 * bytes, 0, [&] { gpu::rope(heads, cos, cos, false, heads); });
+
+  std::vector<int64_t> ids(static_cast<size_t>(kRows));
+  for (size_t i = 0; i < ids.size(); ++i)  // many rare tokens, few frequent ones
+    ids[i] = static_cast<int64_t>(i * 2654435761u % kVocabulary) >> (i % 16);
+  const Array indices = Array::from(ids, {kRows}, Device::cuda());
+  const Array table_grad = Array::zeros({kPaddedVocabulary, kWidth}, DType::f32, Device::cuda());
+  const std::set<int64_t> distinct(ids.begin(), ids.end());
+  const double touched = 2.0 * 4 * static_cast<double>(distinct.size()) * kWidth;
+  table.row("embedding_backward, added to f32", bytes + touched, 0,
+            [&] { gpu::embedding_backward(x, indices, table_grad, 1); });
+}
+
+void optimizer(Table& table) {
+  UpdateBuffers buffers;
+  buffers.grad = random({kParameters}, 1e-3);
+  buffers.master = random({kParameters}, 0.02, DType::f32);
+  buffers.value = make({kParameters});
+  buffers.moment1 = Array::zeros({kParameters}, DType::f32, Device::cuda());
+  buffers.moment2 = Array::zeros({kParameters}, DType::f32, Device::cuda());
+  const auto scalar = [](double value, DType dtype) {
+    return Array::full({}, value, dtype, Device::cuda());
+  };
+  const Array one = scalar(1, DType::f32), norm_sq = scalar(0, DType::f64);
+  const Array first_bad = scalar(0, DType::i64);
+  const UpdateContext context{one, scalar(0, DType::f32), scalar(1e-4, DType::f32),
+                              scalar(10, DType::i64)};
+  const double count = static_cast<double>(kParameters);
+  table.row("gradient_stats 124M", 2 * count, 0,
+            [&] { gpu::gradient_stats(buffers.grad, one, norm_sq, first_bad); });
+  table.row("adamw_update 124M", 28 * count, 0,
+            [&] { gpu::adamw_update(buffers, context, AdamWParams{}); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (argc > 1) runs = std::max(1, std::atoi(argv[1]));
+    check(cuda_device_count() > 0, cuda_unavailable_reason());
+    Table table(measure_rates());
+    products(table);
+    head(table);
+    attention(table);
+    rowwise(table);
+    optimizer(table);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

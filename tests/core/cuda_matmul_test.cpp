@@ -1,0 +1,230 @@
+// Products on the GPU against those on the CPU.
+#include <binade/core/cuda/libraries.h>
+#include <binade/core/kernels/matmul.h>
+
+#include "core/cuda_compare.h"
+#include "core/cuda_repeat.h"
+
+using namespace binade;
+using namespace binade::test;
+using kernels::MatmulEpilogue;
+
+namespace {
+
+void run_matmul(const Array& a, const Array& b, const Array& out,
+                const MatmulEpilogue& epilogue = {}) {
+  BINADE_DISPATCH(a.device(), matmul(a, b, out, epilogue));
+}
+
+// A view of `shape` on new random memory: 0 rows contiguous, 1 columns contiguous, 2 rows with a
+// gap, 3 no stride of 1, 4 not 16-byte aligned.
+Array in_layout(int layout, const Shape& shape, DType dtype, Random& random) {
+  Shape whole = shape;
+  const int rows = shape.dims() - 2, cols = shape.dims() - 1;
+  switch (layout) {
+    case 1:
+      std::swap(whole[rows], whole[cols]);
+      return random_array(whole, dtype, random).transpose(rows, cols);
+    case 2:
+      whole[cols] += 8;
+      return random_array(whole, dtype, random).slice(cols, 8);
+    case 3:
+      whole[cols] *= 2;
+      return random_array(whole, dtype, random).slice(cols, 0, kToEnd, 2);
+    case 4:
+      return random_array({shape.numel() + 1}, dtype, random).slice(0, 1).view(shape);
+    default:
+      return random_array(shape, dtype, random);
+  }
+}
+
+// The dtypes of a product's inputs and of its output.
+struct DTypes {
+  DType in, out;
+};
+const DTypes kDTypes[] = {{DType::f64, DType::f64}, {DType::f32, DType::f32},
+                          {DType::f16, DType::f16}, {DType::bf16, DType::bf16},
+                          {DType::f16, DType::f32}, {DType::bf16, DType::f32}};
+
+}  // namespace
+
+TEST_CASE("products agree on both devices in every dtype and layout", "[cuda][matmul]") {
+  require_gpu();
+  Random random(1);
+  struct Size {
+    int64_t m, n, k;
+  };
+  for (const auto& [in, out_dtype] : kDTypes)
+    for (const auto& [m, n, k] : {Size{1, 1, 1}, Size{1, 72, 40}, Size{64, 1, 33}, Size{37, 41, 1},
+                                  Size{128, 96, 64}, Size{31, 45, 77}})
+      for (int left = 0; left < 5; ++left)
+        for (int right = 0; right < 5; ++right) {
+          const int layout = (left + right) % 5;
+          const Array a = in_layout(left, {m, k}, in, random);
+          const Array b = in_layout(right, {k, n}, in, random);
+          const Array out = in_layout(layout, {m, n}, out_dtype, random);
+          for (const float beta : {0.0f, 1.0f}) {
+            INFO(in << " to " << out_dtype << ", " << m << ' ' << n << ' ' << k << ", layouts "
+                    << left << ' ' << right << ' ' << layout << ", beta " << beta);
+            compare_devices(
+                [&](const auto& v) {
+                  MatmulEpilogue epilogue;
+                  epilogue.beta = beta;
+                  run_matmul(v[0], v[1], v[2], epilogue);
+                },
+                {a, b, out});
+          }
+        }
+}
+
+TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(2);
+  for (const auto& [in, out_dtype] : kDTypes) {
+    const auto compare = [&, in = in](const Array& a, const Array& b, const Array& out) {
+      INFO(in << ' ' << a.shape() << a.strides() << ' ' << b.shape() << b.strides() << ' '
+              << out.strides());
+      compare_devices([](const auto& v) { run_matmul(v[0], v[1], v[2]); }, {a, b, out}, 2);
+    };
+    const auto make = [&, in = in](const Shape& shape) { return random_array(shape, in, random); };
+    const auto out = [&, dtype = out_dtype](const Shape& shape) {
+      return random_array(shape, dtype, random);
+    };
+    compare(make({3, 24, 40}), make({3, 40, 16}), out({3, 24, 16}));
+    // One b for all: rows of one product, also where a's rows do not follow each other.
+    compare(make({3, 24, 40}), make({40, 16}).expand({3, 40, 16}), out({3, 24, 16}));
+    compare(make({3, 32, 40}).slice(1, 0, 24), make({40, 16}).expand({3, 40, 16}),
+            out({3, 24, 16}));
+    // One row each, from a vector that all share.
+    compare(make({1, 40}).expand({3, 1, 40}), make({40, 16}).expand({3, 40, 16}), out({3, 1, 16}));
+    compare(make({24, 40}).expand({3, 24, 40}), make({3, 40, 16}), out({3, 24, 16}));
+    // Heads inside packed rows: (B, T, H, D) seen as (B, H, T, D).
+    const Array q = make({2, 12, 4, 8}).transpose(1, 2), k = make({2, 20, 4, 8}).transpose(1, 2);
+    compare(q, k.transpose(2, 3), out({2, 4, 12, 20}));
+    compare(make({2, 4, 12, 20}), k, out({2, 12, 4, 8}).transpose(1, 2));
+    // An empty sum, and nothing at all.
+    compare(make({2, 6, 0}), make({2, 0, 5}), out({2, 6, 5}));
+    compare(make({0, 6, 4}), make({0, 4, 5}), out({0, 6, 5}));
+  }
+}
+
+TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(3);
+  for (const auto& [in, out_dtype] : kDTypes)
+    for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{1, 64, 32}})
+      for (const int rows : {1, 3})  // leading dimensions, folded into the rows
+        for (int kind = 0; kind < 7; ++kind) {
+          const Array a = random_array({rows, size[0], size[2]}, in, random, 0.3);
+          const Array b =
+              random_array({size[2], size[1]}, in, random, 0.3).expand({rows, size[2], size[1]});
+          const Array out = random_array({rows, size[0], size[1]}, out_dtype, random);
+          const Array pre = random_array(out.shape(), out_dtype, random);
+          const Array bias = random_array({size[1]}, kind == 1 ? DType::f32 : in, random);
+          const Array bias_grad =
+              random_array({size[1]}, kind == 5 ? DType::f32 : out_dtype, random);
+          INFO(in << " to " << out_dtype << ", size " << size << ", rows " << rows << ", kind "
+                  << kind);
+          // An unfused epilogue rounds once more. Column sums of up to 99 terms that may differ in
+          // their last place: as sums of halves they are compared loosely where they are f32.
+          const double slack = kind == 5 && is_half(out_dtype) ? 400 : kind >= 5 ? 8 : 3;
+          compare_devices(
+              [&](const auto& v) {
+                MatmulEpilogue epilogue;
+                if (kind <= 3) epilogue.bias = v[4];
+                epilogue.gelu = kind == 2 || kind == 3;
+                if (kind == 3) epilogue.pre_activation = v[3];
+                epilogue.dgelu = kind >= 4;
+                if (kind >= 4) epilogue.pre_activation = v[3];
+                if (kind >= 5) epilogue.bias_grad = v[5];
+                if (kind == 5) epilogue.bias_grad_beta = 1;
+                run_matmul(v[0], v[1], v[2], epilogue);
+              },
+              {a, b, out, pre, bias, bias_grad}, slack);
+        }
+}
+
+TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul]") {
+  require_gpu();
+  Random random(4);
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    const Array a = gpu_random({256, 512}, dtype, random),
+                b = gpu_random({512, 384}, dtype, random);
+    const Array out = gpu_empty({256, 384}, dtype), pre = gpu_empty({256, 384}, dtype);
+    const Array bias = gpu_random({384}, dtype, random), bias_grad = gpu_empty({384}, dtype);
+    check_same_bits([&] { run_matmul(a, b, out); }, {out});
+    MatmulEpilogue forward;
+    forward.bias = bias;
+    forward.gelu = true;
+    forward.pre_activation = pre;
+    check_same_bits([&] { run_matmul(a, b, out, forward); }, {out, pre});
+    const Array saved = gpu_random({256, 384}, dtype, random);
+    MatmulEpilogue backward;
+    backward.dgelu = true;
+    backward.pre_activation = saved;
+    backward.bias_grad = bias_grad;
+    check_same_bits([&] { run_matmul(a, b, out, backward); }, {out, bias_grad});
+    MatmulEpilogue adding;
+    adding.beta = 1;
+    // A long sum, which the library may split.
+    const Array wide = gpu_random({64, 8192}, dtype, random);
+    const Array sums = gpu_empty({64, 64}, DType::f32);
+    check_same_bits([&] { run_matmul(wide, wide.transpose(0, 1), sums, adding); }, {sums});
+  }
+}
+
+TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmul]") {
+  require_gpu();
+  Random random(5);
+  const Array a = gpu_random({72, 136}, DType::f16, random);
+  const Array b = gpu_random({136, 88}, DType::f16, random);
+  const Array captured = gpu_empty({72, 88}, DType::f16), eager = gpu_empty({72, 88}, DType::f16);
+  if constexpr (kCudaBuilt) {
+    auto graph = cuda::CapturedGraph::capture([&] { run_matmul(a, b, captured); });
+    graph.replay();
+  }
+  run_matmul(a, b, eager);
+  const bool same = bits_of(captured) == bits_of(eager);
+  CHECK(same);
+}
+
+TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmul]") {
+  require_gpu();
+  Random random(6);
+  const Array a = gpu_random({48, 80}, DType::f16, random);
+  const Array out = gpu_empty({48, 48}, DType::f16);
+  run_matmul(a, a.transpose(0, 1), out);
+  if constexpr (kCudaBuilt) {
+    const std::string table = cuda::export_matmul_algorithms();
+    CHECK(cuda::import_matmul_algorithms(table));
+    CHECK(cuda::export_matmul_algorithms() == table);
+    const std::vector<std::byte> bits = bits_of(out);
+    run_matmul(a, a.transpose(0, 1), out);
+    const bool same = bits_of(out) == bits;
+    CHECK(same);
+
+    std::string foreign = table;
+    const size_t place = foreign.find("\"multiprocessors\":");
+    REQUIRE(place != std::string::npos);
+    foreign.insert(place + 18, "1");
+    CHECK_FALSE(cuda::import_matmul_algorithms(foreign));
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2)), Error);
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}"), Error);
+  }
+}
+
+TEST_CASE("f32 products keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
+  require_gpu();
+  // 1 + 2^-12 is lost in TF32's 10 bits.
+  const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, Device::cuda());
+  const Array b = Array::full({64, 64}, 1, DType::f32, Device::cuda());
+  const Array out = gpu_empty({64, 64}, DType::f32);
+  run_matmul(a, b, out);
+  CHECK(read(on_device(out, Device::cpu()), 0) == 64 + 64 * 0x1p-12);
+  if constexpr (kCudaBuilt) {
+    cuda::set_allow_tf32(true);
+    run_matmul(a, b, out);
+    cuda::set_allow_tf32(false);
+    CHECK(std::abs(read(on_device(out, Device::cpu()), 0) - 64) <= 64 * 0x1p-10);
+  }
+}

@@ -1,0 +1,238 @@
+// Norms and the cross-entropy loss on the GPU against those on the CPU.
+#include <binade/core/device_errors.h>
+#include <binade/core/kernels/loss.h>
+#include <binade/core/kernels/norm.h>
+
+#include "core/cuda_compare.h"
+#include "core/cuda_repeat.h"
+
+using namespace binade;
+using namespace binade::test;
+using kernels::CrossEntropyParams;
+
+namespace {
+
+DType statistics_dtype(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+// Rows of `cols` elements: a warp's, a block's, longer than the registers hold, odd sizes.
+const Shape kSizes[] = {{1, 1},    {5, 7},    {70, 64},  {9, 768},   {12, 1000},
+                        {3, 1023}, {5, 2048}, {2, 8200}, {1, 20000}, {2, 4099}};
+
+// Arrays of a norm: 0 x, 1 residual, 2 weight, 3 bias, 4 sum, 5 y, 6 mean, 7 rstd; of its backward
+// pass: 8 dy, 9 dx, 10 dweight, 11 dbias. Rows of `gap` more elements than are used.
+std::vector<Array> norm_arrays(const Shape& size, DType dtype, DType param_dtype, int64_t gap,
+                               Random& random) {
+  const int64_t rows = size[0], cols = size[1];
+  const auto make_rows = [&] {
+    return random_array({rows, cols + gap}, dtype, random).slice(1, 0, cols);
+  };
+  const auto make_vector = [&] { return random_array({cols}, param_dtype, random); };
+  const auto make_statistic = [&] { return random_array({rows}, statistics_dtype(dtype), random); };
+  std::vector<Array> arrays = {make_rows(), make_rows(), make_vector(),    make_vector(),
+                               make_rows(), make_rows(), make_statistic(), make_statistic(),
+                               make_rows(), make_rows(), make_vector(),    make_vector()};
+  for (int64_t i = 0; i < arrays[0].numel(); ++i)  // a mean that must not cancel
+    write(arrays[0], i, 3 + read(arrays[0], i));
+  return arrays;
+}
+
+}  // namespace
+
+TEST_CASE("norms agree on both devices", "[cuda][norm]") {
+  require_gpu();
+  Random random(21);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& size : kSizes)
+      for (const int64_t gap : {0, 8, 3}) {
+        const DType param_dtype = gap == 8 ? DType::f32 : dtype;
+        INFO(dtype << ", params " << param_dtype << ", size " << size << ", gap " << gap);
+        const auto arrays = norm_arrays(size, dtype, param_dtype, gap, random);
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
+            },
+            arrays, 4);
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], {}, 1e-5f, v[5], v[6], v[7]));
+            },
+            arrays, 4);
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), rms_norm(v[0], v[2], 1e-6f, v[5], v[7]));
+            },
+            arrays, 4);
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(),
+                              add_norm(v[0], v[1], v[2], v[3], 1e-5f, v[4], v[5], v[6], v[7]));
+            },
+            arrays, 4);
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(),
+                              add_norm(v[0], v[1], v[2], {}, 1e-5f, v[4], v[5], {}, v[7]));
+            },
+            arrays, 4);
+      }
+}
+
+TEST_CASE("backward passes of norms agree on both devices", "[cuda][norm]") {
+  require_gpu();
+  Random random(22);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& size : kSizes)
+      for (const int64_t gap : {0, 8, 3})
+        for (const float beta : {0.0f, 1.0f}) {
+          const DType param_dtype = gap == 8 ? DType::f32 : dtype;
+          INFO(dtype << ", params " << param_dtype << ", size " << size << ", gap " << gap
+                     << ", beta " << beta);
+          const auto arrays = norm_arrays(size, dtype, param_dtype, gap, random);
+          // Statistics as the forward pass leaves them.
+          kernels::cpu::layer_norm(arrays[0], arrays[2], arrays[3], 1e-5f, arrays[5], arrays[6],
+                                   arrays[7]);
+          // Sums over up to 70 rows of terms of size 1.
+          const double slack = 8;
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(),
+                                layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta, v[10],
+                                                    beta, v[11], beta));
+              },
+              arrays, slack);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], {},
+                                                                   0, v[10], beta, {}, 0));
+              },
+              arrays, slack);
+          kernels::cpu::rms_norm(arrays[0], arrays[2], 1e-5f, arrays[5], arrays[7]);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(),
+                                rms_norm_backward(v[8], v[0], v[2], v[7], v[9], beta, v[10], beta));
+              },
+              arrays, slack);
+        }
+}
+
+TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
+  require_gpu();
+  Random random(23);
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    std::vector<Array> v;
+    for (const Array& array : norm_arrays({1000, 768}, dtype, dtype, 0, random))
+      v.push_back(on_device(array, Device::cuda()));
+    check_same_bits(
+        [&] {
+          BINADE_DISPATCH(v[0].device(),
+                          add_norm(v[0], v[1], v[2], v[3], 1e-5f, v[4], v[5], v[6], v[7]));
+        },
+        {v[4], v[5], v[6], v[7]});
+    BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
+    check_same_bits(
+        [&] {
+          BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], 0,
+                                                             v[10], 1, v[11], 1));
+        },
+        {v[9], v[10], v[11]});
+  }
+}
+
+namespace {
+
+// 0 logits, 1 targets, 2 loss, 3 logsumexp, 4 dloss, 5 dlogits.
+std::vector<Array> loss_arrays(int64_t rows, int64_t classes, int64_t stride, DType dtype,
+                               DType target_dtype, Random& random) {
+  const DType sums = statistics_dtype(dtype);
+  const auto make_rows = [&] {
+    return random_array({rows, stride}, dtype, random, 4).slice(1, 0, classes);
+  };
+  Array targets = Array::empty({rows}, target_dtype);
+  for (int64_t i = 0; i < rows; ++i)
+    write(targets, i, i % 5 == 3 ? -100 : static_cast<double>(random() % classes));
+  return {make_rows(),
+          targets,
+          random_array({rows}, sums, random),
+          random_array({rows}, sums, random),
+          random_array({rows}, sums, random),
+          make_rows()};
+}
+
+}  // namespace
+
+TEST_CASE("cross-entropy agrees on both devices", "[cuda][loss]") {
+  require_gpu();
+  Random random(24);
+  struct Size {
+    int64_t rows, classes, stride;
+  };
+  for (const DType dtype : kFloatingDTypes)
+    for (const auto& [rows, classes, stride] :
+         {Size{1, 1, 1}, Size{7, 2, 2}, Size{20, 10, 16}, Size{9, 257, 257}, Size{6, 1030, 1031},
+          Size{3, 50257, 50304}})
+      for (const DType target_dtype : {DType::i32, DType::i64})
+        for (const float smoothing : {0.0f, 0.1f}) {
+          CrossEntropyParams params;
+          params.label_smoothing = smoothing;
+          INFO(dtype << ", " << rows << " rows of " << classes << " in " << stride << ", targets "
+                     << target_dtype << ", smoothing " << smoothing);
+          const auto arrays = loss_arrays(rows, classes, stride, dtype, target_dtype, random);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], params, v[2], v[3]));
+              },
+              arrays, 2);
+          const auto backward = [&](const auto& v, const Array& dloss, const Array& dlogits) {
+            BINADE_DISPATCH(v[0].device(),
+                            cross_entropy_backward(v[0], v[1], v[3], dloss, params, dlogits));
+          };
+          compare_devices([&](const auto& v) { backward(v, v[4], v[5]); }, arrays, 2);
+          compare_devices(
+              [&](const auto& v) { backward(v, v[4].slice(0, 0, 1).expand({rows}), v[5]); }, arrays,
+              2);
+          compare_devices([&](const auto& v) { backward(v, v[4], v[0]); }, arrays, 2);
+        }
+}
+
+TEST_CASE("cross-entropy of extreme logits is finite", "[cuda][loss]") {
+  require_gpu();
+  // One class far ahead, classes that are ruled out, and numbers near f16's largest.
+  const Array logits =
+      array_of({60000, -60000, 0, 60000, -INFINITY, -INFINITY, -INFINITY, 2}, {2, 4}, DType::f16);
+  const Array targets = array_of({0, 3}, {2}, DType::i64);
+  compare_devices(
+      [](const auto& v) {
+        BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
+      },
+      {logits, targets, Array::zeros({2}, DType::f32), Array::zeros({2}, DType::f32)});
+}
+
+TEST_CASE("cross-entropy notes a target that is no class", "[cuda][loss]") {
+  require_gpu();
+  const Array logits = Array::zeros({2, 4}, DType::f32, Device::cuda());
+  const Array targets = on_device(array_of({1, 4}, {2}, DType::i64), Device::cuda());
+  const Array loss = gpu_empty({2}, DType::f32), logsumexp = gpu_empty({2}, DType::f32);
+  BINADE_DISPATCH(logits.device(), cross_entropy(logits, targets, {}, loss, logsumexp));
+  CHECK_THROWS_AS(check_device_faults(Device::cuda()), Error);
+  CHECK_NOTHROW(check_device_faults(Device::cuda()));
+  CHECK(read(on_device(loss, Device::cpu()), 1) == 0);
+}
+
+TEST_CASE("cross-entropy has the same bits each time and in a graph", "[cuda][loss]") {
+  require_gpu();
+  Random random(25);
+  std::vector<Array> v;
+  for (const Array& array : loss_arrays(50, 50257, 50304, DType::f16, DType::i64, random))
+    v.push_back(on_device(array, Device::cuda()));
+  check_same_bits(
+      [&] { BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3])); },
+      {v[2], v[3]});
+  check_same_bits(
+      [&] {
+        BINADE_DISPATCH(v[0].device(), cross_entropy_backward(v[0], v[1], v[3], v[4], {}, v[5]));
+      },
+      {v[5]});
+}
