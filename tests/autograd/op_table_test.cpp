@@ -288,6 +288,42 @@ TEST_CASE("ops leave the gradients of constant inputs undone", "[ops]") {
   }
 }
 
+TEST_CASE("gradients overwrite a bound buffer first and add to it then", "[ops]") {
+  for (const OpRow& row : rows()) {
+    if (!row.differentiable) continue;
+    INFO(row.name());
+    const TensorList inputs = make_inputs(row, DType::f64);
+    std::vector<Values> once;
+    for (int pass = 0; pass < 2; ++pass) {
+      Tensor total;
+      for (const Tensor& output : row.call(inputs)) {
+        if (!output.requires_grad()) continue;
+        const Tensor weighted = sum(square(output));
+        total = total.defined() ? total + weighted : weighted;
+      }
+      for (const Tensor& input : inputs)
+        if (pass == 0 && input.requires_grad())
+          input.bind_grad(Array::full(input.shape(), NAN, DType::f64));
+      total.backward();
+      size_t i = 0;
+      for (const Tensor& input : inputs) {
+        if (!input.requires_grad() || !input.grad().defined()) continue;
+        Values gradient{input.shape(), input.grad().to_vector<double>()};
+        if (pass == 0) {
+          once.push_back(std::move(gradient));
+        } else {
+          for (double& value : once[i].data) value *= 2;
+          CHECK(difference(gradient.data, once[i].data, DType::f64, 2) == "");
+        }
+        ++i;
+      }
+    }
+    for (const Values& gradient : once)
+      CHECK(std::none_of(gradient.data.begin(), gradient.data.end(),
+                         [](double value) { return std::isnan(value); }));
+  }
+}
+
 TEST_CASE("every op on the GPU equals the CPU", "[ops][cuda]") {
   if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
   const Device gpu = Device::cuda();
