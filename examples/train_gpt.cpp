@@ -27,11 +27,8 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
 
   // Text → tokens → windows.
   const auto tokenizer = examples::prepare_tokenizer(o, folder.path());
-  const auto tokens = examples::prepare_tokens(o, *tokenizer);
-  const auto sampler = examples::make_sampler(o, tokens, data::DataSplit::kTrain);
-  const auto held_out = o.validation_fraction > 0
-                            ? examples::make_sampler(o, tokens, data::DataSplit::kValidation)
-                            : nullptr;
+  const auto tokens = examples::prepare_tokens(o, o.text, *tokenizer);
+  const auto [sampler, held_out] = examples::make_samplers(o, tokens, *tokenizer);
 
   // Model, in the preset's precision.
   const std::shared_ptr<nn::CausalLm> model =
@@ -57,8 +54,8 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
                    .loss = train::language_model_loss(*model),
                    .validate = {}};
   if (held_out)
-    task.validate = [&] {
-      return train::validation_loss(*model, *held_out, preset, o.validation_batches);
+    task.validate = [&, &windows = *held_out] {
+      return train::validation_loss(*model, windows, preset, o.validation_batches);
     };
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
                          ema ? &*ema : nullptr);

@@ -16,6 +16,7 @@ struct TrainGptOptions {
   std::string tokenizer = "bpe";
   int64_t vocabulary = 2048;
   std::string data_order = "shuffled";
+  std::vector<std::string> validation_text;
   double validation_fraction = 0.05;
   int64_t validation_batches = 20;
   // model
@@ -71,6 +72,8 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--data-order", o.data_order,
       "shuffled, or sequential: step s, row b starts at token (s*B+b)*T")
       ->check(CLI::IsMember({"shuffled", "sequential"}));
+  add("--validation-text", o.validation_text,
+      "Files and folders to validate on, in place of a share of --text");
   add("--validation-fraction", o.validation_fraction, "Share of windows kept for validation")
       ->check(CLI::Range(0.0, 0.9));
   add("--validation-batches", o.validation_batches, "Batches a validation reads at most")

@@ -47,8 +47,9 @@ void set_gpu_switches([[maybe_unused]] const TrainGptOptions& options,
 
 namespace {
 
-std::vector<fs::path> text_files(const TrainGptOptions& options) {
-  std::vector<fs::path> given(options.text.begin(), options.text.end());
+std::vector<fs::path> text_files(const TrainGptOptions& options,
+                                 const std::vector<std::string>& text) {
+  std::vector<fs::path> given(text.begin(), text.end());
   std::vector<fs::path> files = data::list_text_files(given, {.extensions = options.extensions});
   if (options.text_limit == 0) return files;
   // The limit is for folders of unknown size; a file that is named itself is always taken.
@@ -61,8 +62,8 @@ std::vector<fs::path> text_files(const TrainGptOptions& options) {
   return files;
 }
 
-bool from_shards(const TrainGptOptions& options) {
-  return options.text.size() == 1 && data::is_token_shards(options.text[0]);
+bool are_shards(const std::vector<std::string>& text) {
+  return text.size() == 1 && data::is_token_shards(text[0]);
 }
 
 }  // namespace
@@ -75,10 +76,11 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
   if (!options.init.empty()) {
     tokenizer = data::load_tokenizer(options.init);
   } else if (options.tokenizer == "bpe") {
-    check(!from_shards(options),
+    check(!are_shards(options.text),
           "token shards need the tokenizer that made them: give its folder with --tokenizer");
     std::vector<std::string> texts;
-    for (const fs::path& file : text_files(options)) texts.push_back(data::read_text(file));
+    for (const fs::path& file : text_files(options, options.text))
+      texts.push_back(data::read_text(file));
     fmt::print("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
     tokenizer = data::train_bpe(texts, {.vocab_size = options.vocabulary});
   } else {
@@ -89,10 +91,11 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
 }
 
 std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
+                                                        const std::vector<std::string>& text,
                                                         const data::Tokenizer& tokenizer) {
-  if (from_shards(options)) {
-    auto shards = std::make_shared<data::ShardTokens>(data::list_shards(options.text[0]));
-    check(shards->vocab_size() <= tokenizer.vocab_size(), "the token shards in ", options.text[0],
+  if (are_shards(text)) {
+    auto shards = std::make_shared<data::ShardTokens>(data::list_shards(text[0]));
+    check(shards->vocab_size() <= tokenizer.vocab_size(), "the token shards in ", text[0],
           " have a vocabulary of ", shards->vocab_size(), ", the tokenizer one of ",
           tokenizer.vocab_size());
     return shards;
@@ -102,22 +105,31 @@ std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& o
   const data::EncodeFilesOptions encoding{
       .begin_with_bos = sequential && tokenizer.bos_id().has_value(), .end_with_eos = !sequential};
   return std::make_shared<data::MemoryTokens>(
-      data::encode_files(tokenizer, text_files(options), encoding), tokenizer.vocab_size());
+      data::encode_files(tokenizer, text_files(options, text), encoding), tokenizer.vocab_size());
 }
 
-std::shared_ptr<const data::WindowSampler> make_sampler(
-    const TrainGptOptions& options, std::shared_ptr<const data::TokenSource> tokens,
-    data::DataSplit split) {
+Samplers make_samplers(const TrainGptOptions& options,
+                       const std::shared_ptr<const data::TokenSource>& tokens,
+                       const data::Tokenizer& tokenizer) {
   data::SamplerOptions sampler{.batch_size = options.batch_size,
                                .seq_len = options.seq_len,
                                .order = options.data_order == "sequential"
                                             ? data::DataOrder::kSequential
                                             : data::DataOrder::kShuffled,
                                .seed = options.seed,
-                               .split = split,
                                .validation_fraction = options.validation_fraction};
-  if (options.validation_fraction == 0) sampler.split = data::DataSplit::kAll;
-  return std::make_shared<data::WindowSampler>(std::move(tokens), sampler);
+  const auto windows = [&](std::shared_ptr<const data::TokenSource> source, data::DataSplit split) {
+    sampler.split = split;
+    return std::make_shared<data::WindowSampler>(std::move(source), sampler);
+  };
+  if (!options.validation_text.empty()) {
+    const auto train = windows(tokens, data::DataSplit::kAll);
+    sampler.order = data::DataOrder::kSequential;
+    return {train, windows(prepare_tokens(options, options.validation_text, tokenizer),
+                           data::DataSplit::kAll)};
+  }
+  if (options.validation_fraction == 0) return {windows(tokens, data::DataSplit::kAll), nullptr};
+  return {windows(tokens, data::DataSplit::kTrain), windows(tokens, data::DataSplit::kValidation)};
 }
 
 namespace {

@@ -28,11 +28,18 @@ void set_gpu_switches(const TrainGptOptions& options, Device device);
 // folder.
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
                                                    const std::filesystem::path& run_folder);
+// The tokens of these files and folders, or token shards.
 std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
+                                                        const std::vector<std::string>& text,
                                                         const data::Tokenizer& tokenizer);
-std::shared_ptr<const data::WindowSampler> make_sampler(
-    const TrainGptOptions& options, std::shared_ptr<const data::TokenSource> tokens,
-    data::DataSplit split);
+// Windows to train on, and those to validate on (null: none): a share of `tokens`, or
+// --validation-text.
+struct Samplers {
+  std::shared_ptr<const data::WindowSampler> train, validation;
+};
+Samplers make_samplers(const TrainGptOptions& options,
+                       const std::shared_ptr<const data::TokenSource>& tokens,
+                       const data::Tokenizer& tokenizer);
 std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
                                          const data::Tokenizer& tokenizer, int64_t vocabulary);
 std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
