@@ -33,6 +33,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   // Model, in the preset's precision.
   const std::shared_ptr<nn::CausalLm> model =
       examples::make_model(o, *tokenizer, tokens->vocab_size());
+  folder.write_text("model.json", model->config().to_json(DType::f32));
   std::optional<nn::Lora> lora;
   if (o.lora_rank > 0)
     lora.emplace(*model, nn::LoraOptions{.rank = o.lora_rank,

@@ -1,11 +1,13 @@
-// A folder that is removed with its contents when the object dies.
+// A folder of a test's own, removed with everything in it.
 #pragma once
 
-#include <cstdlib>
-#include <filesystem>
-#include <string>
+#include <binade/core/error.h>
+#include <stdlib.h>
 
-#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
 
 namespace binade::test {
 
@@ -13,18 +15,26 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "binade-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    check(mkdtemp(name.data()) != nullptr, "cannot make a temporary folder");
     path_ = name;
   }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
   ~TemporaryFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+  // Writes a file, with the folders on the way to it, and returns its path.
+  std::filesystem::path write(const std::string& name, std::string_view content) const {
+    const std::filesystem::path file = path_ / name;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file, std::ios::binary) << content;
+    return file;
+  }
 
  private:
   std::filesystem::path path_;

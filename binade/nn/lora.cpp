@@ -27,19 +27,29 @@ void check_options(const LoraOptions& options) {
   check(options.rank > 0, "LoRA needs a positive rank, got ", options.rank);
   check(options.dropout >= 0 && options.dropout < 1, "a dropout probability lies in [0, 1), got ",
         options.dropout);
-  check(!options.target_modules.empty(), "LoRA needs target_modules");
 }
 
-void check_targets(const std::vector<std::string>& targets,
-                   const std::vector<std::pair<std::string, Linear*>>& layers) {
+using NamedLayers = std::vector<std::pair<std::string, Linear*>>;
+
+bool has_target(const NamedLayers& layers, const std::string& target) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const auto& layer) { return matches(layer.first, target); });
+}
+
+// The targets that are wanted, each of which some layer has.
+std::vector<std::string> find_targets(const NamedLayers& layers,
+                                      const std::vector<std::string>& wanted) {
   std::vector<std::string> last_parts;
   for (const auto& [name, layer] : layers) last_parts.push_back(name.substr(name.rfind('.') + 1));
-  for (const std::string& target : targets) {
-    const bool found = std::any_of(layers.begin(), layers.end(),
-                                   [&](const auto& layer) { return matches(layer.first, target); });
-    check(found, "LoRA: no linear layer of the model is named '", target, "'",
+  for (const std::string& target : wanted)
+    check(has_target(layers, target), "LoRA: no linear layer of the model is named '", target, "'",
           did_you_mean(target, last_parts));
-  }
+  if (!wanted.empty()) return wanted;
+  std::vector<std::string> usual;
+  for (const char* target : {"q_proj", "v_proj", "c_attn"})
+    if (has_target(layers, target)) usual.push_back(target);
+  check(!usual.empty(), "LoRA: name the target_modules, this model has none of the usual ones");
+  return usual;
 }
 
 LoraOptions read_options(const fs::path& path) {
@@ -89,14 +99,14 @@ Array LoraAdapter::delta() const {
 
 Lora::Lora(Module& model, const LoraOptions& options) : options_(options) {
   check_options(options);
-  std::vector<std::pair<std::string, Linear*>> layers;
+  NamedLayers layers;
   for (const auto& [name, module] : model.named_modules())
     if (auto* layer = dynamic_cast<Linear*>(module)) layers.emplace_back(name, layer);
-  check_targets(options.target_modules, layers);
+  options_.target_modules = find_targets(layers, options.target_modules);
 
   model.set_trainable(false);
   for (const auto& [name, layer] : layers) {
-    const bool wanted = std::any_of(options.target_modules.begin(), options.target_modules.end(),
+    const bool wanted = std::any_of(options_.target_modules.begin(), options_.target_modules.end(),
                                     [&](const auto& target) { return matches(name, target); });
     if (!wanted) continue;
     check(name != "lm_head", "LoRA: adapters on the head (lm_head) are not supported");

@@ -17,7 +17,8 @@ struct LoraOptions {
   double alpha = 16;  // "lora_alpha"
   double dropout = 0;
   bool rank_stabilised = false;  // alpha / √rank (Kalajdzievski 2023, "use_rslora")
-  // Linear layers whose name is one of these or ends in "." and one of these: {"q_proj", "v_proj"}.
+  // Linear layers whose name is one of these or ends in "." and one of these. None: PEFT's choice,
+  // q_proj and v_proj for the Llama family, c_attn for GPT-2.
   std::vector<std::string> target_modules;
 
   double scale() const;

@@ -26,7 +26,7 @@ struct TrainGptOptions {
   double dropout = 0;
   int64_t lora_rank = 0;
   double lora_alpha = 16, lora_dropout = 0;
-  std::vector<std::string> lora_targets = {"q_proj", "v_proj", "c_attn"};
+  std::vector<std::string> lora_targets;
   // training
   int64_t steps = 200, batch_size = 8, seq_len = 128, accumulation = 1;
   std::string optimizer = "adamw";
@@ -95,7 +95,8 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
       ->check(count);
   add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate);
   add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction);
-  add("--lora-targets", o.lora_targets, "Names of the linear layers that get adapters");
+  add("--lora-targets", o.lora_targets,
+      "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
 
   group = "Training";
   add("--steps", o.steps, "Optimizer steps in all")->check(count);

@@ -26,16 +26,6 @@ std::vector<std::string> with_saved_config(int argc, char** argv) {
   return arguments;
 }
 
-Device choose_device(const std::string& name) {
-  if (name == "auto") return cuda_device_count() > 0 ? Device::cuda() : Device::cpu();
-  const Device device = Device::parse(name);
-  check(device.is_cpu() || device.index() < cuda_device_count(), "--device ", name,
-        " cannot be used: ",
-        cuda_device_count() > 0 ? concat("this machine has ", cuda_device_count(), " usable GPU(s)")
-                                : cuda_unavailable_reason());
-  return device;
-}
-
 void set_gpu_switches([[maybe_unused]] const TrainGptOptions& options,
                       [[maybe_unused]] Device device) {
 #if BINADE_HAVE_CUDA

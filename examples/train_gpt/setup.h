@@ -6,6 +6,7 @@
 
 #include <binade/binade.h>
 
+#include "../device.h"
 #include "options.h"
 
 namespace binade::examples {
@@ -21,7 +22,6 @@ inline const std::vector<std::string> kMayChange = {
 // them.
 std::vector<std::string> with_saved_config(int argc, char** argv);
 
-Device choose_device(const std::string& name);
 void set_gpu_switches(const TrainGptOptions& options, Device device);
 
 // The tokenizer of --init, or the one of a run that is resumed, or a new one, kept in the run

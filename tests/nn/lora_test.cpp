@@ -132,9 +132,18 @@ TEST_CASE("a target that no layer has is refused with the nearest name", "[lora]
   CHECK_THROWS_WITH(Lora(*model, {.target_modules = {"q_prj"}}),
                     Catch::Contains("'q_prj'") && Catch::Contains("did you mean q_proj"));
   CHECK_THROWS_AS(Lora(*model, {.rank = 0, .target_modules = {"q_proj"}}), Error);
-  CHECK_THROWS_AS(Lora(*model, LoraOptions{}), Error);
   // Refused before anything was changed.
   for (const NamedParameter& named : model->named_parameters()) CHECK(named.parameter->trainable());
+}
+
+TEST_CASE("without targets the adapters go where PEFT puts them", "[lora]") {
+  const auto targets = [](Family family) {
+    return Lora(*test::small_model(test::small_config(family)), {}).options().target_modules;
+  };
+  CHECK(targets(Family::qwen2) == std::vector<std::string>{"q_proj", "v_proj"});
+  CHECK(targets(Family::gpt2) == std::vector<std::string>{"c_attn"});
+  Linear lone(2, 2);
+  CHECK_THROWS_WITH(Lora(lone, {}), Catch::Contains("target_modules"));
 }
 
 TEST_CASE("what Binade's LoRA is not is refused", "[lora][bad-input]") {

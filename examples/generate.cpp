@@ -1,0 +1,103 @@
+// Writes text with a language model, token by token.
+//
+//   generate --model DIR --prompt "Once upon a time"                       greedy
+//   generate --model DIR --prompt "..." --temperature 0.8 --top-p 0.95 --seed 3
+//   generate --model runs/train_gpt --prompt "#include" --samples 4
+#include <fmt/core.h>
+
+#include <chrono>
+
+#include <binade/core/file.h>
+#include <binade/infer/generate.h>
+
+#include "model_folder.h"
+
+using namespace binade;
+
+namespace {
+
+struct Options {
+  examples::ModelOptions model;
+  std::string prompt, prompt_file;
+  int64_t samples = 1;
+  bool ignore_eos = false;
+  infer::GenerateOptions generation;
+};
+
+void add_options(CLI::App& app, Options& o) {
+  examples::prepare(app);
+  examples::add_model_options(app, o.model);
+  const auto count = CLI::Range(int64_t{0}, int64_t{1} << 30);
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  auto* prompt = app.add_option("--prompt", o.prompt, "The text to continue; empty: begin one");
+  app.add_option("--prompt-file", o.prompt_file, "A file with the text to continue")
+      ->excludes(prompt)
+      ->check(CLI::ExistingFile);
+  app.add_option("--samples", o.samples, "Texts to write, together as one batch")->check(positive);
+  app.add_option("--max-new-tokens", o.generation.max_new_tokens, "Tokens to write at most")
+      ->check(positive);
+  app.add_option("--min-new-tokens", o.generation.min_new_tokens,
+                 "Tokens to write before the end of text is allowed")
+      ->check(count);
+  app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
+  infer::SamplingOptions& sampling = o.generation.sampling;
+  app.add_option("--temperature", sampling.temperature,
+                 "Of the distribution to draw from; 0: always the most probable token")
+      ->check(CLI::Range(0.0, 1e3));
+  app.add_option("--top-k", sampling.top_k, "Draw from so many most probable tokens; 0: from all")
+      ->check(count);
+  app.add_option("--top-p", sampling.top_p,
+                 "Draw from the fewest tokens whose probabilities reach this")
+      ->check(CLI::Range(1e-6, 1.0));
+  app.add_option("--seed", sampling.seed, "Of the draws");
+}
+
+std::vector<int32_t> stop_ids(const examples::LoadedModel& loaded) {
+  std::vector<int32_t> ids;
+  for (const int64_t id : loaded.model->config().eos_ids) ids.push_back(static_cast<int32_t>(id));
+  if (const auto eos = loaded.tokenizer->eos_id()) ids.push_back(*eos);
+  return ids;
+}
+
+void show(const std::string& text) {
+  fmt::print("{}", text);
+  std::fflush(stdout);
+}
+
+void generate(Options o) {
+  const examples::LoadedModel loaded = examples::load_model(o.model);
+  if (!o.prompt_file.empty()) o.prompt = read_text_file(o.prompt_file);
+  if (!o.ignore_eos) o.generation.stop_ids = stop_ids(loaded);
+  const std::vector<int32_t> prompt = examples::encode_text(loaded, o.prompt);
+
+  // One text appears as it is written; of several the first, and the others when all are done.
+  data::StreamDecoder decoder(*loaded.tokenizer);
+  for (const int32_t id : prompt) show(decoder.push(id));
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(o.samples), prompt);
+  const std::vector<std::vector<int32_t>> texts =
+      infer::generate(*loaded.model, prompts, o.generation, [&](int64_t row, int32_t id) {
+        if (row == 0) show(decoder.push(id));
+      });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  show(decoder.finish() + "\n");
+  size_t tokens = texts[0].size();
+  for (size_t i = 1; i < texts.size(); ++i) {
+    std::string text;
+    for (const int32_t id : prompt) text += decoder.push(id);
+    for (const int32_t id : texts[i]) text += decoder.push(id);
+    show("\n--- " + std::to_string(i + 1) + "\n" + text + decoder.finish() + "\n");
+    tokens += texts[i].size();
+  }
+  fmt::print(stderr, "{} tokens in {:.2f} s ({:.1f} tokens/s)\n", tokens, seconds.count(),
+             static_cast<double>(tokens) / seconds.count());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Writes text with a language model");
+  Options options;
+  add_options(app, options);
+  return examples::run_program(app, argc, argv, [&] { generate(options); });
+}
