@@ -109,16 +109,19 @@ inline int run_program(CLI::App& app, std::vector<std::string> arguments,
     return 0;
   } catch (const CLI::Success& help) {
     return app.exit(help);
-  } catch (const CLI::ExtrasError& error) {
-    const std::vector<std::string> extras = app.remaining();
-    const std::string first = extras.empty() ? "" : extras[0];
-    std::fprintf(stderr, "error: unknown option %s%s\n", first.c_str(),
-                 nearest_option(app, first).c_str());
   } catch (const CLI::ConfigError& error) {
     const std::string name =
         std::string(error.what()).substr(std::string(error.what()).rfind(' ') + 1);
     std::fprintf(stderr, "error: in the configuration: %s%s\n", error.what(),
                  nearest_option(app, name).c_str());
+  } catch (const CLI::ParseError& error) {
+    // A misspelt required option is both unknown and missing; the former says more.
+    const std::vector<std::string> unknown = app.remaining();
+    if (unknown.empty())
+      std::fprintf(stderr, "error: %s\n", error.what());
+    else
+      std::fprintf(stderr, "error: unknown option %s%s\n", unknown[0].c_str(),
+                   nearest_option(app, unknown[0]).c_str());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
   }

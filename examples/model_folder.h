@@ -2,6 +2,7 @@
 // train_gpt.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -56,6 +57,18 @@ inline std::shared_ptr<nn::CausalLm> load_checkpoint_model(
   return model;
 }
 
+// The best checkpoint by validation loss, otherwise the newest.
+inline std::filesystem::path find_checkpoint(const std::filesystem::path& run_folder) {
+  const std::filesystem::path folder = run_folder / "checkpoints";
+  if (std::filesystem::exists(folder / "best.safetensors")) return folder / "best.safetensors";
+  std::filesystem::path newest;
+  if (std::filesystem::is_directory(folder))
+    for (const auto& entry : std::filesystem::directory_iterator(folder))
+      if (entry.path().extension() == ".safetensors") newest = std::max(newest, entry.path());
+  check(!newest.empty(), run_folder.string(), " has no checkpoint yet");
+  return newest;
+}
+
 inline LoadedModel load_model(const ModelOptions& options) {
   namespace fs = std::filesystem;
   const fs::path path = options.model;
@@ -63,14 +76,7 @@ inline LoadedModel load_model(const ModelOptions& options) {
   LoadedModel loaded;
   fs::path tokenizer = path;
   if (fs::exists(path / "model.json")) {
-    const train::CheckpointFolder checkpoints(path / "checkpoints", /*keep=*/0);
-    fs::path checkpoint = checkpoints.best_path();
-    if (!fs::exists(checkpoint)) {
-      const auto newest = checkpoints.newest();
-      check(newest.has_value(), options.model, " has no checkpoint yet");
-      checkpoint = newest->path;
-    }
-    loaded.model = load_checkpoint_model(path, checkpoint);
+    loaded.model = load_checkpoint_model(path, find_checkpoint(path));
     tokenizer = path / "tokenizer";
   } else if (path.extension() == ".safetensors") {
     const fs::path run_folder = fs::absolute(path).parent_path().parent_path();

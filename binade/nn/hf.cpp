@@ -189,7 +189,7 @@ void load_hf_weights(CausalLm& model, const fs::path& folder) {
   const StateDict given = under_model_names(tensors, expected, model.config(), folder);
   const StateMismatch mismatch = compare_state(expected, given);
   check(mismatch.empty(), "the weights in ", folder.string(),
-        " do not fit its config.json:", mismatch.describe());
+        " do not fit its config.json: ", mismatch.describe());
   for (const auto& [name, values] : tensors)
     if (is_floating(values.dtype()) && !is_computed(name)) check_finite(name, values);
 

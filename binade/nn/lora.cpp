@@ -145,7 +145,7 @@ Lora Lora::load(Module& model, const fs::path& folder) {
     expected.emplace(name, parameter->master());
   const StateMismatch mismatch = compare_state(expected, given);
   check(mismatch.empty(), "the adapters in ", folder.string(),
-        " do not fit the model:", mismatch.describe());
+        " do not fit the model: ", mismatch.describe());
   for (const auto& [name, parameter] : lora.file_parameters()) parameter->assign(given.at(name));
   return lora;
 }

@@ -11,13 +11,13 @@ std::string join(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
 }
 
-// Up to ten names, one a line.
+// Up to ten names behind what is wrong with them.
 void list_names(std::ostringstream& text, const char* what, const std::vector<std::string>& names) {
   constexpr size_t kShown = 10;
   if (names.empty()) return;
-  text << "\n  " << what << " (" << names.size() << "):";
-  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) text << "\n    " << names[i];
-  if (names.size() > kShown) text << "\n    ...";
+  text << (text.tellp() > 0 ? "; " : "") << what << " (" << names.size() << "): ";
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) text << (i ? ", " : "") << names[i];
+  if (names.size() > kShown) text << ", ...";
 }
 
 }  // namespace
@@ -122,7 +122,7 @@ StateDict Module::state() const {
 void Module::load_state(const StateDict& given, bool strict) {
   const StateMismatch mismatch = compare_state(state(), given);
   const bool fits = strict ? mismatch.empty() : mismatch.wrong_shape.empty();
-  check(fits, "the state does not fit the module:", mismatch.describe());
+  check(fits, "the state does not fit the module: ", mismatch.describe());
   for (const NamedParameter& named : named_parameters())
     if (const auto found = given.find(named.name); found != given.end())
       named.parameter->assign(found->second);

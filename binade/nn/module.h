@@ -36,7 +36,7 @@ using BufferPtr = std::shared_ptr<Tensor>;
 
 using StateDict = std::map<std::string, Array>;
 
-// How a state differs from the one that is expected; describe() lists the names.
+// How a state differs from the one that is expected; describe() lists the names, on one line.
 struct StateMismatch {
   std::vector<std::string> missing, unexpected, wrong_shape;
   bool empty() const { return missing.empty() && unexpected.empty() && wrong_shape.empty(); }
