@@ -9,10 +9,11 @@ namespace binade::amp {
 
 namespace {
 
+// Within f32's normal range, of which the inverse is normal too.
 void check_power_of_two(const char* what, double value) {
   int exponent = 0;
-  check(value > 0 && std::isfinite(value) && std::frexp(value, &exponent) == 0.5,
-        "GradScaler: ", what, " must be a power of two, got ", value);
+  check(std::frexp(value, &exponent) == 0.5 && std::abs(exponent - 1) <= 126, "GradScaler: ", what,
+        " must be a power of two between 2^-126 and 2^126, got ", value);
 }
 
 // Flat groups of all optimizers together.
@@ -23,7 +24,8 @@ constexpr int64_t kMostGroups = 256;
 GradScalerOptions GradScalerOptions::of(const Preset& preset) {
   GradScalerOptions options;
   options.dynamic = preset.scaling == Preset::Scaling::dynamic;
-  if (!options.dynamic) options.init_scale = preset.constant_scale;
+  if (!options.dynamic)
+    options.init_scale = options.min_scale = options.max_scale = preset.constant_scale;
   return options;
 }
 
@@ -99,7 +101,9 @@ void GradScaler::step(optim::Optimizer& optimizer) {
 }
 
 void GradScaler::update() {
-  check(!progress_.empty(), "GradScaler::update was called without a step() before it");
+  check(std::any_of(progress_.begin(), progress_.end(),
+                    [](const Progress& progress) { return progress.stepped; }),
+        "GradScaler::update was called without a step() before it");
   const Device device = found_inf_.device();
   BINADE_DISPATCH(device,
                   clip_factor(norm_sq_, first_bad_.slice(0, 0, groups_seen_), state_.inv_scale,
@@ -116,6 +120,7 @@ void GradScaler::update() {
       .dynamic = options_.dynamic};
   BINADE_DISPATCH(device, update_scale(state_, settings, found_inf_));
   progress_.clear();
+  max_norm_ = 0;
 }
 
 Offender GradScaler::offender(const std::vector<const optim::Optimizer*>& optimizers,
@@ -155,7 +160,8 @@ void GradScaler::load_state(const nn::StateDict& saved) {
                                                           {"skipped", &state_.skipped},
                                                           {"at_floor", &state_.at_floor}};
   for (const auto& [name, array] : entries)
-    check(saved.count(name) != 0, "GradScaler: the saved state has no ", name);
+    check(saved.count(name) != 0 && saved.at(name).numel() == 1,
+          "GradScaler: the saved state has no scalar ", name);
   check_power_of_two("the saved scale", saved.at("scale").item());
   for (const auto& [name, array] : entries) array->copy_from(saved.at(name));
   state_.inv_scale.fill(1 / state_.scale.item());

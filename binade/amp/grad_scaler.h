@@ -30,7 +30,8 @@ struct GradScalerOptions {
   double max_scale = 16777216;  // 2^24
   int hysteresis = 1;           // consecutive bad steps before a backoff
   bool dynamic = true;
-  // The options of a preset: scale 1 and constant where scaling is off.
+  // The options of a preset: scale 1 and constant where scaling is off. A constant scale is its own
+  // floor and ceiling.
   static GradScalerOptions of(const Preset& preset);
 };
 
@@ -49,7 +50,8 @@ class GradScaler {
   Tensor scale(const Tensor& loss) const;
   // Throws Error when called twice for an optimizer between updates, or after its step().
   void unscale_(optim::Optimizer& optimizer);
-  // Clips the global norm of all gradients to `max_norm` in the coming update; 0: no clipping.
+  // Clips the global norm of all gradients to `max_norm` in the coming update, and in no other; 0:
+  // no clipping.
   void clip_norm(double max_norm) { max_norm_ = max_norm; }
   // Queues the optimizer's update (unscale_ is called if it was not). A second step() before
   // update() throws Error.
@@ -59,8 +61,7 @@ class GradScaler {
 
   const GradScalerOptions& options() const { return options_; }
 
-  // ---- device scalars, for metrics and for ops that compute gradients in their forward pass
-  // ------------
+  // ---- device scalars, for metrics and for ops that compute gradients in their forward pass -----
   const Array& scale_scalar() const { return state_.scale; }          // f32
   const Array& inv_scale_scalar() const { return state_.inv_scale; }  // f32
   const Array& norm() const { return norm_; }                // f32, of the last update, unclipped

@@ -179,8 +179,10 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
 
 amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset) {
   amp::GradScalerOptions scaler = amp::GradScalerOptions::of(preset);
-  if (scaler.dynamic) scaler.init_scale = options.init_scale;
-  scaler.min_scale = std::min(options.min_scale, scaler.init_scale);
+  if (scaler.dynamic) {
+    scaler.init_scale = options.init_scale;
+    scaler.min_scale = options.min_scale;
+  }
   scaler.growth_interval = static_cast<int>(options.growth_interval);
   scaler.hysteresis = static_cast<int>(options.hysteresis);
   return scaler;

@@ -37,7 +37,8 @@ struct ScalerSettings {
   float growth_factor = 2, backoff_factor = 0.5f;
   int32_t growth_interval = 2000, hysteresis = 1;
   float min_scale = 1, max_scale = 16777216;
-  bool dynamic = true;  // false: the scale is constant; bad steps are still skipped and counted
+  // false: the scale is constant (and so should be the floor); bad steps are skipped and counted.
+  bool dynamic = true;
 };
 BINADE_KERNEL(update_scale, const ScalerState& state, const ScalerSettings& settings,
               const Array& found_inf)

@@ -90,15 +90,14 @@ void update_scale(const ScalerState& state, const ScalerSettings& settings,
   int32_t& at_floor = state.at_floor.data<int32_t>()[0];
   const bool bad = found_inf.data<float>()[0] != 0;
   if (bad) ++state.skipped.data<int64_t>()[0];
+  at_floor = bad && scale <= settings.min_scale ? at_floor + 1 : 0;
   if (!settings.dynamic) return;
 
   if (bad) {
     tracker = 0;
-    at_floor = scale <= settings.min_scale ? at_floor + 1 : 0;
     credit = std::max(credit - 1, 0);
     if (credit == 0) scale = std::max(settings.min_scale, scale * settings.backoff_factor);
   } else {
-    at_floor = 0;
     credit = settings.hysteresis;
     if (++tracker >= settings.growth_interval) {
       scale = std::min(settings.max_scale, scale * settings.growth_factor);

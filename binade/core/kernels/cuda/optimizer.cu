@@ -259,16 +259,15 @@ struct ScalerPointers {
 
 __global__ void step_scaler(ScalerPointers state, ScalerSettings settings, const float* found_inf) {
   const bool bad = *found_inf != 0;
-  if (bad) *state.skipped += 1;
-  if (!settings.dynamic) return;
   float scale = *state.scale;
+  if (bad) *state.skipped += 1;
+  *state.at_floor = bad && scale <= settings.min_scale ? *state.at_floor + 1 : 0;
+  if (!settings.dynamic) return;
   if (bad) {
     *state.tracker = 0;
-    *state.at_floor = scale <= settings.min_scale ? *state.at_floor + 1 : 0;
     *state.credit = max(*state.credit - 1, 0);
     if (*state.credit == 0) scale = fmaxf(settings.min_scale, scale * settings.backoff_factor);
   } else {
-    *state.at_floor = 0;
     *state.credit = settings.hysteresis;
     *state.tracker += 1;
     if (*state.tracker >= settings.growth_interval) {
