@@ -6,6 +6,7 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <utility>
 
 #include <binade/core/file.h>
 #include <binade/infer/generate.h>
@@ -72,15 +73,16 @@ void generate(Options o) {
 
   // One text appears as it is written; of several the first, and the others when all are done.
   data::StreamDecoder decoder(*loaded.tokenizer);
-  for (const int32_t id : prompt) show(decoder.push(id));
+  std::string opening;  // shown with the first token: no text before an error
+  for (const int32_t id : prompt) opening += decoder.push(id);
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(o.samples), prompt);
   const std::vector<std::vector<int32_t>> texts =
       infer::generate(*loaded.model, prompts, o.generation, [&](int64_t row, int32_t id) {
-        if (row == 0) show(decoder.push(id));
+        if (row == 0) show(std::exchange(opening, "") + decoder.push(id));
       });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  show(decoder.finish() + "\n");
+  show(opening + decoder.finish() + "\n");
   size_t tokens = texts[0].size();
   for (size_t i = 1; i < texts.size(); ++i) {
     std::string text;
