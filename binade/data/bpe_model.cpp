@@ -223,7 +223,10 @@ void BpeModel::initial_symbols(std::string_view word, std::vector<int32_t>& symb
 }
 
 void BpeModel::merge(Workspace& workspace, std::vector<int32_t>& ids) const {
-  auto& [cache, symbols, previous, next, queue] = workspace;
+  std::vector<int32_t>& symbols = workspace.symbols;
+  std::vector<int32_t>& next = workspace.next;
+  std::vector<int32_t>& previous = workspace.previous;
+  std::vector<uint64_t>& queue = workspace.queue;
   const auto count = static_cast<int32_t>(symbols.size());
   previous.resize(count);
   next.resize(count);

@@ -61,10 +61,7 @@ std::string strip_accents(std::string_view text) {
   std::string out;
   for (size_t pos = 0; pos < text.size();) {
     const size_t start = pos;
-    const char32_t code_point = utf8_next(text, pos);
-    if (!(is_mark(code_point) && is_normalizable(code_point))) {
-      out += text.substr(start, pos - start);
-    }
+    if (!is_mark_to_normalizer(utf8_next(text, pos))) out += text.substr(start, pos - start);
   }
   return out;
 }

@@ -73,6 +73,12 @@ bool is_normalizable(char32_t code_point) {
   return !find(kNotNormalized, code_point);
 }
 
+bool is_mark_to_normalizer(char32_t code_point) {
+  // U+1CF2 and U+1CF3 were marks before Unicode 12 made them letters.
+  return (is_mark(code_point) && is_normalizable(code_point)) ||
+         (code_point >= 0x1CF2 && code_point <= 0x1CF3);
+}
+
 void append_lower_case(std::string& out, char32_t code_point) {
   if (code_point == 0x130) {  // the one unconditional mapping to more than one code point
     out += "i\u0307";

@@ -17,8 +17,10 @@ bool is_numeric(char32_t code_point);      // \p{N}
 bool is_white_space(char32_t code_point);  // property White_Space
 bool is_word(char32_t code_point);         // \w of UTS #18: Alphabetic, M, Nd, Pc, Join_Control
 
-// Whether the normaliser of `tokenizers` knows the code point; it leaves younger ones alone.
+// The normaliser of `tokenizers` is older: whether it knows the code point (it leaves younger ones
+// alone), and what it takes for a mark.
 bool is_normalizable(char32_t code_point);
+bool is_mark_to_normalizer(char32_t code_point);
 
 // Appends the full lower-case mapping without context (Greek final sigma is not special).
 void append_lower_case(std::string& out, char32_t code_point);

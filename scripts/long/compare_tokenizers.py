@@ -63,9 +63,12 @@ def make_string(rng):
 
 def make_strings(count):
     rng = random.Random(20240229)
-    # Every assigned range of characters once by itself and once between letters, then random strings.
-    lone = [chr(c) for c in list(range(0x250)) + [0x130, 0x17F, 0x1E9E, 0x2028, 0xFFFD, 0xFFFF, 0x10FFFF]]
-    return lone + [make_string(rng) for _ in range(count)]
+    # Some characters by themselves, every character of the first two planes with a letter before it,
+    # then random strings.
+    lone = [chr(c) for c in list(range(0x250)) + [0x1E9E, 0x2028, 0xFFFD, 0xFFFF, 0x10FFFF]]
+    blocks = ["".join("a" + chr(c) for c in range(first, first + 256))
+              for first in range(0, 0x20000, 256) if not 0xD800 <= first <= 0xDFFF]
+    return [make_string(rng) for _ in range(count)] + lone + blocks
 
 
 # ---- tokenizers ---------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ TEST_CASE("other normalizers", "[data][normalizer]") {
   CHECK(apply({.kind = Kind::kLowercase}, "\u0130ΑΣ\uA7CB\U00010400") ==
         "i\u0307ασ\u0264\U00010428");
   CHECK(apply({.kind = Kind::kStripAccents}, "e\u0301\u0903a") == "ea");
+  CHECK(apply({.kind = Kind::kStripAccents}, "\u1CF2\u1CEC\u0897") == "\u1CEC\u0897");
   CHECK(apply({.kind = Kind::kStrip}, " \u3000a b\n") == "a b");
   CHECK(apply({.kind = Kind::kStrip, .strip_left = false}, " a ") == " a");
   CHECK(apply({.kind = Kind::kStrip, .strip_right = false}, " a ") == "a ");

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of tests/fuzz with AddressSanitizer and UBSan for a minute, from its
+# committed corpus (tests/fuzz/corpus/NAME). Needs clang.
+#
+# A target is tests/fuzz/NAME_fuzz.cpp; the sources of the library that it needs stand in
+# tests/fuzz/NAME_fuzz.sources, one pattern a line.
+#
+# Usage: scripts/long/fuzz.sh [SECONDS]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+
+seconds=${1:-60}
+if ! have clang++; then
+  echo "skip fuzz targets: clang++ is not installed (apt-get install clang)"
+  exit
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$root"
+read -ra libraries < <(pkg-config --libs --cflags libpcre2-8 libutf8proc sentencepiece fmt spdlog)
+
+status=0
+for target in tests/fuzz/*_fuzz.cpp; do
+  name=$(basename "$target" _fuzz.cpp)
+  # shellcheck disable=SC2046  # patterns are to be expanded
+  clang++ -std=c++20 -O1 -g1 -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+    "$target" $(cat "${target%.cpp}.sources") "${libraries[@]}" -lpthread -o "$work/$name"
+  mkdir -p "$work/corpus-$name"
+  say "$name, $seconds s"
+  if "$work/$name" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+    -artifact_prefix="$root/build/fuzz-$name-" "$work/corpus-$name" "tests/fuzz/corpus/$name" \
+    >"$work/$name.log" 2>&1; then
+    grep -E 'number_of_executed_units' "$work/$name.log"
+    echo "ok fuzz $name"
+  else
+    tail -n 60 "$work/$name.log"
+    echo "not ok fuzz $name"
+    status=1
+  fi
+done
+exit $status
