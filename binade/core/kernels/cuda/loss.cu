@@ -121,15 +121,17 @@ __global__ void __launch_bounds__(kLossBlock)
   const C plain = a.smoothing != C(0) ? block_reduce<kLossBlock>(running.plain, Sum(), C(0)) : C(0);
   const int64_t target = a.targets.at(row, a.classes);
   if (threadIdx.x != 0) return;
-  const C lse = (maximum == -INFINITY ? C(0) : maximum) + log(exps);
-  logsumexp[row] = lse;
+  // The loss takes the maximum and the logarithm one after the other: their sum would be rounded at
+  // the maximum's magnitude.
+  const C peak = maximum == -INFINITY ? C(0) : maximum, log_exps = log(exps);
+  logsumexp[row] = peak + log_exps;
   if (target < 0) {
     loss[row] = 0;
   } else if (a.smoothing == C(0)) {
-    loss[row] = lse - widen(logits[target]);
+    loss[row] = peak - widen(logits[target]) + log_exps;
   } else {
-    loss[row] = lse - (C(1) - a.smoothing) * widen(logits[target]) -
-                a.smoothing / static_cast<C>(a.classes) * plain;
+    loss[row] = (C(1) - a.smoothing) * (peak - widen(logits[target])) +
+                a.smoothing * (peak - plain / static_cast<C>(a.classes)) + log_exps;
   }
 }
 

@@ -284,9 +284,15 @@ int64_t row_stride(const Array& x) {
   return x.defined() ? x.stride(0) : 0;
 }
 
-void forward(const char* name, const Array& x, const Array& residual, const Array& weight,
-             const Array& bias, float eps, const Array& sum, const Array& y, const Array& mean,
+// Weights are short: a strided one is packed rather than read with a stride.
+Array packed(const Array& columns) {
+  return columns.defined() ? columns.contiguous() : columns;
+}
+
+void forward(const char* name, const Array& x, const Array& residual, const Array& any_weight,
+             const Array& any_bias, float eps, const Array& sum, const Array& y, const Array& mean,
              const Array& rstd) {
+  const Array weight = packed(any_weight), bias = packed(any_bias);
   visit_floating(x.dtype(), name, [&](auto element) {
     using T = DeviceOf<decltype(element)>;
     using C = ComputeOf<T>;
@@ -315,9 +321,10 @@ void forward(const char* name, const Array& x, const Array& residual, const Arra
   });
 }
 
-void backward(const char* name, const Array& dy, const Array& x, const Array& weight,
+void backward(const char* name, const Array& dy, const Array& x, const Array& any_weight,
               const Array& mean, const Array& rstd, const Array& dx, float dx_beta,
               const Array& dweight, float dweight_beta, const Array& dbias, float dbias_beta) {
+  const Array weight = packed(any_weight);
   visit_floating(x.dtype(), name, [&](auto element) {
     using T = DeviceOf<decltype(element)>;
     using C = ComputeOf<T>;
