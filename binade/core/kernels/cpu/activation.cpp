@@ -176,27 +176,33 @@ void swiglu_backward(const Array& gate, const Array& up, const Array& dout, cons
                      const Array& dup, float beta) {
   visit_real(gate.dtype(), "swiglu_backward", [&](auto zero) {
     using C = decltype(zero);
-    const C keep = static_cast<C>(beta);
     StridedLoop({dgate, dup, gate, up, dout}).for_each([&](const Run& run) {
       TileReader<C> readers[5];
       TileWriter<C> writers[2];
       const C* g = readers[0].read(run, 2, gate.dtype());
       const C* u = readers[1].read(run, 3, up.dtype());
       const C* d = readers[2].read(run, 4, dout.dtype());
-      C* dg = writers[0].target(run, 0, dgate.dtype());
-      C* du = writers[1].target(run, 1, dup.dtype());
-      const C* old_dg = keep == 0 ? nullptr : readers[3].read(run, 0, dgate.dtype());
-      const C* old_du = keep == 0 ? nullptr : readers[4].read(run, 1, dup.dtype());
-      // Either gradient may be written over its own input.
+      // Aside first: either gradient may be written over its own input.
+      alignas(64) C gate_gradient[kTile], up_gradient[kTile];
 #pragma omp simd
       for (int64_t i = 0; i < run.count; ++i) {
         const auto [s, rest] = sigmoid_at(g[i]);
-        const C from_gate = d[i] * u[i] * s * (1 + g[i] * rest);
-        const C from_up = d[i] * g[i] * s;
-        dg[i] = (keep == 0 ? C{0} : old_dg[i]) + from_gate;
-        du[i] = (keep == 0 ? C{0} : old_du[i]) + from_up;
+        gate_gradient[i] = d[i] * u[i] * s * (1 + g[i] * rest);
+        up_gradient[i] = d[i] * g[i] * s;
       }
-      for (auto& writer : writers) writer.store(run.count);
+      const auto store = [&](int operand, DType dtype, const C* gradient) {
+        const C* old = beta == 0 ? nullptr : readers[3 + operand].read(run, operand, dtype);
+        C* target = writers[operand].target(run, operand, dtype);
+        if (beta == 0) {
+          std::copy_n(gradient, run.count, target);
+        } else {
+#pragma omp simd
+          for (int64_t i = 0; i < run.count; ++i) target[i] = old[i] + gradient[i];
+        }
+        writers[operand].store(run.count);
+      };
+      store(0, dgate.dtype(), gate_gradient);
+      store(1, dup.dtype(), up_gradient);
     });
   });
 }

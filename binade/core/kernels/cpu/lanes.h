@@ -14,7 +14,7 @@ namespace binade::kernels::cpu {
 // Σ term(i) for i in [0, count). Four sums run at once, so that one addition need not wait for the
 // one before.
 template <class C, class Term>
-C sum_of(int64_t count, const Term& term) {
+BINADE_LANE C sum_of(int64_t count, Term term) {
   const int64_t quarter = count / 4;
   C a = 0, b = 0, c = 0, d = 0;
 #pragma omp simd reduction(+ : a, b, c, d)
@@ -31,11 +31,11 @@ C sum_of(int64_t count, const Term& term) {
 
 // The same for long runs (a vocabulary): sums of tiles in C, their sum in double.
 template <class C, class Term>
-double long_sum_of(int64_t count, const Term& term) {
+BINADE_LANE double long_sum_of(int64_t count, Term term) {
   double total = 0;
   for (int64_t i = 0; i < count; i += kTile)
     total += static_cast<double>(
-        sum_of<C>(std::min(kTile, count - i), [&](int64_t k) { return term(i + k); }));
+        sum_of<C>(std::min(kTile, count - i), [=](int64_t k) { return term(i + k); }));
   return total;
 }
 

@@ -91,14 +91,18 @@ void dropout(const Array& x, const PhiloxKey& key, float probability, const Arra
       TileReader<C> reader, old_reader;
       TileWriter<C> writer;
       const C* in = reader.read(element(source, begin), size_of(x.dtype()), x.dtype(), count);
-      const C* old = beta == 0
-                         ? nullptr
-                         : old_reader.read(element(y, begin), size_of(y.dtype()), y.dtype(), count);
+      const C* old = nullptr;
+      if (beta != 0) old = old_reader.read(element(y, begin), size_of(y.dtype()), y.dtype(), count);
       C* out = writer.target(element(y, begin), size_of(y.dtype()), y.dtype());
+      const auto kept = [=](int64_t i) {
+        return uniform_of(words[i]) >= probability ? in[i] * factor : C{0};
+      };
+      if (beta == 0) {
 #pragma omp simd
-      for (int64_t i = 0; i < count; ++i) {
-        const C kept = uniform_of(words[i]) >= probability ? in[i] * factor : C{0};
-        out[i] = old ? old[i] + kept : kept;
+        for (int64_t i = 0; i < count; ++i) out[i] = kept(i);
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i) out[i] = old[i] + kept(i);
       }
       writer.store(count);
     });
