@@ -1,7 +1,7 @@
-#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
 
 #include <binade/core/kernels/cpu/map.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/random.h>
 
 namespace binade::kernels::cpu {
