@@ -6,13 +6,18 @@ namespace binade::optim {
 
 Ema::Ema(const Optimizer& optimizer, double decay) : optimizer_(optimizer), decay_(decay) {
   check(decay > 0 && decay < 1, "EMA needs a decay in (0, 1), got ", decay);
-  for (const FlatGroup& group : optimizer.groups()) averages_.push_back(group.master().clone());
+  for (const FlatGroup& group : optimizer.groups()) {
+    averages_.push_back(group.new_moment());
+    averages_.back().copy_from(group.master());
+  }
 }
 
 void Ema::update(const Array& found_inf) {
   for (size_t g = 0; g < averages_.size(); ++g)
-    BINADE_DISPATCH(optimizer_.device(),
-                    ema_update(averages_[g], optimizer_.groups()[g].master(), decay_, found_inf));
+    BINADE_DISPATCH(
+        optimizer_.device(),
+        ema_update(averages_[g], optimizer_.groups()[g].master().to(averages_[g].dtype()), decay_,
+                   found_inf));
 }
 
 nn::StateDict Ema::state() const {

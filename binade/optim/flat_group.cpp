@@ -52,7 +52,8 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
 }
 
 Array FlatGroup::new_moment() const {
-  return Array::zeros({numel_}, master_.dtype(), master_.device());
+  const DType dtype = is_half(master_.dtype()) ? DType::f32 : master_.dtype();
+  return Array::zeros({numel_}, dtype, master_.device());
 }
 
 Array FlatGroup::part(const Array& buffer, const Member& member) const {

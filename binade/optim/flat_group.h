@@ -44,7 +44,7 @@ class FlatGroup {
   const Array& grad() const { return grad_; }      // the compute copies' dtype, scaled
   const Array& master() const { return master_; }  // f32; value() itself where there are no masters
 
-  // A buffer of the masters' dtype, zero.
+  // A zero buffer of the masters' dtype (f32 where the values are half and there are no masters).
   Array new_moment() const;
   // This member's part of a buffer of this group, in its shape.
   Array part(const Array& buffer, const Member& member) const;

@@ -75,7 +75,10 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   const kernels::UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    const kernels::UpdateBuffers buffers{gradient(group), group.master(), group.value(),
+    // Without masters the weights live in half precision and are widened for the update alone.
+    const Array master =
+        is_half(group.master().dtype()) ? group.master().to(DType::f32) : group.master();
+    const kernels::UpdateBuffers buffers{gradient(group), master, group.value(),
                                          moments_.size() > 0 ? moment(0, g) : Array(),
                                          moments_.size() > 1 ? moment(1, g) : Array()};
     update_group(g, buffers, context);
