@@ -57,12 +57,56 @@ StateDict gradients(CausalLm& model, const Tensor& ids, const Tensor& targets) {
   model.loss(ids, targets).backward();
   StateDict gradients;
   for (const NamedParameter& named : model.named_parameters())
-    gradients.emplace(named.name, named.parameter->tensor().grad());
+    gradients.emplace(named.name, named.parameter->tensor().grad().clone());
   return gradients;
 }
 
 std::vector<Family> families() {
   return {Family::gpt2, Family::llama, Family::qwen2, Family::qwen3};
+}
+
+void check_recompute(Device device) {
+  for (const Family family : families()) {
+    INFO(name_of(family));
+    CausalLmConfig config = test::small_config(family);
+    config.attention_dropout = 0.1;
+    if (family == Family::gpt2) config.embedding_dropout = config.residual_dropout = 0.2;
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    model->to(device);
+    model->train();
+    const Tensor ids = test::random_ids(2, 12, config.vocab_size, device);
+    const StateDict kept = gradients(*model, ids, ids);
+    model->set_recompute(true);
+    const StateDict recomputed = gradients(*model, ids, ids);
+    for (const auto& [name, gradient] : kept) {
+      INFO(name);
+      CHECK(recomputed.at(name).to_vector<float>() == gradient.to_vector<float>());
+    }
+  }
+}
+
+void check_half(Device device) {
+  for (const Family family : families()) {
+    for (const DType dtype : {DType::f16, DType::bf16}) {
+      INFO(name_of(family) << " in " << dtype);
+      CausalLmConfig config = test::small_config(family);
+      config.initializer_range = 0.1;
+      const std::shared_ptr<CausalLm> model = test::small_model(config);
+      model->to(device);
+      const Tensor ids = test::random_ids(2, 12, config.vocab_size, device);
+      const double full = model->loss(ids, ids).item();
+      const PrecisionPolicy policy{dtype};
+      const PrecisionPolicy* previous = exchange_precision_policy(&policy);
+      const double autocast = model->loss(ids, ids).item();
+      exchange_precision_policy(previous);
+      clear_cast_cache();
+      model->set_compute_dtype(dtype, true);
+      CHECK(model->forward(ids).dtype() == dtype);
+      CHECK(model->loss(ids, ids).item() == Approx(full).epsilon(0.01));
+      CHECK(autocast == Approx(full).epsilon(0.01));
+      CHECK(autocast != full);
+    }
+  }
 }
 
 }  // namespace
@@ -77,22 +121,10 @@ TEST_CASE("logits, loss, gradients and greedy ids equal transformers' on the GPU
 }
 
 TEST_CASE("recompute gives bitwise the same gradients, with dropout too", "[models]") {
-  for (const Family family : families()) {
-    INFO(name_of(family));
-    CausalLmConfig config = test::small_config(family);
-    config.attention_dropout = 0.1;
-    if (family == Family::gpt2) config.embedding_dropout = config.residual_dropout = 0.2;
-    const std::shared_ptr<CausalLm> model = test::small_model(config);
-    model->train();
-    const Tensor ids = test::random_ids(2, 12, config.vocab_size);
-    const StateDict kept = gradients(*model, ids, ids);
-    model->set_recompute(true);
-    const StateDict recomputed = gradients(*model, ids, ids);
-    for (const auto& [name, gradient] : kept) {
-      INFO(name);
-      CHECK(recomputed.at(name).to_vector<float>() == gradient.to_vector<float>());
-    }
-  }
+  check_recompute(Device::cpu());
+}
+TEST_CASE("recompute gives bitwise the same gradients on the GPU", "[models][cuda]") {
+  check_recompute(test::cuda_or_skip());
 }
 
 TEST_CASE("a padded vocabulary changes neither loss nor gradients nor logits", "[models]") {
@@ -147,26 +179,10 @@ TEST_CASE("the loss is a sum over a normaliser when there is one", "[models]") {
 }
 
 TEST_CASE("a half model computes what the full one does, within rounding", "[models]") {
-  for (const Family family : families()) {
-    for (const DType dtype : {DType::f16, DType::bf16}) {
-      INFO(name_of(family) << " in " << dtype);
-      CausalLmConfig config = test::small_config(family);
-      config.initializer_range = 0.1;
-      const std::shared_ptr<CausalLm> model = test::small_model(config);
-      const Tensor ids = test::random_ids(2, 12, config.vocab_size);
-      const double full = model->loss(ids, ids).item();
-      const PrecisionPolicy policy{dtype};
-      const PrecisionPolicy* previous = exchange_precision_policy(&policy);
-      const double autocast = model->loss(ids, ids).item();
-      exchange_precision_policy(previous);
-      clear_cast_cache();
-      model->set_compute_dtype(dtype, true);
-      CHECK(model->forward(ids).dtype() == dtype);
-      CHECK(model->loss(ids, ids).item() == Approx(full).epsilon(0.01));
-      CHECK(autocast == Approx(full).epsilon(0.01));
-      CHECK(autocast != full);
-    }
-  }
+  check_half(Device::cpu());
+}
+TEST_CASE("a half model computes what the full one does on the GPU", "[models][cuda]") {
+  check_half(test::cuda_or_skip());
 }
 
 TEST_CASE("sequences beyond the model's positions are refused", "[models]") {
