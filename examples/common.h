@@ -47,7 +47,8 @@ class JsonConfig : public CLI::Config {
       for (const auto& [name, given] : json.items()) {
         CLI::ConfigItem item;
         item.name = name;
-        if (given.is_null() || (given.is_string() && given.get<std::string>().empty())) continue;
+        // What to_config() writes for options that are not set.
+        if (given.empty() || (given.is_string() && given.get<std::string>().empty())) continue;
         if (given.is_array()) {
           for (const auto& one : given) item.inputs.push_back(text(one));
         } else {
@@ -110,9 +111,8 @@ inline int run_program(CLI::App& app, std::vector<std::string> arguments,
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ConfigError& error) {
-    const std::string name =
-        std::string(error.what()).substr(std::string(error.what()).rfind(' ') + 1);
-    std::fprintf(stderr, "error: in the configuration: %s%s\n", error.what(),
+    const std::string text = error.what(), name = text.substr(text.rfind(' ') + 1);
+    std::fprintf(stderr, "error: unknown option %s in the configuration%s\n", name.c_str(),
                  nearest_option(app, name).c_str());
   } catch (const CLI::ParseError& error) {
     // A misspelt required option is both unknown and missing; the former says more.
