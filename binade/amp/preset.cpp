@@ -39,9 +39,9 @@ Preset Preset::parse(const std::string& name) {
     preset.scaling = Scaling::off;
     return preset;
   }
-  if (name == "fp16-pure") {
+  if (name == "fp16-no-masters" || name == "fp16-pure") {
     preset.masters = false;
-    preset.scaling = Scaling::off;
+    if (name == "fp16-pure") preset.scaling = Scaling::off;
     return preset;
   }
   if (name.rfind(kStatic, 0) == 0) {
@@ -55,7 +55,7 @@ Preset Preset::parse(const std::string& name) {
     return preset;
   }
   fail("unknown precision preset \"", name,
-       "\": use fp32, fp16, fp16-autocast, bf16, fp16-static:S or fp16-pure");
+       "\": use fp32, fp16, fp16-autocast, bf16, fp16-static:S, fp16-no-masters or fp16-pure");
 }
 
 Preset Preset::default_for(Device device) {

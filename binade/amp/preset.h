@@ -6,9 +6,10 @@
 //   fp16-autocast   f32, cast at use        –        f16 by op class         dynamic
 //   bf16            bf16, norms f32         f32      bf16                    off
 //   fp16-static:S   as fp16                 f32      f16                     constant S
+//   fp16-no-masters f16, norms f32          –        f16                     dynamic
 //   fp16-pure       f16, norms f32          –        f16                     off
 //
-// fp16-static:1 and fp16-pure exist to show what fails without loss scaling and without masters
+// The last two and fp16-static:1 exist to show what fails without masters and without loss scaling
 // (Micikevicius et al. 2018, §3).
 #pragma once
 

@@ -127,7 +127,8 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   group = "Precision and device";
   add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
   add("--precision", o.precision,
-      "fp32, fp16, fp16-autocast, bf16, fp16-static:S or fp16-pure; default: fp32 on a CPU, fp16 "
+      "fp32, fp16, fp16-autocast, bf16, fp16-static:S, fp16-no-masters or fp16-pure; default: fp32 "
+      "on a CPU, fp16 "
       "on a GPU");
   add("--init-scale", o.init_scale, "First loss scale of dynamic scaling; a power of two");
   add("--min-scale", o.min_scale, "Floor of the loss scale; a power of two");
