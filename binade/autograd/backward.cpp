@@ -20,10 +20,13 @@ bool capturing() {
 
 }  // namespace
 
-// ---- gradients in the making
-// -----------------------------------------------------------------------
+// ---- gradients in the making --------------------------------------------------------------------
 
 GradSlot::Destination Pending::open() {
+  if (tensor.defined()) {  // left by a walk with create_graph; it goes on as a plain value
+    if (!bound) array = tensor.array();
+    tensor = {};
+  }
   if (!holds) {
     if (!bound) array = Array::empty(shape, dtype, device);
     holds = true;
@@ -57,6 +60,7 @@ void Pending::add(const Tensor& gradient) {
   if (holds && !tensor.defined()) tensor = Tensor(array);
   tensor = holds ? tensor + gradient : gradient;
   holds = true;
+  if (bound) array.copy_from(tensor.array());  // whoever gave the buffer reads it there
 }
 
 GradSlot::Destination GradSlot::open() {
@@ -68,8 +72,7 @@ void GradSlot::add(const Array& gradient) {
   if (pending_ != nullptr) pending_->add(gradient);
 }
 
-// ---- the walk
-// ----------------------------------------------------------------------------------------
+// ---- the walk -----------------------------------------------------------------------------------
 
 namespace {
 

@@ -1,4 +1,6 @@
 // Recompute: activations are dropped in the forward pass and made again in the backward pass.
+#include <optional>
+
 #include <binade/autograd/graph.h>
 #include <binade/core/precision.h>
 #include <binade/core/random.h>
@@ -7,11 +9,12 @@ namespace binade {
 
 namespace {
 
-// The precision policy and random place of the first run, for the second.
+// The precision policy and random place of the first run, for the second. The policy is a copy: the
+// scope that set it may have ended before backward began.
 class SameCircumstances {
  public:
-  SameCircumstances(const PrecisionPolicy* policy, uint64_t place)
-      : previous_policy_(exchange_precision_policy(policy)),
+  SameCircumstances(const std::optional<PrecisionPolicy>& policy, uint64_t place)
+      : previous_policy_(exchange_precision_policy(policy ? &*policy : nullptr)),
         previous_place_(RandomState::current().place()) {
     RandomState::current().set_place(place);
   }
@@ -32,7 +35,8 @@ class SameCircumstances {
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs) {
   const uint64_t place = RandomState::current().place();
-  const PrecisionPolicy* policy = current_precision_policy();
+  std::optional<PrecisionPolicy> policy;
+  if (const PrecisionPolicy* current = current_precision_policy()) policy = *current;
   if (!grad_enabled()) return segment(inputs);
 
   TensorList outputs;

@@ -1,6 +1,7 @@
 // Recording: nodes come into being here. Walking them backward is in backward.cpp.
 #include <binade/autograd/tape.h>
 
+#include <atomic>
 #include <utility>
 
 #include <binade/autograd/graph.h>
@@ -9,7 +10,8 @@ namespace binade {
 
 namespace {
 
-thread_local uint64_t next_sequence = 0;
+// Of all threads together: a graph may be recorded by several, one after the other.
+std::atomic<uint64_t> next_sequence{0};
 thread_local OpObserver* observer = nullptr;
 
 Edge edge_to(const Tensor& input) {
@@ -37,7 +39,7 @@ TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array
 
   auto node = std::make_shared<Node>();
   node->name = name;
-  node->sequence = next_sequence++;
+  node->sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
   node->backward = std::move(backward);
   node->inputs.reserve(inputs.size());
   for (const Tensor& input : inputs) node->inputs.push_back(edge_to(input));
@@ -66,9 +68,9 @@ std::vector<Array> one(Array value) {
 Node::~Node() {
   std::vector<std::shared_ptr<Node>> orphans;
   const auto take_sole = [&orphans](Node& node) {
+    node.backward = FusedBackward();  // first: saved tensors hold the nodes they came from
     for (Edge& edge : node.inputs)
       if (edge.node && edge.node.use_count() == 1) orphans.push_back(std::move(edge.node));
-    node.backward = FusedBackward();
   };
   take_sole(*this);
   while (!orphans.empty()) {

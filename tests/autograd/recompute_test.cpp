@@ -48,8 +48,8 @@ TEST_CASE("recompute changes no bit, with dropout too", "[recompute]") {
 }
 
 TEST_CASE("recompute keeps the precision policy of the first run", "[recompute]") {
-  const PrecisionPolicy policy;
   const auto step = [&](bool recomputed) {
+    PrecisionPolicy policy;
     const Block block;
     const Tensor x(Array::arange(32, DType::f32).view({4, 8}), true);
     const auto segment = [&](const TensorList& in) -> TensorList {
@@ -60,6 +60,7 @@ TEST_CASE("recompute keeps the precision policy of the first run", "[recompute]"
       const PrecisionPolicy* before = exchange_precision_policy(&policy);
       y = recomputed ? recompute(segment, {x})[0] : segment({x})[0];
       exchange_precision_policy(before);
+      policy.half_dtype = DType::f64;  // the scope is over and its policy gone
     }
     CHECK(y.dtype() == DType::f16);
     sum(to(y, DType::f32)).backward();

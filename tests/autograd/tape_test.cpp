@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include <binade/autograd/ops.h>
 
@@ -299,4 +300,38 @@ TEST_CASE("anomaly mode names the op that made a NaN", "[tape]") {
   const Tensor fine = leaf({1});
   sum(log(fine)).backward();
   CHECK(numbers(fine.grad()) == Numbers{1});
+}
+
+TEST_CASE("gradients made with create_graph reach bound buffers and are added to", "[tape]") {
+  const Tensor free = leaf({2}), bound = leaf({2});
+  const Array buffer = Array::zeros({1}, DType::f64);
+  bound.bind_grad(buffer);
+  for (const Tensor& x : {free, bound}) {
+    sum(x * x).backward({.create_graph = true});
+    CHECK(numbers(x.grad()) == Numbers{4});
+    const Tensor differentiable = x.grad_tensor();
+    sum(x * 3).backward();
+    CHECK(numbers(x.grad()) == Numbers{7});
+    CHECK(numbers(differentiable.array()) == Numbers{4});
+    sum(x * x).backward({.create_graph = true});
+    CHECK(numbers(x.grad()) == Numbers{11});
+  }
+  CHECK(numbers(buffer) == Numbers{11});
+}
+
+TEST_CASE("a graph recorded by two threads is walked in order", "[tape]") {
+  const Tensor x = leaf({3});
+  Tensor y = x;
+  for (int i = 0; i < 10; ++i) y = y * 1.0;
+  Tensor z;
+  std::thread([&] { z = y * y; }).join();
+  sum(z + y).backward();
+  CHECK(numbers(x.grad()) == Numbers{7});
+}
+
+TEST_CASE("a long chain of ops that save their inputs is dropped without recursion", "[tape]") {
+  const Tensor x = leaf({1});
+  Tensor y = x;
+  for (int i = 0; i < 200000; ++i) y = y * x;
+  CHECK(y.requires_grad());
 }
