@@ -119,8 +119,8 @@ TensorList custom_function(const char* name, const TensorList& inputs, CustomFor
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs);
 
-// ---- watching (anomaly mode, overflow diagnosis)
-// ------------------------------------------------------ Sees every op as it runs; thread-local.
+// ---- watching (anomaly mode, overflow diagnosis) ------------------------------------------------
+// Sees every op as it runs; thread-local.
 // Costs nothing when absent.
 class OpObserver {
  public:

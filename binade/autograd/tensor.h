@@ -56,8 +56,8 @@ class Tensor {
     return array().to_vector<T>();
   }
 
-  // ---- gradients
-  // ---------------------------------------------------------------------------------
+  // ---- gradients --------------------------------------------------------------------------------
+
   bool requires_grad() const;  // whether backward would reach it
   bool is_leaf() const;
   // Leaves of floating dtype only.
@@ -101,8 +101,8 @@ std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<T
                          const std::vector<Tensor>& seeds = {},
                          const BackwardOptions& options = {});
 
-// ---- grad mode (thread-local)
-// ----------------------------------------------------------------------
+// ---- grad mode (thread-local) -------------------------------------------------------------------
+
 bool grad_enabled();
 // Nothing is recorded while alive.
 class GradModeScope {

@@ -10,8 +10,7 @@
 
 namespace binade {
 
-// ---- Storage
-// -------------------------------------------------------------------------------------
+// ---- Storage ------------------------------------------------------------------------------------
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
   auto* data = static_cast<std::byte*>(allocate_bytes(bytes, device));
@@ -30,8 +29,7 @@ Storage::~Storage() {
   if (owner_ == nullptr) free_bytes(data_, bytes_, device_);
 }
 
-// ---- creation
-// ------------------------------------------------------------------------------------
+// ---- creation -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -91,8 +89,7 @@ Array Array::from_host(const void* values, int64_t count, const Shape& shape, DT
   return host.to(device);
 }
 
-// ---- views
-// ---------------------------------------------------------------------------------------
+// ---- views --------------------------------------------------------------------------------------
 
 bool Array::is_contiguous() const {
   int64_t expected = 1;
@@ -259,8 +256,7 @@ Array Array::reshape(const Shape& shape) const {
   return can_view(shape) ? view(shape) : clone().view(shape);
 }
 
-// ---- copies
-// --------------------------------------------------------------------------------------
+// ---- copies -------------------------------------------------------------------------------------
 
 Array Array::contiguous() const {
   return is_contiguous() ? *this : clone();
@@ -323,8 +319,7 @@ const Array& Array::copy_from(const Array& source) const {
 #endif
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 double Array::item() const {
   check(numel_ == 1, "item() needs one element, the array has shape ", shape_);

@@ -118,8 +118,8 @@ class Array {
   Array to(DType dtype) const;    // itself if nothing changes
   Array to(Device device) const;  // itself if nothing changes; waits for the copy
 
-  // ---- in place (bump the storage's version)
-  // -----------------------------------------------------
+  // ---- in place (bump the storage's version) ----------------------------------------------------
+
   const Array& fill(double value) const;
   const Array& zero() const;
   // Elements of `source`, broadcast and converted; the devices may differ (then it waits).

@@ -28,8 +28,8 @@ class Optimizer {
   // Stand-alone use, without a GradScaler: applies the gradients as they are.
   void step();
 
-  // ---- for whoever drives the step (amp::GradScaler, train::TrainStep)
-  // ------------------------------- Reads gradients × grad_factor and updates masters and compute
+  // ---- for whoever drives the step (amp::GradScaler, train::TrainStep) --------------------------
+  // Reads gradients × grad_factor and updates masters and compute
   // copies, unless found_inf.
   void update(const Array& grad_factor, const Array& found_inf);
   // Adds the current gradients to the step's f32 sums. While a sum is under way (until

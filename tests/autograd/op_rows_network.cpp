@@ -11,8 +11,7 @@ namespace {
 
 using Lists = std::vector<Values>;
 
-// ---- products
-// ----------------------------------------------------------------------------------
+// ---- products -----------------------------------------------------------------------------------
 
 // (…, M, K) · (…, K, N) with broadcast leading dimensions.
 Values product(const Values& a, const Values& b) {
@@ -96,8 +95,7 @@ void add_products(OpTable& table) {
   }
 }
 
-// ---- norms
-// -------------------------------------------------------------------------------------
+// ---- norms --------------------------------------------------------------------------------------
 
 Values norm_of(const Values& x, const Values& weight, const Values* bias, double eps,
                bool subtract_mean) {
@@ -168,8 +166,7 @@ void add_norms(OpTable& table) {
         .rounded(4);
 }
 
-// ---- attention
-// ---------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 
 struct AttentionSetting {
   bool causal = false;
@@ -310,8 +307,7 @@ void add_attention(OpTable& table) {
       .differentiable_twice();
 }
 
-// ---- images
-// ------------------------------------------------------------------------------------
+// ---- images -------------------------------------------------------------------------------------
 
 double padded(const Values& x, int64_t n, int64_t c, int64_t h, int64_t w) {
   if (h < 0 || w < 0 || h >= x.size(2) || w >= x.size(3)) return NAN;

@@ -159,8 +159,7 @@ void add_joins(OpTable& table) {
       .constant();
 }
 
-// ---- by index
-// ----------------------------------------------------------------------------------
+// ---- by index -----------------------------------------------------------------------------------
 
 // The line of `index` along dim 1, or a single one.
 double written(const Values& x, const Values& index, const Values& source, const Index& at,

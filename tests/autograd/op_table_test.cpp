@@ -30,8 +30,7 @@ const std::vector<OpRow>& rows() {
   return table.rows();
 }
 
-// ---- inputs
-// ------------------------------------------------------------------------------------
+// ---- inputs -------------------------------------------------------------------------------------
 
 DType dtype_for(const Input& input, DType row) {
   switch (input.dtype) {
@@ -118,8 +117,7 @@ std::vector<Values> values_of(const TensorList& tensors) {
   return values;
 }
 
-// ---- comparison
-// --------------------------------------------------------------------------------
+// ---- comparison ---------------------------------------------------------------------------------
 
 // Half an ulp at 1.
 double unit_roundoff(DType dtype) {

@@ -95,8 +95,7 @@ struct Work {
 
 }  // namespace
 
-// ---- what runs without a GPU
-// ---------------------------------------------------------------------
+// ---- what runs without a GPU --------------------------------------------------------------------
 
 TEST_CASE("blocks never overlap, and free neighbours become one", "[cuda][pool]") {
   FakeDevice device{.capacity = int64_t{1} << 30};
@@ -190,8 +189,7 @@ TEST_CASE("layouts collapse what they can and cut rows into items", "[cuda][elem
   CHECK(make_layout({&odd, &odd}, 8).items == 3);
 }
 
-// ---- memory
-// --------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 TEST_CASE("freed device memory is used again and peaks are counted", "[cuda][pool]") {
   require_gpu();
@@ -250,8 +248,7 @@ TEST_CASE("page-locked memory travels both ways", "[cuda][pool]") {
   CHECK(read(host, 999) == 999);
 }
 
-// ---- graphs
-// --------------------------------------------------------------------------------------
+// ---- graphs -------------------------------------------------------------------------------------
 
 TEST_CASE("a replayed graph gives the same bits as running its work", "[cuda][graph]") {
   require_gpu();

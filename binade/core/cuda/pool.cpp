@@ -191,8 +191,7 @@ std::shared_ptr<void> allocate_pinned(int64_t bytes) {
           }};
 }
 
-// ---- arenas
-// --------------------------------------------------------------------------------------
+// ---- arenas -------------------------------------------------------------------------------------
 
 // An arena takes whole segments from the device, not blocks of the pool: what was freed in the pool
 // before the capture may be handed out again between two replays.

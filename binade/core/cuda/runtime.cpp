@@ -168,8 +168,7 @@ void note_host_synchronisation() {
   synchronisations.fetch_add(1, std::memory_order_relaxed);
 }
 
-// ---- copies
-// --------------------------------------------------------------------------------------
+// ---- copies -------------------------------------------------------------------------------------
 
 void copy_async(void* destination, Device destination_device, const void* source,
                 Device source_device, int64_t bytes) {
@@ -201,8 +200,7 @@ void synchronize(int device) {
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 }
 
-// ---- faults
-// --------------------------------------------------------------------------------------
+// ---- faults -------------------------------------------------------------------------------------
 
 uint32_t* fault_word() {
   return current_context().fault_word;

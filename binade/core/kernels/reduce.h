@@ -25,8 +25,8 @@ BINADE_KERNEL(sort, const Array& x, int dim, bool descending, const Array& value
 // The k largest along `dim`, in descending order, ties by position. values/indices: size k there.
 BINADE_KERNEL(topk, const Array& x, int64_t k, int dim, const Array& values, const Array& indices)
 
-// ---- softmax along the last dimension
-// ------------------------------------------------------------ Rows may be strided, the last
+// ---- softmax along the last dimension -----------------------------------------------------------
+// Rows may be strided, the last
 // dimension is contiguous. y may have another floating dtype than x.
 BINADE_KERNEL(softmax, const Array& x, const Array& y)
 BINADE_KERNEL(log_softmax, const Array& x, const Array& y)
