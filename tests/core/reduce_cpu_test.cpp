@@ -126,12 +126,12 @@ TEST_CASE("a sum of ten million f32 stays accurate", "[kernels][cpu]") {
   const Array out = Array::empty({1}, DType::f32);
   cpu::reduce(ReduceOp::sum, x, out, 0);
   const double expected = static_cast<double>(n / 2) * (static_cast<double>(0.1f) + 0.3f);
-  CHECK(out.item() == Approx(expected).epsilon(5e-7));
+  CHECK(out.item() == Approx(expected).epsilon(1e-7));
   // By columns: two sums of five million each.
   const Array pair = Array::empty({1, 2}, DType::f32);
   cpu::reduce(ReduceOp::sum, x.view({n / 2, 2}), pair, 0);
-  CHECK(read(pair, 0) == Approx(static_cast<double>(n / 2) * 0.3f).epsilon(5e-7));
-  CHECK(read(pair, 1) == Approx(static_cast<double>(n / 2) * 0.1f).epsilon(5e-7));
+  CHECK(read(pair, 0) == Approx(static_cast<double>(n / 2) * 0.3f).epsilon(1e-7));
+  CHECK(read(pair, 1) == Approx(static_cast<double>(n / 2) * 0.1f).epsilon(1e-7));
 }
 
 TEST_CASE("sums have the same bits on any number of threads and at any address", "[kernels][cpu]") {

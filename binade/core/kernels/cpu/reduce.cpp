@@ -1,7 +1,7 @@
 // Reductions over any dimensions.
 //
 // Work is cut along both what is kept and what is reduced, by shape alone; each piece leaves a
-// partial result, in double for floating sums, and a last pass folds the partial results in order.
+// partial result, floating sums in double, and a last pass folds the partial results in order.
 // Inside a piece, memory decides the way: along rows where the reduced dimension lies innermost, or
 // column by column, a row at a time, where a kept one does.
 #include <binade/core/kernels/reduce.h>
@@ -18,8 +18,8 @@ template <class C>
 struct Sum {
   using Partial = std::conditional_t<std::is_integral_v<C>, int64_t, double>;
   static constexpr Partial kStart = 0;
-  static C of_run(const C* x, int64_t count) {
-    return sum_of<C>(count, [=](int64_t i) { return x[i]; });
+  static Partial of_run(const C* x, int64_t count) {
+    return sum_of<Partial>(count, [=](int64_t i) { return static_cast<Partial>(x[i]); });
   }
   template <class T>
   static T fold(T a, T b) {
