@@ -1,108 +1,130 @@
-// Shows what a tokenizer makes of text, and trains byte-level BPE vocabularies.
+// Shows what a tokenizer makes of text, trains byte-level BPE vocabularies, and prepares token
+// shards.
 //
-//   tokenize --tokenizer DIR < text              ids of standard input, on one line
-//   tokenize --tokenizer DIR --json-lines        for every line, a JSON string: a line of ids
-//   tokenize --tokenizer DIR --decode            for every line of ids: the text, as a JSON string
-//   tokenize --tokenizer DIR --save DIR2         the tokenizer, written to another folder
-//   tokenize --train PATH --vocab-size 8192 --save DIR
-#include <binade/core/error.h>
-#include <binade/data/bpe_trainer.h>
-#include <binade/data/text_files.h>
-#include <binade/data/tokenizer.h>
-#include <binade/data/utf8.h>
+//   tokenize --tokenizer DIR < text                          ids of standard input, on one line
+//   tokenize --tokenizer DIR --json-lines                    a JSON string a line → a line of ids
+//   tokenize --tokenizer DIR --decode                        a line of ids → a JSON string a line
+//   tokenize --tokenizer DIR --save DIR2                     the tokenizer, in another folder
+//   tokenize --tokenizer DIR --text PATH... --shards DIR2    token shards that train_gpt reads
+//   tokenize --train PATH... --vocabulary 8192 --save DIR    a new vocabulary
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-namespace {
+#include <binade/core/error.h>
+#include <binade/data/bpe_trainer.h>
+#include <binade/data/text_files.h>
+#include <binade/data/token_shards.h>
+#include <binade/data/tokenizer.h>
+#include <binade/data/utf8.h>
+
+#include "common.h"
 
 using namespace binade;
 
+namespace {
+
 struct Options {
-  std::string tokenizer, train, save, extensions;
-  int64_t vocab_size = 8192;
+  std::string tokenizer, save, shards;
+  std::vector<std::string> train, text, extensions;
+  int64_t vocabulary = 8192, shard_tokens = data::ShardWriter::kDefaultTokensPerShard;
   bool json_lines = false, decode = false, no_special = false;
 };
+
+std::vector<std::filesystem::path> files_of(const std::vector<std::string>& given,
+                                            const Options& o) {
+  return data::list_text_files({given.begin(), given.end()}, {.extensions = o.extensions});
+}
+
+void train(const Options& o) {
+  std::vector<std::string> texts;
+  for (const auto& path : files_of(o.train, o)) texts.push_back(data::read_text(path));
+  const auto tokenizer = data::train_bpe(texts, {.vocab_size = o.vocabulary});
+  tokenizer->save(o.save);
+  fmt::print("{} tokens from {} files, saved to {}\n", tokenizer->vocab_size(), texts.size(),
+             o.save);
+}
+
+void write_shards(const Options& o, const data::Tokenizer& tokenizer) {
+  const auto files = files_of(o.text, o);
+  data::ShardWriter writer(o.shards, tokenizer.vocab_size(), o.shard_tokens);
+  int64_t tokens = 0;
+  data::encode_files(tokenizer, files, {.parse_special_tokens = false},
+                     [&](std::span<const int32_t> ids) {
+                       writer.append(ids);
+                       tokens += static_cast<int64_t>(ids.size());
+                     });
+  const size_t shards = writer.finish().size();
+  tokenizer.save(o.shards);  // train_gpt finds it beside the shards
+  fmt::print("{} tokens from {} files in {} shard(s), saved to {}\n", tokens, files.size(), shards,
+             o.shards);
+}
 
 void print_ids(const std::vector<int32_t>& ids) {
   std::cout << fmt::format("{}\n", fmt::join(ids, " "));
 }
 
-void train(const Options& options) {
-  data::TextFileOptions files;
-  std::istringstream list(options.extensions);
-  for (std::string extension; std::getline(list, extension, ',');) {
-    files.extensions.push_back(extension);
-  }
-  std::vector<std::string> texts;
-  for (const auto& path : data::list_text_files({options.train}, files)) {
-    texts.push_back(data::read_text(path));
-  }
-  const auto tokenizer = data::train_bpe(texts, {.vocab_size = options.vocab_size});
-  tokenizer->save(options.save);
-  fmt::print("{} tokens from {} files, saved to {}\n", tokenizer->vocab_size(), texts.size(),
-             options.save);
-}
-
-void run(const Options& options) {
-  if (!options.train.empty()) return train(options);
-  const auto tokenizer = data::load_tokenizer(options.tokenizer);
-  if (!options.save.empty()) return tokenizer->save(options.save);
-  const data::EncodeOptions encoding = {.parse_special_tokens = !options.no_special};
-  if (!options.json_lines && !options.decode) {
-    const std::string text(std::istreambuf_iterator<char>(std::cin), {});
-    return print_ids(tokenizer->encode(text, encoding));
-  }
+void decode_lines(const data::Tokenizer& tokenizer) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     ++number;
-    if (options.decode) {
-      std::istringstream fields(line);
-      const std::vector<int32_t> ids(std::istream_iterator<int32_t>(fields), {});
-      check(fields.eof(), "line ", number, ": expected ids with spaces between");
-      std::cout << nlohmann::json(data::utf8_replace_invalid(tokenizer->decode(ids))).dump()
-                << '\n';
-      continue;
-    }
+    std::istringstream fields(line);
+    const std::vector<int32_t> ids(std::istream_iterator<int32_t>(fields), {});
+    check(fields.eof(), "line ", number, ": expected ids with spaces between");
+    std::cout << nlohmann::json(data::utf8_replace_invalid(tokenizer.decode(ids))).dump() << '\n';
+  }
+}
+
+void encode_lines(const data::Tokenizer& tokenizer, const data::EncodeOptions& encoding) {
+  int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    ++number;
     const auto text = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     check(text.is_string(), "line ", number, ": expected a JSON string");
-    print_ids(tokenizer->encode(text.get<std::string>(), encoding));
+    print_ids(tokenizer.encode(text.get<std::string>(), encoding));
   }
+}
+
+void tokenize(const Options& o) {
+  check(o.tokenizer.empty() != o.train.empty(), "give either --tokenizer or --train");
+  if (!o.train.empty()) return train(o);
+  const auto tokenizer = data::load_tokenizer(o.tokenizer);
+  if (!o.text.empty()) return write_shards(o, *tokenizer);
+  if (!o.save.empty()) return tokenizer->save(o.save);
+  if (o.decode) return decode_lines(*tokenizer);
+  const data::EncodeOptions encoding = {.parse_special_tokens = !o.no_special};
+  if (o.json_lines) return encode_lines(*tokenizer, encoding);
+  print_ids(tokenizer->encode(std::string(std::istreambuf_iterator<char>(std::cin), {}), encoding));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  CLI::App app("Shows what a tokenizer makes of text, and trains byte-level BPE vocabularies.");
-  app.option_defaults()->always_capture_default();
-  auto* tokenizer = app.add_option("--tokenizer", options.tokenizer,
-                                   "folder, tokenizer.json or .model file, or the word bytes");
-  app.add_flag("--json-lines", options.json_lines, "read one JSON string a line, print ids a line");
-  app.add_flag("--decode", options.decode, "read ids a line, print one JSON string a line");
-  app.add_flag("--no-special", options.no_special,
-               "treat special tokens that are written out in the text as plain text");
-  auto* train = app.add_option("--train", options.train, "text file or folder to train BPE on");
-  app.add_option("--extensions", options.extensions,
-                 "endings of the files to take from a folder, with commas between (default: all)");
-  app.add_option("--vocab-size", options.vocab_size, "tokens of the trained vocabulary");
-  app.add_option("--save", options.save, "folder to write the tokenizer to");
-  train->needs("--save");
-  tokenizer->excludes(train);
-  try {
-    app.parse(argc, argv);
-    check(tokenizer->count() + train->count() == 1, "give --tokenizer or --train; see --help");
-    run(options);
-  } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : 2;
-  } catch (const std::exception& error) {
-    std::cerr << "tokenize: " << error.what() << '\n';
-    return 2;
-  }
+  CLI::App app("Shows what a tokenizer makes of text, trains vocabularies, prepares token shards");
+  Options o;
+  examples::prepare(app);
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 40);
+  app.add_option("--tokenizer", o.tokenizer,
+                 "Folder, tokenizer.json or .model file, or the word bytes");
+  app.add_flag("--json-lines", o.json_lines, "Read one JSON string a line, print ids a line");
+  app.add_flag("--decode", o.decode, "Read ids a line, print one JSON string a line");
+  app.add_flag("--no-special", o.no_special,
+               "Treat special tokens that are written out in the text as plain text");
+  auto* text = app.add_option("--text", o.text, "Files and folders to turn into token shards");
+  auto* shards = app.add_option("--shards", o.shards, "Folder to write the token shards to");
+  app.add_option("--shard-tokens", o.shard_tokens, "Tokens a shard holds at most")->check(positive);
+  auto* train = app.add_option("--train", o.train, "Files and folders to train a BPE on");
+  app.add_option("--extensions", o.extensions,
+                 "Endings of the files to take from folders; default: all");
+  app.add_option("--vocabulary", o.vocabulary, "Size of the trained vocabulary")
+      ->check(CLI::Range(257, 1 << 20));
+  auto* save = app.add_option("--save", o.save, "Folder to write the tokenizer to");
+  text->needs(shards);
+  shards->needs(text);
+  train->needs(save);
+  return examples::run_program(app, argc, argv, [&] { tokenize(o); });
 }

@@ -11,6 +11,7 @@
 #include <binade/data/idx.h>
 
 #include "common.h"
+#include "device.h"
 
 using namespace binade;
 
@@ -81,8 +82,7 @@ struct Options {
 };
 
 void train_digits(const Options& o) {
-  const bool gpu = o.device == "auto" ? cuda_device_count() > 0 : Device::parse(o.device).is_cuda();
-  const Device device = gpu ? Device::cuda() : Device::cpu();
+  const Device device = examples::choose_device(o.device);
   const amp::Preset preset =
       o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
   const Dataset train = load(o.data, "train", device), test = load(o.data, "t10k", device);
@@ -134,7 +134,7 @@ int main(int argc, char** argv) {
   Options o;
   examples::prepare(app);
   app.add_option("--data", o.data, "Folder with the four IDX files");
-  app.add_option("--device", o.device, "auto, cpu or cuda");
+  app.add_option("--device", o.device, "auto, cpu, cuda or cuda:N");
   app.add_option("--precision", o.precision, "fp32, fp16, fp16-autocast, bf16 or fp16-static:S");
   app.add_option("--epochs", o.epochs, "Passes over the training images")
       ->check(CLI::Range(1, 1000));

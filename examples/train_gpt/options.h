@@ -66,7 +66,9 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
   add("--extensions", o.extensions, "Endings of the files to take from folders");
   add("--text-limit", o.text_limit, "MiB of text to read from folders; 0: all")->check(count);
-  add("--tokenizer", o.tokenizer, "bpe (trained on the text), bytes, or a folder with a tokenizer");
+  add("--tokenizer", o.tokenizer,
+      "bpe (trained on the text; of token shards, the one beside them), bytes, or a folder with a "
+      "tokenizer");
   add("--vocabulary", o.vocabulary, "Size of a trained vocabulary")
       ->check(CLI::Range(257, 1 << 20));
   add("--data-order", o.data_order,

@@ -65,9 +65,10 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
   std::unique_ptr<data::Tokenizer> tokenizer;
   if (!options.init.empty()) {
     tokenizer = data::load_tokenizer(options.init);
+  } else if (options.tokenizer == "bpe" && are_shards(options.text)) {
+    const fs::path shards = options.text[0];  // `tokenize` put their tokenizer beside them
+    tokenizer = data::load_tokenizer(fs::is_directory(shards) ? shards : shards.parent_path());
   } else if (options.tokenizer == "bpe") {
-    check(!are_shards(options.text),
-          "token shards need the tokenizer that made them: give its folder with --tokenizer");
     std::vector<std::string> texts;
     for (const fs::path& file : text_files(options, options.text))
       texts.push_back(data::read_text(file));
