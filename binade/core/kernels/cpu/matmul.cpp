@@ -123,7 +123,7 @@ void add(T* sum, const T* row, int64_t n) {
 constexpr double kGeluScale = 2 * 0.79788456080286535588, kGeluCubic = 0.044715;
 
 template <class T>
-T gelu_gate(T x) {
+BINADE_LANE T gelu_gate(T x) {
   return T(1) / (T(1) + fast_exp(-T(kGeluScale) * x * (T(1) + T(kGeluCubic) * x * x)));
 }
 
