@@ -133,8 +133,8 @@ Array Array::slice(int dim, int64_t start, int64_t end, int64_t step) const {
   start = clamp(start);
   end = std::max(clamp(end), start);
   Array view = *this;
-  view.shape_[d] = (end - start + step - 1) / step;
-  view.strides_[d] *= step;
+  view.shape_[d] = end > start ? (end - start - 1) / step + 1 : 0;
+  if (view.shape_[d] > 1) view.strides_[d] *= step;
   view.offset_ += start * strides_[d];
   view.numel_ = view.shape_.numel();
   return view;
@@ -193,7 +193,8 @@ Shape complete(Shape shape, int64_t numel, const Shape& from) {
       check(unknown < 0, "reshape: more than one size is -1 in ", shape);
       unknown = i;
     } else {
-      known *= shape[i];
+      check(!__builtin_mul_overflow(known, shape[i], &known), "cannot reshape ", from, " to ",
+            shape);
     }
   }
   if (unknown >= 0) {
@@ -240,8 +241,9 @@ bool strides_for_view(const Array& array, const Shape& shape, Shape& strides) {
 }  // namespace
 
 bool Array::can_view(const Shape& shape) const {
+  const Shape full = complete(shape, numel_, shape_);
   Shape strides;
-  return numel_ == 0 || strides_for_view(*this, complete(shape, numel_, shape_), strides);
+  return numel_ == 0 || strides_for_view(*this, full, strides);
 }
 
 Array Array::view(const Shape& shape) const {
@@ -283,6 +285,7 @@ Array Array::to(Device target) const {
 }
 
 const Array& Array::fill(double value) const {
+  check(defined(), "fill: the array is undefined");
   if (numel_ > 0) BINADE_DISPATCH(device(), fill(*this, value));
   storage_->bump_version();
   return *this;
@@ -292,20 +295,40 @@ const Array& Array::zero() const {
   return fill(0);
 }
 
+namespace {
+
+// The bytes from the first to behind the last element of an array that is not empty.
+std::pair<const std::byte*, const std::byte*> extent_of(const Array& array) {
+  int64_t last = 0;
+  for (int i = 0; i < array.dims(); ++i) last += (array.shape()[i] - 1) * array.strides()[i];
+  const auto* first = static_cast<const std::byte*>(array.data());
+  return {first, first + (last + 1) * size_of(array.dtype())};
+}
+
+// Whether writing one may change the other while it is read; false for the very same elements.
+bool interfere(const Array& a, const Array& b) {
+  if (!a.shares_storage(b)) return false;
+  const auto [a_begin, a_end] = extent_of(a);
+  const auto [b_begin, b_end] = extent_of(b);
+  const bool same = a_begin == b_begin && a.strides() == b.strides() && a.dtype() == b.dtype();
+  return a_begin < b_end && b_begin < a_end && !same;
+}
+
+}  // namespace
+
 const Array& Array::copy_from(const Array& source) const {
+  check(defined() && source.defined(), "copy_from: an array is undefined");
+  const Array from = source.expand(shape_);
   storage_->bump_version();
-  if (numel_ == 0) {
-    source.expand(shape_);  // still checks the shape
-    return *this;
-  }
+  if (numel_ == 0) return *this;
   if (source.device() == device()) {
-    BINADE_DISPATCH(device(), copy(source.expand(shape_), *this));
+    BINADE_DISPATCH(device(), copy(interfere(*this, from) ? from.clone() : from, *this));
     return *this;
   }
 #if BINADE_HAVE_CUDA
   // Across devices the bytes travel between contiguous arrays of one dtype; conversion and layout
   // are done on the side that has them.
-  const Array packed = source.expand(shape_).to(dtype_).contiguous();
+  const Array packed = from.to(dtype_).contiguous();
   if (is_contiguous()) {
     cuda::copy_and_wait(data(), device(), packed.data(), packed.device(), bytes());
   } else {

@@ -13,21 +13,31 @@ namespace {
 constexpr int64_t kEdge = 3;        // elements shown at each end of a long dimension
 constexpr int64_t kShowWhole = 64;  // arrays up to this many elements are shown whole
 
-std::string format_element(double value, DType dtype) {
+// The one element of an array on the CPU.
+std::string format_element(const Array& array) {
   std::ostringstream text;
-  if (dtype == DType::boolean) {
-    text << (value != 0 ? "true" : "false");
-  } else if (!is_floating(dtype)) {
-    text << static_cast<int64_t>(value);
-  } else {
-    text << std::setprecision(5) << value;
-  }
+  visit_all(array.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T value = *array.data<T>();
+    if constexpr (std::is_same_v<T, bool>)
+      text << (value ? "true" : "false");
+    else if constexpr (std::is_integral_v<T>)
+      text << static_cast<int64_t>(value);
+    else if constexpr (is_half(dtype_of<T>()))
+      text << std::setprecision(5) << static_cast<float>(value);
+    else
+      text << std::setprecision(5) << value;
+  });
   return std::move(text).str();
 }
 
 void print_level(std::ostream& out, const Array& array, bool whole, int indent) {
   if (array.dims() == 0) {
-    out << format_element(array.item(), array.dtype());
+    out << format_element(array);
+    return;
+  }
+  if (array.numel() == 0) {
+    out << "[]";
     return;
   }
   const int64_t size = array.size(0);

@@ -19,16 +19,20 @@ void Shape::erase(int position) {
 }
 
 int64_t Shape::numel() const {
+  // Sizes of 0 are left out of the product that is checked: strides are products of the others.
   int64_t product = 1;
+  bool empty = false;
   for (int64_t size : *this) {
     check(size >= 0, "a size is negative in the shape ", *this);
-    check(!__builtin_mul_overflow(product, size, &product), "the shape ", *this,
-          " has more elements than int64 can count");
+    empty |= size == 0;
+    check(!__builtin_mul_overflow(product, std::max<int64_t>(size, 1), &product), "the shape ",
+          *this, " has more elements than int64 can count");
   }
-  return product;
+  return empty ? 0 : product;
 }
 
 Shape Shape::row_major_strides() const {
+  numel();  // throws where the products below would overflow
   Shape strides = Shape::filled(dims_, 1);
   for (int i = dims_ - 2; i >= 0; --i)
     strides[i] = strides[i + 1] * std::max<int64_t>((*this)[i + 1], 1);
