@@ -1,5 +1,7 @@
 #include <binade/core/memory.h>
 
+#include <sanitizer/asan_interface.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -26,25 +28,18 @@ class CpuPool {
   void* allocate(int64_t bytes) {
     const int64_t size = rounded(bytes);
     const std::scoped_lock lock(mutex_);
-    in_use_ += size;
-    peak_in_use_ = std::max(peak_in_use_, in_use_);
-    if (auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
-      void* block = found->second.back();
-      found->second.pop_back();
-      cached_ -= size;
-      return block;
-    }
-    void* block = ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    void* block = take_cached(size);
+    if (block == nullptr) block = from_system(size);
     if (block == nullptr) {
       release_locked();
-      block = ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+      block = from_system(size);
     }
-    if (block == nullptr) {
-      in_use_ -= size;
-      throw OutOfMemory(concat("out of memory: ", size, " bytes asked for, ", in_use_,
+    if (block == nullptr)
+      throw OutOfMemory(concat("out of memory: ", bytes, " bytes asked for, ", in_use_,
                                " bytes of arrays in use; lower the batch size or the sequence "
                                "length, or turn on recompute"));
-    }
+    in_use_ += size;
+    peak_in_use_ = std::max(peak_in_use_, in_use_);
     peak_reserved_ = std::max(peak_reserved_, in_use_ + cached_);
     return block;
   }
@@ -57,6 +52,7 @@ class CpuPool {
       try {
         free_[size].push_back(block);
         cached_ += size;
+        ASAN_POISON_MEMORY_REGION(block, static_cast<size_t>(size));  // nobody's until it is reused
         if (cached_ > std::max(kCacheFloor, in_use_ + peak_in_use_)) release_locked();
         return;
       } catch (...) {  // no memory for the bookkeeping: give the block back instead
@@ -84,17 +80,39 @@ class CpuPool {
  private:
   static constexpr int64_t kSmallestCached = 4096;
   static constexpr int64_t kCacheFloor = int64_t{256} << 20;
+  static constexpr int64_t kLargest = int64_t{1} << 47;  // the address space of a process
 
   // Sizes above a page are rounded so that nearly equal requests share blocks.
   static int64_t rounded(int64_t bytes) {
     if (bytes <= 0) return 64;
+    if (bytes > kLargest) return bytes;  // refused later; the sum below could overflow
     const int64_t unit = bytes < kSmallestCached ? 64 : bytes < (1 << 20) ? 4096 : (1 << 16);
     return (bytes + unit - 1) / unit * unit;
   }
 
+  void* take_cached(int64_t size) {
+    const auto found = free_.find(size);
+    if (found == free_.end() || found->second.empty()) return nullptr;
+    void* block = found->second.back();
+    found->second.pop_back();
+    cached_ -= size;
+    ASAN_UNPOISON_MEMORY_REGION(block, static_cast<size_t>(size));
+    return block;
+  }
+
+  // Null if there is no such memory.
+  static void* from_system(int64_t size) {
+    if (size > kLargest) return nullptr;
+    return ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+  }
+
   void release_locked() noexcept {
-    for (auto& [size, blocks] : free_)
-      for (void* block : blocks) ::operator delete(block, kAlignment);
+    for (auto& [size, blocks] : free_) {
+      for (void* block : blocks) {
+        ASAN_UNPOISON_MEMORY_REGION(block, static_cast<size_t>(size));
+        ::operator delete(block, kAlignment);
+      }
+    }
     free_.clear();
     cached_ = 0;
   }
