@@ -35,6 +35,9 @@ class Descriptor {
   int value_;
 };
 
+// Without O_NONBLOCK, opening a named pipe would wait for a writer before it could be refused.
+constexpr int kReading = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+
 size_t open_regular(const std::filesystem::path& path, const Descriptor& file) {
   check(file.get() >= 0, "cannot open ", path.string(), ": ", reason());
   struct stat info {};
@@ -53,7 +56,7 @@ void sync_folder(const std::filesystem::path& folder) {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), kReading));
   const size_t size = open_regular(path, file);
   if (size == 0) return;
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
@@ -63,7 +66,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 }
 
 std::string read_text_file(const std::filesystem::path& path, int64_t limit) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), kReading));
   const size_t size = open_regular(path, file);
   check(static_cast<int64_t>(size) <= limit, path.string(), " has ", size,
         " bytes, more than the limit of ", limit);

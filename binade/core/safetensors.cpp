@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
+#include <unordered_set>
 
 #include <binade/core/file.h>
 #include <binade/core/text.h>
@@ -12,9 +13,10 @@ namespace binade {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr uint64_t kLargestHeader = 100'000'000;
+constexpr const char* kMetadata = "__metadata__";
 
 struct DTypeName {
   const char* name;
@@ -24,21 +26,58 @@ constexpr DTypeName kDTypes[] = {
     {"F64", DType::f64}, {"F32", DType::f32}, {"F16", DType::f16}, {"BF16", DType::bf16},
     {"I64", DType::i64}, {"I32", DType::i32}, {"U8", DType::u8},   {"BOOL", DType::boolean}};
 
-// Rejects a key that stands twice in one object, which a plain parse would let through.
-Json parse_header(const std::string& text, const std::string& file) {
-  std::vector<std::set<std::string>> keys;
-  const auto callback = [&](int, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key)
-      check(keys.back().insert(value.get<std::string>()).second, file, ": the header names ",
-            value.dump(), " twice");
+// Looks for a name that stands twice in one object, of which a plain parse would keep the last.
+// (Parsing with a callback would find it, too, but takes quadratic time.)
+class RepeatedName : public nlohmann::json_sax<Json> {
+ public:
+  const std::optional<std::string>& found() const { return found_; }
+
+  bool key(std::string& name) override {
+    if (names_.back().insert(name).second) return true;
+    found_ = name;
+    return false;
+  }
+  bool start_object(size_t) override {
+    names_.emplace_back();
     return true;
-  };
+  }
+  bool end_object() override {
+    names_.pop_back();
+    return true;
+  }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(Json::binary_t&) override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(size_t, const std::string&, const Json::exception&) override { return false; }
+
+ private:
+  std::vector<std::unordered_set<std::string>> names_;
+  std::optional<std::string> found_;
+};
+
+Json parse_header(const std::string& text, const std::string& file) {
+  check_json_depth(text, file + ": the header");
+  RepeatedName repeated;
+  Json::sax_parse(text, &repeated);
+  if (repeated.found()) fail(file, ": the header names \"", *repeated.found(), "\" twice");
   try {
-    return Json::parse(text, callback);
+    return Json::parse(text);
   } catch (const Json::exception& error) {
     fail(file, ": the header is not valid JSON: ", error.what());
+  }
+}
+
+std::string dump_header(const Json& header, const std::string& file) {
+  try {
+    return header.dump();
+  } catch (const Json::exception& error) {  // bytes that are not UTF-8
+    fail(file, ": a name or metadata cannot be written: ", error.what());
   }
 }
 
@@ -51,8 +90,9 @@ struct Entry {
 
 uint64_t unsigned_of(const Json& value, const std::string& file, const std::string& name,
                      const char* what) {
-  check(value.is_number_unsigned(), file, ": tensor ", name, ": ", what,
-        " must be whole numbers from 0, got ", value.dump().substr(0, 40));
+  if (!value.is_number_unsigned())
+    fail(file, ": tensor ", name, ": ", what, " must be whole numbers from 0, got ",
+         value.dump().substr(0, 40));
   return value.get<uint64_t>();
 }
 
@@ -74,13 +114,14 @@ Entry parse_entry(const std::string& name, const Json& json, uint64_t data_bytes
   check(sizes.is_array() && sizes.size() <= kMaxDims, file, ": tensor ", name,
         ": shape must be a list of at most ", kMaxDims, " sizes");
   Shape shape;
-  uint64_t bytes = static_cast<uint64_t>(size_of(known->dtype));
+  int64_t product = size_of(known->dtype);  // of the sizes above 0, as strides need it
   for (const Json& size : sizes) {
     const uint64_t value = unsigned_of(size, file, name, "sizes");
-    check(value <= INT64_MAX && !__builtin_mul_overflow(bytes, value, &bytes) && bytes <= INT64_MAX,
-          file, ": tensor ", name, ": the shape ", sizes.dump(), " overflows");
+    if (__builtin_mul_overflow(product, std::max<uint64_t>(value, 1), &product))
+      fail(file, ": tensor ", name, ": the shape ", sizes.dump(), " overflows");
     shape.push_back(static_cast<int64_t>(value));
   }
+  const auto bytes = static_cast<uint64_t>(shape.numel() * size_of(known->dtype));
   const Json& offsets = member("data_offsets");
   check(offsets.is_array() && offsets.size() == 2, file, ": tensor ", name,
         ": data_offsets must be two numbers");
@@ -114,7 +155,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
   check(json.is_object(), file, ": the header is not a JSON object");
   std::vector<Entry> entries;
   for (const auto& [name, value] : json.items()) {
-    if (name == "__metadata__") {
+    if (name == kMetadata) {
       check(value.is_object(), file, ": __metadata__ is not an object");
       for (const auto& [key, text] : value.items()) {
         check(text.is_string(), file, ": __metadata__ ", key, " is not a string");
@@ -124,8 +165,10 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
     }
     entries.push_back(parse_entry(name, value, data_bytes, file));
   }
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const Entry& a, const Entry& b) { return a.begin < b.begin; });
+  // An empty tensor goes before the one that begins where it lies.
+  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   uint64_t expected = 0;
   for (const Entry& entry : entries) {
     check(entry.begin >= expected, file, ": tensor ", entry.name,
@@ -141,6 +184,13 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
   // such tensors are copied out.
   const std::byte* data = bytes.data() + 8 + header_bytes;
   for (const Entry& entry : entries) {
+    if (entry.dtype == DType::boolean) {
+      const auto* end = data + entry.end;
+      const auto* wrong =
+          std::find_if(data + entry.begin, end, [](std::byte b) { return b > std::byte{1}; });
+      check(wrong == end, file, ": tensor ", entry.name, ": a BOOL is ",
+            wrong == end ? 0 : std::to_integer<int>(*wrong), ", neither 0 nor 1");
+    }
     void* at = const_cast<std::byte*>(data + entry.begin);
     const bool aligned =
         reinterpret_cast<uintptr_t>(at) % static_cast<size_t>(size_of(entry.dtype)) == 0;
@@ -166,7 +216,7 @@ void write_safetensors(const std::filesystem::path& path,
                        const std::map<std::string, Array>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  if (!metadata.empty()) header[kMetadata] = metadata;
   // Wide elements first, so that every tensor is aligned to its element size.
   std::vector<std::pair<std::string, Array>> order(tensors.begin(), tensors.end());
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
@@ -174,6 +224,8 @@ void write_safetensors(const std::filesystem::path& path,
   });
   uint64_t offset = 0;
   for (const auto& [name, array] : order) {
+    check(array.defined(), path.string(), ": tensor ", name, " is undefined");
+    check(name != kMetadata, path.string(), ": a tensor cannot be called ", name);
     const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
                                     [&](const DTypeName& d) { return array.dtype() == d.dtype; });
     Json& entry = header[name];
@@ -183,7 +235,7 @@ void write_safetensors(const std::filesystem::path& path,
     entry["data_offsets"] = {offset, end};
     offset = end;
   }
-  std::string text = header.dump();
+  std::string text = dump_header(header, path.string());
   text.append((8 - text.size() % 8) % 8, ' ');  // the format's way to align the data
 
   AtomicFile file(path);

@@ -3,7 +3,28 @@
 #include <algorithm>
 #include <numeric>
 
+#include <binade/core/error.h>
+
 namespace binade {
+
+void check_json_depth(std::string_view text, std::string_view source) {
+  constexpr int kDeepest = 64;
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (c == '[' || c == '{')) {
+      check(++depth <= kDeepest, source, ": the JSON nests more than ", kDeepest,
+            " levels deep at byte ", i);
+    } else if (!quoted && (c == ']' || c == '}')) {
+      --depth;
+    }
+  }
+}
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);
@@ -24,6 +45,8 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
   const std::string* nearest = nullptr;
   int distance = static_cast<int>(word.size()) / 2 + 1;
   for (const std::string& candidate : candidates) {
+    const auto longer = std::max(word.size(), candidate.size());
+    if (longer - std::min(word.size(), candidate.size()) >= static_cast<size_t>(distance)) continue;
     const int d = edit_distance(word, candidate);
     if (d < distance) {
       distance = d;

@@ -1,4 +1,4 @@
-// Small text helpers for messages.
+// Small text helpers.
 #pragma once
 
 #include <string>
@@ -6,6 +6,10 @@
 #include <vector>
 
 namespace binade {
+
+// Throws Error naming `source` if arrays and objects nest more than 64 levels deep. For JSON from
+// outside, before it is parsed: printing a value of it recurses. Says nothing about other errors.
+void check_json_depth(std::string_view text, std::string_view source);
 
 // Levenshtein distance: insertions, deletions and substitutions.
 int edit_distance(std::string_view a, std::string_view b);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -84,6 +85,7 @@ class JsonView {
 
 // Parses JSON; the error gives line and column.
 inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
+  check_json_depth(text, name);
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::exception& error) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 #include <nlohmann/json.hpp>
 
 namespace binade::nn {
@@ -20,6 +21,7 @@ class JsonReader {
  public:
   // Throws Error for JSON errors (with their position) and for anything but an object.
   static JsonReader parse(std::string_view text, std::string source) {
+    check_json_depth(text, source);
     auto object = std::make_shared<nlohmann::json>();
     try {
       *object = nlohmann::json::parse(text);
