@@ -8,7 +8,7 @@ install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
 # uses Binade need not have.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/binade DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
         FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE
-        PATTERN "json_view.h" EXCLUDE)
+        PATTERN "json_*.h" EXCLUDE)
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
         FILE BinadeTargets.cmake)
 

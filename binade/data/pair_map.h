@@ -2,6 +2,7 @@
 // pair for every two neighbouring symbols, which is most of what it does.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>

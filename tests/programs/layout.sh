@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# What docs/architecture.md promises about the tree: includes point downwards, public headers stand
+# alone and ask nothing of a user's machine but the compiler, and no file knows a developer's.
+set -euo pipefail
+folder=$(cd "$(dirname "$0")" && pwd)
+source "$folder/cases.sh"
+cd "$folder/../.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work" "$case_output"' EXIT
+
+# verdict NAME: a case that is good if nothing was written to $case_output.
+verdict() {
+  local problem=
+  [[ ! -s $case_output ]] || problem="found"
+  report "$1" "$problem"
+}
+
+# "core 0", "data 1", ...: the rows of the table of floors.
+floors=$(sed -n 's/^| \([0-9]\) | `\([a-z]*\)\/` .*/\2 \1/p' docs/architecture.md)
+for path in binade/*/; do
+  grep -q "^$(basename "$path") " <<<"$floors" || echo "no row for $path"
+done >"$case_output"
+verdict "every folder of the library has a row in docs/architecture.md"
+
+grep -rHnoE '^ *# *include *[<"]binade/[a-z]+/' binade/*/ | awk -F'[:/"<]' -v floors="$floors" '
+  BEGIN { n = split(floors, f, /[ \n]/); for (i = 1; i < n; i += 2) floor[f[i]] = f[i + 1] }
+  { from = $2; to = $(NF - 1) }
+  from != to && !(to in floor && floor[to] < floor[from]) { print $0 " from " from }
+' >"$case_output"
+verdict "includes of the library point downwards"
+
+grep -rnE '^ *# *include *[<"](tests|examples|bench)/' binade >"$case_output" || true
+verdict "the library includes no tests, examples or benchmarks"
+
+heavy='(fmt|spdlog|nlohmann|Eigen)'
+grep -rnE --include='*.cu' --include='*.cuh' "^ *# *include *[<\"](unsupported/)?$heavy/" binade \
+  >"$case_output" || true
+verdict ".cu files include neither fmt, spdlog, nlohmann nor Eigen"
+
+# Those that cmake/BinadeInstall.cmake installs.
+find binade -name '*.h' | grep -vE '/core/(kernels/)?(cpu|cuda)/|/json_[a-z]+\.h$' |
+  sort >"$work/public"
+
+# Writes what is wrong with the header `$1` to standard output.
+check_header() {
+  local dependencies
+  dependencies=$work/$(tr / _ <<<"$1").d
+  "${CXX:-g++}" -std=c++20 -fsyntax-only -w -DBINADE_HAVE_CUDA=0 -I. -MD -MF "$dependencies" \
+    -x c++ "$1" 2>&1 || return 0
+  grep -oE "[^ ]*/$heavy/[^ ]*" "$dependencies" | head -n 1 | sed "s|^|$1 includes |" || true
+}
+export -f check_header
+export work heavy
+xargs --max-procs="$(nproc)" --max-args=1 bash -c 'check_header "$0"' <"$work/public" >"$case_output"
+[[ -s $work/public ]] || echo "no headers" >"$case_output"
+verdict "public headers compile alone and include neither fmt, spdlog, nlohmann nor Eigen"
+
+# Home folders, and where this checkout lies unless that is right below the root of the system.
+patterns=(-e '/(home|Users)/[A-Za-z]' -e '/root/')
+here=$(pwd -P)
+for place in "$here" "$(dirname "$here")"; do
+  [[ $place =~ ^/[^/]+/. ]] && patterns+=(-e "$(sed 's/[^A-Za-z0-9/]/./g' <<<"$place")/")
+done
+grep -rInE "${patterns[@]}" --exclude-dir='build*' --exclude-dir=.git --exclude-dir=runs \
+  --exclude=.git --exclude=layout.sh . >"$case_output" || true
+verdict "no file names a path of a developer's machine"
