@@ -22,7 +22,7 @@ struct Options {
   std::string prompt, prompt_file;
   int64_t samples = 1;
   bool ignore_eos = false;
-  infer::GenerateOptions generation;
+  infer::GenerateOptions generation{.max_new_tokens = 0};
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -35,8 +35,9 @@ void add_options(CLI::App& app, Options& o) {
       ->excludes(prompt)
       ->check(CLI::ExistingFile);
   app.add_option("--samples", o.samples, "Texts to write, together as one batch")->check(positive);
-  app.add_option("--max-new-tokens", o.generation.max_new_tokens, "Tokens to write at most")
-      ->check(positive);
+  app.add_option("--max-new-tokens", o.generation.max_new_tokens,
+                 "Tokens to write at most; 0: 128, or as many as the model has positions for")
+      ->check(count);
   app.add_option("--min-new-tokens", o.generation.min_new_tokens,
                  "Tokens to write before the end of text is allowed")
       ->check(count);
@@ -70,6 +71,10 @@ void generate(Options o) {
   if (!o.prompt_file.empty()) o.prompt = read_text_file(o.prompt_file);
   if (!o.ignore_eos) o.generation.stop_ids = stop_ids(loaded);
   const std::vector<int32_t> prompt = examples::encode_text(loaded, o.prompt);
+  if (o.generation.max_new_tokens == 0) {
+    const int64_t room = loaded.model->config().max_positions - static_cast<int64_t>(prompt.size());
+    o.generation.max_new_tokens = std::clamp<int64_t>(room, 1, 128);
+  }
 
   // One text appears as it is written; of several the first, and the others when all are done.
   data::StreamDecoder decoder(*loaded.tokenizer);

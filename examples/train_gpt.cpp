@@ -73,9 +73,13 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   const train::Trainer::Outcome outcome = trainer.run();
 
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
-  fmt::print("{} at step {}: loss {:.4f}, {:.0f} tokens/s; everything is in {}\n",
+  fmt::print("{} at step {}{}; everything is in {}\n",
              outcome.stopped ? "stopped by a signal" : "done", outcome.steps_done,
-             outcome.last_loss, outcome.tokens_per_second, o.run_dir);
+             outcome.tokens_per_second > 0
+                 ? fmt::format(": loss {:.4f}, {:.0f} tokens/s", outcome.last_loss,
+                               outcome.tokens_per_second)
+                 : "",
+             o.run_dir);
   if (outcome.stopped) return;
   model->eval();
   if (o.sample_tokens > 0) examples::write_sample(o, *model, *tokenizer, preset, folder);

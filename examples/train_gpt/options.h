@@ -11,7 +11,7 @@ namespace binade::examples {
 struct TrainGptOptions {
   // data
   std::vector<std::string> text = {"/usr/include"};
-  std::vector<std::string> extensions = {".h", ".hpp"};
+  std::vector<std::string> extensions;
   int64_t text_limit = 16;
   std::string tokenizer = "bpe";
   int64_t vocabulary = 2048;
@@ -64,7 +64,8 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
     app.add_flag(name, value, help)->group(group);
   };
   add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
-  add("--extensions", o.extensions, "Endings of the files to take from folders");
+  add("--extensions", o.extensions,
+      "Endings of the files to take from folders; default: all, of the default text .h and .hpp");
   add("--text-limit", o.text_limit, "MiB of text to read from folders; 0: all")->check(count);
   add("--tokenizer", o.tokenizer,
       "bpe (trained on the text; of token shards, the one beside them), bytes, or a folder with a "

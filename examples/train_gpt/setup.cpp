@@ -40,7 +40,9 @@ namespace {
 std::vector<fs::path> text_files(const TrainGptOptions& options,
                                  const std::vector<std::string>& text) {
   std::vector<fs::path> given(text.begin(), text.end());
-  std::vector<fs::path> files = data::list_text_files(given, {.extensions = options.extensions});
+  data::TextFileOptions which{.extensions = options.extensions};
+  if (which.extensions.empty() && text == TrainGptOptions().text) which.extensions = {".h", ".hpp"};
+  std::vector<fs::path> files = data::list_text_files(given, which);
   if (options.text_limit == 0) return files;
   // The limit is for folders of unknown size; a file that is named itself is always taken.
   int64_t left = options.text_limit << 20;
@@ -125,11 +127,14 @@ Samplers make_samplers(const TrainGptOptions& options,
 
 namespace {
 
-nn::CausalLmConfig config_of(const TrainGptOptions& options, int64_t vocabulary) {
+nn::CausalLmConfig config_of(const TrainGptOptions& options, const data::Tokenizer& tokenizer,
+                             int64_t vocabulary) {
   if (!options.from_scratch.empty()) return nn::CausalLmConfig::read(options.from_scratch);
   const bool llama = options.family == "llama";
   nn::CausalLmConfig config = nn::CausalLmConfig::of(llama ? nn::Family::llama : nn::Family::gpt2);
   config.vocab_size = vocabulary;
+  if (const auto bos = tokenizer.bos_id()) config.bos_ids = {*bos};
+  if (const auto eos = tokenizer.eos_id()) config.eos_ids = {*eos};
   config.dim = options.dim;
   config.layers = options.layers;
   config.heads = options.heads;
@@ -154,7 +159,7 @@ std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
   if (!options.init.empty()) {
     model = nn::load_hf(options.init, {.vocabulary_multiple = kVocabularyMultiple});
   } else {
-    model = nn::make_causal_lm(config_of(options, vocabulary),
+    model = nn::make_causal_lm(config_of(options, tokenizer, vocabulary),
                                {.vocabulary_multiple = kVocabularyMultiple});
   }
   nn::check_vocabulary(*model, tokenizer.vocab_size());

@@ -197,7 +197,7 @@ def compare_with_sentencepiece(name, program, model, strings):
 def compare_training(program, shared, work, texts_folder):
     """A vocabulary that we train and one that `tokenizers` trains of the same texts are the same."""
     folder = work / "ours"
-    run(program, ["--train", texts_folder, "--extensions", ".txt", "--vocab-size", 4000, "--save", folder], [])
+    run(program, ["--train", texts_folder, "--extensions", ".txt", "--vocabulary", 4000, "--save", folder], [])
     theirs = Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     texts = [p.read_bytes().decode() for p in sorted(texts_folder.glob("*.txt"))]
