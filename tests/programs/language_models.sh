@@ -51,7 +51,7 @@ refused "an unknown device" "tpu" "$programs/generate" --model "$hf" --device tp
 cp -r "$hf" "$work/cut"
 truncate --size=-10 "$work/cut/model.safetensors"
 refused "a truncated weight file" "model.safetensors" generate --model "$work/cut"
-sed -i 's/"vocab_size": [0-9]*/"vocab_size": 99/' "$work/cut/config.json"
+sed -i 's/"vocab_size": [0-9]*/"vocab_size": 999/' "$work/cut/config.json"
 refused "a configuration that does not fit the weights" "model.safetensors" \
   generate --model "$work/cut"
 cp "$hf/model.safetensors" "$work/cut"
