@@ -149,15 +149,27 @@ TensorList custom_function(const char* name, const TensorList& inputs, CustomFor
     values.push_back(output.array());
     saved_outputs.emplace_back(output.array());
   }
-  const auto tensors = [](const std::vector<Saved>& saved) {
-    TensorList list;
-    for (const Saved& value : saved) list.push_back(value.tensor());
-    return list;
+  // Backward gets the outputs on the tape, so that its own gradient sees where they came from.
+  const auto node = std::make_shared<std::weak_ptr<Node>>();
+  const auto on_tape = [node](const Saved& output, size_t index) {
+    Tensor tensor(output.array());
+    if (!is_floating(output.dtype())) return tensor;
+    tensor.state()->node = node->lock();
+    tensor.state()->output = static_cast<int>(index);
+    tensor.state()->requires_grad = true;
+    return tensor;
   };
-  return record(name, inputs, std::move(values),
-                MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
-                  return backward(tensors(saved_inputs), tensors(saved_outputs), grads);
-                }));
+  TensorList results =
+      record(name, inputs, std::move(values),
+             MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
+               TensorList in, out;
+               for (const Saved& input : saved_inputs) in.push_back(input.tensor());
+               for (const Saved& output : saved_outputs) out.push_back(on_tape(output, out.size()));
+               return backward(in, out, grads);
+             }));
+  for (const Tensor& result : results)
+    if (result.state()->node) *node = result.state()->node;
+  return results;
 }
 
 OpObserver* exchange_op_observer(OpObserver* next) {

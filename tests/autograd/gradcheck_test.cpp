@@ -61,3 +61,15 @@ TEST_CASE("gradgradcheck tells right second gradients from wrong ones", "[gradch
   CHECK(gradcheck(cut, {leaf()}) == "");
   CHECK(gradgradcheck(cut, {leaf()}) != "");
 }
+
+TEST_CASE("a custom function's gradient may be written with its outputs", "[gradcheck]") {
+  const auto exponential = [](const TensorList& in) {
+    return custom_function(
+        "exponential", in, [](const TensorList& in) -> TensorList { return {exp(in[0])}; },
+        [](const TensorList&, const TensorList& out, const TensorList& dy) -> TensorList {
+          return {dy[0] * out[0]};
+        });
+  };
+  CHECK(gradcheck(exponential, {leaf()}) == "");
+  CHECK(gradgradcheck(exponential, {leaf()}) == "");
+}
