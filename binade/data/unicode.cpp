@@ -48,7 +48,9 @@ bool is_mark(char32_t code_point) {
 
 bool is_numeric(char32_t code_point) {
   const auto kind = category(code_point);
-  return kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO;
+  const bool of_unicode_17 = (code_point >= 0x11DE0 && code_point <= 0x11DE9) ||
+                             (code_point >= 0x16FF4 && code_point <= 0x16FF6);
+  return (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) || of_unicode_17;
 }
 
 bool is_white_space(char32_t code_point) {

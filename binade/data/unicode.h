@@ -13,7 +13,7 @@ char32_t stand_in(char32_t code_point);
 
 bool is_letter(char32_t code_point);       // \p{L}
 bool is_mark(char32_t code_point);         // \p{M}
-bool is_numeric(char32_t code_point);      // \p{N}
+bool is_numeric(char32_t code_point);      // \p{N}, of Unicode 17 (as Digits has it)
 bool is_white_space(char32_t code_point);  // property White_Space
 bool is_word(char32_t code_point);         // \w of UTS #18: Alphabetic, M, Nd, Pc, Join_Control
 

@@ -222,7 +222,8 @@ def main():
     texts_folder = shared / "data/text"
     texts = [p.read_text(encoding="utf-8") for p in sorted(texts_folder.glob("*.txt"))]
     # Random strings among the training texts give vocabularies with merges outside of English.
-    folders = make_tokenizers(shared, options.work, [text[:300_000] for text in texts] + strings[:4000])
+    folders = make_tokenizers(shared, options.work,
+                              [text[:300_000] for text in texts] + strings[:4000] + strings[-514:])
     folders["ours"], good = compare_training(program, shared, options.work, texts_folder)
     folders["bytes"] = options.work / "bytes"
     run(program, ["--tokenizer", "bytes", "--save", folders["bytes"]], [])

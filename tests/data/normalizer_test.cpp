@@ -53,6 +53,8 @@ TEST_CASE("character properties", "[data][normalizer]") {
   CHECK_FALSE(is_white_space(0x200B));
   CHECK(is_numeric(0xBD));
   CHECK(is_numeric(0x11F50));  // Unicode 15
+  CHECK(is_numeric(0x11DE9));  // Unicode 17
+  CHECK_FALSE(is_numeric(0x11DEA));
   CHECK(is_word(0x200D));
   CHECK(is_word(0x24B6));
   CHECK_FALSE(is_word('-'));
