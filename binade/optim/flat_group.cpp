@@ -16,7 +16,7 @@ int64_t aligned(int64_t numel) {
 }  // namespace
 
 std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weight_decay) {
-  ParameterGroup decayed{{}, 1, weight_decay, "decay"}, plain{{}, 1, 0, "no_decay"};
+  ParameterGroup decayed{{}, 1, weight_decay}, plain{{}, 1, 0};
   for (const nn::NamedParameter& named : module.named_parameters()) {
     if (!named.parameter->trainable()) continue;
     (named.parameter->shape().dims() > 1 ? decayed : plain).parameters.push_back(named);

@@ -15,7 +15,6 @@ struct ParameterGroup {
   std::vector<nn::NamedParameter> parameters;
   double lr_factor = 1;  // multiplies the learning rate
   double weight_decay = 0;
-  std::string label;  // in errors and state files; may be empty
 };
 
 // The usual split: parameters of more than one dimension decay, the others do not. Parameters that

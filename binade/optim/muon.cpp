@@ -18,8 +18,6 @@ bool is_hidden_matrix(const nn::NamedParameter& named) {
   return true;
 }
 
-constexpr const char* kMuonLabel = "muon";
-
 // Splits every group in Muon's part and AdamW's.
 std::vector<ParameterGroup> split(std::vector<ParameterGroup> groups, double adamw_lr_factor) {
   std::vector<ParameterGroup> result;
@@ -28,7 +26,6 @@ std::vector<ParameterGroup> split(std::vector<ParameterGroup> groups, double ada
     std::erase_if(matrices.parameters,
                   [](const nn::NamedParameter& named) { return !is_hidden_matrix(named); });
     std::erase_if(rest.parameters, is_hidden_matrix);
-    matrices.label = kMuonLabel;
     rest.lr_factor *= adamw_lr_factor;
     if (!matrices.parameters.empty()) result.push_back(std::move(matrices));
     if (!rest.parameters.empty()) result.push_back(std::move(rest));
