@@ -333,10 +333,9 @@ TEST_CASE("the offender is the first parameter in module order", "[amp][grad_sca
   scaler.step(sgd);
   scaler.update();
   CHECK(scaler.found_inf().item() == 0);
-  CHECK_THAT(error_of([&] {
-               GradScaler::offender({&sgd}, scaler.first_bad().to_vector<int64_t>());
-             }),
-             Contains("no offender"));
+  CHECK_THAT(
+      error_of([&] { GradScaler::offender({&sgd}, scaler.first_bad().to_vector<int64_t>()); }),
+      Contains("no offender"));
 }
 
 TEST_CASE("GradScaler's state round trip", "[amp][grad_scaler]") {
