@@ -17,14 +17,14 @@ using Json = nlohmann::json;
 constexpr const char* kPrefix = "step-";
 constexpr const char* kSuffix = ".safetensors";
 
-uint32_t checksum(const Array& array) {
-  if (array.numel() == 0) return 0;
-  const Array host = array.to(Device::cpu()).contiguous();
-  return crc32c(host.data(), static_cast<size_t>(host.bytes()));
-}
-
 uint32_t checksum(const std::string& text) {
   return crc32c(text.data(), text.size());
+}
+
+// Of dtype, shape and bytes; `array` lies in host memory without gaps.
+uint32_t checksum(const Array& array) {
+  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
+  return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
 }
 
 const std::string& metadata_of(const SafetensorsFile& file, const fs::path& path, const char* key) {
@@ -100,7 +100,8 @@ CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
 
 std::vector<fs::path> CheckpointFolder::steps() const {
   std::vector<fs::path> paths;
-  for (const auto& entry : fs::directory_iterator(folder_)) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
     const std::string name = entry.path().filename().string();
     if (name.rfind(kPrefix, 0) == 0 && entry.path().extension() == kSuffix)
       paths.push_back(entry.path());
@@ -120,15 +121,13 @@ void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool bes
     std::error_code error;
     fs::remove(link, error);
     fs::create_hard_link(path, link, error);
-    if (error) {
-      write_checkpoint(best_path(), checkpoint);
-    } else {
-      fs::rename(link, best_path());
-    }
+    if (!error) fs::rename(link, best_path(), error);
+    if (error) write_checkpoint(best_path(), checkpoint);
   }
   std::vector<fs::path> all = steps();
-  const size_t surplus = all.size() - std::min(all.size(), static_cast<size_t>(keep_));
   std::error_code ignored;
+  for (; !all.empty() && all.back() > path; all.pop_back()) fs::remove(all.back(), ignored);
+  const size_t surplus = all.size() - std::min(all.size(), static_cast<size_t>(keep_));
   for (size_t i = 0; i < surplus; ++i) fs::remove(all[i], ignored);
 }
 

@@ -5,8 +5,9 @@
 //   run/checkpoints/best.safetensors             the one with the lowest validation loss
 //
 // Tensors are named <section>.<name>; the metadata has the format's version, the sections' values
-// as JSON, a CRC-32C of every tensor and one of the values. Files are written beside, fsynced and
-// renamed. A damaged file is named in a warning and the one before it is used.
+// as JSON, a CRC-32C of every tensor (dtype, shape and bytes) and one of the values. Files are
+// written beside, fsynced and renamed. A damaged file is named in a warning and the one before it
+// is used.
 #pragma once
 
 #include <filesystem>
@@ -36,7 +37,8 @@ class CheckpointFolder {
   // Keeps the newest `keep` checkpoints; removes what an interrupted write left.
   CheckpointFolder(std::filesystem::path folder, int keep);
 
-  // Writes step-<step>.safetensors and removes old ones. `best` also keeps it as best.safetensors.
+  // Writes step-<step>.safetensors and removes old ones, and those of later steps, which a run that
+  // fell back past them has left behind. `best` also keeps it as best.safetensors.
   void save(int64_t step, const Checkpoint& checkpoint, bool best);
   struct Found {
     std::filesystem::path path;

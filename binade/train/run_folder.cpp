@@ -48,7 +48,7 @@ std::string show(const Json& object, const std::string& key) {
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   std::error_code error;
-  fs::create_directories(path_, error);
+  made_ = fs::create_directories(path_, error);
   check(!error && fs::is_directory(path_), "cannot make the run folder ", path_.string(), ": ",
         error ? error.message() : "a file of that name is there");
   const fs::path lock = path_ / "lock";
@@ -68,6 +68,8 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
 }
 
 RunFolder::~RunFolder() {
+  std::error_code ignored;
+  if (made_ && !has_run()) fs::remove_all(path_, ignored);
   if (lock_ >= 0) ::close(lock_);  // which releases it
 }
 
@@ -75,26 +77,27 @@ bool RunFolder::has_run() const {
   return fs::exists(path_ / "config.json");
 }
 
-void RunFolder::set_config(const std::string& json, const std::vector<std::string>& may_change) {
-  const Json config = Json::parse(json);
-  const fs::path file = path_ / "config.json";
-  if (has_run()) {
-    const Json before = parse(file);
-    std::string differences;
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : config.items()) keys.push_back(key);
-    for (const auto& [key, value] : before.items())
-      if (!config.contains(key)) keys.push_back(key);
-    for (const std::string& key : keys) {
-      if (std::find(may_change.begin(), may_change.end(), key) != may_change.end()) continue;
-      if (before.contains(key) && config.contains(key) && before.at(key) == config.at(key))
-        continue;
-      differences += concat("\n  ", key, ": ", show(before, key), " -> ", show(config, key));
-    }
-    check(differences.empty(), "cannot resume ", path_.string(),
-          " with a changed configuration:", differences);
+void RunFolder::check_config(const std::string& json,
+                             const std::vector<std::string>& may_change) const {
+  if (!has_run()) return;
+  const Json config = Json::parse(json), before = parse(path_ / "config.json");
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : config.items()) keys.push_back(key);
+  for (const auto& [key, value] : before.items())
+    if (!config.contains(key)) keys.push_back(key);
+  std::string differences;
+  for (const std::string& key : keys) {
+    if (std::find(may_change.begin(), may_change.end(), key) != may_change.end()) continue;
+    if (before.contains(key) && config.contains(key) && before.at(key) == config.at(key)) continue;
+    differences += concat(differences.empty() ? "" : ", ", key, " (", show(before, key), " -> ",
+                          show(config, key), ")");
   }
-  write_text_file(file, config.dump(2) + "\n");
+  check(differences.empty(), "cannot resume ", path_.string(),
+        " with a changed configuration: ", differences);
+}
+
+void RunFolder::set_config(const std::string& json) {
+  write_text_file(path_ / "config.json", Json::parse(json).dump(2) + "\n");
 }
 
 void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
@@ -106,6 +109,7 @@ void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
 
 void RunFolder::rewind_metrics(int64_t step) {
   const fs::path file = path_ / "metrics.jsonl";
+  metrics_.close();
   std::string kept;
   if (fs::exists(file)) {
     std::istringstream lines(read_text_file(file));
@@ -138,6 +142,15 @@ void RunFolder::add_metrics(int64_t step, const MetricRow& row) {
   metrics_ << json.dump() << '\n';
   metrics_.flush();
   tensorboard_->flush();
+  // A full disk costs rows, not the run; what was cut short is ended, so that later rows are whole.
+  const bool fails = !metrics_.good() || !tensorboard_->good();
+  if (fails && !metrics_fail_)
+    log_warning("cannot write the metrics in ", path_.string(), ": is the disk full?");
+  metrics_fail_ = fails;
+  if (!metrics_.good()) {
+    metrics_.clear();
+    metrics_ << '\n';
+  }
   plot(step, row);
 }
 
@@ -169,6 +182,13 @@ void RunFolder::write_chart() {
                                       {"tokens per second", {named(throughput_, "")}, false},
                                       {"learning rate", {named(learning_rate_, "")}, false}},
                                      "step"));
+}
+
+void RunFolder::append_line(const std::string& name, const std::string& line) const {
+  std::ofstream file(path_ / name, std::ios::app);
+  file << line << '\n';
+  file.flush();
+  if (!file.good()) log_warning("cannot write ", (path_ / name).string(), ": is the disk full?");
 }
 
 void RunFolder::write_text(const std::string& name, const std::string& text) {

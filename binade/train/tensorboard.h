@@ -15,6 +15,8 @@ class TensorboardWriter {
   explicit TensorboardWriter(const std::filesystem::path& folder);
   void scalar(const std::string& tag, int64_t step, double value);
   void flush() { file_.flush(); }
+  // Whether all was written. After a failure nothing more is: a reader could not find the records.
+  bool good() const { return file_.good(); }
 
  private:
   void record(const std::string& payload);

@@ -1,0 +1,189 @@
+// Checkpoints: what is written is read back, damage is noticed, a full disk costs nothing.
+#include <binade/train/checkpoint.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <fstream>
+
+#include <binade/core/file.h>
+#include <binade/core/safetensors.h>
+
+#include "temporary_folder.h"
+#include "train/small_disk.h"
+#include "warnings.h"
+
+using namespace binade;
+using namespace binade::test;
+using Catch::Matchers::Contains;
+using train::Checkpoint;
+using train::CheckpointFolder;
+namespace fs = std::filesystem;
+
+namespace {
+
+Checkpoint example(int64_t step = 12) {
+  Checkpoint checkpoint;
+  checkpoint.sections["model"]["h.0.weight"] =
+      Array::from<float>({1, -2.5f, 3e-39f, 4, 5, 6}, {2, 3});
+  checkpoint.sections["model"]["half"] = Array::from<float>({1, 65504, 6e-8f}, {3}).to(DType::f16);
+  checkpoint.sections["model"]["bf16"] = Array::full({2, 2}, 3, DType::bf16);
+  checkpoint.sections["optimizer"]["step"] = Array::full({}, static_cast<double>(step), DType::i64);
+  checkpoint.sections["optimizer"]["nothing"] = Array::zeros({0, 4}, DType::f32);
+  checkpoint.sections["scaler"]["tracker"] = Array::full({}, 7, DType::i32);
+  checkpoint.values = {{"step", std::to_string(step)}, {"note", "\"quoted\"\nünïcode"}};
+  return checkpoint;
+}
+
+bool equal(const Checkpoint& a, const Checkpoint& b) {
+  if (a.values != b.values || a.sections.size() != b.sections.size()) return false;
+  for (const auto& [section, arrays] : a.sections) {
+    if (b.sections.count(section) == 0 || b.sections.at(section).size() != arrays.size())
+      return false;
+    for (const auto& [name, array] : arrays) {
+      const auto found = b.sections.at(section).find(name);
+      if (found == b.sections.at(section).end() || found->second.dtype() != array.dtype() ||
+          !(found->second.shape() == array.shape()) ||
+          found->second.to_vector<double>() != array.to_vector<double>())
+        return false;
+    }
+  }
+  return true;
+}
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint is read back as it was written", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "a.safetensors";
+  train::write_checkpoint(path, example());
+  CHECK(equal(train::read_checkpoint(path), example()));
+  CHECK(!equal(train::read_checkpoint(path), example(13)));
+  CHECK(names_in(folder.path()) == std::vector<std::string>{"a.safetensors"});
+}
+
+TEST_CASE("every damaged byte of a checkpoint is noticed or harmless", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "a.safetensors";
+  train::write_checkpoint(path, example());
+  const std::string whole = bytes_of(path);
+  uint64_t header = 0;
+  std::memcpy(&header, whole.data(), 8);
+  int noticed = 0, harmless = 0;
+  for (size_t i = 0; i < whole.size(); ++i) {
+    for (const int flip : {1, 0x20, 0x80}) {
+      std::string damaged = whole;
+      damaged[i] = static_cast<char>(damaged[i] ^ flip);
+      folder.write("a.safetensors", damaged);
+      try {
+        const Checkpoint read = train::read_checkpoint(path);
+        INFO("byte " << i << " xor " << flip << " of " << whole.size());
+        CHECK(equal(read, example()));  // white space of the header, say
+        CHECK(i < 8 + header);
+        ++harmless;
+      } catch (const Error& error) {
+        CHECK_THAT(error.what(), Contains(path.string()));
+        ++noticed;
+      }
+    }
+  }
+  CHECK(noticed > 20 * harmless);
+}
+
+TEST_CASE("a truncated checkpoint is named", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "a.safetensors";
+  train::write_checkpoint(path, example());
+  const std::string whole = bytes_of(path);
+  for (size_t size = 0; size < whole.size(); size += 7) {
+    folder.write("a.safetensors", whole.substr(0, size));
+    CHECK_THROWS_WITH(train::read_checkpoint(path), Contains(path.string()));
+  }
+  folder.write("a.safetensors", whole + "x");
+  CHECK_THROWS_AS(train::read_checkpoint(path), Error);
+  write_safetensors(path, {{"weight", Array::zeros({2}, DType::f32)}});
+  CHECK_THROWS_WITH(train::read_checkpoint(path), Contains("not a checkpoint"));
+  write_safetensors(path, {}, {{"binade_checkpoint", "99"}});
+  CHECK_THROWS_WITH(train::read_checkpoint(path), Contains("format 99"));
+  CHECK_THROWS_AS(train::read_checkpoint(folder.path() / "none"), Error);
+}
+
+TEST_CASE("the newest checkpoints are kept, and the best", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder checkpoints(folder.path(), 2);
+  CHECK(!checkpoints.newest());
+  for (const int64_t step : {5, 10, 15, 100}) checkpoints.save(step, example(step), step == 10);
+  CHECK(names_in(folder.path()) == std::vector<std::string>{"best.safetensors",
+                                                            "step-000000015.safetensors",
+                                                            "step-000000100.safetensors"});
+  CHECK(equal(checkpoints.newest()->checkpoint, example(100)));
+  CHECK(equal(train::read_checkpoint(checkpoints.best_path()), example(10)));
+  checkpoints.save(200, example(200), true);
+  CHECK(equal(train::read_checkpoint(checkpoints.best_path()), example(200)));
+  CHECK_THROWS_AS(CheckpointFolder(folder.path(), 0), Error);
+}
+
+TEST_CASE("a damaged checkpoint is warned about and the one before it is used",
+          "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder checkpoints(folder.path(), 3);
+  for (const int64_t step : {1, 2, 3}) checkpoints.save(step, example(step), false);
+  const fs::path third = folder.path() / "step-000000003.safetensors",
+                 second = folder.path() / "step-000000002.safetensors";
+  std::string damaged = bytes_of(third);
+  damaged[damaged.size() - 2] = static_cast<char>(damaged[damaged.size() - 2] ^ 4);
+  folder.write(third.filename().string(), damaged);
+  {
+    const ExpectWarning warning(third.string() + " is damaged: the checksum of");
+    CHECK(equal(checkpoints.newest()->checkpoint, example(2)));
+  }
+  fs::resize_file(second, 100);
+  {
+    const ExpectWarning first(third.string()), then(second.string());
+    CHECK(equal(checkpoints.newest()->checkpoint, example(1)));
+  }
+  // The run goes on from step 1: what lies past it must not push out what it writes.
+  CheckpointFolder single(folder.path(), 1);
+  single.save(2, example(2), false);
+  CHECK(names_in(folder.path()) == std::vector<std::string>{"step-000000002.safetensors"});
+  CHECK(equal(single.newest()->checkpoint, example(2)));
+}
+
+TEST_CASE("what an interrupted write left is removed", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder(folder.path(), 1).save(1, example(1), false);
+  folder.write("step-000000002.safetensors.writing-4711", "half");
+  folder.write("best.safetensors.writing-link", "half");
+  const CheckpointFolder again(folder.path(), 1);
+  CHECK(names_in(folder.path()) == std::vector<std::string>{"step-000000001.safetensors"});
+  CHECK(equal(again.newest()->checkpoint, example(1)));
+}
+
+TEST_CASE("a full disk while checkpointing leaves what was there", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder checkpoints(folder.path(), 1);
+  checkpoints.save(1, example(1), true);
+  {
+    const SmallDisk disk(200);
+    CHECK_THROWS_WITH(checkpoints.save(2, example(2), true), Contains("cannot write"));
+  }
+  CHECK(names_in(folder.path()) ==
+        std::vector<std::string>{"best.safetensors", "step-000000001.safetensors"});
+  CHECK(equal(checkpoints.newest()->checkpoint, example(1)));
+  CHECK(equal(train::read_checkpoint(checkpoints.best_path()), example(1)));
+  checkpoints.save(2, example(2), true);
+  CHECK(equal(checkpoints.newest()->checkpoint, example(2)));
+}
