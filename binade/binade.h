@@ -2,7 +2,9 @@
 #pragma once
 
 #include <binade/amp/grad_scaler.h>
+#include <binade/amp/overflow_diagnosis.h>
 #include <binade/amp/preset.h>
+#include <binade/amp/underflow_report.h>
 #include <binade/autograd/gradcheck.h>
 #include <binade/autograd/ops.h>
 #include <binade/core/log.h>

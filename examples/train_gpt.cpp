@@ -23,7 +23,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
       o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
   examples::set_gpu_switches(o, device);
   train::RunFolder folder(o.run_dir, o.resume);
-  folder.set_config(config, examples::kMayChange);
+  folder.check_config(config, examples::kMayChange);
 
   // Text → tokens → windows.
   const auto tokenizer = examples::prepare_tokenizer(o, folder.path());
@@ -33,7 +33,6 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   // Model, in the preset's precision.
   const std::shared_ptr<nn::CausalLm> model =
       examples::make_model(o, *tokenizer, tokens->vocab_size());
-  folder.write_text("model.json", model->config().to_json(DType::f32));
   std::optional<nn::Lora> lora;
   if (o.lora_rank > 0)
     lora.emplace(*model, nn::LoraOptions{.rank = o.lora_rank,
@@ -68,8 +67,14 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   fmt::print("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
              model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
              sampler->window_count(), o.seq_len, preset.name, concat(device));
-  folder.write_manifest(examples::manifest(device));
 
+  // Bad input was refused by now: from here on the folder holds a run.
+  if (!folder.has_run()) {
+    tokenizer->save(folder.path() / "tokenizer");
+    folder.write_text("model.json", model->config().to_json(DType::f32));
+  }
+  folder.set_config(config);
+  folder.write_manifest(examples::manifest(device));
   const train::Trainer::Outcome outcome = trainer.run();
 
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen

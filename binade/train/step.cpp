@@ -1,5 +1,7 @@
 #include <binade/train/step.h>
 
+#include <binade/amp/overflow_diagnosis.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/random.h>
 #if BINADE_HAVE_CUDA
@@ -19,6 +21,18 @@ constexpr int kEagerSteps = 2;
 void put(const Array& report, int64_t field, const Array& value) {
   BINADE_DISPATCH(report.device(), copy(value, report.select(0, field)));
 }
+
+// While it lives, ops draw the random numbers of the step that the device scalar holds.
+class StepRandom {
+ public:
+  StepRandom(uint64_t seed, const Array& step) {
+    RandomState::current().bind_step(step);
+    RandomState::current().begin_step(seed, 0);
+  }
+  ~StepRandom() { RandomState::current().bind_step({}); }
+  StepRandom(const StepRandom&) = delete;
+  StepRandom& operator=(const StepRandom&) = delete;
+};
 
 int64_t group_count(const optim::Optimizer& optimizer) {
   return static_cast<int64_t>(optimizer.groups().size());
@@ -115,18 +129,22 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
   reports_.download(report_);
 }
 
+Tensor TrainStep::forward_backward(size_t m,
+                                   const std::function<Tensor(const Tensor& loss)>& scale) {
+  TensorList batch;
+  for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
+  const amp::Autocast scope(preset_);
+  const Tensor loss = loss_(batch, Tensor(normaliser_));
+  scale(loss).backward();
+  return loss;
+}
+
 void TrainStep::queue_work() {
-  RandomState& random = RandomState::current();
-  random.bind_step(step_);
-  random.begin_step(options_.seed, 0);
-  const Tensor normaliser(normaliser_);
+  const StepRandom random(options_.seed, step_);
   optimizer_.zero_grad();
   for (size_t m = 0; m < inputs_.size(); ++m) {
-    TensorList batch;
-    for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
-    const amp::Autocast scope(preset_);
-    const Tensor loss = loss_(batch, normaliser);
-    scaler_.scale(loss).backward();
+    const Tensor loss =
+        forward_backward(m, [this](const Tensor& loss) { return scaler_.scale(loss); });
     if (m == 0) {
       BINADE_DISPATCH(loss_sum_.device(), copy(loss.array(), loss_sum_));
     } else {
@@ -139,8 +157,6 @@ void TrainStep::queue_work() {
   scaler_.step(optimizer_);
   scaler_.update();
   if (ema_) ema_->update(scaler_.found_inf());
-  random.bind_step({});
-
   put(report_, kStep, step_);
   put(report_, kLoss, loss_sum_);
   put(report_, kNorm, scaler_.norm());
@@ -150,6 +166,25 @@ void TrainStep::queue_work() {
   const int64_t groups = group_count(optimizer_);
   BINADE_DISPATCH(report_.device(), copy(scaler_.first_bad().slice(0, 0, groups),
                                          report_.slice(0, kFirstBad, kFirstBad + groups)));
+}
+
+std::string TrainStep::diagnose_overflow(double scale) {
+  const StepRandom random(options_.seed, step_);
+  const amp::OverflowDiagnosis diagnosis;
+  for (size_t m = 0; m < inputs_.size() && !diagnosis.found(); ++m) {
+    optimizer_.zero_grad();
+    forward_backward(m, [scale](const Tensor& loss) { return loss * scale; });
+  }
+  optimizer_.zero_grad();
+  return diagnosis.text();
+}
+
+amp::UnderflowReport TrainStep::underflow_report() {
+  check(!inputs_.empty(), "an underflow report needs a step that was run");
+  return amp::underflow_report(optimizer_, scaler_.scale_scalar().item(), [this](double scale) {
+    const StepRandom random(options_.seed, step_);
+    forward_backward(0, [scale](const Tensor& loss) { return loss * scale; });
+  });
 }
 
 std::vector<StepReport> TrainStep::take_reports(bool wait) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <binade/amp/grad_scaler.h>
+#include <binade/amp/underflow_report.h>
 #include <binade/autograd/tape.h>
 #include <binade/core/transfer.h>
 #include <binade/optim/ema.h>
@@ -65,10 +66,21 @@ class TrainStep {
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();
 
+  // ---- a second look at the last step, after its report and before the next run() ----
+  // Its forward and backward passes run again, eagerly, with the present weights and the same
+  // random numbers; nothing is updated, but running statistics (batch norm) move once more.
+  //
+  // The op that first produced a non-finite value at this loss scale, in words; empty if none did.
+  std::string diagnose_overflow(double scale);
+  // Of the first micro-batch.
+  amp::UnderflowReport underflow_report();
+
  private:
   struct Graph;
   void prepare(const std::vector<Batch>& micro_batches);
   void queue_work();  // everything between upload and report
+  // Forward and backward of micro-batch `m`; returns the loss.
+  Tensor forward_backward(size_t m, const std::function<Tensor(const Tensor& loss)>& scale);
   StepReport read(const Array& values) const;
 
   LossFunction loss_;

@@ -93,6 +93,9 @@ bool Trainer::resume() {
     return false;
   }
   const Checkpoint& checkpoint = found->checkpoint;
+  const auto steps_done = static_cast<int64_t>(number(checkpoint.values, "step"));
+  check(steps_done <= options_.steps, "the run has done ", steps_done,
+        " steps already, more than the ", options_.steps, " asked for; raise --steps");
   const auto section = [&](const char* name) -> const nn::StateDict& {
     const auto at = checkpoint.sections.find(name);
     check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
@@ -102,7 +105,7 @@ bool Trainer::resume() {
   optimizer_.load_state(section("optimizer"));
   scaler_.load_state(section("scaler"));
   if (ema_) ema_->load_state(section("ema"));
-  step_ = last_saved_ = static_cast<int64_t>(number(checkpoint.values, "step"));
+  step_ = last_saved_ = steps_done;
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
   best_validation_ = number(checkpoint.values, "best_validation");
@@ -146,7 +149,7 @@ void Trainer::save(bool best) {
 void Trainer::handle(const StepReport& report) {
   pace_->tick();
   const int64_t done = report.step + 1;
-  if (!report.skipped || std::isfinite(report.loss)) {
+  if (std::isfinite(report.loss)) {
     last_loss_ = report.loss;
     smoothed_ =
         has_smoothed_ ? kSmoothing * smoothed_ + (1 - kSmoothing) * report.loss : report.loss;
@@ -167,6 +170,12 @@ void Trainer::handle(const StepReport& report) {
     row.emplace_back("offender", report.offender ? report.offender->parameter : "norm overflow");
     row.emplace_back("offender_kind",
                      std::string(report.offender && report.offender->is_nan ? "nan" : "inf"));
+    if (options_.diagnose_overflow) {
+      std::string text = train_step_.diagnose_overflow(report.scale);
+      if (text.empty()) text = "no op produced a non-finite value when the step ran again";
+      pace_->line.message(concat("step ", done, " was skipped: ", text));
+      row.emplace_back("overflow", text);
+    }
   }
   folder_.add_metrics(done, row);
   if (!options_.quiet) {
@@ -183,12 +192,19 @@ void Trainer::handle(const StepReport& report) {
                                         .peak_bytes = peak}),
                        done == options_.steps);
   }
-  check(report.at_floor < kMostStepsAtFloor, "the loss scale has been at its floor of ",
-        scaler_.options().min_scale, " for ", report.at_floor,
-        " skipped steps in a row; the first bad gradient is in ",
+  check(report.at_floor < kMostStepsAtFloor, "the last ", report.at_floor,
+        " steps were skipped with the loss scale at its floor of ", scaler_.options().min_scale,
+        "; the first bad gradient is in ",
         report.offender ? report.offender->parameter : "the norm", " (",
         report.offender && report.offender->is_nan ? "NaN" : "inf",
         "): lower the learning rate, or look for the op with the overflow diagnosis");
+}
+
+void Trainer::report_underflow() {
+  const amp::UnderflowReport report = train_step_.underflow_report();
+  folder_.append_line("underflow.jsonl", report.to_json(step_));
+  folder_.add_metrics(step_, {{"underflow_share", report.share()}});
+  pace_->line.message(concat("step ", step_, ": ", report.summary()));
 }
 
 void Trainer::validate_now() {
@@ -209,8 +225,6 @@ void Trainer::validate_now() {
 Trainer::Outcome Trainer::run() {
   const StopSignals signals;
   task_.model->train();
-  check(options_.steps >= step_, "the run has done ", step_, " steps already, more than the ",
-        options_.steps, " asked for; raise --steps");
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   const auto collect = [this](bool wait) {
     for (const StepReport& report : train_step_.take_reports(wait)) handle(report);
@@ -221,13 +235,15 @@ Trainer::Outcome Trainer::run() {
     pace_->tokens_per_step = data.tokens;
     train_step_.run(step_, data.micro_batches, data.valid_targets, options_.schedule.at(step_));
     ++step_;
-    collect(false);
+    collect(options_.diagnose_overflow);
     const bool last = step_ == options_.steps;
     const bool validates = due(options_.validate_every) || last;
     const bool saves = due(options_.checkpoint_every);
-    if (!validates && !saves) continue;
+    const bool looks = due(options_.underflow_every);
+    if (!validates && !saves && !looks) continue;
     collect(true);
     check_device_faults(optimizer_.device());
+    if (looks) report_underflow();
     if (validates) validate_now();
     if (saves && last_saved_ != step_) save(false);
     pace_->start();

@@ -39,6 +39,10 @@ struct TrainerOptions {
   optim::Schedule schedule;
   StepOptions step;
   bool quiet = false;  // no progress line
+  // A skipped step is run again to name the op that overflowed, in its metrics row and on the
+  // screen. Every step is waited for.
+  bool diagnose_overflow = false;
+  int64_t underflow_every = 0;  // steps between rows in underflow.jsonl (amp/underflow_report.h)
 };
 
 // Steps with the scale stuck at its floor before the run is given up.
@@ -50,7 +54,8 @@ class Trainer {
           const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
           optim::Ema* ema = nullptr);
 
-  // Goes on from the newest whole checkpoint of the folder; false if there is none.
+  // Goes on from the newest whole checkpoint of the folder; false if there is none. Throws Error
+  // when it is past options.steps.
   bool resume();
   // Trains up to options.steps, or until SIGINT or SIGTERM asked to stop, and writes a checkpoint.
   // Throws Error when the scale is stuck at its floor (naming the offender).
@@ -67,6 +72,7 @@ class Trainer {
  private:
   void handle(const StepReport& report);
   void validate_now();
+  void report_underflow();
   void save(bool best);
   Checkpoint snapshot() const;
 

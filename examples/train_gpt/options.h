@@ -40,6 +40,8 @@ struct TrainGptOptions {
   std::string device = "auto", precision;
   double init_scale = 65536, min_scale = 1;
   int64_t growth_interval = 2000, hysteresis = 1;
+  bool diagnose_overflow = false;
+  int64_t underflow_report = 0;
   bool recompute = false, eager = false, deterministic = false, allow_tf32 = false;
   // run folder
   std::string run_dir = "runs/train_gpt", save_hf;
@@ -139,6 +141,11 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
       ->check(positive);
   add("--hysteresis", o.hysteresis, "Consecutive bad steps before the scale is halved")
       ->check(positive);
+  flag("--diagnose-overflow", o.diagnose_overflow,
+       "Run a skipped step again and name the op that overflowed; waits for every step");
+  add("--underflow-report", o.underflow_report,
+      "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
+      ->check(count);
   flag("--recompute", o.recompute,
        "Keep only the input of every block for backward: less memory, more time");
   flag("--eager", o.eager, "Do not replay the step from a CUDA graph");

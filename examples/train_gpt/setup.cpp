@@ -64,23 +64,17 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
                                                    const fs::path& run_folder) {
   const fs::path kept = run_folder / "tokenizer";
   if (options.resume && fs::exists(kept)) return data::load_tokenizer(kept);
-  std::unique_ptr<data::Tokenizer> tokenizer;
-  if (!options.init.empty()) {
-    tokenizer = data::load_tokenizer(options.init);
-  } else if (options.tokenizer == "bpe" && are_shards(options.text)) {
+  if (!options.init.empty()) return data::load_tokenizer(options.init);
+  if (options.tokenizer != "bpe") return data::load_tokenizer(options.tokenizer);
+  if (are_shards(options.text)) {
     const fs::path shards = options.text[0];  // `tokenize` put their tokenizer beside them
-    tokenizer = data::load_tokenizer(fs::is_directory(shards) ? shards : shards.parent_path());
-  } else if (options.tokenizer == "bpe") {
-    std::vector<std::string> texts;
-    for (const fs::path& file : text_files(options, options.text))
-      texts.push_back(data::read_text(file));
-    fmt::print("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
-    tokenizer = data::train_bpe(texts, {.vocab_size = options.vocabulary});
-  } else {
-    tokenizer = data::load_tokenizer(options.tokenizer);
+    return data::load_tokenizer(fs::is_directory(shards) ? shards : shards.parent_path());
   }
-  tokenizer->save(kept);
-  return tokenizer;
+  std::vector<std::string> texts;
+  for (const fs::path& file : text_files(options, options.text))
+    texts.push_back(data::read_text(file));
+  fmt::print("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
+  return data::train_bpe(texts, {.vocab_size = options.vocabulary});
 }
 
 std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
@@ -208,6 +202,8 @@ train::TrainerOptions trainer_options(const TrainGptOptions& options) {
                       .final_factor = options.final_lr};
   trainer.step = {.clip = options.clip, .seed = options.seed, .capture = !options.eager};
   trainer.quiet = options.quiet;
+  trainer.diagnose_overflow = options.diagnose_overflow;
+  trainer.underflow_every = options.underflow_report;
   return trainer;
 }
 

@@ -12,11 +12,21 @@
 namespace binade::examples {
 
 // Options that a resumed run may have otherwise than before.
-inline const std::vector<std::string> kMayChange = {
-    "steps",        "resume",        "run-dir",          "save-hf",
-    "quiet",        "config",        "checkpoint-every", "keep-checkpoints",
-    "eager",        "sample-prompt", "validate-every",   "validation-batches",
-    "sample-tokens"};
+inline const std::vector<std::string> kMayChange = {"steps",
+                                                    "resume",
+                                                    "run-dir",
+                                                    "save-hf",
+                                                    "quiet",
+                                                    "config",
+                                                    "checkpoint-every",
+                                                    "keep-checkpoints",
+                                                    "eager",
+                                                    "sample-prompt",
+                                                    "validate-every",
+                                                    "validation-batches",
+                                                    "sample-tokens",
+                                                    "diagnose-overflow",
+                                                    "underflow-report"};
 
 // --resume alone takes the options of the run folder; options given beside it are compared with
 // them.
@@ -24,8 +34,7 @@ std::vector<std::string> with_saved_config(int argc, char** argv);
 
 void set_gpu_switches(const TrainGptOptions& options, Device device);
 
-// The tokenizer of --init, or the one of a run that is resumed, or a new one, kept in the run
-// folder.
+// The tokenizer that a resumed run keeps in its folder, or that of --init, or a new one.
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
                                                    const std::filesystem::path& run_folder);
 // The tokens of these files and folders, or token shards.

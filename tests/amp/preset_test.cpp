@@ -51,6 +51,7 @@ TEST_CASE("presets by name", "[amp][preset]") {
                        {"fp16-autocast", f32, false, true, f16, Scaling::dynamic},
                        {"bf16", bf16, true, true, bf16, Scaling::off},
                        {"fp16-static:1024", f16, true, true, f16, Scaling::constant},
+                       {"fp16-no-masters", f16, false, true, f16, Scaling::dynamic},
                        {"fp16-pure", f16, false, true, f16, Scaling::off}};
   for (const Row& row : table) {
     INFO(row.name);

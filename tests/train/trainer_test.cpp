@@ -1,0 +1,269 @@
+// The loop: resuming bit by bit, stopping, full disks, the scale at its floor, what is reported.
+#include <binade/train/trainer.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <csignal>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include <binade/core/file.h>
+
+#include "temporary_folder.h"
+#include "train/small_disk.h"
+#include "train/small_run.h"
+#include "warnings.h"
+
+using namespace binade;
+using namespace binade::test;
+using Catch::Matchers::Contains;
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+// A run in a folder, from nothing or resumed.
+struct FolderRun {
+  explicit FolderRun(const fs::path& path, const SmallRunOptions& options = {})
+      : small(options), folder(path, /*resume=*/true), ema(*small.optimizer, 0.9) {
+    task.model = small.model.get();
+    task.data = [](int64_t step) { return small_batch(step, 8, 2); };
+    task.loss = train::language_model_loss(*small.model);
+    trainer_options.steps = 12;
+    trainer_options.schedule = {.learning_rate = 0.02, .warmup = 3, .total = 12};
+    trainer_options.step = small.step_options;
+    trainer_options.quiet = true;
+    folder.set_config("{}");
+  }
+  // Resumes if there is something to resume from.
+  train::Trainer::Outcome run() {
+    train::Trainer trainer(task, *small.optimizer, *small.scaler, small.preset, folder,
+                           trainer_options, &ema);
+    resumed = trainer.resume();
+    resumed_at = trainer.steps_done();
+    return trainer.run();
+  }
+
+  SmallRun small;
+  train::RunFolder folder;
+  optim::Ema ema;
+  train::Task task;
+  train::TrainerOptions trainer_options;
+  bool resumed = false;
+  int64_t resumed_at = 0;
+};
+
+std::vector<Json> rows_of(const fs::path& file) {
+  std::vector<Json> rows;
+  std::istringstream lines(read_text_file(file));
+  for (std::string line; std::getline(lines, line);)
+    if (!line.empty()) rows.push_back(Json::parse(line));
+  return rows;
+}
+
+bool same_bits(const train::Checkpoint& a, const train::Checkpoint& b) {
+  if (a.values != b.values || a.sections.size() != b.sections.size()) return false;
+  for (const auto& [section, arrays] : a.sections) {
+    if (b.sections.at(section).size() != arrays.size()) return false;
+    for (const auto& [name, array] : arrays)
+      if (array.to_vector<double>() != b.sections.at(section).at(name).to_vector<double>())
+        return false;
+  }
+  return true;
+}
+
+train::Checkpoint checkpoint_at(const fs::path& run, int64_t step) {
+  std::string number = std::to_string(step);
+  number.insert(0, 9 - number.size(), '0');
+  return train::read_checkpoint(run / "checkpoints" / ("step-" + number + ".safetensors"));
+}
+
+// FP16 with dropout and a scale that moves: everything that a checkpoint must carry.
+const SmallRunOptions kLively = {
+    .preset = "fp16",
+    .dropout = 0.1,
+    .scaler = {.init_scale = 0x1p23, .growth_interval = 2, .min_scale = 1}};
+
+}  // namespace
+
+TEST_CASE("a run that was stopped and resumed equals one that was not", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path whole = temporary.path() / "whole", parts = temporary.path() / "parts";
+  CHECK(!FolderRun(whole, kLively).run().stopped);
+  int64_t expected_start = 0;
+  for (const int64_t stop : {5, 6, 9}) {
+    FolderRun part(parts, kLively);
+    part.task.data = [stop](int64_t step) {
+      if (step == stop) std::raise(stop == 6 ? SIGINT : SIGTERM);
+      return small_batch(step, 8, 2);
+    };
+    const train::Trainer::Outcome outcome = part.run();
+    CHECK(outcome.stopped);
+    CHECK(outcome.steps_done == stop + 1);  // the step that it was in is finished
+    CHECK(part.resumed == (expected_start > 0));
+    CHECK(part.resumed_at == expected_start);
+    expected_start = stop + 1;
+  }
+  FolderRun last(parts, kLively);
+  const train::Trainer::Outcome outcome = last.run();
+  CHECK(!outcome.stopped);
+  CHECK(outcome.steps_done == 12);
+
+  const train::Checkpoint a = checkpoint_at(whole, 12), b = checkpoint_at(parts, 12);
+  for (const char* section : {"model", "optimizer", "scaler", "ema"})
+    CHECK(a.sections.count(section) == 1);
+  CHECK(same_bits(a, b));
+  CHECK(!same_bits(a, checkpoint_at(parts, 10)));
+  CHECK(a.sections.at("scaler").at("skipped").item() > 0);  // the run had something to carry on
+
+  // The metrics have every step once, and the same losses.
+  const auto rows = rows_of(whole / "metrics.jsonl"), others = rows_of(parts / "metrics.jsonl");
+  REQUIRE(rows.size() == 12);
+  REQUIRE(others.size() == 12);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    CHECK(rows[i].at("step") == static_cast<int64_t>(i) + 1);
+    for (const char* key : {"loss", "loss_smoothed", "grad_norm", "scale", "skipped_total"})
+      CHECK(rows[i].at(key) == others[i].at(key));
+  }
+}
+
+TEST_CASE("a resumed run may take more steps, not fewer", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun(path).run();
+  {
+    FolderRun fewer(path);
+    fewer.trainer_options.steps = 8;
+    CHECK_THROWS_WITH(fewer.run(), Contains("12 steps already") && Contains("--steps"));
+  }
+  FolderRun more(path);
+  more.trainer_options.steps = 15;
+  CHECK(more.run().steps_done == 15);
+  CHECK(more.resumed_at == 12);
+}
+
+TEST_CASE("a resumed run passes over a damaged checkpoint", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  {
+    FolderRun run(path, kLively);
+    run.trainer_options.checkpoint_every = 4;
+    run.run();
+  }
+  const fs::path newest = path / "checkpoints" / "step-000000012.safetensors";
+  fs::copy_file(newest, temporary.path() / "copy");
+  const train::Checkpoint expected = train::read_checkpoint(temporary.path() / "copy");
+  fs::resize_file(newest, fs::file_size(newest) / 2);
+  const ExpectWarning warning(newest.string());
+  FolderRun again(path, kLively);
+  again.run();
+  CHECK(again.resumed_at == 8);
+  CHECK(same_bits(expected, checkpoint_at(path, 12)));
+}
+
+TEST_CASE("training goes on when the disk is full", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun run(path);
+  run.trainer_options.checkpoint_every = 2;
+  run.trainer_options.keep_checkpoints = 1;
+  std::optional<SmallDisk> disk;
+  bool old_stayed = false;
+  run.task.data = [&](int64_t step) {
+    if (step == 4) disk.emplace(100);
+    if (step == 9) {
+      old_stayed = fs::exists(path / "checkpoints" / "step-000000004.safetensors");
+      disk.reset();
+    }
+    return small_batch(step);
+  };
+  const ExpectWarning checkpoint("no checkpoint was written at step"),
+      metrics("cannot write the metrics");
+  CHECK(run.run().steps_done == 12);
+  CHECK(old_stayed);
+  CHECK(checkpoint_at(path, 12).values.at("step") == "12");
+  CHECK(!fs::exists(path / "checkpoints" / "step-000000004.safetensors"));
+}
+
+TEST_CASE("a scale stuck at its floor ends the run and names the offender", "[train][trainer]") {
+  for (const char* preset : {"fp32", "fp16", "fp16-static:8"}) {
+    INFO(preset);
+    const TemporaryFolder temporary;
+    FolderRun run(temporary.path() / "a",
+                  {.preset = preset, .scaler = {.init_scale = 4, .min_scale = 4}});
+    run.trainer_options.steps = 1000;
+    // The second block's last norm has a NaN: every gradient is NaN.
+    for (const nn::NamedParameter& named : run.small.model->named_parameters())
+      if (named.name == "transformer.ln_f.weight")
+        named.parameter->assign(Array::full(named.parameter->shape(), std::nan(""), DType::f32));
+    CHECK_THROWS_WITH(run.run(), Contains("100 steps were skipped") &&
+                                     Contains("transformer.wte.weight") && Contains("NaN"));
+  }
+}
+
+TEST_CASE("the best checkpoint by validation loss is kept", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun run(path);
+  run.trainer_options.validate_every = 3;
+  run.trainer_options.keep_checkpoints = 1;
+  std::vector<double> losses = {3, 2, NAN, 2.5};
+  bool training_mode = false;
+  run.task.validate = [&] {
+    training_mode = training_mode || run.small.model->training();
+    const double loss = losses.front();
+    losses.erase(losses.begin());
+    return loss;
+  };
+  CHECK(run.run().best_validation == 2);
+  CHECK(losses.empty());
+  CHECK(!training_mode);
+  CHECK(run.small.model->training());
+  CHECK(train::read_checkpoint(path / "checkpoints" / "best.safetensors").values.at("step") == "6");
+  int validations = 0;
+  for (const Json& row : rows_of(path / "metrics.jsonl"))
+    validations += row.contains("validation_loss");
+  CHECK(validations == 4);
+}
+
+TEST_CASE("skipped steps are diagnosed and underflow is reported on request", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  SmallRunOptions options = kLively;
+  options.scaler = {.init_scale = 0x1p26, .min_scale = 1, .max_scale = 0x1p26};
+  std::map<std::string, std::vector<float>> looking, plain;
+  {
+    FolderRun run(path, options);
+    run.trainer_options.diagnose_overflow = true;
+    run.trainer_options.underflow_every = 6;
+    run.run();
+    looking = run.small.weights();
+  }
+  int skips = 0;
+  for (const Json& row : rows_of(path / "metrics.jsonl")) {
+    if (!row.contains("skipped")) {
+      CHECK(row.contains("underflow_share"));
+      continue;
+    }
+    CHECK(row.contains("overflow") == row.at("skipped").get<bool>());
+    CHECK(row.contains("offender") == row.at("skipped").get<bool>());
+    if (!row.contains("overflow")) continue;
+    ++skips;
+    CHECK_THAT(row.at("overflow").get<std::string>(), Contains("the backward pass of"));
+  }
+  CHECK(skips > 0);
+  CHECK(skips < 12);
+  const std::vector<Json> reports = rows_of(path / "underflow.jsonl");
+  REQUIRE(reports.size() == 2);
+  CHECK(reports[0].at("step") == 6);
+  CHECK(reports[1].at("step") == 12);
+  CHECK(reports[1].at("parameters").at(0).at("name") == "transformer.wte.weight");
+
+  // Looking changed nothing.
+  FolderRun run(temporary.path() / "b", options);
+  run.run();
+  plain = run.small.weights();
+  CHECK(plain == looking);
+}
