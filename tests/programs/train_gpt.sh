@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# What train_gpt says to bad input, and what it leaves behind: nothing half-written. Resuming,
+# signals and a full disk.
+set -euo pipefail
+source "$(dirname "$0")/cases.sh"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work" "$case_output"' EXIT
+run=$work/run
+for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again and again."; done \
+  >"$work/text.txt"
+cat >"$work/small.json" <<END
+{"text": "$work/text.txt", "tokenizer": "bytes", "run-dir": "$run", "layers": 1, "dim": 16,
+ "heads": 2, "seq-len": 16, "batch-size": 4, "steps": 4, "sample-tokens": 0,
+ "checkpoint-every": 2, "device": "cpu"}
+END
+config=$work/small.json
+train() { "$BINADE_BUILD/examples/train_gpt" --config "$config" "$@"; }
+
+# rejected NAME TEXT ARGUMENTS...: refused in one line that has this text, and no run folder is left.
+rejected() {
+  local problem
+  problem=$(complaint 2 "$2" train "${@:3}")
+  [[ -n $problem || $(wc -l <"$case_output") == 1 ]] || problem="more than one line"
+  [[ -n $problem || ! -e $run ]] || problem="it left a run folder"
+  report "$1" "$problem"
+  rm -rf "$run"
+}
+
+rejected "an unknown option is named with the nearest" "did you mean --learning-rate" \
+  --learning-rat 1
+rejected "an option out of range" "--clip" --clip -1
+rejected "an option that is no number" "--steps" --steps many
+rejected "a choice that does not exist" "--optimizer" --optimizer adam
+rejected "an unknown preset" "fp16-static:S" --precision fp8
+rejected "a scale that is no power of two" "init_scale must be a power of two" \
+  --precision fp16 --init-scale 1000
+rejected "a scale below its floor" "is outside" --precision fp16 --init-scale 2 --min-scale 4
+rejected "an unknown device" "tpu" --device tpu
+rejected "heads that do not divide the width" "heads" --dim 15
+rejected "micro-batches that do not divide the batch" "micro-batches" --accumulation 3
+rejected "a missing text" "$work/none.txt" --text "$work/none.txt"
+mkdir "$work/empty"
+rejected "a folder without text" "$work/empty" --text "$work/empty"
+echo short >"$work/short.txt"
+rejected "a text too short for a window" "token" --text "$work/short.txt"
+if ((EUID != 0)); then
+  cp "$work/text.txt" "$work/locked.txt"
+  chmod 000 "$work/locked.txt"
+  rejected "an unreadable text" "$work/locked.txt" --text "$work/locked.txt"
+else
+  echo "skip an unreadable text: root reads every file"
+fi
+
+config=$work/config.json
+echo '{"dim": 16, "layers" 1}' >"$config"
+rejected "a JSON error, with its position" "line 1, column 22"
+echo '{"learning-rat": 1}' >"$config"
+rejected "an unknown name in the configuration" "did you mean --learning-rate"
+echo '[1]' >"$config"
+rejected "a configuration that is no object" "not a JSON object"
+config=$work/none.json
+rejected "a missing configuration" "$work/none.json"
+config=$work/small.json
+
+cat >"$work/model.json" <<'END'
+{"model_type": "gpt2", "vocab_size": 100, "n_embd": 16, "n_layer": 1, "n_head": 2,
+ "n_positions": 16}
+END
+rejected "a vocabulary that does not match the model" "100" --from-scratch "$work/model.json"
+sed -i 's/"n_positions": 16/"n_positions": 8/; s/100/512/' "$work/model.json"
+rejected "windows beyond the model's positions" "--seq-len 16" --from-scratch "$work/model.json"
+sed -i 's/"n_head"/"n_heads"/' "$work/model.json"
+rejected "a model without a size" "n_head" --from-scratch "$work/model.json"
+
+rejected "a missing model" "$work/none" --init "$work/none"
+expect "a model is saved" 0 "saved" train --steps 1 --save-hf "$work/hf"
+rm -rf "$run"
+weights=$work/hf/model.safetensors
+cp "$weights" "$work/whole.safetensors"
+truncate --size=-100 "$weights"
+rejected "truncated weights" "truncated" --init "$work/hf"
+head -c 4 "$work/whole.safetensors" >"$weights"
+rejected "weights that are too short to be any" "too few" --init "$work/hf"
+cp "$work/whole.safetensors" "$weights"
+size=$(stat --format=%s "$weights")
+printf '\x00\x00\xc0\x7f' | dd of="$weights" bs=1 seek=$((size - 4)) conv=notrunc status=none
+rejected "a NaN in the weights" "has a NaN" --init "$work/hf"
+cp "$work/whole.safetensors" "$weights"
+expect "the whole weights are taken" 0 "done at step 4" train --init "$work/hf"
+rm -rf "$run"
+
+# ---- run folders --------------------------------------------------------------------------------
+touch "$work/file"
+refused "a run folder that is a file" "run folder" train --run-dir "$work/file"
+expect "a run" 0 "done at step 4" train
+refused "a run folder that holds a run" "--resume" train
+before=$(md5sum "$run"/{config,manifest}.json "$run"/metrics.jsonl)
+refused "a resume with a changed configuration prints the difference" "dim (16 -> 32)" \
+  train --resume --dim 32
+refused "a resume with fewer steps than were done" "raise --steps" train --resume --steps 3
+exec 9>"$run/lock"
+flock 9
+refused "a run folder in use" "in use by another process" train --resume
+exec 9>&-
+[[ $before == "$(md5sum "$run"/{config,manifest}.json "$run"/metrics.jsonl)" ]] && changed= ||
+  changed="a refusal changed the run folder"
+report "refusals leave a run as it was" "$changed"
+expect "a resume goes on with more steps" 0 "done at step 6" train --resume --steps 6
+problem=
+[[ $(wc -l <"$run/metrics.jsonl") == 8 ]] || problem="not 6 steps and 2 validations in the metrics"
+[[ -s $run/checkpoints/step-000000006.safetensors ]] || problem="no checkpoint of step 6"
+report "a resumed run has every step once" "$problem"
+expect "--resume alone takes the options of the run" 0 "done at step 6" \
+  "$BINADE_BUILD/examples/train_gpt" --run-dir "$run" --resume
+
+newest=$run/checkpoints/step-000000006.safetensors
+truncate --size=-50 "$newest"
+expect "a damaged checkpoint is named and the one before it used" 0 "resumed at step 4" \
+  train --resume --steps 6
+expect "the damaged one was replaced" 0 "resumed at step 6" train --resume --steps 6
+rm -rf "$run"
+
+# ---- a full disk --------------------------------------------------------------------------------
+# Files beyond 64 KiB fail as on a full disk; checkpoints are larger, everything else is smaller.
+on_a_small_disk() (
+  trap '' XFSZ
+  ulimit -f 64
+  train
+)
+expect "training goes on when a checkpoint does not fit" 0 "done at step 4" on_a_small_disk
+grep -q "no checkpoint was written at step 2" "$case_output" && problem= || problem="no warning"
+[[ -z $(ls "$run/checkpoints") ]] || problem="something was left in checkpoints/"
+report "… says so, and leaves nothing half-written" "$problem"
+rm -rf "$run"
+
+# ---- signals ------------------------------------------------------------------------------------
+for signal in INT TERM; do
+  "$BINADE_BUILD/examples/train_gpt" --config "$config" --steps 1000000 --checkpoint-every 0 \
+    >"$case_output" 2>&1 &
+  program=$!
+  for _ in {1..600}; do
+    [[ $(wc -l <"$run/metrics.jsonl") -lt 5 ]] || break
+    sleep 0.1
+  done 2>/dev/null
+  kill -"$signal" "$program"
+  status=0 problem=
+  wait "$program" || status=$?
+  ((status == 0)) || problem="exit status $status"
+  grep -q "stopped by a signal at step" "$case_output" || problem="it does not say so"
+  steps=$(sed -n 's/stopped by a signal at step \([0-9]*\):.*/\1/p' "$case_output")
+  [[ -s $run/checkpoints/step-$(printf %09d "${steps:-0}").safetensors ]] ||
+    problem="no checkpoint of its last step"
+  report "SIG$signal writes a checkpoint and ends the run" "$problem"
+  expect "… from which it goes on" 0 "resumed at step $steps" \
+    train --resume --steps $((steps + 2)) --checkpoint-every 0
+  rm -rf "$run"
+done
+
+# ---- looking closer -----------------------------------------------------------------------------
+expect "an overflow is diagnosed" 0 "was skipped: the backward pass of" \
+  train --precision fp16 --init-scale 16777216 --diagnose-overflow --underflow-report 2
+problem=
+[[ $(wc -l <"$run/underflow.jsonl") == 2 ]] || problem="not two underflow reports"
+grep -q '"overflow":"the backward pass of' "$run/metrics.jsonl" || problem="not in the metrics"
+report "… and logged, with the underflow reports" "$problem"
