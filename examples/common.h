@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <binade/core/error.h>
 #include <binade/core/file.h>
 #include <binade/core/text.h>
 

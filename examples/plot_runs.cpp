@@ -1,0 +1,63 @@
+// Draws the loss, validation loss and loss scale of several runs in one picture.
+//
+//   plot_runs --output curves.svg --runs runs/fp32 runs/fp16 --names fp32 fp16
+#include <fmt/core.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+
+#include <binade/train/chart.h>
+
+#include "common.h"
+
+using namespace binade;
+
+namespace {
+
+struct Options {
+  std::vector<std::string> runs, names;
+  std::string output = "runs.svg";
+};
+
+// The values of one metric over the steps.
+train::ChartSeries read_metric(const std::string& run, const std::string& name,
+                               const std::string& metric) {
+  const std::filesystem::path path = std::filesystem::path(run) / "metrics.jsonl";
+  std::ifstream file(path);
+  check(file.good(), "cannot read ", path.string());
+  train::ChartSeries series{name, {}, {}};
+  for (std::string line; std::getline(file, line);) {
+    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object() || !row.contains(metric) || !row[metric].is_number()) continue;
+    series.x.push_back(row.at("step").get<double>());
+    series.y.push_back(row[metric].get<double>());
+  }
+  return series;
+}
+
+void plot(const Options& o) {
+  check(o.names.empty() || o.names.size() == o.runs.size(), "--names gives ", o.names.size(),
+        " names for ", o.runs.size(), " runs");
+  std::vector<train::ChartPanel> panels = {
+      {"loss (smoothed)", {}, false}, {"validation loss", {}, false}, {"loss scale", {}, true}};
+  const std::array<const char*, 3> metrics = {"loss_smoothed", "validation_loss", "scale"};
+  for (size_t r = 0; r < o.runs.size(); ++r)
+    for (size_t p = 0; p < panels.size(); ++p)
+      panels[p].series.push_back(
+          read_metric(o.runs[r], o.names.empty() ? o.runs[r] : o.names[r], metrics[p]));
+  write_text_file(o.output, train::draw_chart(panels, "step"));
+  fmt::print("wrote {}\n", o.output);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Draws several runs of train_gpt in one picture");
+  Options options;
+  examples::prepare(app);
+  app.add_option("--runs", options.runs, "Run folders")->required();
+  app.add_option("--names", options.names, "Their names in the picture; default: the folders");
+  app.add_option("--output", options.output, "The SVG file");
+  return examples::run_program(app, argc, argv, [&] { plot(options); });
+}
