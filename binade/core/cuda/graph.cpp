@@ -1,5 +1,7 @@
 #include <binade/core/cuda/graph.h>
 
+#include <binade/core/cuda/copy.h>
+
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
 
@@ -53,6 +55,7 @@ size_t CapturedGraph::node_count() const {
 }
 
 bool is_capturing() {
+  if (device_count() == 0) return false;  // there is no stream to ask
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check_cuda(cudaStreamIsCapturing(current_stream(), &status), "cudaStreamIsCapturing");
   return status != cudaStreamCaptureStatusNone;
