@@ -3,6 +3,7 @@
 //   evaluate --model DIR --text book.txt
 //   evaluate --model DIR --text book.txt --window 1024 --stride 512
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cmath>
 
@@ -41,10 +42,12 @@ void evaluate(const Options& o) {
   const std::string text = read_text_file(o.text);
   const examples::LoadedModel loaded = examples::load_model(o.model);
   const std::vector<int32_t> tokens = examples::encode_text(loaded, text);
-  const infer::Perplexity result = infer::perplexity(
-      *loaded.model, tokens, o.perplexity,
-      [&](int64_t done) { fmt::print(stderr, "\r{} of {} tokens", done, tokens.size() - 1); });
-  fmt::print(stderr, "\n");
+  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  const infer::Perplexity result =
+      infer::perplexity(*loaded.model, tokens, o.perplexity, [&](int64_t done) {
+        if (terminal) fmt::print(stderr, "\r{} of {} tokens", done, tokens.size() - 1);
+      });
+  if (terminal) fmt::print(stderr, "\n");
   // Bits a byte can be compared between models with different vocabularies.
   const double bits = result.loss * static_cast<double>(result.tokens) / std::log(2.0);
   fmt::print("tokens {}\nloss {:.5f}\nperplexity {:.4f}\nbits per byte {:.4f}\n", result.tokens,
