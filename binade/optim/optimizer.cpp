@@ -36,9 +36,9 @@ std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
 
 Optimizer::Optimizer(std::vector<ParameterGroup> groups)
     : groups_(flatten(groups)),
-      learning_rate_scalar_(Array::zeros(
-          {}, groups_.front().master().dtype() == DType::f64 ? DType::f64 : DType::f32,
-          groups_.front().device())),
+      learning_rate_scalar_(
+          Array::zeros({}, groups_.front().master().dtype() == DType::f64 ? DType::f64 : DType::f32,
+                       groups_.front().device())),
       step_scalar_(Array::zeros({}, DType::i64, groups_.front().device())) {
   zero_grad();
 }

@@ -62,7 +62,8 @@ TEST_CASE("convolutions agree on both devices", "[cuda][conv]") {
         BINADE_DISPATCH(v[0].device(), conv2d(v[0], v[1], bias, c.params, v[3]));
       };
       compare_devices([&](const auto& v) { forward(v, {}); }, arrays, 8);
-      // The library may transform the images, which rounds more; the bias is added to a rounded sum.
+      // The library may transform the images, which rounds more; the bias is added to a rounded
+      // sum.
       compare_devices([&](const auto& v) { forward(v, v[2]); }, arrays, 8);
       for (const float beta : {0.0f, 1.0f})
         // Weight gradients are sums of up to 6272 products.

@@ -1,11 +1,11 @@
 // Calls each library of the toolkit once, and a kernel if there is a GPU.
 #include <cstdio>
 
-#include <cub/cub.cuh>
 #include <cublasLt.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <cudnn.h>
+#include <cub/cub.cuh>
 #include <nvtx3/nvtx3.hpp>
 
 __global__ void sum(const __half* values, float* total) {
