@@ -11,7 +11,7 @@ build=${1:-${BINADE_BUILD:-$root/build}}
 program=$build/examples/train_gpt
 [[ -x $program ]] || die "build the target train_gpt first, or name the build folder"
 RANDOM=${KILL_SEED:-$((RANDOM))}
-kills=20 steps=400
+kills=20 steps=240
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -19,8 +19,8 @@ run=$work/killed
 checkpoints=$run/checkpoints
 export OMP_NUM_THREADS=2
 # FP16 with dropout and a moving scale: weights, moments, scaler and random numbers must all be
-# carried over. A checkpoint has some 13 MB, so that writing it takes a while.
-options=(--text "$root/binade" --tokenizer bytes --layers 2 --dim 192 --heads 4 --seq-len 16
+# carried over. A checkpoint has some 8 MB, so that writing it takes a while.
+options=(--text "$root/binade" --tokenizer bytes --layers 2 --dim 128 --heads 4 --seq-len 16
   --batch-size 2 --dropout 0.1 --precision fp16 --growth-interval 20 --ema 0.9 --device cpu --quiet
   --steps "$steps" --checkpoint-every 2 --validate-every 0 --validation-batches 1
   --sample-tokens 0)
