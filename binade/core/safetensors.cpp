@@ -226,8 +226,9 @@ void write_safetensors(const std::filesystem::path& path,
   for (const auto& [name, array] : order) {
     check(array.defined(), path.string(), ": tensor ", name, " is undefined");
     check(name != kMetadata, path.string(), ": a tensor cannot be called ", name);
+    const DType dtype = array.dtype();  // clang 14 cannot capture a structured binding
     const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
-                                    [&](const DTypeName& d) { return array.dtype() == d.dtype; });
+                                    [&](const DTypeName& d) { return dtype == d.dtype; });
     Json& entry = header[name];
     entry["dtype"] = known->name;
     entry["shape"] = array.shape().span();

@@ -26,6 +26,8 @@ float llama3_frequency(float frequency, const RopeConfig& config) {
 }  // namespace
 
 std::vector<float> rope_frequencies(int64_t head_dim, const RopeConfig& config) {
+  check(config.partial_factor > 0 && config.partial_factor <= 1,
+        "partial_rotary_factor lies in (0, 1], got ", config.partial_factor);
   const auto rotated = static_cast<int64_t>(static_cast<double>(head_dim) * config.partial_factor);
   check(rotated > 0 && rotated % 2 == 0 && rotated <= head_dim,
         "rotary embedding needs an even number of dimensions up to the head's ", head_dim, ", got ",

@@ -1,27 +1,16 @@
 // Any bytes taken for a token shard: an Error or tokens of the vocabulary.
 #include <binade/core/error.h>
 #include <binade/data/token_shards.h>
-#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
+#include <vector>
+
+#include "scratch_file.h"
 
 namespace {
-
-// A file of this process's own; shards are mapped from files.
-std::filesystem::path scratch_file() {
-  static const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / binade::concat("binade-shard-fuzz-", ::getpid());
-  static const bool registered = [] {
-    std::atexit([] { std::filesystem::remove(path); });
-    return true;
-  }();
-  static_cast<void>(registered);
-  return path;
-}
 
 void read_all(const std::filesystem::path& file, binade::data::ShardTokens::Verify verify) {
   try {
@@ -38,9 +27,7 @@ void read_all(const std::filesystem::path& file, binade::data::ShardTokens::Veri
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::filesystem::path file = scratch_file();
-  std::ofstream(file, std::ios::binary)
-      .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
+  const std::filesystem::path file = binade::fuzz::file_of(data, size);
   read_all(file, binade::data::ShardTokens::Verify::kHeaders);
   read_all(file, binade::data::ShardTokens::Verify::kEverything);
   return 0;

@@ -288,6 +288,7 @@ std::string CausalLmConfig::generation_json() const {
 
 void CausalLmConfig::validate() const {
   constexpr int64_t kLargest = int64_t{1} << 31;  // no size of a real model comes near
+  constexpr int64_t kLargestHead = 1 << 16;
   const auto check_size = [](const char* name, int64_t size) {
     check(size > 0 && size < kLargest, name, " is ", size, ", which is no possible size");
   };
@@ -300,6 +301,8 @@ void CausalLmConfig::validate() const {
   check_size("the number of positions", max_positions);
   check(head_dim > 0 || dim % heads == 0, heads, " heads do not divide the hidden size ", dim);
   check_size("the head size", head_size());
+  check(head_size() <= kLargestHead, "the head size is ", head_size(), ", more than ",
+        kLargestHead);
   check(heads % key_heads() == 0, key_heads(), " key heads do not divide ", heads, " heads");
   check(family != Family::gpt2 || (key_heads() == heads && head_size() * heads == dim),
         "GPT-2 has as many key heads as heads, of hidden size / heads");
