@@ -9,7 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 build=$root/build-asan
 "$root/scripts/setup.sh" --cuda off
-configure "$build" "" -DBINADE_SANITIZE=address,undefined
+# -O1 builds in half the time and keeps stack traces readable; assertions of Eigen stay on.
+configure "$build" "" -DBINADE_SANITIZE=address,undefined -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+  -DBINADE_EXAMPLES=OFF
 build "$build" binade_tests
 
 # OpenMP keeps its threads' stacks until the end of the process, which LeakSanitizer takes for leaks.
