@@ -52,7 +52,8 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   train::Task task{.model = model.get(),
                    .data = train::WindowBatches(sampler, o.accumulation, device),
                    .loss = train::language_model_loss(*model),
-                   .validate = {}};
+                   .validate = {},
+                   .data_fingerprint = examples::fingerprint(*tokens)};
   if (held_out)
     task.validate = [&, &windows = *held_out] {
       return train::validation_loss(*model, windows, preset, o.validation_batches);

@@ -96,6 +96,9 @@ bool Trainer::resume() {
   const auto steps_done = static_cast<int64_t>(number(checkpoint.values, "step"));
   check(steps_done <= options_.steps, "the run has done ", steps_done,
         " steps already, more than the ", options_.steps, " asked for; raise --steps");
+  if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())
+    check(data->second == task_.data_fingerprint, "cannot resume ", folder_.path().string(),
+          " with other data: ", data->second, " then, ", task_.data_fingerprint, " now");
   const auto section = [&](const char* name) -> const nn::StateDict& {
     const auto at = checkpoint.sections.find(name);
     check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
@@ -128,6 +131,7 @@ Checkpoint Trainer::snapshot() const {
   checkpoint.values = {{"step", std::to_string(step_)},
                        {"loss_smoothed", exact(smoothed_)},
                        {"best_validation", exact(best_validation_)}};
+  if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
 #if BINADE_HAVE_CUDA
   if (optimizer_.device().is_cuda())
     checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms();
@@ -135,14 +139,16 @@ Checkpoint Trainer::snapshot() const {
   return checkpoint;
 }
 
-void Trainer::save(bool best) {
+bool Trainer::save(bool best) {
   try {
     checkpoints_.save(step_, snapshot(), best);
     last_saved_ = step_;
+    return true;
   } catch (const Error& error) {
     // A full disk must not cost the run: what was saved before is still there.
     log_warning("no checkpoint was written at step ", step_, ": ", error.what(),
                 "; training goes on");
+    return false;
   }
 }
 
@@ -214,12 +220,14 @@ void Trainer::validate_now() {
   const double loss = task_.validate();
   if (ema_) ema_->swap();
   task_.model->train();
-  const bool best = loss < best_validation_;
+  const double best_before = best_validation_;
+  const bool best = loss < best_before;
   if (best) best_validation_ = loss;
   folder_.add_metrics(step_, {{"validation_loss", loss}});
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", loss, best ? " (best)" : ""));
-  if (best) save(true);
+  // What could not be saved is not the best that is kept.
+  if (best && !save(true)) best_validation_ = best_before;
 }
 
 Trainer::Outcome Trainer::run() {

@@ -29,6 +29,9 @@ struct Task {
   std::function<StepData(int64_t index)> data;
   LossFunction loss;
   std::function<double()> validate;  // validation loss in evaluation mode; may be empty
+  // What the data are ("1048576 tokens, CRC-32C 0x89abcdef"): kept in checkpoints, and a resume
+  // with other data is refused, as it would not go on with the same run. Empty: not checked.
+  std::string data_fingerprint;
 };
 
 struct TrainerOptions {
@@ -73,7 +76,7 @@ class Trainer {
   void handle(const StepReport& report);
   void validate_now();
   void report_underflow();
-  void save(bool best);
+  bool save(bool best);  // false, with a warning, when it could not be written
   Checkpoint snapshot() const;
 
   Task task_;

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <binade/core/file.h>
+
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/libraries.h>
 #endif
@@ -93,6 +95,18 @@ std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& o
       .begin_with_bos = sequential && tokenizer.bos_id().has_value(), .end_with_eos = !sequential};
   return std::make_shared<data::MemoryTokens>(
       data::encode_files(tokenizer, text_files(options, text), encoding), tokenizer.vocab_size());
+}
+
+std::string fingerprint(const data::TokenSource& tokens) {
+  constexpr int64_t kChunk = 1 << 20;
+  std::vector<int32_t> chunk;
+  uint32_t checksum = 0;
+  for (int64_t first = 0; first < tokens.size(); first += kChunk) {
+    chunk.resize(static_cast<size_t>(std::min(kChunk, tokens.size() - first)));
+    tokens.read(first, chunk);
+    checksum = crc32c(chunk.data(), chunk.size() * sizeof(int32_t), checksum);
+  }
+  return fmt::format("{} tokens, CRC-32C {:#010x}", tokens.size(), checksum);
 }
 
 Samplers make_samplers(const TrainGptOptions& options,

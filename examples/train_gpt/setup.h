@@ -41,6 +41,8 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
 std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
                                                         const std::vector<std::string>& text,
                                                         const data::Tokenizer& tokenizer);
+// "<count> tokens, CRC-32C <checksum>": what a resumed run is held to.
+std::string fingerprint(const data::TokenSource& tokens);
 // Windows to train on, and those to validate on (null: none): a share of `tokens`, or
 // --validation-text.
 struct Samplers {

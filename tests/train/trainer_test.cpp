@@ -144,6 +144,22 @@ TEST_CASE("a resumed run may take more steps, not fewer", "[train][trainer]") {
   CHECK(more.resumed_at == 12);
 }
 
+TEST_CASE("a resume with other data is refused", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  {
+    FolderRun first(path);
+    first.task.data_fingerprint = "100 tokens";
+    first.run();
+  }
+  FolderRun other(path);
+  other.trainer_options.steps = 15;
+  other.task.data_fingerprint = "101 tokens";
+  CHECK_THROWS_WITH(other.run(), Contains("100 tokens then, 101 tokens now"));
+  other.task.data_fingerprint = "100 tokens";
+  CHECK(other.run().steps_done == 15);
+}
+
 TEST_CASE("a resumed run passes over a damaged checkpoint", "[train][trainer]") {
   const TemporaryFolder temporary;
   const fs::path path = temporary.path() / "a";
