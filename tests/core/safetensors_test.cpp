@@ -198,9 +198,11 @@ TEST_CASE("safetensors: a header of many tensors", "[safetensors]") {
   const Array one = Array::zeros({1}, DType::u8);
   for (int i = 0; i < 20'000; ++i) tensors["layers." + std::to_string(i) + ".weight"] = one;
   write_safetensors(folder / "many", tensors);
-  const clock_t start = std::clock();
+  [[maybe_unused]] const clock_t start = std::clock();
   CHECK(SafetensorsFile(folder / "many").names().size() == 20'000);
+#ifndef __SANITIZE_ADDRESS__
   CHECK(std::clock() - start < 3 * CLOCKS_PER_SEC);  // quadratic reading takes longer
+#endif
 }
 
 TEST_CASE("safetensors: a name that is not there", "[safetensors][bad-input]") {
