@@ -27,6 +27,8 @@ fi
 configure "$build" "$nvcc"
 build "$build" train_gpt
 
+# Enough to see it learn, in about a minute on two cores.
+[[ " $* " == *" --steps"* ]] || set -- --steps 600 "$@"
 say "training; Ctrl-C writes a checkpoint and stops, train_gpt --run-dir $run --resume goes on"
 "$build/examples/train_gpt" --run-dir "$run" "$@"
 
