@@ -22,6 +22,7 @@
 #include <binade/core/kernels/norm.h>
 #include <binade/core/kernels/optimizer.h>
 #include <binade/core/kernels/random.h>
+#include <binade/core/kernels/reduce.h>
 
 using namespace binade;
 using namespace binade::kernels;
@@ -132,7 +133,7 @@ void products(Table& table) {
   const Array w_qkv = random({3 * kWidth, kWidth}, 0.02), w_out = random({kWidth, kWidth}, 0.02);
   const Array w_up = random({4 * kWidth, kWidth}, 0.02),
               w_down = random({kWidth, 4 * kWidth}, 0.02);
-  const Array pre = random({kRows, 4 * kWidth}), bias_grad = make({4 * kWidth});
+  const Array pre = random({kRows, 4 * kWidth});
   const auto with_bias = [](int64_t n) {
     MatmulEpilogue epilogue;
     epilogue.bias = random({n});
@@ -149,8 +150,7 @@ void products(Table& table) {
   dgelu.dgelu = true;
   dgelu.pre_activation = pre;
   product(table, "mlp down, input gradient x dgelu", dy, w_down, dgelu);
-  dgelu.bias_grad = bias_grad;
-  product(table, "mlp down, input gradient x dgelu + bias grad", dy, w_down, dgelu);
+  product(table, "mlp down, input gradient", dy, w_down);
   product(table, "mlp up, input gradient", wide, w_up);
   product(table, "qkv, input gradient", dqkv, w_qkv);
   MatmulEpilogue adding;
@@ -159,6 +159,18 @@ void products(Table& table) {
   product(table, "mlp up, weight gradient, added to f32", wide.transpose(0, 1), x, adding,
           DType::f32);
   product(table, "qkv, weight gradient, added", dqkv.transpose(0, 1), x, adding);
+  const auto weight_gradient = [&](const std::string& name, const Array& dy, const Array& x) {
+    product(table, name, dy.transpose(0, 1), x);
+    MatmulEpilogue sums;
+    sums.a_sums = make({dy.size(1)});
+    product(table, name + " + bias grad", dy.transpose(0, 1), x, sums);
+    const Array row = make({1, dy.size(1)});
+    table.row(name + ", bias grad alone", static_cast<double>(dy.bytes()), 0,
+              [&] { gpu::reduce(ReduceOp::sum, dy, row, 0); });
+  };
+  weight_gradient("mlp up, weight gradient", wide, x);
+  weight_gradient("mlp down, weight gradient", dy, wide);
+  weight_gradient("qkv, weight gradient", dqkv, x);
 }
 
 void head(Table& table) {
@@ -224,6 +236,8 @@ void rowwise(Table& table) {
   });
   table.row("rms_norm", 2 * bytes, 0, [&] { gpu::rms_norm(x, weight, 1e-5f, y, rstd); });
   const Array wide = random({kRows, 4 * kWidth}), activated = make({kRows, 4 * kWidth});
+  table.row("gelu (tanh) backward", 3 * static_cast<double>(wide.bytes()), 0,
+            [&] { gpu::unary_backward(UnaryOp::gelu_tanh, wide, activated, activated, 0); });
   table.row("gelu (tanh)", 2 * static_cast<double>(wide.bytes()), 0,
             [&] { gpu::unary(UnaryOp::gelu_tanh, wide, activated); });
 

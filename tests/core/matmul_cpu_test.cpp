@@ -166,25 +166,28 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
     for_each([&](double& value, int64_t, int64_t) { value = gelu(value); });
     CHECK(worst_error(out, expected) <= 2 * allowed);
   }
-  SECTION("dgelu and the bias gradient") {
+  SECTION("dgelu") {
     epilogue.dgelu = true;
     epilogue.pre_activation = random_array({m, n}, out_dtype, random, 2);
-    epilogue.bias_grad = random_array({n}, GENERATE(DType::f32, DType::bf16), random);
-    epilogue.bias_grad_beta = GENERATE(0.f, 1.f);
-    if (dtype == DType::f64 && epilogue.bias_grad.dtype() == DType::f32)
-      epilogue.bias_grad = random_array({n}, DType::f64, random);
-    std::vector<double> sums(static_cast<size_t>(n), 0);
-    if (epilogue.bias_grad_beta != 0) sums = values_of(epilogue.bias_grad);
-    for_each([&](double& value, int64_t i, int64_t j) {
+    for_each([&](double& value, int64_t i, int64_t) {
       value *= gelu_gradient(read(epilogue.pre_activation, i));
-      sums[static_cast<size_t>(j)] += value;
     });
     kernels::cpu::matmul(a, b, out, epilogue);
     // The finite difference above is good to about 1e-9.
     CHECK(worst_error(out, expected) <= 2 * allowed + 1e-8);
-    const double sum_scale = std::sqrt(static_cast<double>(m));
-    CHECK(worst_error(epilogue.bias_grad, sums, sum_scale) <=
-          tolerance(dtype, epilogue.bias_grad.dtype(), k) + 1e-8);
+  }
+  SECTION("sums of the rows of a") {
+    const DType sums_dtype = GENERATE(DType::f32, DType::bf16);
+    epilogue.a_sums = random_array({m}, dtype == DType::f64 ? DType::f64 : sums_dtype, random);
+    epilogue.a_sums_beta = GENERATE(0.f, 1.f);
+    std::vector<double> sums(static_cast<size_t>(m), 0);
+    if (epilogue.a_sums_beta != 0) sums = values_of(epilogue.a_sums);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < k; ++j) sums[static_cast<size_t>(i)] += read(a, i * k + j);
+    kernels::cpu::matmul(a, b, out, epilogue);
+    CHECK(worst_error(out, expected) <= allowed);
+    CHECK(worst_error(epilogue.a_sums, sums, std::sqrt(static_cast<double>(k))) <=
+          tolerance(dtype, epilogue.a_sums.dtype(), k));
   }
 }
 
@@ -211,11 +214,10 @@ TEST_CASE("cpu matmul with empty dimensions", "[matmul][cpu]") {
     kernels::cpu::matmul(Array::empty({3, 0}, dtype), Array::empty({0, 5}, dtype), out, epilogue);
     for (int64_t i = 0; i < 15; ++i) CHECK(read(out, i) == read(bias, i % 5));
   }
-  SECTION("no rows: the bias gradient is zero") {
-    epilogue.bias_grad = bias;
-    const Array out = Array::empty({0, 5}, dtype);
-    kernels::cpu::matmul(Array::empty({0, 4}, dtype), random_array({4, 5}, dtype, random), out,
-                         epilogue);
+  SECTION("nothing to sum: the sums of the rows are zero") {
+    epilogue.a_sums = bias;
+    const Array out = Array::empty({5, 3}, dtype);
+    kernels::cpu::matmul(Array::empty({5, 0}, dtype), Array::empty({0, 3}, dtype), out, epilogue);
     for (int64_t i = 0; i < 5; ++i) CHECK(read(bias, i) == 0);
   }
   SECTION("no columns, no batches") {

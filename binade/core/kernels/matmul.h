@@ -12,8 +12,10 @@ struct MatmulEpilogue {
   bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
   Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
   bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
-  Array bias_grad;       // (N): receives (+ bias_grad_beta·) the column sums of out, with f32 sums
-  float bias_grad_beta = 0;
+  // (M), two-dimensional products only: receives (+ a_sums_beta·) the sums of a's rows over K, in
+  // f32 sums. With a = dyᵀ these are the bias gradient beside the weight gradient.
+  Array a_sums;
+  float a_sums_beta = 0;
 };
 
 // out (…, M, N) = a (…, M, K) · b (…, K, N), all of one floating dtype, with equal leading

@@ -8,6 +8,7 @@
 #include <binade/core/kernels/cpu/parallel.h>
 #include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/matmul.h>
+#include <binade/core/kernels/reduce.h>
 
 namespace binade::kernels::cpu {
 
@@ -159,8 +160,6 @@ class TiledProduct {
       load_row(epilogue.bias.data(), epilogue.bias.dtype(), epilogue.bias.stride(0), problem.n,
                bias_.data());
     }
-    if (epilogue.bias_grad.defined())
-      column_sums_.resize(static_cast<size_t>(batches_ * tiling_.rows * problem.n));
   }
 
   void run() {
@@ -174,7 +173,6 @@ class TiledProduct {
       parallel_tasks(total, body);
     else
       for (int64_t i = 0; i < total; ++i) body(i);
-    if (epilogue_.bias_grad.defined()) reduce_column_sums();
   }
 
  private:
@@ -205,18 +203,12 @@ class TiledProduct {
       gemm(m, n, k, left, right, accumulate || start > 0, sums, leading);
     }
 
-    T* column_sums = nullptr;
-    if (!column_sums_.empty()) {
-      column_sums = column_sums_.data() + (batch * tiling_.rows + tile_row) * problem_.n + column;
-      std::fill_n(column_sums, n, T(0));
-    }
-    const bool touched = !bias_.empty() || epilogue_.gelu || epilogue_.dgelu || column_sums;
+    const bool touched = !bias_.empty() || epilogue_.gelu || epilogue_.dgelu;
     if (direct && !touched) return;
     T* buffer = row_buffer.reserve(n);
     for (int64_t i = 0; i < m; ++i) {
       T* line = sums + i * leading;
       apply_epilogue(line, batch, row + i, column, n, buffer);
-      if (column_sums) add(column_sums, line, n);
       if (!direct) store_row(line, n, out.at(row + i, column), out.dtype, out.column_stride);
     }
   }
@@ -237,25 +229,12 @@ class TiledProduct {
     }
   }
 
-  // Adds the tiles' column sums from top to bottom.
-  void reduce_column_sums() const {
-    const Array& target = epilogue_.bias_grad;
-    std::vector<T> total(static_cast<size_t>(problem_.n), T(0));
-    if (epilogue_.bias_grad_beta != 0)
-      load_row(target.data(), target.dtype(), target.stride(0), problem_.n, total.data());
-    for (int64_t i = 0; i < batches_ * tiling_.rows; ++i)
-      for (int64_t j = 0; j < problem_.n; ++j)
-        total[static_cast<size_t>(j)] += column_sums_[static_cast<size_t>(i * problem_.n + j)];
-    store_row(total.data(), problem_.n, target.data(), target.dtype(), target.stride(0));
-  }
-
   const Problem& problem_;
   const MatmulEpilogue& epilogue_;
   int64_t batches_;
   bool a_in_place_, b_in_place_;
   Tiling tiling_;
   std::vector<T> bias_;
-  std::vector<T> column_sums_;  // (batches · tile rows, N)
 };
 
 }  // namespace
@@ -267,6 +246,8 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     TiledProduct<double>(problem, epilogue).run();
   else
     TiledProduct<float>(problem, epilogue).run();
+  if (epilogue.a_sums.defined())
+    reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
 }
 
 }  // namespace binade::kernels::cpu

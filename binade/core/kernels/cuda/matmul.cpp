@@ -163,7 +163,7 @@ class Product {
     problem_.alignment = alignment();
   }
 
-  // Whether a bias gradient can be had from the library: it sums over one product only.
+  // Whether the sums of an operand can be had from the library: they are of one product only.
   bool single() const { return problem_.batch == 1 && loops_.empty(); }
   // cuBLASLt wants the rows of GELU's input 16 bytes apart (8 elements, of half).
   bool aux_fits() const {
@@ -234,15 +234,9 @@ class Product {
   std::vector<LeadingDim> loops_;
 };
 
-// bias_grad (N) = beta·bias_grad + column sums of out.
-void sum_columns(const Array& out, const Array& bias_grad, float beta) {
-  if (out.numel() == 0) {
-    if (beta == 0) fill(bias_grad, 0);
-    return;
-  }
-  Array row = bias_grad;
-  while (row.dims() < out.dims()) row = row.unsqueeze(0);
-  reduce(ReduceOp::sum, out, row, beta);
+// a_sums (M) = beta·a_sums + the sums of a's rows.
+void sum_rows(const Array& a, const MatmulEpilogue& epilogue) {
+  reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
 }
 
 // The epilogue as kernels of its own, on what the product left in `out`.
@@ -283,19 +277,18 @@ bool launch_fused(const Array& a, const Array& b, const Array& out,
   return (!fusion->aux.defined() || product.aux_fits()) && product.launch();
 }
 
-// Likewise with the bias gradient of dgelu.
-bool launch_with_bias_grad(const Array& a, const Array& b, const Array& out,
-                           const MatmulEpilogue& epilogue) {
-  const Array& bias_grad = epilogue.bias_grad;
-  if (!epilogue.dgelu || epilogue.bias_grad_beta != 0 || bias_grad.dtype() != out.dtype() ||
-      !bias_grad.is_contiguous())
+// A plain product and the sums of a's rows in one launch. False where the library cannot.
+bool launch_with_sums(const Array& a, const Array& b, const Array& out,
+                      const MatmulEpilogue& epilogue) {
+  if (epilogue.a_sums_beta != 0 || epilogue.a_sums.dtype() != out.dtype() ||
+      !epilogue.a_sums.is_contiguous() || !is_half(a.dtype()))
     return false;
-  std::optional<Fusion> fusion = fusion_of(epilogue, out);
-  if (!fusion) return false;
-  fusion->kind = CUBLASLT_EPILOGUE_DGELU_BGRAD;
-  fusion->vector = bias_grad;
-  const Product product(a, b, out, epilogue.beta, *fusion);
-  return product.single() && product.aux_fits() && product.launch();
+  Fusion fusion;
+  fusion.kind =
+      CUBLASLT_EPILOGUE_BGRADB;  // of the second operand: a, as the operands change places
+  fusion.vector = epilogue.a_sums;
+  const Product product(a, b, out, epilogue.beta, fusion);
+  return product.single() && product.launch();
 }
 
 // out' = b'·a', which leaves rows of out contiguous where its columns were.
@@ -313,12 +306,16 @@ void product_only(const Array& a, const Array& b, const Array& out, float beta) 
 
 void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   const bool plain = !epilogue.bias.defined() && !epilogue.gelu && !epilogue.dgelu;
-  if (out.numel() == 0) {
-    if (epilogue.bias_grad.defined()) sum_columns(out, epilogue.bias_grad, epilogue.bias_grad_beta);
+  const bool sums = epilogue.a_sums.defined();
+  if (out.numel() == 0 || a.size(-1) == 0) {  // nothing, or an empty sum
+    if (sums) sum_rows(a, epilogue);
+    if (out.numel() == 0) return;
+    if (epilogue.beta == 0) fill(out, 0);
+    apply_epilogue(epilogue, out);
     return;
   }
   if (!has_contiguous_rows(out)) {
-    if (plain && !epilogue.bias_grad.defined() && is_transposed(out)) {
+    if (plain && !sums && is_transposed(out)) {
       matmul(b.transpose(-2, -1), a.transpose(-2, -1), out.transpose(-2, -1), epilogue);
       return;
     }
@@ -328,20 +325,14 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     copy(dense, out);
     return;
   }
-  if (a.size(-1) == 0) {  // an empty sum
-    if (epilogue.beta == 0) fill(out, 0);
-    apply_epilogue(epilogue, out);
-    if (epilogue.bias_grad.defined()) sum_columns(out, epilogue.bias_grad, epilogue.bias_grad_beta);
-    return;
-  }
   const Array left = matrix_layout(a) ? a : a.contiguous();
   const Array right = matrix_layout(b) ? b : b.contiguous();
-  if (epilogue.bias_grad.defined() && launch_with_bias_grad(left, right, out, epilogue)) return;
+  if (plain && sums && launch_with_sums(left, right, out, epilogue)) return;
   if (plain || !launch_fused(left, right, out, epilogue)) {
     product_only(left, right, out, epilogue.beta);
     apply_epilogue(epilogue, out);
   }
-  if (epilogue.bias_grad.defined()) sum_columns(out, epilogue.bias_grad, epilogue.bias_grad_beta);
+  if (sums) sum_rows(left, epilogue);
 }
 
 }  // namespace binade::kernels::cuda
