@@ -136,7 +136,7 @@ void layer_norm_backward(benchmark::State& state, DType dtype) {
               rstd = Array::empty({kTokens}, DType::f32);
   cpu::layer_norm(x, w, w, 1e-5f, y, mean, rstd);
   measure(state, bytes_of({x, dy, dx}),
-          [&] { cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, 0, dw, 1, db, 1); });
+          [&] { cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, 0, dw, 1, db, 1, {}); });
 }
 
 void softmax(benchmark::State& state, DType dtype) {

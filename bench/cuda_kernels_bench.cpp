@@ -229,10 +229,10 @@ void rowwise(Table& table) {
   table.row("add_norm", 4 * bytes, 0,
             [&] { gpu::add_norm(x, residual, weight, bias, 1e-5f, sum, y, mean, rstd); });
   table.row("layer_norm_backward", 3 * bytes, 0, [&] {
-    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 0, dweight, 0, dbias, 0);
+    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 0, dweight, 0, dbias, 0, {});
   });
   table.row("layer_norm_backward, dx added", 4 * bytes, 0, [&] {
-    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 1, dweight, 0, dbias, 0);
+    gpu::layer_norm_backward(y, x, weight, mean, rstd, dx, 1, dweight, 0, dbias, 0, {});
   });
   table.row("rms_norm", 2 * bytes, 0, [&] { gpu::rms_norm(x, weight, 1e-5f, y, rstd); });
   const Array wide = random({kRows, 4 * kWidth}), activated = make({kRows, 4 * kWidth});

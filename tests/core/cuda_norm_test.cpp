@@ -2,6 +2,7 @@
 #include <binade/core/device_errors.h>
 #include <binade/core/kernels/loss.h>
 #include <binade/core/kernels/norm.h>
+#include <binade/core/kernels/reduce.h>
 
 #include "core/cuda_compare.h"
 #include "core/cuda_repeat.h"
@@ -99,13 +100,13 @@ TEST_CASE("backward passes of norms agree on both devices", "[cuda][norm]") {
               [&](const auto& v) {
                 BINADE_DISPATCH(v[0].device(),
                                 layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta, v[10],
-                                                    beta, v[11], beta));
+                                                    beta, v[11], beta, {}));
               },
               arrays, slack);
           compare_devices(
               [&](const auto& v) {
                 BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], {},
-                                                                   0, v[10], beta, {}, 0));
+                                                                   0, v[10], beta, {}, 0, {}));
               },
               arrays, slack);
           kernels::cpu::rms_norm(arrays[0], arrays[2], 1e-5f, arrays[5], arrays[7]);
@@ -116,6 +117,29 @@ TEST_CASE("backward passes of norms agree on both devices", "[cuda][norm]") {
               },
               arrays, slack);
         }
+}
+
+TEST_CASE("column sums of a norm's input gradient are those of what is stored", "[cuda][norm]") {
+  require_gpu();
+  Random random(22);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& size : kSizes)
+      for (const float beta : {0.0f, 1.0f}) {
+        INFO(dtype << ", size " << size << ", beta " << beta);
+        std::vector<Array> v;
+        for (const Array& array : norm_arrays(size, dtype, dtype, 0, random))
+          v.push_back(on_device(array, Device::cuda()));
+        const Array sums = Array::full({size[1]}, NAN, statistics_dtype(dtype), Device::cuda());
+        kernels::cuda::layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]);
+        kernels::cuda::layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta, v[10], 0, {},
+                                           0, sums);
+        const Array dx = on_device(v[9], Device::cpu());
+        const Array expected = Array::empty({1, size[1]}, sums.dtype());
+        kernels::cpu::reduce(kernels::ReduceOp::sum, dx, expected, 0);
+        // The sums nearly cancel where nothing is added: their error is that of sums of size 1.
+        CHECK(difference(expected.view({size[1]}), on_device(sums, Device::cpu())) <=
+              8 * tolerance_of(sums.dtype()) * std::sqrt(static_cast<double>(size[0])));
+      }
 }
 
 TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
@@ -132,12 +156,13 @@ TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
         },
         {v[4], v[5], v[6], v[7]});
     BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
+    const Array sums = Array::empty({768}, DType::f32, Device::cuda());
     check_same_bits(
         [&] {
           BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], 0,
-                                                             v[10], 1, v[11], 1));
+                                                             v[10], 1, v[11], 1, sums));
         },
-        {v[9], v[10], v[11]});
+        {v[9], v[10], v[11], sums});
   }
 }
 

@@ -90,7 +90,7 @@ TEST_CASE("norms of the CPU, forward and backward", "[kernels][cpu]") {
             add_old(r.dbias, db, beta);
             if (centered) {
               cpu::layer_norm(x, w, b, eps, y, mean, rstd);
-              cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, beta, dw, beta, db, beta);
+              cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, beta, dw, beta, db, beta, {});
             } else {
               cpu::rms_norm(x, w, eps, y, rstd);
               cpu::rms_norm_backward(dy, x, w, rstd, dx, beta, dw, beta);
@@ -145,9 +145,9 @@ TEST_CASE("norm gradients that nobody asks for are not computed", "[kernels][cpu
   cpu::layer_norm(x, w, w, 1e-5f, y, mean, rstd);
   const Array dx = Array::empty({6, 10}, DType::f32), dx_alone = Array::empty({6, 10}, DType::f32);
   const Array db = Array::empty({10}, DType::f32), db_alone = Array::empty({10}, DType::f32);
-  cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, 0, {}, 0, db, 0);
-  cpu::layer_norm_backward(dy, x, w, mean, rstd, dx_alone, 0, {}, 0, {}, 0);
-  cpu::layer_norm_backward(dy, x, w, mean, rstd, {}, 0, {}, 0, db_alone, 0);
+  cpu::layer_norm_backward(dy, x, w, mean, rstd, dx, 0, {}, 0, db, 0, {});
+  cpu::layer_norm_backward(dy, x, w, mean, rstd, dx_alone, 0, {}, 0, {}, 0, {});
+  cpu::layer_norm_backward(dy, x, w, mean, rstd, {}, 0, {}, 0, db_alone, 0, {});
   CHECK(values_of(dx) == values_of(dx_alone));
   CHECK(values_of(db) == values_of(db_alone));
 }

@@ -10,10 +10,12 @@ namespace binade::kernels {
 BINADE_KERNEL(layer_norm, const Array& x, const Array& weight, const Array& bias, float eps,
               const Array& y, const Array& mean, const Array& rstd)
 // dx = dx_beta·dx + …; dweight = dweight_beta·dweight + …, dbias likewise. Undefined ones are not
-// computed. Column sums are in f32 and deterministic (two stages).
+// computed. dx_sums (D) f32 (f64 for f64) receives the column sums of dx as it is stored: the bias
+// gradient of a linear layer in front. Column sums are in f32 and deterministic (two stages).
 BINADE_KERNEL(layer_norm_backward, const Array& dy, const Array& x, const Array& weight,
               const Array& mean, const Array& rstd, const Array& dx, float dx_beta,
-              const Array& dweight, float dweight_beta, const Array& dbias, float dbias_beta)
+              const Array& dweight, float dweight_beta, const Array& dbias, float dbias_beta,
+              const Array& dx_sums)
 BINADE_KERNEL(rms_norm, const Array& x, const Array& weight, float eps, const Array& y,
               const Array& rstd)
 BINADE_KERNEL(rms_norm_backward, const Array& dy, const Array& x, const Array& weight,

@@ -6,6 +6,7 @@
 
 #include <binade/core/kernels/cpu/lanes.h>
 #include <binade/core/kernels/cpu/rows.h>
+#include <binade/core/kernels/reduce.h>
 
 namespace binade::kernels::cpu {
 namespace {
@@ -151,11 +152,13 @@ void layer_norm(const Array& x, const Array& weight, const Array& bias, float ep
 
 void layer_norm_backward(const Array& dy, const Array& x, const Array& weight, const Array& mean,
                          const Array& rstd, const Array& dx, float dx_beta, const Array& dweight,
-                         float dweight_beta, const Array& dbias, float dbias_beta) {
+                         float dweight_beta, const Array& dbias, float dbias_beta,
+                         const Array& dx_sums) {
   visit_real(x.dtype(), "layer_norm_backward", [&](auto zero) {
     backward<decltype(zero)>(dy, x, weight, mean, rstd, dx, dx_beta, dweight, dweight_beta, dbias,
                              dbias_beta);
   });
+  if (dx_sums.defined()) reduce(ReduceOp::sum, dx, dx_sums.unsqueeze(0), 0);
 }
 
 void rms_norm(const Array& x, const Array& weight, float eps, const Array& y, const Array& rstd) {

@@ -2,22 +2,18 @@
 //
 // Each output is folded by one thread (where neighbouring outputs are neighbours in memory, so that
 // a warp reads them together), by a warp (short rows) or by a block (long rows). Few outputs of
-// many elements are cut into chunks whose partial results a second kernel folds. How much each
-// thread takes, and in which order results meet, follows from the shape and the strides alone.
+// many elements are cut into chunks whose partial results a second kernel folds. The columns of a
+// matrix have kernels of their own (column_fold.cuh). How much each thread takes, and in which
+// order results meet, follows from the shape and the strides alone.
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 #include <binade/core/kernels/cuda/block_reduce.cuh>
+#include <binade/core/kernels/cuda/column_fold.cuh>
 #include <binade/core/kernels/cuda/elementwise.cuh>
 
 namespace binade::kernels::cuda {
 
 namespace {
-
-template <class C>
-struct SumFold {
-  __device__ C identity() const { return C(0); }
-  __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
-};
 
 // NaN wins.
 template <class C>
@@ -31,20 +27,6 @@ struct ExtremumFold {
   }
   __device__ __forceinline__ C operator()(C a, C b) const {
     return largest ? Max()(a, b) : Min()(a, b);
-  }
-};
-
-// Where a result goes: element o of the output, divided, added to what is there.
-template <class C>
-struct Target {
-  void* out;
-  DType dtype;
-  int64_t divisor;  // 1 but for means
-  bool accumulate;
-  __device__ void store(int64_t offset, C value) const {
-    if (divisor != 1) value /= static_cast<C>(divisor);
-    if (accumulate) value += load_as<C>(out, offset, dtype);
-    store_as(out, offset, dtype, value);
   }
 };
 
@@ -148,6 +130,16 @@ Plan make_plan(const Array& x, const Array& out, int vec) {
   return plan;
 }
 
+// Whether the outputs are the columns of one matrix of 16-byte vectors, and tall enough.
+bool is_column_fold(const Plan& plan, const Array& x, int vec) {
+  constexpr int64_t kTall = 64;
+  const int64_t row_stride = plan.reduced.strides[0][0];
+  return plan.kept.dims == 1 && plan.reduced.dims == 1 && plan.reduced.items >= kTall &&
+         plan.kept.strides[1][0] == 1 && plan.kept.items > 1 && plan.kept.items % vec == 0 &&
+         row_stride % vec == 0 && row_stride >= plan.kept.items &&
+         rows_aligned(x.data(), row_stride, size_of(x.dtype()));
+}
+
 template <class T, class Fold>
 void fold_all(const Array& x, const Array& out, const Fold& fold,
               const Target<ComputeOf<T>>& target) {
@@ -155,6 +147,13 @@ void fold_all(const Array& x, const Array& out, const Fold& fold,
   // Integers are not worth a kernel with 16-byte loads.
   constexpr int kVec = std::is_floating_point_v<C> ? kVecWidth<T> : 1;
   const Plan plan = make_plan(x, out, kVec);
+  if constexpr (kVec > 1 && std::is_same_v<Fold, SumFold<C>>) {  // as bias gradients are
+    if (is_column_fold(plan, x, kVec)) {
+      fold_columns<kVec>(device_data<T>(x), plan.reduced.strides[0][0], plan.reduced.items,
+                         plan.kept.items, plan.kept.strides[0][0], fold, target);
+      return;
+    }
+  }
   const auto kernel = plan.lanes == 1            ? reduce_kernel<1, 1, T, Fold>
                       : plan.lanes == kWarp      ? reduce_kernel<kWarp, 1, T, Fold>
                       : plan.reduced.vec == kVec ? reduce_kernel<kBlock, kVec, T, Fold>
