@@ -14,9 +14,10 @@ import re
 CLASSES = [  # the first that matches
     ("attention", r"sdpa|flash|fmha|cudnn_generated|attention"),
     ("products", r"nvjet|gemm|cutlass|xmma|cublas|splitK|sm90_"),
-    ("optimizer", r"adamw|sgd|lion|gradient_stats|clip_factor|update_scale"),
+    ("optimizer", r"update_flat|gradient_stats|fold_stats|step_scaler|advance"),
     ("loss", r"cross_entropy"),
-    ("norms", r"norm_|sum_partials"),
+    ("norms", r"norm_"),
+    ("sums", r"fold_|reduce_"),
     ("copies", r"memcpy|memset"),
 ]
 
@@ -38,7 +39,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("trace")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--marker", default="update_scale")
+    parser.add_argument("--marker", default="step_scaler")
     parser.add_argument("--top", type=int, default=40)
     options = parser.parse_args()
     events = []

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <limits>
 
 #include <binade/core/device_errors.h>
@@ -43,7 +44,8 @@ std::string exact(double value) {
 
 }  // namespace
 
-// Throughput over the recent past, without the time that went into validation and checkpoints.
+// Throughput, without the time that went into validation and checkpoints. Reports arrive in
+// bursts, so the recent pace is that of a window of steps.
 class Trainer::Pace {
  public:
   ProgressLine line;
@@ -52,24 +54,36 @@ class Trainer::Pace {
   void start() { last_ = Clock::now(); }
   void tick() {
     const auto now = Clock::now();
-    const double seconds = seconds_between(last_, now);
+    training_ += seconds_between(last_, now);
     last_ = now;
     // The first steps choose algorithms and are captured; they would spoil the mean for long.
-    if (++ticks_ <= 3) return;
-    total_ += seconds;
-    ++counted_;
-    recent_ = counted_ == 1 ? seconds : 0.9 * recent_ + 0.1 * seconds;
+    if (++ticks_ < kFirstCounted) return;
+    if (ticks_ == kFirstCounted) first_ = training_;
+    window_.push_back(training_);
+    if (window_.size() > kWindow) window_.pop_front();
   }
-  double recent() const { return recent_ > 0 ? static_cast<double>(tokens_per_step) / recent_ : 0; }
-  double mean() const {
-    return total_ > 0 ? static_cast<double>(tokens_per_step * counted_) / total_ : 0;
+  double recent() const {
+    return rate(static_cast<int64_t>(window_.size()) - 1,
+                window_.empty() ? 0 : window_.back() - window_.front());
   }
-  double seconds_for(int64_t steps) const { return recent_ * static_cast<double>(steps); }
+  double mean() const { return rate(ticks_ - kFirstCounted, training_ - first_); }
+  double seconds_for(int64_t steps) const {
+    const double pace = recent();
+    return pace > 0 ? static_cast<double>(steps * tokens_per_step) / pace : 0;
+  }
 
  private:
+  static constexpr int64_t kFirstCounted = 4;
+  static constexpr size_t kWindow = 24;
+
+  double rate(int64_t steps, double seconds) const {
+    return steps > 0 && seconds > 0 ? static_cast<double>(steps * tokens_per_step) / seconds : 0;
+  }
+
   Clock::time_point last_ = Clock::now();
-  int64_t ticks_ = 0, counted_ = 0;
-  double total_ = 0, recent_ = 0;
+  int64_t ticks_ = 0;
+  double training_ = 0, first_ = 0;  // seconds
+  std::deque<double> window_;        // `training_` at the last ticks
 };
 
 Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
