@@ -27,6 +27,7 @@ GradSlot::Destination Pending::open() {
     if (!bound) array = tensor.array();
     tensor = {};
   }
+  column_sums = {};
   if (!holds) {
     if (!bound) array = Array::empty(shape, dtype, device);
     holds = true;
@@ -37,12 +38,13 @@ GradSlot::Destination Pending::open() {
   return {array, 1};
 }
 
-void Pending::add(const Array& gradient) {
+void Pending::add(const Array& gradient, const Array& sums) {
   check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
         "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
         gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
   if (!holds && !bound) {
     array = gradient;
+    column_sums = sums;
     holds = true;
     return;
   }
@@ -68,8 +70,12 @@ GradSlot::Destination GradSlot::open() {
   return pending_->open();
 }
 
-void GradSlot::add(const Array& gradient) {
-  if (pending_ != nullptr) pending_->add(gradient);
+void GradSlot::add(const Array& gradient, const Array& column_sums) {
+  if (pending_ != nullptr) pending_->add(gradient, column_sums);
+}
+
+bool GradSlot::wants_column_sums() const {
+  return pending_ != nullptr && pending_->wants_column_sums;
 }
 
 // ---- the walk -----------------------------------------------------------------------------------
@@ -186,6 +192,7 @@ class BackwardWalk {
       for (size_t i = 0; i < found->second.size(); ++i) {
         const Node::Output& output = edge.node->outputs[i];
         describe(found->second[i], output.shape, output.dtype, output.device);
+        found->second[i].wants_column_sums = output.wants_column_sums;
       }
       queue_.push({edge.node});
     }
@@ -203,6 +210,7 @@ class BackwardWalk {
   // Hooks see a gradient once it is complete; tensors that keep theirs get it then.
   void finish(TensorState& state, Pending& pending) {
     if (state.hooks.empty()) return;
+    pending.column_sums = {};
     check(!capturing(),
           "a tensor hook runs on the host and would not run in a replayed CUDA graph; remove the "
           "hook or run the step without capture");
@@ -260,7 +268,10 @@ class BackwardWalk {
     backward.slots_.resize(node.inputs.size());
     for (size_t i = 0; i < node.inputs.size(); ++i)
       backward.slots_[i].pending_ = slot_of(node.inputs[i]);
-    for (Pending& output : outputs) backward.grads_.push_back(std::move(output.array));
+    for (Pending& output : outputs) {
+      backward.grads_.push_back(std::move(output.array));
+      backward.column_sums_.push_back(std::move(output.column_sums));
+    }
     outputs.clear();
     function(backward);
     if (OpObserver* observer = current_op_observer()) {

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include <binade/autograd/remake.h>
 #include <binade/autograd/tape.h>
 
 namespace binade {
@@ -18,13 +19,15 @@ struct Pending {
   Tensor tensor;       // the gradient on the tape, with create_graph
   bool holds = false;  // false: the next contribution overwrites
   bool bound = false;  // `array` belongs to somebody else and must be written in place
+  Array column_sums;   // of `array` (…, D), if it came with them: (D)
+  bool wants_column_sums = false;
   // What the gradient must look like.
   Shape shape;
   DType dtype = DType::f32;
   Device device;
 
   GradSlot::Destination open();
-  void add(const Array& gradient);
+  void add(const Array& gradient, const Array& sums = {});
   void add(const Tensor& gradient);
 };
 
@@ -38,6 +41,7 @@ struct TensorState {
   Pending grad;               // of leaves, and of tensors with retain_grad
   std::vector<std::pair<int, GradHook>> hooks;
   int next_hook = 0;
+  std::shared_ptr<const Recipe> recipe;  // how the value is made again; null: it is kept
 };
 
 // Where the gradient of one input goes: to an output of another node, or to a leaf.
@@ -55,6 +59,7 @@ class Node {
     DType dtype;
     Device device;
     std::weak_ptr<TensorState> tensor;  // for hooks and retain_grad, while somebody holds it
+    bool wants_column_sums = false;     // see want_column_sums()
   };
   using Function = std::variant<FusedBackward, OpsBackward, MultiOpsBackward>;
 

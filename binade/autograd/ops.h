@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/attention.h>
 #include <binade/autograd/ops/conv.h>
 #include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/linear.h>
 #include <binade/autograd/ops/loss.h>
 #include <binade/autograd/ops/matmul.h>
 #include <binade/autograd/ops/norm.h>

@@ -13,6 +13,7 @@ namespace {
 // Of all threads together: a graph may be recorded by several, one after the other.
 std::atomic<uint64_t> next_sequence{0};
 thread_local OpObserver* observer = nullptr;
+thread_local Recompute level = Recompute::nothing;
 
 Edge edge_to(const Tensor& input) {
   if (!input.requires_grad()) return {};
@@ -91,7 +92,16 @@ Saved::Saved(Array array) : array_(std::move(array)) {
   if (array_.defined()) version_ = array_.storage()->version();
 }
 
-const Array& Saved::array() const {
+Saved Saved::remade(const Tensor& tensor) {
+  if (!tensor.defined()) return Saved();
+  if (!tensor.state()->recipe) return Saved(tensor.array());
+  Saved saved;
+  saved.recipe_ = tensor.state()->recipe;
+  return saved;
+}
+
+Array Saved::array() const {
+  if (recipe_) return (*recipe_)();
   check(!array_.defined() || array_.storage()->version() == version_, "a value of shape ",
         array_.shape(),
         " that backward needs was changed in place after the "
@@ -100,9 +110,29 @@ const Array& Saved::array() const {
 }
 
 Tensor Saved::tensor() const {
-  if (!array_.defined()) return {};
-  array();  // checks the version
-  return state_ ? Tensor(state_) : Tensor(array_);
+  if (!defined()) return {};
+  const Array value = array();
+  return state_ ? Tensor(state_) : Tensor(value);
+}
+
+Recompute parse_recompute(std::string_view name) {
+  constexpr std::string_view kNames[] = {"nothing", "norms", "activations", "blocks"};
+  for (size_t i = 0; i < std::size(kNames); ++i)
+    if (name == kNames[i]) return static_cast<Recompute>(i);
+  fail("unknown level of recompute \"", name, "\"; it is nothing, norms, activations or blocks");
+}
+
+RecomputeScope::RecomputeScope(Recompute next) : previous_(std::exchange(level, next)) {}
+RecomputeScope::~RecomputeScope() {
+  level = previous_;
+}
+
+Recompute recompute_level() {
+  return level;
+}
+
+void attach_recipe(const Tensor& result, Recipe recipe) {
+  result.state()->recipe = std::make_shared<const Recipe>(std::move(recipe));
 }
 
 Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
@@ -130,6 +160,10 @@ Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, A
   return record_node(name, inputs, one(std::move(value)), FusedBackward())[0];
 }
 
+void want_column_sums(const Tensor& result) {
+  if (const auto& node = result.state()->node) node->outputs[0].wants_column_sums = true;
+}
+
 bool will_record(std::initializer_list<Tensor> inputs) {
   return grad_enabled() && any_requires_grad(inputs);
 }
@@ -153,7 +187,7 @@ TensorList custom_function(const char* name, const TensorList& inputs, CustomFor
   const auto node = std::make_shared<std::weak_ptr<Node>>();
   const auto on_tape = [node](const Saved& output, size_t index) {
     Tensor tensor(output.array());
-    if (!is_floating(output.dtype())) return tensor;
+    if (!is_floating(tensor.dtype())) return tensor;
     tensor.state()->node = node->lock();
     tensor.state()->output = static_cast<int>(index);
     tensor.state()->requires_grad = true;

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include <binade/autograd/remake.h>
 #include <binade/autograd/tensor.h>
 
 namespace binade {
@@ -30,15 +31,17 @@ class Saved {
   Saved() = default;
   explicit Saved(const Tensor& tensor);
   explicit Saved(Array array);  // an op's output or a statistic: off the tape, so no cycle
-  bool defined() const { return array_.defined(); }
-  const Array& array() const;  // throws if modified since
-  Tensor tensor() const;       // on the tape, if it was saved from a Tensor
-  const Shape& shape() const { return array_.shape(); }
-  DType dtype() const { return array_.dtype(); }
+  // Keeps how the tensor is made again where it has a recipe (remake.h), otherwise its value. For
+  // fused backward functions: tensor() is then off the tape.
+  static Saved remade(const Tensor& tensor);
+  bool defined() const { return array_.defined() || recipe_; }
+  Array array() const;    // throws if modified since; with a recipe, made anew by every call
+  Tensor tensor() const;  // on the tape, if it was saved from a Tensor
 
  private:
   Array array_;
   std::shared_ptr<TensorState> state_;
+  std::shared_ptr<const Recipe> recipe_;
   uint64_t version_ = 0;
 };
 
@@ -55,8 +58,10 @@ class GradSlot {
   // unless it was bound otherwise. Must be written by the caller.
   Destination open();
   // Gives a gradient computed elsewhere (input's shape and dtype): taken without a copy when it is
-  // the first.
-  void add(const Array& gradient);
+  // the first. `column_sums` (D) of a gradient (…, D), f32 or f64, may go with it.
+  void add(const Array& gradient, const Array& column_sums = {});
+  // Whether the op that gets this gradient has a use for its column sums: see want_column_sums().
+  bool wants_column_sums() const;
 
  private:
   friend class Backward;
@@ -71,10 +76,14 @@ class Backward {
   const Array& grad(int output = 0) const { return grads_[static_cast<size_t>(output)]; }
   GradSlot& slot(int input) { return slots_[static_cast<size_t>(input)]; }
   bool needed(int input) const { return slots_[static_cast<size_t>(input)].needed(); }
+  // The column sums (D) of grad(output) (…, D), if it came with them; otherwise undefined.
+  const Array& column_sums(int output = 0) const {
+    return column_sums_[static_cast<size_t>(output)];
+  }
 
  private:
   friend class BackwardWalk;
-  std::vector<Array> grads_;
+  std::vector<Array> grads_, column_sums_;
   std::vector<GradSlot> slots_;
 };
 
@@ -96,6 +105,11 @@ TensorList record(const char* name, const TensorList& inputs, std::vector<Array>
                   MultiOpsBackward backward);
 // A result that has no gradient (comparisons, argmax): not recorded, but observed.
 Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, Array value);
+
+// Asks whoever computes the gradient of `result`, a fresh op's only output, for its column sums,
+// too. A linear layer does that for its bias: the norm that follows it has the numbers at hand, and
+// the layer need not read its gradient once more.
+void want_column_sums(const Tensor& result);
 
 // Whether record() would put an op on these inputs on the tape: ops skip saving statistics
 // otherwise.

@@ -6,8 +6,7 @@
 #include <string>
 #include <utility>
 
-#include <binade/autograd/ops/activation.h>
-#include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/linear.h>
 #include <binade/nn/init.h>
 #include <binade/nn/module.h>
 
@@ -37,10 +36,6 @@ class Linear : public Module {
   Tensor forward(const Tensor& x) const {
     const Tensor y = linear(x, weight_->tensor(), bias_tensor());
     return adapter_ ? adapter_->forward(x, y) : y;
-  }
-  // gelu_tanh(forward(x)), fused where no adapter stands between.
-  Tensor forward_gelu(const Tensor& x) const {
-    return adapter_ ? gelu_tanh(forward(x)) : linear_gelu(x, weight_->tensor(), bias_tensor());
   }
 
   int64_t in_features() const { return weight_->shape()[1]; }

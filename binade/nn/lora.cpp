@@ -4,7 +4,9 @@
 #include <cmath>
 #include <map>
 
+#include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/matmul.h>
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include <binade/autograd/ops/activation.h>
 #include <binade/nn/linear.h>
 
 namespace binade::nn {
@@ -20,19 +21,24 @@ class Mlp : public Module {
         c_proj_(add<Linear>("c_proj", hidden, dim, true, output_weight)) {}
 
   // x (…, dim) → (…, dim).
-  Tensor forward(const Tensor& x) const { return c_proj_->forward(activated(x)); }
+  Tensor forward(const Tensor& x) const {
+    if (activation_ == Activation::gelu_tanh && !c_fc_->adapter() && !c_proj_->adapter())
+      return gelu_mlp(x, c_fc_->weight()->tensor(), c_fc_->bias()->tensor(),
+                      c_proj_->weight()->tensor(), c_proj_->bias()->tensor());
+    return c_proj_->forward(activate(c_fc_->forward(x)));
+  }
 
  private:
-  Tensor activated(const Tensor& x) const {
+  Tensor activate(const Tensor& x) const {
     switch (activation_) {
       case Activation::gelu:
-        return gelu(c_fc_->forward(x));
+        return gelu(x);
       case Activation::relu:
-        return relu(c_fc_->forward(x));
+        return relu(x);
       case Activation::silu:
-        return silu(c_fc_->forward(x));
+        return silu(x);
       default:
-        return c_fc_->forward_gelu(x);
+        return gelu_tanh(x);
     }
   }
 

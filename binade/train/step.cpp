@@ -113,6 +113,8 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
       check(current_op_observer() == nullptr,
             "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
             "captured as a CUDA graph; set StepOptions::capture to false");
+      // The graph takes memory of its own: what the eager steps have left would be held twice.
+      release_cached_memory(optimizer_.device());
       auto graph = std::make_unique<Graph>();
       graph->captured = cuda::CapturedGraph::capture([this] { queue_work(); });
       graph_ = std::move(graph);

@@ -42,7 +42,8 @@ struct TrainGptOptions {
   int64_t growth_interval = 2000, hysteresis = 1;
   bool diagnose_overflow = false;
   int64_t underflow_report = 0;
-  bool recompute = false, eager = false, deterministic = false, allow_tf32 = false;
+  std::string recompute = "auto";
+  bool eager = false, deterministic = false, allow_tf32 = false;
   // run folder
   std::string run_dir = "runs/train_gpt", save_hf;
   bool resume = false, quiet = false;
@@ -146,8 +147,10 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--underflow-report", o.underflow_report,
       "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
       ->check(count);
-  flag("--recompute", o.recompute,
-       "Keep only the input of every block for backward: less memory, more time");
+  add("--recompute", o.recompute,
+      "What backward makes again instead of keeping it: nothing, norms, activations (norms and "
+      "GELU or SwiGLU), blocks (all but a block's input); auto: norms on a GPU, else nothing")
+      ->check(CLI::IsMember({"auto", "nothing", "norms", "activations", "blocks"}));
   flag("--eager", o.eager, "Do not replay the step from a CUDA graph");
   flag("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
   flag("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");

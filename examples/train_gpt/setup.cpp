@@ -221,6 +221,11 @@ train::TrainerOptions trainer_options(const TrainGptOptions& options) {
   return trainer;
 }
 
+Recompute recompute_level(const TrainGptOptions& options, Device device) {
+  if (options.recompute != "auto") return parse_recompute(options.recompute);
+  return device.is_cuda() ? Recompute::norms : Recompute::nothing;
+}
+
 int64_t trained_count(const optim::Optimizer& optimizer) {
   int64_t count = 0;
   for (const optim::FlatGroup& group : optimizer.groups())

@@ -47,7 +47,8 @@ TEST_CASE("ops run in the dtype of their class", "[autocast]") {
     const Policy policy(dtype);
     CHECK(matmul(single, single).dtype() == dtype);
     CHECK(linear(single, single).dtype() == dtype);
-    CHECK(linear_gelu(single, single).dtype() == dtype);
+    CHECK(linear_joint(single, {single, single}).dtype() == dtype);
+    CHECK(gelu_mlp(single, single, {}, single, {}).dtype() == dtype);
     CHECK(conv2d(image, Tensor::ones({3, 2, 2, 2})).dtype() == dtype);
     const Tensor heads = reshape(image, {1, 2, 4, 4});
     CHECK(scaled_dot_product_attention(heads, heads, heads).dtype() == dtype);
@@ -164,7 +165,8 @@ TEST_CASE("linear under a policy gives the CPU's gradients on the GPU", "[autoca
     const Tensor x = parameter({4, 16}, 0.01), weight = parameter({8, 16}, 0.005);
     const Tensor bias = parameter({8}, 0.1);
     const Policy policy;
-    const Tensor y = gelu ? linear_gelu(x, weight, bias) : linear(x, weight, bias);
+    const Tensor y =
+        gelu ? gelu_mlp(x, weight, bias, transpose(weight, 0, 1), {}) : linear(x, weight, bias);
     for (int pass = 0; pass < 2; ++pass)  // the second adds in place
       sum(square(y)).backward({.retain_graph = true});
     std::vector<double> values = y.to_vector<double>();

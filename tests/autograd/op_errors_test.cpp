@@ -44,8 +44,14 @@ TEST_CASE("products refuse shapes and dtypes that do not meet", "[ops][errors]")
               Contains("linear") && Contains("(O, I)") && Contains("(3, 4)"));
   CHECK_ERROR(linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
               Contains("linear") && Contains("bias") && Contains("(4)"));
-  CHECK_ERROR(linear_gelu(zeros({2, 3}, DType::f16), zeros({4, 3})),
-              Contains("linear_gelu") && Contains("one dtype"));
+  CHECK_ERROR(linear_joint(zeros({2, 3}), {zeros({4, 3}), zeros({4, 2})}),
+              Contains("linear_joint") && Contains("(O, I)") && Contains("(4, 2)"));
+  CHECK_ERROR(linear_joint(zeros({2, 3}), {zeros({4, 3}), zeros({4, 3})}, {zeros({4})}),
+              Contains("linear_joint") && Contains("2 weights and 1 biases"));
+  CHECK_ERROR(gelu_mlp(zeros({2, 3}, DType::f16), zeros({4, 3}), {}, zeros({3, 4}), {}),
+              Contains("gelu_mlp") && Contains("one dtype"));
+  CHECK_ERROR(gelu_mlp(zeros({2, 3}), zeros({4, 3}), {}, zeros({3, 5}), {}),
+              Contains("gelu_mlp") && Contains("(O, H)") && Contains("(3, 5)"));
 }
 
 TEST_CASE("norms refuse weights of another size", "[ops][errors]") {

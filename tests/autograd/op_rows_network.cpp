@@ -45,6 +45,18 @@ Values linear_of(const Values& x, const Values& weight, const Values* bias) {
   });
 }
 
+// (…, A) and (…, B) → (…, A + B).
+Values side_by_side(const Values& a, const Values& b) {
+  Shape shape = a.shape;
+  shape[shape.dims() - 1] += b.size(-1);
+  return fill(shape, [&](const Index& at) {
+    Index from = at;
+    if (at.back() < a.size(-1)) return a(from);
+    from.back() -= a.size(-1);
+    return b(from);
+  });
+}
+
 double gelu_tanh_of(double x) {
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
 }
@@ -76,23 +88,52 @@ void add_products(OpTable& table) {
   vectors("matrix and vector", {3, 4}, {4}, {3, 4}, {4, 1}, {3});
   vectors("vectors", {4}, {4}, {1, 4}, {4, 1}, {});
 
-  for (const bool gelu : {false, true}) {
-    const char* name = gelu ? "linear_gelu" : "linear";
-    const auto activate = [gelu](const Values& y) { return gelu ? map(y, gelu_tanh_of) : y; };
-    const auto call = [gelu](const TensorList& in) -> TensorList {
-      const Tensor bias = in.size() > 2 ? in[2] : Tensor();
-      return {gelu ? linear_gelu(in[0], in[1], bias) : linear(in[0], in[1], bias)};
-    };
-    table.add(
-        name, "bias", {real({2, 3, 4}), real({5, 4}), real({5})}, call,
-        [=](const Lists& in) -> Lists { return {activate(linear_of(in[0], in[1], &in[2]))}; });
-    table.add(name, "no bias", {real({3, 4}), real({5, 4})}, call, [=](const Lists& in) -> Lists {
-      return {activate(linear_of(in[0], in[1], nullptr))};
-    });
-    table.add(
-        name, "vector", {real({4}), real({5, 4}), real({5})}, call,
-        [=](const Lists& in) -> Lists { return {activate(linear_of(in[0], in[1], &in[2]))}; });
-  }
+  const auto call = [](const TensorList& in) -> TensorList {
+    return {linear(in[0], in[1], in.size() > 2 ? in[2] : Tensor())};
+  };
+  table.add("linear", "bias", {real({2, 3, 4}), real({5, 4}), real({5})}, call,
+            [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
+  table.add("linear", "no bias", {real({3, 4}), real({5, 4})}, call,
+            [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
+  table.add("linear", "vector", {real({4}), real({5, 4}), real({5})}, call,
+            [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
+
+  table.add(
+      "linear_joint", "biases", {real({2, 3, 4}), real({5, 4}), real({2, 4}), real({5}), real({2})},
+      [](const TensorList& in) -> TensorList {
+        return {linear_joint(in[0], {in[1], in[2]}, {in[3], in[4]})};
+      },
+      [](const Lists& in) -> Lists {
+        return {side_by_side(linear_of(in[0], in[1], &in[3]), linear_of(in[0], in[2], &in[4]))};
+      });
+  table.add(
+      "linear_joint", "end to end", {real({3, 4}), real({7, 4})},
+      [](const TensorList& in) -> TensorList {
+        return {linear_joint(in[0], {slice(in[1], 0, 0, 5), slice(in[1], 0, 5)})};
+      },
+      [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
+
+  const auto mlp = [](const Lists& in, const Values* up_bias, const Values* down_bias) {
+    return linear_of(map(linear_of(in[0], in[1], up_bias), gelu_tanh_of), in[2], down_bias);
+  };
+  table
+      .add(
+          "gelu_mlp", "biases",
+          {real({2, 3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1), real({6}), real({5})},
+          [](const TensorList& in) -> TensorList {
+            return {gelu_mlp(in[0], in[1], in[3], in[2], in[4])};
+          },
+          [=](const Lists& in) -> Lists { return {mlp(in, &in[3], &in[4])}; })
+      .rounded(4);
+  table
+      .add(
+          "gelu_mlp", "made again", {real({3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1)},
+          [](const TensorList& in) -> TensorList {
+            const RecomputeScope scope(Recompute::activations);
+            return {gelu_mlp(in[0], in[1], {}, in[2], {})};
+          },
+          [=](const Lists& in) -> Lists { return {mlp(in, nullptr, nullptr)}; })
+      .rounded(4);
 }
 
 // ---- norms --------------------------------------------------------------------------------------

@@ -20,6 +20,39 @@ Numbers numbers(const Array& array) {
 
 }  // namespace
 
+TEST_CASE("a bias takes its gradient from the norm behind its layer", "[tape]") {
+  const auto tensor = [](const Shape& shape, double shift) {
+    const Array values = Array::arange(shape.numel(), DType::f64).view(shape);
+    const NoGrad off;
+    return Tensor(sin(Tensor(values) * 1.7 + shift).array(), true);
+  };
+  const Tensor x = tensor({4, 3}, 0), weight = tensor({5, 3}, 1), bias = tensor({5}, 2);
+  const Tensor residual = tensor({4, 5}, 3), gamma = tensor({5}, 4), beta = tensor({5}, 5);
+  const Tensor seed = tensor({4, 5}, 6).detach();
+  enum class Between { nothing, second_use, hook, op };
+  const auto bias_gradient = [&](Between between) {
+    const Tensor y = linear(x, weight, bias);
+    const Tensor into_norm = between == Between::op ? y * 1.0 : y;
+    if (between == Between::hook)
+      y.register_hook([](const Array& grad) { return (Tensor(grad) * 2.0).array(); });
+    const auto [sum_, normed] = add_layer_norm(into_norm, residual, gamma, beta);
+    Tensor loss = sum(square(sum_) * seed) + sum(normed * seed);
+    if (between == Between::second_use) loss = loss + sum(y * seed);
+    return grad({loss}, {bias})[0].to_vector<double>();
+  };
+  const std::vector<double> plain = bias_gradient(Between::op);  // summed by the layer itself
+  CHECK_THAT(bias_gradient(Between::nothing), Catch::Matchers::Approx(plain).margin(1e-12));
+  std::vector<double> doubled = plain, with_second = plain;
+  const std::vector<double> extra = sum(seed, {0}).to_vector<double>();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    doubled[i] *= 2;
+    with_second[i] += extra[i];
+  }
+  CHECK_THAT(bias_gradient(Between::hook), Catch::Matchers::Approx(doubled).margin(1e-12));
+  CHECK_THAT(bias_gradient(Between::second_use),
+             Catch::Matchers::Approx(with_second).margin(1e-12));
+}
+
 TEST_CASE("gradients of several uses and several passes are summed", "[tape]") {
   const Tensor x = leaf({1, 2});
   sum(x * x + x).backward();

@@ -76,11 +76,20 @@ void check_recompute(Device device) {
     model->train();
     const Tensor ids = test::random_ids(2, 12, config.vocab_size, device);
     const StateDict kept = gradients(*model, ids, ids);
-    model->set_recompute(true);
-    const StateDict recomputed = gradients(*model, ids, ids);
-    for (const auto& [name, gradient] : kept) {
-      INFO(name);
-      CHECK(recomputed.at(name).to_vector<float>() == gradient.to_vector<float>());
+    for (const Recompute level : {Recompute::norms, Recompute::activations, Recompute::blocks}) {
+      // GELU behind a product is not the elementwise one to the bit.
+      const bool same_bits = level != Recompute::activations;
+      model->set_recompute(level);
+      const StateDict recomputed = gradients(*model, ids, ids);
+      for (const auto& [name, gradient] : kept) {
+        INFO(name << ", level " << static_cast<int>(level));
+        const auto again = recomputed.at(name).to_vector<float>();
+        const auto before = gradient.to_vector<float>();
+        if (same_bits)
+          CHECK(again == before);
+        else
+          CHECK_THAT(again, Catch::Matchers::Approx(before).epsilon(1e-4).margin(1e-6));
+      }
     }
   }
 }

@@ -45,13 +45,14 @@ TEST_CASE("fresh adapters change nothing and are all that is trained", "[lora]")
                             "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"});
   CHECK(model->forward(ids).to_vector<float>() == before);
 
-  for (const bool recompute : {false, true}) {
-    model->set_recompute(recompute);
+  for (const Recompute level :
+       {Recompute::nothing, Recompute::norms, Recompute::activations, Recompute::blocks}) {
+    model->set_recompute(level);
     for (const NamedParameter& named : model->named_parameters())
       named.parameter->tensor().zero_grad();
     model->loss(ids, ids).backward();
     for (const NamedParameter& named : model->named_parameters()) {
-      INFO(named.name << (recompute ? ", recomputed" : ""));
+      INFO(named.name << ", level " << static_cast<int>(level));
       const bool adapter = named.name.find("lora_") != std::string::npos;
       CHECK(named.parameter->trainable() == adapter);
       CHECK(named.parameter->tensor().grad().defined() == adapter);

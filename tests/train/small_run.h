@@ -19,7 +19,7 @@ inline constexpr int64_t kVocabulary = 29, kLength = 6;
 struct SmallRunOptions {
   std::string preset = "fp32";
   double dropout = 0;
-  bool recompute = false;
+  Recompute recompute = Recompute::nothing;
   double clip = 1;
   uint64_t seed = 1;
   bool capture = true;

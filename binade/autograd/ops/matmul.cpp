@@ -3,96 +3,13 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/shape.h>
-#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/matmul.h>
-#include <binade/core/kernels/reduce.h>
 
 namespace binade {
 
 using namespace ops;
 
 namespace {
-
-// ---- linear ------------------------------------------------------------------------------------
-
-// The values that a product reads, off the tape: linear is recorded on the tensors before their
-// cast, so that its backward writes f32 gradients of f32 parameters straight from half operands.
-Array half_operand(const Tensor& tensor) {
-  if (!tensor.defined()) return Array();
-  const NoGrad no_grad;
-  return autocast(PrecisionClass::half, tensor).array();
-}
-
-void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_floating(op, "x", x);
-  check_floating(op, "weight", weight);
-  check_device(op, {x, weight, bias});
-  check(x.dims() >= 1 && weight.dims() == 2 && x.size(-1) == weight.size(1), op,
-        ": x must be (…, I) and weight (O, I), got x ", Kind{x}, " and weight ", Kind{weight},
-        "; the weight is stored with the output features first");
-  if (!bias.defined()) return;
-  check(is_floating(bias.dtype()) && bias.shape() == Shape{weight.size(0)}, op, ": bias must be (",
-        weight.size(0), ") for weight ", Kind{weight}, ", got ", Kind{bias});
-}
-
-kernels::MatmulEpilogue accumulate(float beta) {
-  kernels::MatmulEpilogue epilogue;
-  epilogue.beta = beta;
-  return epilogue;
-}
-
-// Gradients of x·weightᵀ + bias from dy (N, O); x (N, I), weight (O, I).
-void linear_backward(Backward& backward, const Array& dy, const Saved& x, const Saved& weight) {
-  if (auto dx = backward.slot(0).open())
-    BINADE_DISPATCH(dy.device(),
-                    matmul(dy, weight.array(), rows_to_write(dx.array), accumulate(dx.beta)));
-  if (auto dw = backward.slot(1).open())
-    BINADE_DISPATCH(dy.device(),
-                    matmul(dy.transpose(0, 1), x.array(), dw.array, accumulate(dw.beta)));
-  if (auto db = backward.slot(2).open())
-    BINADE_DISPATCH(dy.device(),
-                    reduce(kernels::ReduceOp::sum, dy, db.array.unsqueeze(0), db.beta));
-}
-
-Tensor linear_with(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                   bool gelu) {
-  check_linear(op, x, weight, bias);
-  const Array w = half_operand(weight);
-  const Array input = half_operand(x);
-  kernels::MatmulEpilogue epilogue;
-  epilogue.bias = half_operand(bias);
-  epilogue.gelu = gelu;
-  check(input.dtype() == w.dtype() && (!bias.defined() || epilogue.bias.dtype() == w.dtype()), op,
-        ": x ", Kind{x}, ", weight ", Kind{weight}, " and bias ", Kind{bias},
-        " must have one dtype; convert with to(x, dtype) or run under amp::Autocast");
-
-  Shape shape = x.shape();
-  shape[shape.dims() - 1] = w.size(0);
-  const Array rows = input.reshape({row_count(shape), w.size(1)});
-  const Array y = Array::empty(shape, w.dtype(), w.device());
-  const bool recorded = will_record({x, weight, bias});
-  if (gelu && recorded)
-    epilogue.pre_activation = Array::empty({rows.size(0), w.size(0)}, w.dtype(), w.device());
-  BINADE_DISPATCH(w.device(), matmul(rows, w.transpose(0, 1), rows_to_write(y), epilogue));
-  if (!recorded) return record(op, {x, weight, bias}, y, FusedBackward());
-
-  return record(
-      op, {x, weight, bias}, y,
-      [x = save_if(weight.requires_grad(), rows), weight = save_if(x.requires_grad(), w),
-       pre = save_if(gelu, epilogue.pre_activation)](Backward& backward) {
-        Array dy =
-            backward.grad().reshape({row_count(backward.grad().shape()), backward.grad().size(-1)});
-        if (pre.defined()) {
-          const Array dpre = empty_like(dy);
-          BINADE_DISPATCH(dy.device(),
-                          unary_backward(kernels::UnaryOp::gelu_tanh, pre.array(), dy, dpre, 0));
-          dy = dpre;
-        }
-        linear_backward(backward, dy, x, weight);
-      });
-}
-
-// ---- matmul ------------------------------------------------------------------------------------
 
 // shape (…, M, K) with other leading sizes.
 Shape with_batch(const Shape& batch, int64_t rows, int64_t columns) {
@@ -151,14 +68,6 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in) {
     return reshape(batched_matmul(reshape(a, {row_count(a.shape()), a.size(-1)}), b), shape);
   }
   return batched_matmul(a, b);
-}
-
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  return linear_with("linear", x, weight, bias, false);
-}
-
-Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  return linear_with("linear_gelu", x, weight, bias, true);
 }
 
 }  // namespace binade

@@ -29,14 +29,14 @@ struct SavedNorm {
   SavedNorm(const Array& x, const Tensor& weight, Array mean, Array rstd)
       : x(x), weight(weight.array()), mean(std::move(mean)), rstd(std::move(rstd)) {}
 
-  // dx = dx_beta·dx + …; gradients that are undefined are not computed.
+  // dx = dx_beta·dx + …; gradients that are undefined are not computed, nor are the sums of dx.
   void backward(const Array& dy, const Array& dx, float dx_beta, const GradSlot::Destination& dw,
-                const GradSlot::Destination& db) const {
+                const GradSlot::Destination& db, const Array& dx_sums = {}) const {
     const Array rows = as_rows(dy);
     if (mean.defined())
       BINADE_DISPATCH(dy.device(), layer_norm_backward(rows, x.array(), weight.array(), mean, rstd,
                                                        rows_to_write(dx), dx_beta, dw.array,
-                                                       dw.beta, db.array, db.beta));
+                                                       dw.beta, db.array, db.beta, dx_sums));
     else
       BINADE_DISPATCH(dy.device(),
                       rms_norm_backward(rows, x.array(), weight.array(), rstd, rows_to_write(dx),
@@ -52,6 +52,27 @@ Array owned(const Array& gradient) {
 
 Array row_statistic(const Array& rows) {
   return Array::empty({rows.size(0)}, statistics_dtype(rows.dtype()), rows.device());
+}
+
+// Under Recompute::norms, says how y, the norm of `rows`, is made again: by the same kernel, so to
+// the same bits.
+void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, const Tensor& bias,
+                  double eps, bool subtract_mean) {
+  if (recompute_level() < Recompute::norms || !y.requires_grad()) return;
+  attach_recipe(
+      y,
+      [rows = Saved(rows), weight = Saved(weight.array()), bias = Saved(array_of(bias)),
+       eps = static_cast<float>(eps), subtract_mean, shape = y.shape()]() -> Array {
+        const Array x = rows.array();
+        const Array again = Array::empty(shape, x.dtype(), x.device());
+        const Array rstd = row_statistic(x);
+        if (subtract_mean)
+          BINADE_DISPATCH(x.device(), layer_norm(x, weight.array(), bias.array(), eps,
+                                                 rows_to_write(again), row_statistic(x), rstd));
+        else
+          BINADE_DISPATCH(x.device(), rms_norm(x, weight.array(), eps, rows_to_write(again), rstd));
+        return again;
+      });
 }
 
 std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
@@ -78,15 +99,20 @@ std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
                const Array& dsum = backward.grad(0);
                const Array& dy = backward.grad(1);
                const bool needed = backward.needed(0) || backward.needed(1);
-               Array total = dsum;
-               if (dy.defined()) {
-                 total = !needed ? Array() : dsum.defined() ? owned(dsum) : empty_like(dy);
+               Array total, sums;
+               if (!dy.defined()) {
+                 total = dsum;
+               } else {
+                 if (needed) total = dsum.defined() ? owned(dsum) : empty_like(dy);
+                 if (saved.mean.defined() && backward.slot(0).wants_column_sums())
+                   sums = Array::empty({dy.size(-1)}, statistics_dtype(dy.dtype()), dy.device());
                  saved.backward(dy, total, dsum.defined() ? 1.0f : 0.0f, backward.slot(2).open(),
-                                backward.slot(3).open());
+                                backward.slot(3).open(), sums);
                }
-               for (int input : {0, 1})
-                 if (backward.needed(input)) backward.slot(input).add(total);
+               if (backward.needed(0)) backward.slot(0).add(total, sums);
+               if (backward.needed(1)) backward.slot(1).add(total);
              });
+  offer_recipe(outputs[1], rows, weight, bias, eps, subtract_mean);
   return {outputs[0], outputs[1]};
 }
 
@@ -99,12 +125,14 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   const Array mean = row_statistic(rows), rstd = row_statistic(rows);
   BINADE_DISPATCH(x.device(), layer_norm(rows, weight.array(), array_of(bias),
                                          static_cast<float>(eps), rows_to_write(y), mean, rstd));
-  return record("layer_norm", {x, weight, bias}, y,
-                [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
-                  const auto dx = backward.slot(0).open();
-                  saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(),
-                                 backward.slot(2).open());
-                });
+  const Tensor result = record("layer_norm", {x, weight, bias}, y,
+                               [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
+                                 const auto dx = backward.slot(0).open();
+                                 saved.backward(backward.grad(), dx.array, dx.beta,
+                                                backward.slot(1).open(), backward.slot(2).open());
+                               });
+  offer_recipe(result, rows, weight, bias, eps, true);
+  return result;
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
@@ -114,11 +142,14 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   const Array rstd = row_statistic(rows);
   BINADE_DISPATCH(x.device(),
                   rms_norm(rows, weight.array(), static_cast<float>(eps), rows_to_write(y), rstd));
-  return record("rms_norm", {x, weight}, y,
-                [saved = SavedNorm(rows, weight, Array(), rstd)](Backward& backward) {
-                  const auto dx = backward.slot(0).open();
-                  saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(), {});
-                });
+  const Tensor result =
+      record("rms_norm", {x, weight}, y,
+             [saved = SavedNorm(rows, weight, Array(), rstd)](Backward& backward) {
+               const auto dx = backward.slot(0).open();
+               saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(), {});
+             });
+  offer_recipe(result, rows, weight, {}, eps, false);
+  return result;
 }
 
 std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual,

@@ -55,9 +55,16 @@ Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& no
   return cross_entropy(padded_logits(hidden_states(ids)), targets, options);
 }
 
+Tensor CausalLm::hidden_states(const Tensor& ids, const Sequence& sequence) const {
+  check_ids(ids, sequence);
+  const RecomputeScope scope(recompute_);
+  return trunk(ids, sequence);
+}
+
 TensorList CausalLm::run_block(const std::function<TensorList(const TensorList&)>& block,
                                const TensorList& inputs) const {
-  return recompute_ && grad_enabled() ? recompute(block, inputs) : block(inputs);
+  return recompute_ == Recompute::blocks && grad_enabled() ? recompute(block, inputs)
+                                                           : block(inputs);
 }
 
 void CausalLm::check_ids(const Tensor& ids, const Sequence& sequence) const {

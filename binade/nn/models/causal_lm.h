@@ -28,7 +28,7 @@ class CausalLm : public Module {
 
   // ids (B, T), i32 or i64 → the hidden states behind the last norm (B, T, dim). Throws Error for
   // more tokens than the model has positions.
-  virtual Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const = 0;
+  Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const;
   // hidden (…, dim) → (…, vocab_size).
   Tensor logits(const Tensor& hidden) const;
   Tensor forward(const Tensor& ids, const Sequence& sequence = {}) const {
@@ -39,8 +39,8 @@ class CausalLm : public Module {
   // already shifted.
   Tensor loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser = {}) const;
 
-  // With recompute every block keeps only its input for backward and runs again then.
-  void set_recompute(bool recompute) { recompute_ = recompute; }
+  // What forward passes do not keep for backward, which then makes it again.
+  void set_recompute(Recompute level) { recompute_ = level; }
 
   const std::string& embedding_name() const { return embedding_name_; }  // of its weight
   // The part of a parameter's values (or of its gradient) that files hold, in their orientation: a
@@ -58,13 +58,14 @@ class CausalLm : public Module {
   Initialiser weight_initialiser(double stddev) const;
   Initialiser vocabulary_initialiser() const;
   // `block` maps the residual stream and its norm, {x, n}, to the next {x, n}. It must own what it
-  // captures: with recompute it runs again in backward.
+  // captures: under Recompute::blocks it runs again in backward.
   TensorList run_block(const std::function<TensorList(const TensorList&)>& block,
                        const TensorList& inputs) const;
-  // ids as (B, T), with all positions within the model's.
-  void check_ids(const Tensor& ids, const Sequence& sequence) const;
 
  private:
+  virtual Tensor trunk(const Tensor& ids, const Sequence& sequence) const = 0;
+  // ids as (B, T), with all positions within the model's.
+  void check_ids(const Tensor& ids, const Sequence& sequence) const;
   // Whether files hold this weight as (in, out), as GPT-2's Conv1D does.
   virtual bool transposed_in_files(const std::string& name) const;
   Tensor padded_logits(const Tensor& hidden) const;
@@ -75,7 +76,7 @@ class CausalLm : public Module {
   std::string embedding_name_;
   std::shared_ptr<Embedding> embedding_;
   std::shared_ptr<Linear> head_;  // null when tied
-  bool recompute_ = false;
+  Recompute recompute_ = Recompute::nothing;
 };
 
 // The model of config.family, on the CPU, with random weights.

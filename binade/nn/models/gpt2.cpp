@@ -63,8 +63,7 @@ Tensor Gpt2::position_embeddings(const Sequence& sequence, int64_t tokens) const
   return slice(wpe_->weight()->tensor(), 0, sequence.start, sequence.start + tokens);
 }
 
-Tensor Gpt2::hidden_states(const Tensor& ids, const Sequence& sequence) const {
-  check_ids(ids, sequence);
+Tensor Gpt2::trunk(const Tensor& ids, const Sequence& sequence) const {
   Tensor x = dropout_->forward(embedding_table().forward(ids) +
                                position_embeddings(sequence, ids.size(1)));
   Tensor n = blocks_.front()->input_norm()->forward(x);

@@ -34,9 +34,9 @@ class Gpt2Block : public Module {
 class Gpt2 : public CausalLm {
  public:
   explicit Gpt2(const CausalLmConfig& config, const CausalLmOptions& options = {});
-  Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const override;
 
  private:
+  Tensor trunk(const Tensor& ids, const Sequence& sequence) const override;
   bool transposed_in_files(const std::string& name) const override;
   Tensor position_embeddings(const Sequence& sequence, int64_t tokens) const;
 

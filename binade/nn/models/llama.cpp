@@ -47,8 +47,7 @@ Llama::Llama(const CausalLmConfig& config, const CausalLmOptions& options)
   add_head();
 }
 
-Tensor Llama::hidden_states(const Tensor& ids, const Sequence& sequence) const {
-  check_ids(ids, sequence);
+Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence) const {
   const RotaryTables rotary = rotary_->at(sequence, ids.size(1));
   Tensor x = embedding_table().forward(ids);
   Tensor n = blocks_.front()->input_norm()->forward(x);

@@ -31,9 +31,9 @@ class LlamaBlock : public Module {
 class Llama : public CausalLm {
  public:
   explicit Llama(const CausalLmConfig& config, const CausalLmOptions& options = {});
-  Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const override;
 
  private:
+  Tensor trunk(const Tensor& ids, const Sequence& sequence) const override;
   std::shared_ptr<Rotary> rotary_;
   std::vector<std::shared_ptr<LlamaBlock>> blocks_;
   std::shared_ptr<RmsNorm> norm_;

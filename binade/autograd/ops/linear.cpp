@@ -1,0 +1,292 @@
+#include <binade/autograd/ops/linear.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include <binade/autograd/ops/common.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/matmul.h>
+#include <binade/core/kernels/reduce.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_floating(op, "x", x);
+  check_floating(op, "weight", weight);
+  check_device(op, {x, weight, bias});
+  check(x.dims() >= 1 && weight.dims() == 2 && x.size(-1) == weight.size(1), op,
+        ": x must be (…, I) and weight (O, I), got x ", Kind{x}, " and weight ", Kind{weight},
+        "; the weight is stored with the output features first");
+  if (!bias.defined()) return;
+  check(is_floating(bias.dtype()) && bias.shape() == Shape{weight.size(0)}, op, ": bias must be (",
+        weight.size(0), ") for weight ", Kind{weight}, ", got ", Kind{bias});
+}
+
+// The values that a product reads, off the tape: a layer is recorded on the tensors before their
+// cast, so that its backward writes f32 gradients of f32 parameters straight from half operands.
+Array half_operand(const Tensor& tensor) {
+  if (!tensor.defined()) return Array();
+  const NoGrad no_grad;
+  return autocast(PrecisionClass::half, tensor).array();
+}
+
+// The operands of one layer, of one dtype.
+struct Layer {
+  Array weight, bias;
+
+  Layer(const char* op, const Tensor& x, const Array& input, const Tensor& weight_in,
+        const Tensor& bias_in)
+      : weight(half_operand(weight_in)), bias(half_operand(bias_in)) {
+    check(input.dtype() == weight.dtype() && (!bias.defined() || bias.dtype() == weight.dtype()),
+          op, ": x ", Kind{x}, ", weight ", Kind{weight_in}, " and bias ", Kind{bias_in},
+          " must have one dtype; convert with to(x, dtype) or run under amp::Autocast");
+  }
+
+  // y = x·weightᵀ + bias, with the rest of the epilogue.
+  void forward(const Array& x, const Array& y, kernels::MatmulEpilogue epilogue = {}) const {
+    epilogue.bias = bias;
+    BINADE_DISPATCH(x.device(), matmul(x, weight.transpose(0, 1), y, epilogue));
+  }
+};
+
+// x as the (N, I) rows that a product reads.
+Array rows_of(const Array& x) {
+  return x.reshape({row_count(x.shape()), x.size(-1)});
+}
+
+// What a weight's gradient needs of x: how it is made again, if that is known and the product read
+// x itself, not a cast of it.
+Saved save_input(bool needed, const Tensor& x, const Array& input) {
+  if (!needed) return Saved();
+  return input.shares_storage(x.array()) ? Saved::remade(x) : Saved(input);
+}
+
+Shape with_last(Shape shape, int64_t size) {
+  shape[shape.dims() - 1] = size;
+  return shape;
+}
+
+// to.array = to.beta·to.array + a·b.
+void product_into(const GradSlot::Destination& to, const Array& a, const Array& b) {
+  if (!to) return;
+  kernels::MatmulEpilogue epilogue;
+  epilogue.beta = to.beta;
+  BINADE_DISPATCH(a.device(), matmul(a, b, rows_to_write(to.array), epilogue));
+}
+
+// The gradient of a weight (O, I): dyᵀ·x for dy (N, O), x (N, I).
+void weight_gradient(const GradSlot::Destination& to, const Array& dy, const Array& x) {
+  product_into(to, dy.transpose(0, 1), x);
+}
+
+// The gradient of a bias (O): the column sums of dy, which may be known already.
+void bias_gradient(const GradSlot::Destination& to, const Array& dy, const Array& column_sums) {
+  if (!to) return;
+  if (!column_sums.defined()) {
+    BINADE_DISPATCH(dy.device(),
+                    reduce(kernels::ReduceOp::sum, dy, to.array.unsqueeze(0), to.beta));
+  } else if (to.beta == 0) {
+    BINADE_DISPATCH(dy.device(), copy(column_sums, to.array));
+  } else {
+    BINADE_DISPATCH(dy.device(), axpy(1, column_sums, to.array));
+  }
+}
+
+// Matrices (O_k, I) as one (ΣO_k, I), a view; undefined unless they lie end to end.
+Array stacked(const std::vector<Array>& parts) {
+  int64_t rows = 0;
+  for (const Array& part : parts) {
+    const Array& first = parts.front();
+    if (!part.defined() || !part.is_contiguous() || !part.shares_storage(first) ||
+        part.dtype() != first.dtype() || part.offset() != first.offset() + rows * first.size(1))
+      return Array();
+    rows += part.size(0);
+  }
+  const Array& first = parts.front();
+  return Array::view_of(first.storage(), first.dtype(), {rows, first.size(1)}, {first.size(1), 1},
+                        first.offset());
+}
+
+// y (N, Σ sizes) cut into as many parts along its columns.
+std::vector<Array> columns_of(const Array& y, const std::vector<int64_t>& sizes) {
+  std::vector<Array> columns;
+  int64_t first = 0;
+  for (const int64_t size : sizes) {
+    columns.push_back(y.slice(1, first, first + size));
+    first += size;
+  }
+  return columns;
+}
+
+struct JointBackward {
+  std::vector<int64_t> sizes;  // O_k
+  Shape x_rows;                // (N, I)
+  Saved x;                     // undefined unless a weight wants its gradient
+  std::vector<Saved> weights;  // in the dtype of the product; none unless x wants its gradient
+
+  void operator()(Backward& backward) const {
+    const Array dy = rows_of(backward.grad());
+    const std::vector<Array> parts = columns_of(dy, sizes);
+    if (!weights.empty()) input_gradient(backward.slot(0).open(), dy, parts);
+    if (x.defined()) weight_gradients(backward, dy, parts);
+    const Array& sums = backward.column_sums();
+    for (size_t k = 0, first = 0; k < sizes.size(); first += static_cast<size_t>(sizes[k++]))
+      bias_gradient(backward.slot(static_cast<int>(1 + sizes.size() + k)).open(), parts[k],
+                    sums.defined() ? sums.slice(0, static_cast<int64_t>(first),
+                                                static_cast<int64_t>(first) + sizes[k])
+                                   : sums);
+  }
+
+ private:
+  void input_gradient(GradSlot::Destination to, const Array& dy,
+                      const std::vector<Array>& parts) const {
+    std::vector<Array> w;
+    for (const Saved& weight : weights) w.push_back(weight.array());
+    if (const Array all = stacked(w); all.defined()) return product_into(to, dy, all);
+    for (size_t k = 0; k < w.size(); ++k) {
+      product_into(to, parts[k], w[k]);
+      to.beta = 1;
+    }
+  }
+
+  void weight_gradients(Backward& backward, const Array& dy,
+                        const std::vector<Array>& parts) const {
+    const Array rows = x.array().reshape(x_rows);
+    std::vector<GradSlot::Destination> to;
+    std::vector<Array> arrays;
+    for (size_t k = 0; k < sizes.size(); ++k) {
+      to.push_back(backward.slot(static_cast<int>(1 + k)).open());
+      arrays.push_back(to.back().array);
+    }
+    const bool alike = std::all_of(to.begin(), to.end(),
+                                   [&](const auto& other) { return other.beta == to[0].beta; });
+    if (const Array all = alike ? stacked(arrays) : Array(); all.defined())
+      return weight_gradient({all, to[0].beta}, dy, rows);
+    for (size_t k = 0; k < to.size(); ++k) weight_gradient(to[k], parts[k], rows);
+  }
+};
+
+bool any_requires_grad(const TensorList& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& tensor) {
+    return tensor.defined() && tensor.requires_grad();
+  });
+}
+
+Tensor linear_with(const char* op, const Tensor& x, const TensorList& weights,
+                   const TensorList& biases) {
+  check(!weights.empty() && (biases.empty() || biases.size() == weights.size()), op, ": ",
+        weights.size(), " weights and ", biases.size(), " biases; give one bias a weight, or none");
+  TensorList inputs = {x};
+  std::vector<Layer> layers;
+  std::vector<Array> w;
+  std::vector<int64_t> sizes;
+  Array input;
+  for (size_t k = 0; k < weights.size(); ++k) {
+    const Tensor bias = biases.empty() ? Tensor() : biases[k];
+    check_linear(op, x, weights[k], bias);
+    if (k == 0) input = half_operand(x);
+    layers.emplace_back(op, x, input, weights[k], bias);
+    w.push_back(layers.back().weight);
+    sizes.push_back(w.back().size(0));
+    inputs.push_back(weights[k]);
+  }
+  for (const Tensor& bias : biases) inputs.push_back(bias);
+  for (size_t k = biases.size(); k < weights.size(); ++k) inputs.emplace_back();
+
+  const Array rows = rows_of(input);
+  const int64_t outputs = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  const Array y = Array::empty(with_last(x.shape(), outputs), input.dtype(), input.device());
+  const Array y_rows = rows_to_write(y);
+  const bool plain = biases.empty() || layers.size() == 1;
+  if (const Array all = plain ? stacked(w) : Array(); all.defined()) {
+    Layer joint = layers.front();
+    joint.weight = all;
+    joint.forward(rows, y_rows);
+  } else {
+    const std::vector<Array> parts = columns_of(y_rows, sizes);
+    for (size_t k = 0; k < layers.size(); ++k) layers[k].forward(rows, parts[k]);
+  }
+  const bool recorded = grad_enabled() && any_requires_grad(inputs);
+  if (!recorded) return record(op, inputs, {y}, FusedBackward())[0];
+
+  JointBackward backward{sizes, rows.shape(), save_input(any_requires_grad(weights), x, input), {}};
+  if (x.requires_grad())
+    for (const Array& weight : w) backward.weights.emplace_back(weight);
+  const Tensor result = record(op, inputs, {y}, FusedBackward(std::move(backward)))[0];
+  if (any_requires_grad(biases)) want_column_sums(result);
+  return result;
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return linear_with("linear", x, {weight}, bias.defined() ? TensorList{bias} : TensorList{});
+}
+
+Tensor linear_joint(const Tensor& x, const TensorList& weights, const TensorList& biases) {
+  return linear_with("linear_joint", x, weights, biases);
+}
+
+Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, const Tensor& down_in,
+                const Tensor& down_bias) {
+  const char* op = "gelu_mlp";
+  check_linear(op, x, up_in, up_bias);
+  check_floating(op, "down", down_in);
+  check_device(op, {x, down_in, down_bias});
+  check(down_in.dims() == 2 && down_in.size(1) == up_in.size(0), op,
+        ": down must be (O, H) for up ", Kind{up_in}, ", got ", Kind{down_in});
+  check(!down_bias.defined() || down_bias.shape() == Shape{down_in.size(0)}, op,
+        ": down_bias must be (", down_in.size(0), "), got ", Kind{down_bias});
+  const Array input = half_operand(x);
+  const Layer up(op, x, input, up_in, up_bias), down(op, x, input, down_in, down_bias);
+
+  const Array rows = rows_of(input);
+  const Array hidden = Array::empty({rows.size(0), up.weight.size(0)}, rows.dtype(), rows.device());
+  const Array y =
+      Array::empty(with_last(x.shape(), down.weight.size(0)), rows.dtype(), rows.device());
+  const bool recorded = will_record({x, up_in, up_bias, down_in, down_bias});
+  kernels::MatmulEpilogue gelu;
+  gelu.gelu = true;
+  if (recorded) gelu.pre_activation = empty_like(hidden);
+  up.forward(rows, hidden, gelu);
+  down.forward(hidden, rows_to_write(y));
+  if (!recorded) return record(op, {x, up_in, up_bias, down_in, down_bias}, y, FusedBackward());
+
+  const bool keeps_hidden = recompute_level() < Recompute::activations;
+  const Tensor result = record(
+      op, {x, up_in, up_bias, down_in, down_bias}, y,
+      [x = save_input(up_in.requires_grad(), x, input), x_rows = rows.shape(),
+       pre = Saved(gelu.pre_activation),
+       hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
+       up = save_if(x.requires_grad(), up.weight), down = Saved(down.weight)](Backward& backward) {
+        const Array dy = rows_of(backward.grad());
+        if (const auto ddown = backward.slot(3).open()) {
+          Array h = hidden.defined() ? hidden.array() : Array();
+          if (!h.defined()) {
+            h = empty_like(pre.array());
+            BINADE_DISPATCH(h.device(), unary(kernels::UnaryOp::gelu_tanh, pre.array(), h));
+          }
+          weight_gradient(ddown, dy, h);
+        }
+        bias_gradient(backward.slot(4).open(), dy, backward.column_sums());
+        if (!backward.needed(0) && !backward.needed(1) && !backward.needed(2)) return;
+
+        kernels::MatmulEpilogue dgelu;
+        dgelu.dgelu = true;
+        dgelu.pre_activation = pre.array();
+        const Array dpre = empty_like(dgelu.pre_activation);
+        BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
+        if (const auto dup = backward.slot(1).open())
+          weight_gradient(dup, dpre, x.array().reshape(x_rows));
+        bias_gradient(backward.slot(2).open(), dpre, {});
+        product_into(backward.slot(0).open(), dpre, up.array());
+      });
+  if (any_requires_grad({down_bias})) want_column_sums(result);
+  return result;
+}
+
+}  // namespace binade

@@ -1,0 +1,21 @@
+// Linear layers: x·Wᵀ + b. Class half. Weight and bias gradients accumulate in place (β = 1).
+#pragma once
+
+#include <binade/autograd/tape.h>
+
+namespace binade {
+
+// x (…, I) · weightᵀ, weight (O, I) as in Hugging Face, plus bias (O) or undefined → (…, O).
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+// Several layers of one input side by side: weights (O_k, I), biases (O_k) or none at all →
+// (…, ΣO_k). One product where the weights lie end to end in memory, as neighbours in an
+// optimizer's buffers do; otherwise one each.
+Tensor linear_joint(const Tensor& x, const TensorList& weights, const TensorList& biases = {});
+// GPT-2's feed-forward layer as one op: gelu_tanh(x·upᵀ + up_bias)·downᵀ + down_bias for x (…, I),
+// up (H, I), down (O, H) and biases (H) and (O) or undefined → (…, O). GELU and its derivative ride
+// on the products. Kept for backward: x, the value before GELU, and the one behind it, which is
+// made again from the former under Recompute::activations (then rounded twice).
+Tensor gelu_mlp(const Tensor& x, const Tensor& up, const Tensor& up_bias, const Tensor& down,
+                const Tensor& down_bias);
+
+}  // namespace binade
