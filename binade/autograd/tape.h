@@ -71,11 +71,14 @@ class Backward {
   const Array& grad(int output = 0) const { return grads_[static_cast<size_t>(output)]; }
   GradSlot& slot(int input) { return slots_[static_cast<size_t>(input)]; }
   bool needed(int input) const { return slots_[static_cast<size_t>(input)].needed(); }
+  // Whether backward may run again (retain_graph): what was saved must stay as it is.
+  bool retained() const { return retained_; }
 
  private:
   friend class BackwardWalk;
   std::vector<Array> grads_;
   std::vector<GradSlot> slots_;
+  bool retained_ = false;
 };
 
 using FusedBackward = std::function<void(Backward&)>;

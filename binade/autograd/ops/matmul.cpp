@@ -15,14 +15,6 @@ namespace {
 
 // ---- linear ------------------------------------------------------------------------------------
 
-// The values that a product reads, off the tape: linear is recorded on the tensors before their
-// cast, so that its backward writes f32 gradients of f32 parameters straight from half operands.
-Array half_operand(const Tensor& tensor) {
-  if (!tensor.defined()) return Array();
-  const NoGrad no_grad;
-  return autocast(PrecisionClass::half, tensor).array();
-}
-
 void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_floating(op, "x", x);
   check_floating(op, "weight", weight);
