@@ -191,6 +191,23 @@ void head(Table& table) {
             [&] { gpu::cross_entropy(rows, targets, {}, loss, logsumexp); });
   table.row("cross_entropy_backward, in place", 2 * bytes, 0,
             [&] { gpu::cross_entropy_backward(rows, targets, logsumexp, dloss, {}, rows); });
+  // A chunk of linear_cross_entropy, and one of a vocabulary whose rows do not fit shared memory.
+  // The values become gradients after the first run; what is computed stays the same.
+  const auto in_place = [&](const std::string& name, const Array& chunk, int64_t classes) {
+    const Array labels = targets.slice(0, 0, chunk.size(0));
+    table.row(name, 2 * static_cast<double>(chunk.bytes()), 0, [&] {
+      gpu::cross_entropy_in_place(chunk, classes, labels, {}, {}, loss.slice(0, 0, chunk.size(0)));
+    });
+  };
+  in_place("cross_entropy_in_place", logits, kVocabulary);
+  in_place("cross_entropy_in_place, 6656 rows", logits.slice(0, 0, 6656), kVocabulary);
+  in_place("cross_entropy_in_place, 128256 classes", random({4096, 128256}), 128256);
+  const Array sum = random({kPaddedVocabulary, kWidth}, 1, DType::f32);
+  product(table, "logits, weight gradient of 6656 rows, added to f32",
+          logits.slice(0, 0, 6656).transpose(0, 1), x.slice(0, 0, 6656), adding, DType::f32);
+  const Array half = make(sum.shape()), one = Array::full({}, 1, DType::f32, Device::cuda());
+  table.row("scale, f32 to f16", static_cast<double>(sum.bytes() + half.bytes()), 0,
+            [&] { gpu::scale(sum, one, half, 0); });
 }
 
 void attention(Table& table) {

@@ -58,11 +58,11 @@ GradScaler::GradScaler(Device device, const GradScalerOptions& options) : option
   first_bad_ = Array::from(none, {kMostGroups}, device);
 }
 
-Tensor GradScaler::scale(const Tensor& loss) const {
+Tensor GradScaler::scaled(const Tensor& loss, const Array& scale) {
   check(loss.dtype() == DType::f32 || loss.dtype() == DType::f64,
         "GradScaler::scale needs a loss in f32: a scale of 65536 is beyond ", loss.dtype(),
         "'s range");
-  return loss * Tensor(state_.scale);
+  return loss * Tensor(scale);
 }
 
 GradScaler::Progress* GradScaler::find(const optim::Optimizer& optimizer) {

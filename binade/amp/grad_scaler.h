@@ -1,6 +1,7 @@
 // GradScaler: dynamic loss scaling. All its state lives on the device; nothing here waits for it.
 //
-//   scaler.scale(loss).backward();
+//   const amp::Autocast scope(preset, scaler);
+//   scaler.scale(model.loss(…)).backward();
 //   scaler.unscale_(optimizer);        // optional: finite check and norm, once
 //   scaler.clip_norm(1.0);             // optional: global L2 norm over all optimizers
 //   scaler.step(optimizer);
@@ -47,7 +48,9 @@ class GradScaler {
   explicit GradScaler(Device device, const GradScalerOptions& options = {});
 
   // loss · scale, in f32 (the scale is beyond f16's largest value).
-  Tensor scale(const Tensor& loss) const;
+  Tensor scale(const Tensor& loss) const { return scaled(loss, state_.scale); }
+  // The same with another scale, an f32 scalar on the loss's device.
+  static Tensor scaled(const Tensor& loss, const Array& scale);
   // Throws Error when called twice for an optimizer between updates, or after its step().
   void unscale_(optim::Optimizer& optimizer);
   // Clips the global norm of all gradients to `max_norm` in the coming update, and in no other; 0:

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include <binade/amp/grad_scaler.h>
 #include <binade/autograd/autocast.h>
 
 namespace binade::amp {
@@ -66,12 +67,21 @@ void Preset::apply(nn::Module& module) const {
   if (is_half(parameter_dtype)) module.set_compute_dtype(parameter_dtype, masters);
 }
 
-Autocast::Autocast(const Preset& preset)
+Autocast::Autocast(const Preset& preset) : Autocast(preset, Array()) {}
+
+Autocast::Autocast(const Preset& preset, const GradScaler& scaler)
+    : Autocast(preset, scaler.scale_scalar()) {}
+
+Autocast::Autocast(const Preset& preset, const Array& loss_scale)
     : policy_{preset.compute_dtype},
-      previous_(exchange_precision_policy(preset.autocast ? &policy_ : nullptr)) {}
+      previous_(exchange_precision_policy(preset.autocast ? &policy_ : nullptr)),
+      loss_scale_(loss_scale),
+      previous_loss_scale_(
+          exchange_loss_scale(loss_scale.defined() ? &loss_scale_ : current_loss_scale())) {}
 
 Autocast::~Autocast() {
   exchange_precision_policy(previous_);
+  exchange_loss_scale(previous_loss_scale_);
   clear_cast_cache();
 }
 

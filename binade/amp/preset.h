@@ -15,10 +15,13 @@
 
 #include <string>
 
+#include <binade/core/array.h>
 #include <binade/core/precision.h>
 #include <binade/nn/module.h>
 
 namespace binade::amp {
+
+class GradScaler;
 
 struct Preset {
   enum class Scaling : uint8_t { off, dynamic, constant };
@@ -40,10 +43,15 @@ struct Preset {
 };
 
 // Ops inside run under the preset's policy while this is alive (nothing changes for fp32). The
-// casts of parameters are kept until the scope ends.
+// casts of parameters are kept until the scope ends. Given the loss scale (an f32 scalar on the
+// device) or the scaler that has it, ops that compute gradients in their forward pass store them
+// with that scale on them (core/precision.h); a scope without one keeps the scale of the scope
+// around it.
 class Autocast {
  public:
   explicit Autocast(const Preset& preset);
+  Autocast(const Preset& preset, const GradScaler& scaler);
+  Autocast(const Preset& preset, const Array& loss_scale);
   ~Autocast();
   Autocast(const Autocast&) = delete;
   Autocast& operator=(const Autocast&) = delete;
@@ -51,6 +59,8 @@ class Autocast {
  private:
   PrecisionPolicy policy_;
   const PrecisionPolicy* previous_;
+  Array loss_scale_;
+  const Array* previous_loss_scale_;
 };
 
 }  // namespace binade::amp

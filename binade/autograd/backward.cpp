@@ -265,6 +265,7 @@ class BackwardWalk {
 
   void run_fused(Node& node, const FusedBackward& function, std::vector<Pending>& outputs) {
     Backward backward;
+    backward.retained_ = options_.retain_graph;
     backward.slots_.resize(node.inputs.size());
     for (size_t i = 0; i < node.inputs.size(); ++i)
       backward.slots_[i].pending_ = slot_of(node.inputs[i]);

@@ -9,17 +9,20 @@ namespace binade {
 
 namespace {
 
-// The precision policy and random place of the first run, for the second. The policy is a copy: the
-// scope that set it may have ended before backward began.
+// The precision policy, loss scale and random place of the first run, for the second. They are
+// copies: the scope that set them may have ended before backward began.
 class SameCircumstances {
  public:
-  SameCircumstances(const std::optional<PrecisionPolicy>& policy, uint64_t place)
+  SameCircumstances(const std::optional<PrecisionPolicy>& policy, const Array& loss_scale,
+                    uint64_t place)
       : previous_policy_(exchange_precision_policy(policy ? &*policy : nullptr)),
+        previous_loss_scale_(exchange_loss_scale(loss_scale.defined() ? &loss_scale : nullptr)),
         previous_place_(RandomState::current().place()) {
     RandomState::current().set_place(place);
   }
   ~SameCircumstances() {
     exchange_precision_policy(previous_policy_);
+    exchange_loss_scale(previous_loss_scale_);
     RandomState::current().set_place(previous_place_);
   }
   SameCircumstances(const SameCircumstances&) = delete;
@@ -27,6 +30,7 @@ class SameCircumstances {
 
  private:
   const PrecisionPolicy* previous_policy_;
+  const Array* previous_loss_scale_;
   uint64_t previous_place_;
 };
 
@@ -37,6 +41,7 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   const uint64_t place = RandomState::current().place();
   std::optional<PrecisionPolicy> policy;
   if (const PrecisionPolicy* current = current_precision_policy()) policy = *current;
+  const Array loss_scale = current_loss_scale() ? *current_loss_scale() : Array();
   if (!grad_enabled()) return segment(inputs);
 
   TensorList outputs;
@@ -56,7 +61,7 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   recorded.emplace_back(Array::empty({0}, DType::f32), true);
 
   return record("recompute", recorded, std::move(values), [=](Backward& backward) {
-    const SameCircumstances same(policy, place);
+    const SameCircumstances same(policy, loss_scale, place);
     TensorList leaves;
     for (size_t i = 0; i < saved.size(); ++i)
       leaves.emplace_back(saved[i].array(), backward.needed(static_cast<int>(i)));

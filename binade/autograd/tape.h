@@ -80,11 +80,14 @@ class Backward {
   const Array& column_sums(int output = 0) const {
     return column_sums_[static_cast<size_t>(output)];
   }
+  // Whether backward may run again (retain_graph): what was saved must stay as it is.
+  bool retained() const { return retained_; }
 
  private:
   friend class BackwardWalk;
   std::vector<Array> grads_, column_sums_;
   std::vector<GradSlot> slots_;
+  bool retained_ = false;
 };
 
 using FusedBackward = std::function<void(Backward&)>;

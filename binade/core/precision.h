@@ -1,5 +1,6 @@
-// The precision policy's slot. Every op states its class where it is defined; `amp::Autocast` fills
-// the slot for a scope, and the ops' casts read it (autograd/autocast.h).
+// Slots of a thread that `amp::Autocast` fills for a scope: the precision policy (every op states
+// its class where it is defined, and the ops' casts read the policy, autograd/autocast.h) and the
+// loss scale.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,8 @@
 #include <binade/core/dtype.h>
 
 namespace binade {
+
+class Array;
 
 enum class PrecisionClass : uint8_t {
   half,    // matmul, linear, conv, attention: run in the policy's half type
@@ -22,5 +25,13 @@ struct PrecisionPolicy {
 const PrecisionPolicy* current_precision_policy();
 // Sets it and returns the one before.
 const PrecisionPolicy* exchange_precision_policy(const PrecisionPolicy* policy);
+
+// The number that the loss is going to be multiplied by before backward, an f32 scalar on the
+// device; null where nobody said. Ops that compute gradients in their forward pass store them in
+// half types with this scale on them: without it what they store would flush to zero. Backward
+// corrects for another scale, so that this is about range only.
+const Array* current_loss_scale();
+// Sets it and returns the one before.
+const Array* exchange_loss_scale(const Array* scale);
 
 }  // namespace binade

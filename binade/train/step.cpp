@@ -131,13 +131,12 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
   reports_.download(report_);
 }
 
-Tensor TrainStep::forward_backward(size_t m,
-                                   const std::function<Tensor(const Tensor& loss)>& scale) {
+Tensor TrainStep::forward_backward(size_t m, const Array& scale) {
   TensorList batch;
   for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
-  const amp::Autocast scope(preset_);
+  const amp::Autocast scope(preset_, scale);
   const Tensor loss = loss_(batch, Tensor(normaliser_));
-  scale(loss).backward();
+  amp::GradScaler::scaled(loss, scale).backward();
   return loss;
 }
 
@@ -145,8 +144,7 @@ void TrainStep::queue_work() {
   const StepRandom random(options_.seed, step_);
   optimizer_.zero_grad();
   for (size_t m = 0; m < inputs_.size(); ++m) {
-    const Tensor loss =
-        forward_backward(m, [this](const Tensor& loss) { return scaler_.scale(loss); });
+    const Tensor loss = forward_backward(m, scaler_.scale_scalar());
     if (m == 0) {
       BINADE_DISPATCH(loss_sum_.device(), copy(loss.array(), loss_sum_));
     } else {
@@ -175,7 +173,7 @@ std::string TrainStep::diagnose_overflow(double scale) {
   const amp::OverflowDiagnosis diagnosis;
   for (size_t m = 0; m < inputs_.size() && !diagnosis.found(); ++m) {
     optimizer_.zero_grad();
-    forward_backward(m, [scale](const Tensor& loss) { return loss * scale; });
+    forward_backward(m, Array::full({}, scale, DType::f32, optimizer_.device()));
   }
   optimizer_.zero_grad();
   return diagnosis.text();
@@ -185,7 +183,7 @@ amp::UnderflowReport TrainStep::underflow_report() {
   check(!inputs_.empty(), "an underflow report needs a step that was run");
   return amp::underflow_report(optimizer_, scaler_.scale_scalar().item(), [this](double scale) {
     const StepRandom random(options_.seed, step_);
-    forward_backward(0, [scale](const Tensor& loss) { return loss * scale; });
+    forward_backward(0, Array::full({}, scale, DType::f32, optimizer_.device()));
   });
 }
 

@@ -79,8 +79,8 @@ class TrainStep {
   struct Graph;
   void prepare(const std::vector<Batch>& micro_batches);
   void queue_work();  // everything between upload and report
-  // Forward and backward of micro-batch `m`; returns the loss.
-  Tensor forward_backward(size_t m, const std::function<Tensor(const Tensor& loss)>& scale);
+  // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
+  Tensor forward_backward(size_t m, const Array& scale);
   StepReport read(const Array& values) const;
 
   LossFunction loss_;

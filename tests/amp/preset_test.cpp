@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/amp/grad_scaler.h>
 #include <binade/autograd/ops.h>
 #include <binade/nn/embedding.h>
 #include <binade/nn/linear.h>
@@ -137,6 +138,39 @@ TEST_CASE("Autocast scopes nest", "[amp][preset]") {
     CHECK(product() == DType::f16);
   }
   CHECK(product() == DType::f32);
+}
+
+TEST_CASE("Autocast scopes tell ops the loss scale", "[amp][preset]") {
+  const amp::GradScaler scaler(Device::cpu());
+  const Preset fp16 = Preset::parse("fp16");
+  CHECK(current_loss_scale() == nullptr);
+  {
+    const Autocast outer(fp16, scaler);
+    REQUIRE(current_loss_scale() != nullptr);
+    CHECK(current_loss_scale()->shares_storage(scaler.scale_scalar()));  // moves with the scaler
+    {
+      const Autocast inner(fp16);
+      CHECK(current_loss_scale()->item() == 65536);
+      const Autocast innermost(fp16, Array::full({}, 8, DType::f32));
+      CHECK(current_loss_scale()->item() == 8);
+    }
+    CHECK(current_loss_scale()->item() == 65536);
+  }
+  CHECK(current_loss_scale() == nullptr);
+}
+
+TEST_CASE("a head's gradients under a scaler are those of the scaled loss", "[amp][preset]") {
+  // Of 2^14 rows: without the scale all of them would be subnormal in f16, or zero.
+  const int64_t rows = 1 << 14;
+  const amp::GradScaler scaler(Device::cpu());
+  const Tensor x(Array::full({rows, 1}, 1, DType::f16), true);
+  const Tensor weight(Array::from(std::vector<double>{0.5, -0.5}, {2, 1}).to(DType::f16), true);
+  const Tensor targets = Tensor::zeros({rows}, DType::i64);
+  const Autocast scope(Preset::parse("fp16"), scaler);
+  scaler.scale(linear_cross_entropy(x, weight, targets)).backward();
+  const double off = 1 / (1 + std::exp(1.0));  // the probability that should be 0
+  CHECK(x.grad().select(0, 77).item() == Approx(-off / rows * 65536).epsilon(2e-3));
+  CHECK(weight.grad().select(0, 1).item() == Approx(off * 65536).epsilon(2e-3));
 }
 
 TEST_CASE("ops follow their precision class under a policy", "[amp][preset]") {

@@ -114,6 +114,77 @@ void add_cross_entropy(OpTable& table) {
         .wide();
 }
 
+// Numbers of which products and short sums are exact in every dtype, logits too.
+Input coarse(const Shape& shape, int64_t step) {
+  Input input = real(shape);
+  for (int64_t i = 0; i < shape.numel(); ++i)
+    input.values.push_back(static_cast<double>((step * i + 3) % 9 - 4) / 4);
+  return input;
+}
+
+// x (…, D) · weightᵀ of the first `classes` rows of weight (V, D).
+Values linear_values(const Values& x, const Values& weight, int64_t classes) {
+  Shape shape = x.shape;
+  shape[shape.dims() - 1] = classes;
+  return fill(shape, [&](const Index& at) {
+    Index from = at;
+    double sum = 0;
+    for (int64_t d = 0; d < weight.shape[1]; ++d) {
+      from.back() = d;
+      sum += x(from) * weight({at.back(), d});
+    }
+    return sum;
+  });
+}
+
+void add_linear_cross_entropy(OpTable& table) {
+  const Input x = coarse({2, 3, 5}, 7), weight = coarse({8, 5}, 5);
+  const Input targets = integers({2, 3}, {6, -100, 0, 3, 3, 5});
+  struct Variant {
+    const char* name;
+    Reduction reduction;
+    double smoothing;
+    int64_t classes, rows_per_chunk;
+  };
+  for (const Variant& v : {Variant{"mean", Reduction::mean, 0, 0, 0},
+                           Variant{"sum, smoothed", Reduction::sum, 0.125, 0, 4},
+                           Variant{"padding classes", Reduction::mean, 0, 7, 1},
+                           Variant{"padding classes, smoothed", Reduction::mean, 0.25, 7, 5}})
+    table
+        .add(
+            "linear_cross_entropy", v.name, {x, weight, targets},
+            [=](const TensorList& in) -> TensorList {
+              LinearCrossEntropyOptions options;
+              options.reduction = v.reduction;
+              options.label_smoothing = v.smoothing;
+              options.classes = v.classes;
+              options.rows_per_chunk = v.rows_per_chunk;
+              return {linear_cross_entropy(in[0], in[1], in[2], options)};
+            },
+            [=](const Lists& in) -> Lists {
+              const Values logits = linear_values(in[0], in[1], v.classes ? v.classes : 8);
+              const double sum = total(cross_entropy_rows(logits, in[2], v.smoothing).data);
+              return {scalar(v.reduction == Reduction::sum ? sum : sum / 5)};
+            })
+        .wide();
+  table
+      .add(
+          "linear_cross_entropy", "normaliser, i32",
+          {coarse({4, 5}, 5), weight, integers({4}, {7, -100, 0, 2}, Input::Dtype::i32),
+           integers({}, {8}, Input::Dtype::f32)},
+          [](const TensorList& in) -> TensorList {
+            LinearCrossEntropyOptions options;
+            options.normaliser = in[3];
+            options.reduction = Reduction::none;
+            return {linear_cross_entropy(in[0], in[1], in[2], options)};
+          },
+          [](const Lists& in) -> Lists {
+            const Values logits = linear_values(in[0], in[1], 8);
+            return {scalar(total(cross_entropy_rows(logits, in[2], 0).data) / 8)};
+          })
+      .wide();
+}
+
 using Loss = Tensor (*)(const Tensor&, const Tensor&, Reduction);
 using Formula = double (*)(double, double);
 
@@ -133,6 +204,7 @@ OpRow& elementwise(OpTable& table, const char* name, const char* variant, Loss l
 
 void add_loss_rows(OpTable& table) {
   add_cross_entropy(table);
+  add_linear_cross_entropy(table);
   for (const auto& [reduction, name] : kReductions) {
     elementwise(
         table, "mse_loss", name, mse_loss, [](double x, double t) { return (x - t) * (x - t); },

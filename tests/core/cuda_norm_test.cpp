@@ -1,5 +1,6 @@
 // Norms and the cross-entropy loss on the GPU against those on the CPU.
 #include <binade/core/device_errors.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/loss.h>
 #include <binade/core/kernels/norm.h>
 #include <binade/core/kernels/reduce.h>
@@ -222,6 +223,77 @@ TEST_CASE("cross-entropy agrees on both devices", "[cuda][loss]") {
         }
 }
 
+TEST_CASE("cross-entropy in place agrees on both devices", "[cuda][loss]") {
+  require_gpu();
+  Random random(26);
+  struct Size {
+    int64_t rows, classes, width, stride;
+  };
+  // Rows of 50257 doubles and of 128003 numbers of any type do not fit shared memory.
+  for (const DType dtype : kFloatingDTypes)
+    for (const auto& [rows, classes, width, stride] :
+         {Size{1, 1, 1, 1}, Size{7, 2, 2, 2}, Size{5, 1, 40, 40}, Size{20, 10, 16, 16},
+          Size{9, 257, 257, 257}, Size{6, 1030, 1031, 1033}, Size{3, 4096, 4096, 4096},
+          Size{3, 50257, 50257, 50257}, Size{3, 50257, 50304, 50304},
+          Size{2, 128003, 128003, 128003}})
+      for (const float smoothing : {0.0f, 0.1f})
+        for (const bool scaled : {false, true}) {
+          CrossEntropyParams params;
+          params.label_smoothing = smoothing;
+          INFO(dtype << ", " << rows << " rows of " << classes << " in " << width << " in "
+                     << stride << ", smoothing " << smoothing << (scaled ? ", scaled" : ""));
+          const int64_t columns = width, used = classes;
+          auto arrays = loss_arrays(rows, classes, stride, dtype, DType::i64, random);
+          arrays[5] = Array::view_of(arrays[5].storage(), dtype, {rows, columns}, {stride, 1}, 0);
+          arrays[4] = array_of({1.75}, {}, statistics_dtype(dtype));
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(),
+                                cross_entropy_in_place(v[5], used, v[1], params,
+                                                       scaled ? v[4] : Array(), v[2]));
+              },
+              arrays, 2);
+        }
+}
+
+TEST_CASE("cross-entropy in place has the loss of the pass that only reads", "[cuda][loss]") {
+  require_gpu();
+  Random random(27);
+  for (const int64_t classes : {7, 1030, 50257, 128003}) {
+    std::vector<Array> v;
+    for (const Array& array : loss_arrays(9, classes, classes, DType::f16, DType::i64, random))
+      v.push_back(on_device(array, Device::cuda()));
+    const Array in_place = gpu_empty({9}, DType::f32);
+    BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
+    BINADE_DISPATCH(v[0].device(), cross_entropy_in_place(v[0], classes, v[1], {}, {}, in_place));
+    CHECK(bits_of(in_place) == bits_of(v[2]));
+  }
+}
+
+TEST_CASE("scaling by a number on the device agrees on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(28);
+  const std::pair<DType, DType> dtypes[] = {{DType::f64, DType::f64}, {DType::f32, DType::f32},
+                                            {DType::f16, DType::f16}, {DType::bf16, DType::bf16},
+                                            {DType::f32, DType::f16}, {DType::f32, DType::bf16}};
+  for (const auto& [from, to] : dtypes)
+    for (const int64_t size : {1, 5, 1000, 4099})
+      for (const double factor : {1.0, 0.75})
+        for (const float beta : {0.0f, 1.0f}) {
+          INFO(from << " to " << to << ", " << size << " elements, factor " << factor << ", beta "
+                    << beta);
+          const std::vector<Array> arrays = {random_array({size}, from, random),
+                                             array_of({factor}, {}, statistics_dtype(from)),
+                                             random_array({size}, to, random)};
+          compare_devices(
+              [&](const auto& v) { BINADE_DISPATCH(v[0].device(), scale(v[0], v[1], v[2], beta)); },
+              arrays);
+          compare_devices(
+              [](const auto& v) { BINADE_DISPATCH(v[0].device(), scale(v[0], v[1], v[0], 0)); },
+              arrays);
+        }
+}
+
 TEST_CASE("cross-entropy of extreme logits is finite", "[cuda][loss]") {
   require_gpu();
   // One class far ahead, classes that are ruled out, and numbers near f16's largest.
@@ -231,6 +303,7 @@ TEST_CASE("cross-entropy of extreme logits is finite", "[cuda][loss]") {
   compare_devices(
       [](const auto& v) {
         BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
+        BINADE_DISPATCH(v[0].device(), cross_entropy_in_place(v[0], 4, v[1], {}, {}, v[2]));
       },
       {logits, targets, Array::zeros({2}, DType::f32), Array::zeros({2}, DType::f32)});
 }

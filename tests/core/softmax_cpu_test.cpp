@@ -157,6 +157,55 @@ TEST_CASE("cross-entropy gradients keep the loss scale before they are rounded t
   CHECK(read(dlogits, 0) == Approx(-0x1p-11));
 }
 
+TEST_CASE("cross-entropy in place is the loss and its gradient", "[kernels][cpu]") {
+  Random random(48);
+  for (const DType dtype : kFloatingTypes)
+    for (const auto& [classes, width] :
+         {std::pair<int64_t, int64_t>{1, 1}, {1, 4}, {50, 50}, {257, 264}, {3001, 3001}})
+      for (const float smoothing : {0.0f, 0.125f})
+        for (const double factor : {1.0, 96.0}) {
+          INFO(name_of(dtype) << " classes " << classes << " of " << width << " smoothing "
+                              << smoothing << " factor " << factor);
+          const int64_t rows = 23;
+          const DType wide = dtype == DType::f64 ? dtype : DType::f32;
+          const Array logits = with_rows(1, {rows, width}, dtype, random);
+          const Array targets = Array::empty({rows}, DType::i64);
+          for (int64_t row = 0; row < rows; ++row)
+            write(targets, row,
+                  row % 5 == 2 ? -100
+                               : static_cast<double>(random() % static_cast<uint64_t>(classes)));
+          CrossEntropyParams params;
+          params.label_smoothing = smoothing;
+
+          const Array seen = logits.slice(1, 0, classes).clone();
+          const Array expected = Array::zeros({rows, width}, dtype);
+          const Array losses = Array::empty({rows}, wide), log_sums = Array::empty({rows}, wide);
+          const Array scale = array_of({factor}, {}, wide);
+          cpu::cross_entropy(seen, targets, params, losses, log_sums);
+          cpu::cross_entropy_backward(seen, targets, log_sums, scale.expand({rows}), params,
+                                      expected.slice(1, 0, classes));
+          const Array loss = Array::empty({rows}, wide);
+          cpu::cross_entropy_in_place(logits, classes, targets, params,
+                                      factor == 1 ? Array() : scale, loss);
+          CHECK(values_of(loss) == values_of(losses));
+          CHECK(values_of(logits) == values_of(expected));
+        }
+  const Array none = Array::zeros({0, 3}, DType::f16);
+  cpu::cross_entropy_in_place(none, 3, Array::zeros({0}, DType::i64), {}, {},
+                              Array::zeros({0}, DType::f32));
+}
+
+TEST_CASE("an ignored row's gradient is 0 whatever its logits are", "[kernels][cpu]") {
+  const Array logits = array_of({NAN, INFINITY, 1, 2}, {2, 2}, DType::f16);
+  const Array loss = Array::empty({2}, DType::f32);
+  cpu::cross_entropy_in_place(logits, 2, Array::from(std::vector<int64_t>{-100, 0}, {2}), {}, {},
+                              loss);
+  CHECK(read(loss, 0) == 0);
+  CHECK(read(logits, 0) == 0);
+  CHECK(read(logits, 1) == 0);
+  CHECK(read(logits, 2) == Approx(-1 / (1 + std::exp(-1.0))).epsilon(1e-3));
+}
+
 TEST_CASE("cross-entropy names a target that is no class", "[kernels][cpu]") {
   const Array logits = Array::zeros({3, 10}, DType::f32), loss = Array::empty({3}, DType::f32);
   for (const int64_t bad : {int64_t{10}, int64_t{-1}, int64_t{1} << 40}) {

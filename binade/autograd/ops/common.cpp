@@ -88,6 +88,12 @@ Array rows_to_write(const Array& x) {
   return x.defined() ? x.view({row_count(x.shape()), x.size(-1)}) : x;
 }
 
+Array half_operand(const Tensor& tensor) {
+  if (!tensor.defined()) return Array();
+  const NoGrad no_grad;
+  return autocast(PrecisionClass::half, tensor).array();
+}
+
 Tensor record_cast(const Tensor& x, Array converted) {
   return record("to", {x}, std::move(converted),
                 [dtype = x.dtype()](const Tensor& dy) -> TensorList { return {to(dy, dtype)}; });

@@ -58,6 +58,10 @@ inline Saved save_if(bool needed, const Array& array) {
 inline Saved save_if(bool needed, const Tensor& tensor) {
   return needed ? Saved(tensor) : Saved();
 }
+// The values that a product reads, in the policy's half type and off the tape; undefined stays
+// undefined. linear is recorded on the tensors before their cast, so that its backward writes f32
+// gradients of f32 parameters straight from half operands.
+Array half_operand(const Tensor& tensor);
 // Records `converted`, the values of x in another floating dtype, as a cast of x.
 Tensor record_cast(const Tensor& x, Array converted);
 

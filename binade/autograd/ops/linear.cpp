@@ -26,14 +26,6 @@ void check_linear(const char* op, const Tensor& x, const Tensor& weight, const T
         weight.size(0), ") for weight ", Kind{weight}, ", got ", Kind{bias});
 }
 
-// The values that a product reads, off the tape: a layer is recorded on the tensors before their
-// cast, so that its backward writes f32 gradients of f32 parameters straight from half operands.
-Array half_operand(const Tensor& tensor) {
-  if (!tensor.defined()) return Array();
-  const NoGrad no_grad;
-  return autocast(PrecisionClass::half, tensor).array();
-}
-
 // The operands of one layer, of one dtype.
 struct Layer {
   Array weight, bias;

@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/loss.h>
+#include <binade/core/kernels/matmul.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade {
@@ -29,25 +30,52 @@ Array count_labels(const Array& labels, int64_t ignore_index, DType dtype) {
   return count;
 }
 
-void check_cross_entropy(const Tensor& logits, const Tensor& targets,
-                         const CrossEntropyOptions& options) {
-  const char* op = "cross_entropy";
-  check_floating(op, "logits", logits);
+// `x` is (…, features), its rows those of the targets.
+void check_targets(const char* op, const char* what, const Tensor& x, const Tensor& targets) {
+  check_floating(op, what, x);
   check_index(op, "targets", targets);
-  check_device(op, {logits, targets, options.normaliser});
+  check(x.dims() == targets.dims() + 1 &&
+            Shape(x.shape().span().first(static_cast<size_t>(targets.dims()))) == targets.shape(),
+        op, ": ", what,
+        " must have one dimension more than the targets and start with theirs, got ", what, ' ',
+        Kind{x}, " and targets ", Kind{targets});
+}
+
+void check_options(const char* op, const CrossEntropyOptions& options, int64_t columns) {
   check_constant(op, "normaliser", options.normaliser);
-  check(logits.dims() == targets.dims() + 1 &&
-            Shape(logits.shape().span().first(static_cast<size_t>(targets.dims()))) ==
-                targets.shape(),
-        op, ": logits must be (…, V) and targets (…), got logits ", Kind{logits}, " and targets ",
-        Kind{targets});
   check(options.label_smoothing >= 0 && options.label_smoothing < 1, op,
         ": label_smoothing must be in [0, 1), got ", options.label_smoothing);
   check(!options.normaliser.defined() ||
             (is_floating(options.normaliser.dtype()) && options.normaliser.numel() == 1),
         op, ": normaliser must be one f32 number, got ", Kind{options.normaliser});
-  check(options.classes >= 0 && options.classes <= logits.size(-1), op, ": there cannot be ",
-        options.classes, " classes in logits ", Kind{logits});
+  check(options.classes >= 0 && options.classes <= columns, op, ": there cannot be ",
+        options.classes, " classes in logits of ", columns, " columns");
+}
+
+kernels::CrossEntropyParams params_of(const CrossEntropyOptions& options) {
+  return {options.ignore_index, static_cast<float>(options.label_smoothing)};
+}
+
+// What the sum of the losses is divided by, a scalar; undefined: nothing.
+Array divisor_of(const CrossEntropyOptions& options, const Array& labels, DType dtype) {
+  if (options.normaliser.defined()) return options.normaliser.array().to(dtype).reshape({});
+  if (options.reduction == Reduction::mean)
+    return count_labels(labels, options.ignore_index, dtype);
+  return {};
+}
+
+// a / b for scalars; a where there is no b.
+Array divided(const Array& a, const Array& b) {
+  if (!b.defined()) return a;
+  const Array quotient = empty_like(b);
+  BINADE_DISPATCH(a.device(), binary(kernels::BinaryOp::div, a, b, quotient));
+  return quotient;
+}
+
+Array sum_divided(const Array& losses, const Array& divisor) {
+  const Array sum = Array::empty({}, losses.dtype(), losses.device());
+  BINADE_DISPATCH(sum.device(), reduce(kernels::ReduceOp::sum, losses, sum.view({1}), 0));
+  return divided(sum, divisor);
 }
 
 // Operands of the losses that are written in public ops, in f32 (f64).
@@ -77,11 +105,12 @@ Tensor reduced(const Tensor& losses, Reduction reduction) {
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
                      const CrossEntropyOptions& options) {
-  check_cross_entropy(logits, targets, options);
+  check_targets("cross_entropy", "logits", logits, targets);
+  check_device("cross_entropy", {logits, targets, options.normaliser});
+  check_options("cross_entropy", options, logits.size(-1));
   const Device device = logits.device();
   const DType dtype = statistics_dtype(logits.dtype());
-  const kernels::CrossEntropyParams params{options.ignore_index,
-                                           static_cast<float>(options.label_smoothing)};
+  const kernels::CrossEntropyParams params = params_of(options);
   const int64_t classes = options.classes ? options.classes : logits.size(-1);
   const Array rows = as_rows(logits.array()).slice(1, 0, classes);
   const Array labels = targets.array().reshape({rows.size(0)});
@@ -90,30 +119,15 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   BINADE_DISPATCH(device, cross_entropy(rows, labels, params, losses, logsumexp));
 
   const bool per_row = options.reduction == Reduction::none && !options.normaliser.defined();
-  Array divisor;  // what the sum is divided by; undefined: nothing
-  if (options.normaliser.defined())
-    divisor = options.normaliser.array().to(dtype).reshape({});
-  else if (options.reduction == Reduction::mean)
-    divisor = count_labels(labels, options.ignore_index, dtype);
-  Array value = losses.view(targets.shape());
-  if (!per_row) {
-    value = Array::empty({}, dtype, device);
-    BINADE_DISPATCH(device, reduce(kernels::ReduceOp::sum, losses, value.view({1}), 0));
-    if (divisor.defined())
-      BINADE_DISPATCH(device, binary(kernels::BinaryOp::div, value, divisor, value));
-  }
+  const Array divisor = divisor_of(options, labels, dtype);
+  const Array value = per_row ? losses.view(targets.shape()) : sum_divided(losses, divisor);
   return record("cross_entropy", {logits}, value,
                 [logits = Saved(rows), labels = Saved(labels), logsumexp, divisor, params, per_row,
                  shape = logits.shape()](Backward& backward) {
                   const Array& rows = logits.array();
                   // Loss scale and normaliser meet in f32: (p − y)/N alone would flush to zero in
                   // f16.
-                  Array dloss = backward.grad();
-                  if (divisor.defined()) {
-                    dloss = empty_like(divisor);
-                    BINADE_DISPATCH(rows.device(), binary(kernels::BinaryOp::div, backward.grad(),
-                                                          divisor, dloss));
-                  }
+                  Array dloss = divided(backward.grad(), divisor);
                   const Shape row_shape{rows.size(0)};
                   dloss = per_row ? dloss.reshape(row_shape) : dloss.expand(row_shape);
                   const Array dlogits = Array::empty(shape, rows.dtype(), rows.device());
@@ -123,6 +137,166 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
                                   cross_entropy_backward(rows, labels.array(), logsumexp, dloss,
                                                          params, drows.slice(1, 0, rows.size(1))));
                   backward.slot(0).add(dlogits);
+                });
+}
+
+namespace {
+
+// The rows of one linear_cross_entropy, chunk by chunk.
+class LinearCrossEntropy {
+ public:
+  LinearCrossEntropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
+                     const LinearCrossEntropyOptions& options)
+      : weight_(half_operand(weight)),
+        params_(params_of(options)),
+        classes_(options.classes ? options.classes : weight.size(0)) {
+    const Array input = half_operand(x);
+    check(input.dtype() == weight_.dtype(), "linear_cross_entropy: x ", Kind{x}, " and weight ",
+          Kind{weight},
+          " must have one dtype; convert with to(x, dtype) or run under amp::Autocast");
+    rows_ = input.reshape({row_count(x.shape()), x.size(-1)});
+    labels_ = targets.array().reshape({rows_.size(0)});
+    losses_ = Array::empty({rows_.size(0)}, statistics_dtype(weight_.dtype()), weight_.device());
+    choose_chunk(options.rows_per_chunk);
+  }
+
+  const Array& labels() const { return labels_; }
+  const Array& losses() const { return losses_; }
+
+  void losses_alone() const {
+    const Array logsumexp = Array::empty({chunk_}, losses_.dtype(), losses_.device());
+    for_each_chunk([&](int64_t begin, int64_t end, const Array& logits) {
+      BINADE_DISPATCH(
+          logits.device(),
+          cross_entropy(logits.slice(1, 0, classes_), labels_.slice(0, begin, end), params_,
+                        losses_.slice(0, begin, end), logsumexp.slice(0, 0, end - begin)));
+    });
+  }
+
+  // Also the gradients of Σ loss · factor: dx (N, D) and dweight (V, D); undefined ones are not
+  // wanted.
+  void losses_and_gradients(const Array& factor, const Array& dx, const Array& dweight) const {
+    if (dweight.defined() && rows_.size(0) == 0) dweight.zero();
+    kernels::MatmulEpilogue adding;
+    for_each_chunk([&](int64_t begin, int64_t end, const Array& logits) {
+      BINADE_DISPATCH(logits.device(),
+                      cross_entropy_in_place(logits, classes_, labels_.slice(0, begin, end),
+                                             params_, factor, losses_.slice(0, begin, end)));
+      const Array& dlogits = logits;
+      if (dx.defined())
+        BINADE_DISPATCH(dx.device(), matmul(dlogits, weight_, dx.slice(0, begin, end), {}));
+      if (dweight.defined())
+        BINADE_DISPATCH(dweight.device(), matmul(dlogits.transpose(0, 1),
+                                                 rows_.slice(0, begin, end), dweight, adding));
+      adding.beta = 1;
+    });
+  }
+
+ private:
+  static int64_t round_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+  }
+
+  void choose_chunk(int64_t wanted) {
+    constexpr int64_t kMultiple = 128;  // of rows: whole tiles of a product
+    // Large enough for products to run at full speed, and for the sum of the weight's gradient to
+    // be read and written only a few times.
+    const int64_t most_bytes = weight_.device().is_cuda() ? 768 << 20 : 32 << 20;
+    chunk_ = wanted;
+    if (wanted == 0) {
+      const int64_t row_bytes = logits_stride() * size_of(weight_.dtype());
+      const int64_t most = std::max(most_bytes / row_bytes / kMultiple, int64_t{1}) * kMultiple;
+      const int64_t chunks = std::max((rows_.size(0) + most - 1) / most, int64_t{1});
+      chunk_ = round_up((rows_.size(0) + chunks - 1) / chunks, kMultiple);
+    }
+    chunk_ = std::min(chunk_, rows_.size(0));
+  }
+
+  // Rows of logits begin at whole cache lines, whatever the vocabulary.
+  int64_t logits_stride() const {
+    constexpr int64_t kLine = 128;
+    return round_up(weight_.size(0), kLine / size_of(weight_.dtype()));
+  }
+
+  // body(begin, end, logits of these rows). All chunks share one buffer.
+  template <class Body>
+  void for_each_chunk(const Body& body) const {
+    if (rows_.size(0) == 0) return;
+    const Array buffer = Array::empty({chunk_, logits_stride()}, weight_.dtype(), weight_.device())
+                             .slice(1, 0, weight_.size(0));
+    for (int64_t begin = 0; begin < rows_.size(0); begin += chunk_) {
+      const int64_t end = std::min(begin + chunk_, rows_.size(0));
+      const Array logits = buffer.slice(0, 0, end - begin);
+      BINADE_DISPATCH(logits.device(),
+                      matmul(rows_.slice(0, begin, end), weight_.transpose(0, 1), logits, {}));
+      body(begin, end, logits);
+    }
+  }
+
+  Array weight_, rows_, labels_, losses_;
+  kernels::CrossEntropyParams params_;
+  int64_t classes_, chunk_ = 0;
+};
+
+void check_linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
+                                const LinearCrossEntropyOptions& options) {
+  const char* op = "linear_cross_entropy";
+  check_targets(op, "x", x, targets);
+  check_floating(op, "weight", weight);
+  check_device(op, {x, weight, targets, options.normaliser});
+  check(weight.dims() == 2 && weight.size(0) > 0 && weight.size(1) == x.size(-1), op,
+        ": x must be (…, D) and weight (V, D), got x ", Kind{x}, " and weight ", Kind{weight},
+        "; the weight is stored with the classes first");
+  check_options(op, options, weight.size(0));
+  check(options.reduction != Reduction::none || options.normaliser.defined(), op,
+        ": a loss for every row (Reduction::none) would need their gradients kept apart; use "
+        "cross_entropy(linear(x, weight), targets, options)");
+  check(options.rows_per_chunk >= 0, op, ": rows_per_chunk must be at least 0, got ",
+        options.rows_per_chunk);
+}
+
+}  // namespace
+
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
+                            const LinearCrossEntropyOptions& options) {
+  check_linear_cross_entropy(x, weight, targets, options);
+  const LinearCrossEntropy chunks(x, weight, targets, options);
+  const DType dtype = chunks.losses().dtype();
+  const Array divisor = divisor_of(options, chunks.labels(), dtype);
+  if (!will_record({x, weight})) {
+    chunks.losses_alone();
+    return record("linear_cross_entropy", {x, weight}, sum_divided(chunks.losses(), divisor),
+                  FusedBackward());
+  }
+
+  // With a loss scale S the gradients are stored as those of S · loss, which backward is about to
+  // ask for: it multiplies by dloss / S, 1 as a rule. Without one they are those of the sum of the
+  // losses, as no half number is lost from softmax − target alone.
+  Array factor, seed = divisor;  // seed: what dloss is divided by
+  if (const Array* scale = current_loss_scale()) {
+    check(scale->device() == x.device(), "linear_cross_entropy: x ", Kind{x},
+          " and the loss scale of amp::Autocast on ", scale->device(),
+          " live on different devices");
+    seed = Array::empty({}, dtype, x.device());  // a copy: the scale may move before backward
+    BINADE_DISPATCH(x.device(), copy(scale->reshape({}), seed));
+    factor = divided(seed, divisor);
+  }
+  Array dx, dweight;
+  if (x.requires_grad()) dx = Array::empty(x.shape(), x.dtype(), x.device());
+  if (weight.requires_grad()) dweight = Array::empty(weight.shape(), dtype, weight.device());
+  chunks.losses_and_gradients(factor, rows_to_write(dx), dweight);
+
+  return record("linear_cross_entropy", {x, weight}, sum_divided(chunks.losses(), divisor),
+                [dx, dweight, seed](Backward& backward) {
+                  const Array factor = divided(backward.grad(), seed);
+                  if (backward.needed(0) && !backward.retained()) {
+                    BINADE_DISPATCH(dx.device(), scale(dx, factor, dx, 0));
+                    backward.slot(0).add(dx);
+                  } else if (const auto to = backward.slot(0).open()) {
+                    BINADE_DISPATCH(dx.device(), scale(dx, factor, to.array, to.beta));
+                  }
+                  if (const auto to = backward.slot(1).open())
+                    BINADE_DISPATCH(dweight.device(), scale(dweight, factor, to.array, to.beta));
                 });
 }
 

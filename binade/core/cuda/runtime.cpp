@@ -45,6 +45,8 @@ void open_device(DeviceContext& context, int device) {
       .minor = attribute(cudaDevAttrComputeCapabilityMinor, device),
       .l2_bytes = static_cast<size_t>(attribute(cudaDevAttrL2CacheSize, device)),
       .total_bytes = total,
+      .shared_bytes_per_block =
+          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)),
   };
 }
 

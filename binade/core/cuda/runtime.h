@@ -75,6 +75,7 @@ struct DeviceProperties {
   int major, minor;
   size_t l2_bytes;
   size_t total_bytes;
+  size_t shared_bytes_per_block;  // the most that a kernel may ask for
 };
 const DeviceProperties& device_properties();
 

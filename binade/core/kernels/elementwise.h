@@ -59,6 +59,10 @@ BINADE_KERNEL(where, const Array& condition, const Array& a, const Array& b, con
 BINADE_KERNEL(clamp, const Array& x, double low, double high, const Array& out)
 // y += alpha · x. x has y's shape (expanded), any floating dtypes; alpha multiplies in f32 (f64).
 BINADE_KERNEL(axpy, double alpha, const Array& x, const Array& y)
+// out = beta·out + factor·x, with one number on the device (f32, or f64 for f64 x). x has out's
+// shape and dtype, or is f32 where out is half. Where out is x and the factor is 1, nothing is
+// read.
+BINADE_KERNEL(scale, const Array& x, const Array& factor, const Array& out, float beta)
 // out = x, converted; any dtypes, any strides (floating to integer truncates, to bool tests != 0).
 BINADE_KERNEL(copy, const Array& x, const Array& out)
 BINADE_KERNEL(fill, const Array& out, double value)

@@ -21,4 +21,11 @@ BINADE_KERNEL(cross_entropy_backward, const Array& logits, const Array& targets,
               const Array& logsumexp, const Array& dloss, const CrossEntropyParams& params,
               const Array& dlogits)
 
+// Both in one pass, which leaves the gradient where the logits were: logits (N, W) with contiguous
+// rows, of which the first `classes` columns count and the others (padding) become 0. loss (N) is
+// cross_entropy's, to the bit; logits = (softmax − target) · factor, 0 in ignored rows. `factor` is
+// one number of loss's dtype (undefined: 1), which carries loss scale and normaliser.
+BINADE_KERNEL(cross_entropy_in_place, const Array& logits, int64_t classes, const Array& targets,
+              const CrossEntropyParams& params, const Array& factor, const Array& loss)
+
 }  // namespace binade::kernels

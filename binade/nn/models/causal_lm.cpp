@@ -49,10 +49,14 @@ Tensor CausalLm::logits(const Tensor& hidden) const {
 Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser) const {
   check(targets.shape() == ids.shape(), "loss: targets ", targets.shape(), " for ids ",
         ids.shape());
-  CrossEntropyOptions options;
+  LinearCrossEntropyOptions options;
   options.normaliser = normaliser;
   options.classes = config_.vocab_size;
-  return cross_entropy(padded_logits(hidden_states(ids)), targets, options);
+  const Tensor hidden = hidden_states(ids);
+  // An adapter adds to the logits before the loss.
+  if (head_ && head_->adapter()) return cross_entropy(padded_logits(hidden), targets, options);
+  const ParameterPtr& weight = head_ ? head_->weight() : embedding_->weight();
+  return linear_cross_entropy(hidden, weight->tensor(), targets, options);
 }
 
 Tensor CausalLm::hidden_states(const Tensor& ids, const Sequence& sequence) const {

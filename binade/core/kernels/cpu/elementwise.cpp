@@ -214,4 +214,13 @@ void axpy(double alpha, const Array& x, const Array& y) {
   });
 }
 
+void scale(const Array& x, const Array& factor, const Array& out, float beta) {
+  visit_real(x.dtype(), "scale", [&](auto zero) {
+    using C = decltype(zero);
+    const C by = factor.data<C>()[0];
+    if (beta != 0) return map<C>([=](C old, C value) { return old + by * value; }, out, out, x);
+    if (x.data() != out.data() || by != 1) map<C>([=](C value) { return by * value; }, out, x);
+  });
+}
+
 }  // namespace binade::kernels::cpu

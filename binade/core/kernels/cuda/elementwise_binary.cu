@@ -89,6 +89,36 @@ void typed_axpy(double alpha, const Array& x, const Array& y) {
   elementwise("axpy", Operands<Y, X>(), f, f, y, x);
 }
 
+template <class Out, class In>
+struct Scale {
+  ComputeOf<In> factor, beta;
+  __device__ bool reads_out() const { return beta != 0; }
+  __device__ __forceinline__ Out operator()(Out out, In x) const {
+    const ComputeOf<In> product = factor * widen(x);
+    return narrow<Out>(beta != 0 ? product + beta * widen(out) : product);
+  }
+};
+
+template <int kVec, class Out, class In>
+__global__ void __launch_bounds__(kBlock)
+    scale_kernel(const __grid_constant__ Layout layout, const ComputeOf<In>* factor,
+                 ComputeOf<In> beta, Out* out, const In* x, bool in_place) {
+  const Scale<Out, In> f{*factor, beta};
+  if (in_place && f.factor == 1) return;
+  walk_items<kVec>(layout, f, std::index_sequence<0>(), out, x);
+}
+
+template <class Out, class In>
+void typed_scale(const Array& x, const Array& factor, const Array& out, float beta) {
+  using C = ComputeOf<In>;
+  constexpr int kVec = 16 / static_cast<int>(std::max(sizeof(Out), sizeof(In)));
+  const Layout layout = make_layout({&out, &x}, kVec);
+  const bool in_place = x.data() == out.data() && beta == 0;
+  launch("scale", layout.vec == kVec ? scale_kernel<kVec, Out, In> : scale_kernel<1, Out, In>,
+         grid_for(layout.items), kBlock, 0, layout, device_data<const C>(factor),
+         static_cast<C>(beta), device_data<Out>(out), device_data<const In>(x), in_place);
+}
+
 // Pairs of dtypes that no training step adds.
 template <class C>
 __global__ void __launch_bounds__(kBlock)
@@ -177,6 +207,20 @@ void axpy(double alpha, const Array& x, const Array& y) {
     launch("axpy", axpy_any_kernel<float>, grid_for(layout.items), kBlock, 0, layout,
            static_cast<float>(alpha), x.data(), x.dtype(), y.data(), y.dtype());
   }
+}
+
+void scale(const Array& x, const Array& factor, const Array& out, float beta) {
+  if (out.numel() == 0) return;
+  if (x.dtype() == DType::f32 && out.dtype() == DType::f16)
+    return typed_scale<__half, float>(x, factor, out, beta);
+  if (x.dtype() == DType::f32 && out.dtype() == DType::bf16)
+    return typed_scale<__nv_bfloat16, float>(x, factor, out, beta);
+  check(x.dtype() == out.dtype(), "scale cannot turn ", name_of(x.dtype()), " into ",
+        name_of(out.dtype()));
+  visit_floating(x.dtype(), "scale", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    typed_scale<T, T>(x, factor, out, beta);
+  });
 }
 
 }  // namespace binade::kernels::cuda
