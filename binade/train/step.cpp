@@ -5,6 +5,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/random.h>
 #if BINADE_HAVE_CUDA
+#include <binade/core/cuda/algorithm_cache.h>
 #include <binade/core/cuda/graph.h>
 #endif
 
@@ -59,6 +60,9 @@ TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradSc
   step_ = Array::zeros({}, DType::i64, device);
   loss_sum_ = Array::zeros({}, DType::f32, device);
   report_ = Array::zeros({kFirstBad + group_count(optimizer)}, DType::f64, device);
+#if BINADE_HAVE_CUDA
+  if (device.is_cuda()) cuda::load_algorithm_cache();
+#endif
 }
 
 TrainStep::~TrainStep() = default;
@@ -113,6 +117,7 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
       check(current_op_observer() == nullptr,
             "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
             "captured as a CUDA graph; set StepOptions::capture to false");
+      cuda::save_algorithm_cache();  // the eager steps have met every product
       // The graph takes memory of its own: what the eager steps have left would be held twice.
       release_cached_memory(optimizer_.device());
       auto graph = std::make_unique<Graph>();
