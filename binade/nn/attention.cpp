@@ -55,6 +55,13 @@ SelfAttention::SelfAttention(const SelfAttentionOptions& options) : options_(che
 Tensor SelfAttention::forward(const Tensor& x, const Sequence& sequence,
                               const RotaryTables& rotary) const {
   const int64_t batch = x.size(0), tokens = x.size(1), head = options_.head_size();
+  if (!sequence.cache && !q_norm_ && rotary.shared()) {
+    AttentionOptions packed = op_options(options_, sequence, training());
+    packed.rope_cos = rotary.cos();
+    packed.rope_sin = rotary.sin();
+    const Tensor qkv = forward_joint(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
+    return o_proj_->forward(packed_attention(qkv, options_.heads, options_.key_heads(), packed));
+  }
   Tensor q = reshape(q_proj_->forward(x), {batch, tokens, options_.heads, head});
   Tensor k = reshape(k_proj_->forward(x), {batch, tokens, options_.key_heads(), head});
   const Tensor v = reshape(v_proj_->forward(x), {batch, tokens, options_.key_heads(), head});

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,6 +19,11 @@ class LinearAdapter : public Module {
   // x (…, in), y (…, out) the layer's own output → (…, out).
   virtual Tensor forward(const Tensor& x, const Tensor& y) const = 0;
 };
+
+class Linear;
+
+// The outputs of several layers of one input side by side: (…, ΣO).
+Tensor forward_joint(const Tensor& x, std::initializer_list<const Linear*> layers);
 
 class Linear : public Module {
  public:

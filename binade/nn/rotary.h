@@ -35,6 +35,10 @@ class RotaryTables {
       : cos_(std::move(cos)), sin_(std::move(sin)), a_row_per_token_(a_row_per_token) {}
   // x (B, T, H, D), the layout of a projection → rotated, (B, H, T, D).
   Tensor rotate(const Tensor& x) const;
+  // Whether the rows of a batch share their positions, and so these tables (T, R/2).
+  bool shared() const { return !a_row_per_token_; }
+  const Tensor& cos() const { return cos_; }
+  const Tensor& sin() const { return sin_; }
 
  private:
   Tensor cos_, sin_;  // (T, R/2), or (B·T, R/2) with a row per token

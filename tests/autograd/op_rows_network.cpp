@@ -113,6 +113,26 @@ void add_products(OpTable& table) {
       },
       [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
 
+  for (const Recompute level : {Recompute::nothing, Recompute::activations})
+    table
+        .add(
+            "swiglu_packed", level == Recompute::nothing ? "" : "made again",
+            {real({2, 3, 8}), real({5, 4})},
+            [level](const TensorList& in) -> TensorList {
+              const RecomputeScope scope(level);
+              return {linear(swiglu_packed(in[0]), in[1])};
+            },
+            [](const Lists& in) -> Lists {
+              const Values y = fill({2, 3, 4}, [&](const Index& at) {
+                Index up = at;
+                up.back() += 4;
+                const double gate = in[0](at);
+                return gate / (1 + std::exp(-gate)) * in[0](up);
+              });
+              return {linear_of(y, in[1], nullptr)};
+            })
+        .rounded(4);
+
   const auto mlp = [](const Lists& in, const Values* up_bias, const Values* down_bias) {
     return linear_of(map(linear_of(in[0], in[1], up_bias), gelu_tanh_of), in[2], down_bias);
   };
@@ -308,6 +328,14 @@ void add_attention(OpTable& table) {
       .rounded(3);
 
   // 4 query heads and 2 key heads of size 4.
+  const auto packed_of = [](const Values& qkv, int64_t first, int64_t count) {
+    return fill({2, count, 3, 4}, [&](const Index& i) {
+      return qkv({i[0], i[2], (first + i[1]) * 4 + i[3]});
+    });
+  };
+  const auto merged = [](const Values& y) {
+    return fill({2, 3, 16}, [&](const Index& i) { return y({i[0], i[2] / 4, i[1], i[2] % 4}); });
+  };
   table
       .add(
           "packed_attention", "", {real({2, 3, 32})},
@@ -316,18 +344,38 @@ void add_attention(OpTable& table) {
             options.causal = true;
             return {packed_attention(in[0], 4, 2, options)};
           },
-          [](const Lists& in) -> Lists {
-            const auto heads = [&](int64_t first, int64_t count) {
-              return fill({2, count, 3, 4}, [&](const Index& i) {
-                return in[0]({i[0], i[2], (first + i[1]) * 4 + i[3]});
-              });
-            };
-            const Values y = attention_of(heads(0, 4), heads(4, 2), heads(6, 2), {.causal = true});
-            return {fill({2, 3, 16}, [&](const Index& i) {
-              return y({i[0], i[2] / 4, i[1], i[2] % 4});
-            })};
+          [=](const Lists& in) -> Lists {
+            return {merged(attention_of(packed_of(in[0], 0, 4), packed_of(in[0], 4, 2),
+                                        packed_of(in[0], 6, 2), {.causal = true}))};
           })
       .rounded(3);
+  table
+      .add(
+          "packed_attention", "rotated",
+          {real({2, 3, 32}), real({3, 1}).as(Input::Dtype::f32),
+           real({3, 1}).as(Input::Dtype::f32)},
+          [](const TensorList& in) -> TensorList {
+            AttentionOptions options;
+            options.causal = true;
+            options.rope_cos = in[1];
+            options.rope_sin = in[2];
+            return {packed_attention(in[0], 4, 2, options)};
+          },
+          [=](const Lists& in) -> Lists {
+            const auto turned = [&](const Values& x) {  // the first two of four, one pair
+              return fill(x.shape, [&](const Index& i) {
+                if (i[3] >= 2) return x(i);
+                Index other = i;
+                other[3] = 1 - i[3];
+                const double sign = i[3] == 0 ? -1 : 1;
+                return x(i) * in[1]({i[2], 0}) + sign * x(other) * in[2]({i[2], 0});
+              });
+            };
+            return {
+                merged(attention_of(turned(packed_of(in[0], 0, 4)), turned(packed_of(in[0], 4, 2)),
+                                    packed_of(in[0], 6, 2), {.causal = true}))};
+          })
+      .rounded(8);
 
   table
       .add(

@@ -116,6 +116,35 @@ Tensor swiglu(const Tensor& gate_in, const Tensor& up_in) {
                 });
 }
 
+Tensor swiglu_packed(const Tensor& gate_up) {
+  const char* op = "swiglu_packed";
+  check_floating(op, "gate_up", gate_up);
+  check(gate_up.dims() >= 1 && gate_up.size(-1) % 2 == 0, op, ": gate_up must be (…, 2H), got ",
+        Kind{gate_up});
+  const int64_t hidden = gate_up.size(-1) / 2;
+  Shape shape = gate_up.shape();
+  shape[shape.dims() - 1] = hidden;
+  const Array rows = as_rows(gate_up.array());
+  const auto activate = [shape, hidden](const Array& rows) {
+    const Array y = Array::empty(shape, rows.dtype(), rows.device());
+    BINADE_DISPATCH(y.device(),
+                    swiglu(rows.slice(1, 0, hidden), rows.slice(1, hidden), rows_to_write(y)));
+    return y;
+  };
+  const Tensor result =
+      record(op, {gate_up}, activate(rows), [rows = Saved(rows), hidden](Backward& backward) {
+        const auto to = backward.slot(0).open();
+        const Array x = rows.array(), dy = as_rows(backward.grad());
+        const Array dx = rows_to_write(to.array);
+        BINADE_DISPATCH(x.device(),
+                        swiglu_backward(x.slice(1, 0, hidden), x.slice(1, hidden), dy,
+                                        dx.slice(1, 0, hidden), dx.slice(1, hidden), to.beta));
+      });
+  if (recompute_level() >= Recompute::activations && result.requires_grad())
+    attach_recipe(result, [rows = Saved(rows), activate] { return activate(rows.array()); });
+  return result;
+}
+
 Tensor dropout(const Tensor& x, double probability, bool training) {
   check_floating("dropout", "x", x);
   check(probability >= 0 && probability <= 1, "dropout: probability must be in [0, 1], got ",

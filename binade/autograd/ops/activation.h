@@ -13,6 +13,9 @@ Tensor gelu(const Tensor& x);       // x·Φ(x)
 Tensor gelu_tanh(const Tensor& x);  // 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
 Tensor softplus(const Tensor& x);   // log(1 + exp(x))
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate)·up
+// The same of one array (…, 2H), the gate's half first → (…, H); its gradient is one array, too.
+// Made again in backward under Recompute::activations.
+Tensor swiglu_packed(const Tensor& gate_up);
 
 // Zeroes elements with the given probability and divides the others by 1 − probability. The mask is
 // drawn from RandomState and never stored. Identity when !training or probability is 0.

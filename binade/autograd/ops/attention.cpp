@@ -5,6 +5,7 @@
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -25,6 +26,47 @@ Heads unpack(const Array& qkv, int64_t query_heads, int64_t key_heads) {
       qkv.view({qkv.size(0), qkv.size(1), heads, qkv.size(2) / heads}).transpose(1, 2);
   return {split.slice(1, 0, query_heads), split.slice(1, query_heads, query_heads + key_heads),
           split.slice(1, query_heads + key_heads)};
+}
+
+// Tables of a rotation, (T, R/2) f32; undefined: there is none.
+struct Rotation {
+  Array cos, sin;
+
+  // The query and key heads of packed rows, from `packed` to `out` (which may be the same).
+  void apply(const Array& packed, int64_t query_heads, int64_t key_heads, bool inverse,
+             const Array& out) const {
+    const auto rotated_heads = [&](const Array& rows) {
+      const int64_t heads = query_heads + 2 * key_heads;
+      return rows.view({rows.size(0), rows.size(1), heads, rows.size(2) / heads})
+          .slice(2, 0, query_heads + key_heads)
+          .transpose(1, 2);
+    };
+    BINADE_DISPATCH(out.device(),
+                    rope(rotated_heads(packed), cos, sin, inverse, rotated_heads(out)));
+  }
+
+  // `packed` with its queries and keys rotated: a copy, or itself where there is no rotation.
+  Array rotated(const Array& packed, int64_t query_heads, int64_t key_heads) const {
+    if (!cos.defined()) return packed;
+    const Array out = Array::empty(packed.shape(), packed.dtype(), packed.device());
+    apply(packed, query_heads, key_heads, false, out);
+    const int64_t values =
+        packed.size(2) / (query_heads + 2 * key_heads) * (query_heads + key_heads);
+    BINADE_DISPATCH(out.device(), copy(packed.slice(2, values), out.slice(2, values)));
+    return out;
+  }
+};
+
+void check_rope_tables(const char* op, const Tensor& cos, const Tensor& sin, int64_t tokens,
+                       int64_t head_dim) {
+  check_constant(op, "cos", cos);
+  check_constant(op, "sin", sin);
+  check(cos.dims() == 2 && cos.shape() == sin.shape() && cos.size(0) == tokens &&
+            2 * cos.size(1) <= head_dim,
+        op, ": cos and sin must be (T, R/2) with R ≤ D for T = ", tokens, " and D = ", head_dim,
+        ", got cos ", Kind{cos}, " and sin ", Kind{sin});
+  check(cos.dtype() == DType::f32 && sin.dtype() == DType::f32, op,
+        ": cos and sin must be f32, got cos ", Kind{cos}, " and sin ", Kind{sin});
 }
 
 // What the backward kernel reads beside q, k and v.
@@ -147,15 +189,22 @@ Tensor packed_attention(const Tensor& qkv_in, int64_t query_heads, int64_t key_h
         ": qkv must be (B, T, (Hq + 2·Hkv)·D) with Hq = ", query_heads, " and Hkv = ", key_heads,
         ", got ", Kind{qkv_in});
   const Tensor qkv = autocast(PrecisionClass::half, qkv_in);
-  const Array packed = contiguous_last(qkv.array());
+  const int64_t size = qkv.size(2) / (query_heads + 2 * key_heads);
+  Rotation rotation;
+  if (options.rope_cos.defined()) {
+    check_defined(op, "rope_sin", options.rope_sin);
+    check_device(op, {qkv, options.rope_cos, options.rope_sin});
+    check_rope_tables(op, options.rope_cos, options.rope_sin, qkv.size(1), size);
+    rotation = {options.rope_cos.array().contiguous(), options.rope_sin.array().contiguous()};
+  }
+  const Array packed = rotation.rotated(contiguous_last(qkv.array()), query_heads, key_heads);
   AttentionResult result = attend(op, unpack(packed, query_heads, key_heads), options);
-  const int64_t size = packed.size(2) / (query_heads + 2 * key_heads);
   const Array out =
       result.out.transpose(1, 2).view({packed.size(0), packed.size(1), query_heads * size});
   return record(op, {qkv}, out,
-                [saved = SavedAttention(std::move(result)), packed = Saved(packed), query_heads,
-                 key_heads](Backward& backward) {
-                  const Array& qkv = packed.array();
+                [saved = SavedAttention(std::move(result)), packed = Saved(packed), rotation,
+                 query_heads, key_heads](Backward& backward) {
+                  const Array qkv = packed.array();
                   const Array dqkv = Array::empty(qkv.shape(), qkv.dtype(), qkv.device());
                   const Array& dout = saved.out.array();
                   const Array dy =
@@ -164,6 +213,8 @@ Tensor packed_attention(const Tensor& qkv_in, int64_t query_heads, int64_t key_h
                           .transpose(1, 2);
                   saved.backward(unpack(qkv, query_heads, key_heads), dy,
                                  unpack(dqkv, query_heads, key_heads));
+                  if (rotation.cos.defined())
+                    rotation.apply(dqkv, query_heads, key_heads, true, dqkv);
                   backward.slot(0).add(dqkv);
                 });
 }
@@ -173,14 +224,8 @@ Tensor rope(const Tensor& x_in, const Tensor& cos, const Tensor& sin) {
   check_defined("rope", "cos", cos);
   check_defined("rope", "sin", sin);
   check_device("rope", {x_in, cos, sin});
-  check_constant("rope", "cos", cos);
-  check_constant("rope", "sin", sin);
-  check(x_in.dims() == 4 && cos.dims() == 2 && cos.shape() == sin.shape() &&
-            cos.size(0) == x_in.size(2) && 2 * cos.size(1) <= x_in.size(3),
-        "rope: x must be (B, H, T, D), cos and sin (T, R/2) with R ≤ D, got x ", Kind{x_in},
-        ", cos ", Kind{cos}, ", sin ", Kind{sin});
-  check(cos.dtype() == DType::f32 && sin.dtype() == DType::f32,
-        "rope: cos and sin must be f32, got cos ", Kind{cos}, " and sin ", Kind{sin});
+  check(x_in.dims() == 4, "rope: x must be (B, H, T, D), got ", Kind{x_in});
+  check_rope_tables("rope", cos, sin, x_in.size(2), x_in.size(3));
   return rotate(autocast(PrecisionClass::half, x_in), contiguous(cos), contiguous(sin), false);
 }
 

@@ -12,6 +12,9 @@ struct AttentionOptions {
                 // gradient)
   double dropout = 0;  // on the probabilities
   bool training = false;
+  // Of packed_attention: (T, R/2) f32 each, or undefined. Queries and keys are rotated first, as
+  // rope() does.
+  Tensor rope_cos, rope_sin;
 };
 
 // q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) with Hq a multiple of Hkv → (B, Hq, Tq, D). Any views
@@ -21,7 +24,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
                                     const AttentionOptions& options = {});
 
 // The same on packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first, then k, then v → (B,
-// T, Hq·D). No copies; the gradient is packed too.
+// T, Hq·D). No copies but the rotated one; the gradient is packed too.
 Tensor packed_attention(const Tensor& qkv, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options = {});
 
