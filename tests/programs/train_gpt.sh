@@ -90,6 +90,12 @@ cp "$work/whole.safetensors" "$weights"
 expect "the whole weights are taken" 0 "done at step 4" train --init "$work/hf"
 rm -rf "$run"
 
+# 16 TiB of weights, which Linux would promise and kill the program for when they are written.
+rejected "a model beyond the machine's memory" "error: out of memory: " --dim 2048 --hidden 2000000000
+problem=$(complaint 2 "GiB are available; lower the batch size" train --dim 2048 --hidden 2000000000)
+report "… in a sentence that says what there is" "$problem"
+rm -rf "$run"
+
 # ---- run folders --------------------------------------------------------------------------------
 touch "$work/file"
 refused "a run folder that is a file" "run folder" train --run-dir "$work/file"
