@@ -39,11 +39,14 @@ struct LoadedModel {
   std::unique_ptr<data::Tokenizer> tokenizer;
 };
 
-// A checkpoint's weights in the model that model.json of its run folder describes.
+// A checkpoint's weights in the model that model.json of its run folder describes: the averages of
+// --ema where there are any, since they are what was validated.
 inline std::shared_ptr<nn::CausalLm> load_checkpoint_model(
     const std::filesystem::path& run_folder, const std::filesystem::path& checkpoint) {
   const nn::CausalLmConfig config = nn::CausalLmConfig::read(run_folder / "model.json");
-  const nn::StateDict state = train::read_checkpoint(checkpoint).sections["model"];
+  train::Checkpoint saved = train::read_checkpoint(checkpoint);
+  nn::StateDict& state = saved.sections["model"];
+  for (const auto& [name, average] : saved.sections["ema"]) state[name] = average;
   for (const auto& [name, values] : state)
     check(name.find(".lora_A.") == std::string::npos, checkpoint.string(),
           " holds LoRA adapters; give --model the model they were trained on and --adapter the "

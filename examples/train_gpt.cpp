@@ -88,6 +88,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
              o.run_dir);
   if (outcome.stopped) return;
   model->eval();
+  if (ema) ema->swap();  // what was validated is what writes the sample and is saved
   if (o.sample_tokens > 0) examples::write_sample(o, *model, *tokenizer, preset, folder);
   if (!o.save_hf.empty()) {
     if (lora) {

@@ -112,6 +112,9 @@ class BackwardWalk {
  public:
   BackwardWalk(const BackwardOptions& options, std::vector<Tensor> only)
       : options_(options), only_(std::move(only)) {}
+  // A walk inside the backward function of a node: see backward_within.
+  BackwardWalk(const Backward& node, const TensorList& inputs)
+      : outer_(node.walk_), outer_sequence_(node.sequence_), own_leaves_(&inputs) {}
 
   void seed(const Tensor& output, const Tensor& seed) {
     check(
@@ -159,9 +162,19 @@ class BackwardWalk {
 
   bool collecting() const { return !only_.empty(); }
 
-  bool wanted(const TensorState* state) const {
-    return std::any_of(only_.begin(), only_.end(),
+  static bool contains(const TensorList& tensors, const TensorState* state) {
+    return std::any_of(tensors.begin(), tensors.end(),
                        [state](const Tensor& tensor) { return tensor.state().get() == state; });
+  }
+
+  bool wanted(const TensorState* state) const { return contains(only_, state); }
+
+  // Whether what an edge leads to was there before the node that this walk is inside of ran: more
+  // of its gradient may come from elsewhere.
+  bool leads_outside(const Edge& edge) const {
+    if (outer_ == nullptr) return false;
+    if (edge.leaf) return !contains(*own_leaves_, edge.leaf.get());
+    return edge.node && edge.node->sequence < outer_sequence_;
   }
 
   // Leaves keep their gradient; grad() collects it aside.
@@ -175,6 +188,7 @@ class BackwardWalk {
 
   // Where gradients along `edge` are summed; null when nobody wants them.
   Pending* slot_of(const Edge& edge) {
+    if (leads_outside(edge)) return outer_->slot_of(edge);
     if (edge.leaf) {
       if (collecting() && !wanted(edge.leaf.get())) return nullptr;
       Pending& grad = grad_of(*edge.leaf);
@@ -266,6 +280,8 @@ class BackwardWalk {
   void run_fused(Node& node, const FusedBackward& function, std::vector<Pending>& outputs) {
     Backward backward;
     backward.retained_ = options_.retain_graph;
+    backward.walk_ = this;
+    backward.sequence_ = node.sequence;
     backward.slots_.resize(node.inputs.size());
     for (size_t i = 0; i < node.inputs.size(); ++i)
       backward.slots_[i].pending_ = slot_of(node.inputs[i]);
@@ -319,6 +335,9 @@ class BackwardWalk {
 
   BackwardOptions options_;
   std::vector<Tensor> only_;
+  BackwardWalk* outer_ = nullptr;
+  uint64_t outer_sequence_ = 0;
+  const TensorList* own_leaves_ = nullptr;
   std::priority_queue<Queued> queue_;
   std::unordered_map<Node*, std::vector<Pending>> pending_;
   std::unordered_map<TensorState*, Pending> collected_;
@@ -347,8 +366,9 @@ void Tensor::backward(const Tensor& seed, const BackwardOptions& options) const 
   walk.run();
 }
 
-void backward_all(const TensorList& outputs, const TensorList& seeds) {
-  BackwardWalk walk({}, {});
+void backward_within(Backward& node, const TensorList& inputs, const TensorList& outputs,
+                     const TensorList& seeds) {
+  BackwardWalk walk(node, inputs);
   for (size_t i = 0; i < outputs.size(); ++i) walk.seed(outputs[i], seeds[i]);
   walk.run();
 }

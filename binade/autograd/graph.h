@@ -72,7 +72,10 @@ class Node {
   ~Node();
 };
 
-// backward() from several results in one walk; gradients go to the leaves.
-void backward_all(const TensorList& outputs, const TensorList& seeds);
+// For the backward function of a node that records ops and walks back over them, `outputs` being
+// their results: gradients of `inputs`, which are leaves made for it, are kept by these. All others
+// go where the walk that called the function wants them.
+void backward_within(Backward& node, const TensorList& inputs, const TensorList& outputs,
+                     const TensorList& seeds);
 
 }  // namespace binade

@@ -78,7 +78,7 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
       roots.push_back(again[i]);
       seeds.emplace_back(backward.grad(static_cast<int>(i)));
     }
-    backward_all(roots, seeds);
+    backward_within(backward, leaves, roots, seeds);
     for (size_t i = 0; i < leaves.size(); ++i) {
       if (!leaves[i].requires_grad()) continue;
       if (const Array grad = leaves[i].grad(); grad.defined())

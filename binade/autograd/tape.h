@@ -24,6 +24,7 @@
 namespace binade {
 
 using TensorList = std::vector<Tensor>;
+class BackwardWalk;
 
 // A value kept for backward. Reading it after somebody changed it in place throws Error.
 class Saved {
@@ -88,6 +89,8 @@ class Backward {
   std::vector<Array> grads_, column_sums_;
   std::vector<GradSlot> slots_;
   bool retained_ = false;
+  BackwardWalk* walk_ = nullptr;
+  uint64_t sequence_ = 0;  // of the node
 };
 
 using FusedBackward = std::function<void(Backward&)>;
@@ -131,8 +134,8 @@ TensorList custom_function(const char* name, const TensorList& inputs, CustomFor
 
 // Recompute (activation checkpointing, Chen et al. 2016): runs `segment` off the tape and again, on
 // it, when its gradient is wanted. Random numbers and the precision policy are those of the first
-// run, so the result is bitwise the same. Parameters that `segment` uses get their gradients as
-// usual.
+// run, so the result is bitwise the same. Parameters and other tensors that `segment` uses get
+// their gradients as usual, from backward() and grad() alike.
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs);
 

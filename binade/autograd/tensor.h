@@ -19,7 +19,12 @@ struct TensorState;
 
 struct BackwardOptions {
   bool retain_graph = false;  // keep saved values, so that backward can run again
-  bool create_graph = false;  // make the gradients differentiable (implies retain_graph)
+  // Make the gradients differentiable (implies retain_graph). A tensor that keeps such a gradient
+  // is part of the graph that the gradient holds, so this circle, and all that was saved for it,
+  // stays in memory after its last handle is gone unless zero_grad() was called, or a backward()
+  // without create_graph added to the gradient. grad() keeps nothing and makes no circle: prefer
+  // it.
+  bool create_graph = false;
 };
 
 class Tensor {
@@ -68,7 +73,8 @@ class Tensor {
   // is differentiable.
   Array grad() const;
   Tensor grad_tensor() const;
-  // Forgets the gradient; the next backward overwrites instead of adding.
+  // Forgets the gradient; the next backward overwrites instead of adding. Frees the graph of a
+  // gradient made with create_graph.
   void zero_grad() const;
   // Makes backward write the gradient into `buffer` (shape and dtype of the tensor), for example a
   // slice of a parameter group's contiguous buffer. Leaves only.

@@ -7,10 +7,13 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include <binade/core/error.h>
+#include <binade/core/host_memory.h>
+#include <binade/core/text.h>
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/pool.h>
 #endif
@@ -34,10 +37,7 @@ class CpuPool {
       release_locked();
       block = from_system(size);
     }
-    if (block == nullptr)
-      throw OutOfMemory(concat("out of memory: ", bytes, " bytes asked for, ", in_use_,
-                               " bytes of arrays in use; lower the batch size or the sequence "
-                               "length, or turn on recompute"));
+    if (block == nullptr) throw_out_of_memory(bytes);
     in_use_ += size;
     peak_in_use_ = std::max(peak_in_use_, in_use_);
     peak_reserved_ = std::max(peak_reserved_, in_use_ + cached_);
@@ -81,6 +81,7 @@ class CpuPool {
   static constexpr int64_t kSmallestCached = 4096;
   static constexpr int64_t kCacheFloor = int64_t{256} << 20;
   static constexpr int64_t kLargest = int64_t{1} << 47;  // the address space of a process
+  static constexpr int64_t kUnchecked = int64_t{64} << 20;
 
   // Sizes above a page are rounded so that nearly equal requests share blocks.
   static int64_t rounded(int64_t bytes) {
@@ -101,9 +102,25 @@ class CpuPool {
   }
 
   // Null if there is no such memory.
-  static void* from_system(int64_t size) {
+  void* from_system(int64_t size) {
     if (size > kLargest) return nullptr;
+    // What the machine has left is read once for so many bytes, as that takes time.
+    unchecked_ += size;
+    if (unchecked_ >= kUnchecked) {
+      const std::optional<HostMemory> machine = host_memory();
+      if (machine && size > machine->available) return nullptr;
+      unchecked_ = 0;
+    }
     return ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+  }
+
+  [[noreturn]] void throw_out_of_memory(int64_t bytes) const {
+    const std::optional<HostMemory> machine = host_memory();
+    throw OutOfMemory(concat("out of memory: ", bytes, " bytes (", gib(bytes), ") asked for, ",
+                             in_use_, " bytes (", gib(in_use_), ") of arrays in use",
+                             machine ? "; " + machine->describe() : "",
+                             "; lower the batch size or the sequence length, or turn on "
+                             "recompute"));
   }
 
   void release_locked() noexcept {
@@ -120,6 +137,7 @@ class CpuPool {
   std::mutex mutex_;
   std::unordered_map<int64_t, std::vector<void*>> free_;
   int64_t in_use_ = 0, peak_in_use_ = 0, cached_ = 0, peak_reserved_ = 0;
+  int64_t unchecked_ = 0;  // taken from the system since it was asked what is left
 };
 
 // Never destroyed: arrays of static duration may outlive any static pool.

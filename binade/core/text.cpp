@@ -1,7 +1,9 @@
 #include <binade/core/text.h>
 
 #include <algorithm>
+#include <iomanip>
 #include <numeric>
+#include <sstream>
 
 #include <binade/core/error.h>
 
@@ -24,6 +26,12 @@ void check_json_depth(std::string_view text, std::string_view source) {
       --depth;
     }
   }
+}
+
+std::string gib(int64_t bytes) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
+  return std::move(text).str();
 }
 
 int edit_distance(std::string_view a, std::string_view b) {

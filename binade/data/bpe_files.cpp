@@ -1,6 +1,6 @@
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/data/bpe_tokenizer.h>
-#include <binade/data/json_view.h>
 #include <binade/data/tokenizer_spec.h>
 
 namespace binade::data {

@@ -1,5 +1,5 @@
+#include <binade/core/json_view.h>
 #include <binade/data/byte_alphabet.h>
-#include <binade/data/json_view.h>
 #include <binade/data/tokenizer_spec.h>
 #include <binade/data/utf8.h>
 

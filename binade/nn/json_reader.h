@@ -11,8 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <binade/core/error.h>
-#include <binade/core/text.h>
+#include <binade/core/json_view.h>
 #include <nlohmann/json.hpp>
 
 namespace binade::nn {
@@ -20,23 +19,16 @@ namespace binade::nn {
 class JsonReader {
  public:
   // Throws Error for JSON errors (with their position) and for anything but an object.
-  static JsonReader parse(std::string_view text, std::string source) {
-    check_json_depth(text, source);
-    auto object = std::make_shared<nlohmann::json>();
-    try {
-      *object = nlohmann::json::parse(text);
-    } catch (const nlohmann::json::exception& error) {
-      fail(source, ": ", error.what());
-    }
-    JsonReader reader(std::move(object), std::move(source));
-    if (!reader.object_->is_object()) reader.refuse("not a JSON object");
+  static JsonReader parse(std::string_view text, const std::string& source) {
+    JsonReader reader(std::make_shared<const nlohmann::json>(parse_json(text, source)), source);
+    if (!reader.object().is_object()) reader.refuse("not a JSON object");
     return reader;
   }
 
   const nlohmann::json& object() const { return *object_; }
   const nlohmann::json& operator[](const char* key) const { return (*object_)[key]; }
   // Whether the key is there with a value other than null.
-  bool has(const char* key) const { return object_->contains(key) && !(*object_)[key].is_null(); }
+  bool has(const char* key) const { return view_.has(key); }
 
   template <class T>
   std::optional<T> find(const char* key) const {
@@ -57,7 +49,7 @@ class JsonReader {
   std::optional<JsonReader> child(const char* key) const {
     if (!has(key)) return std::nullopt;
     if (!(*this)[key].is_object()) refuse("'", key, "' must be an object");
-    return JsonReader(std::shared_ptr<const nlohmann::json>(object_, &(*this)[key]), source_);
+    return JsonReader({object_, &(*this)[key]}, view_.where());
   }
   // None, one or a list of values.
   template <class T>
@@ -78,12 +70,12 @@ class JsonReader {
   }
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(source_, ": ", parts...);
+    view_.refuse(parts...);
   }
 
  private:
   JsonReader(std::shared_ptr<const nlohmann::json> object, std::string source)
-      : object_(std::move(object)), source_(std::move(source)) {}
+      : object_(std::move(object)), view_(*object_, std::move(source)) {}
 
   template <class T>
   T convert(const nlohmann::json& value, const char* key) const {
@@ -96,7 +88,7 @@ class JsonReader {
   }
 
   std::shared_ptr<const nlohmann::json> object_;
-  std::string source_;
+  JsonView view_;
 };
 
 }  // namespace binade::nn

@@ -183,8 +183,9 @@ void Lora::merge() {
   const NoGrad no_grad;
   for (const Target& target : targets_) {
     const ParameterPtr& weight = target.layer->weight();
-    const Tensor merged =
-        Tensor(weight->master()) + Tensor(target.adapter->delta().to(weight->master().dtype()));
+    const Array& values = weight->master();
+    const DType dtype = is_half(values.dtype()) ? DType::f32 : values.dtype();
+    const Tensor merged = Tensor(values.to(dtype)) + Tensor(target.adapter->delta().to(dtype));
     weight->assign(merged.array());
     target.layer->set_adapter(nullptr);
   }

@@ -53,7 +53,8 @@ class Lora {
 
   // Writes a PEFT folder. `base_model` is the name or path noted as the model it belongs to.
   void save(const std::filesystem::path& folder, const std::string& base_model = "") const;
-  // Adds every product to its layer's weight and takes the adapters away.
+  // Adds every product to its layer's weight and takes the adapters away. The sum is made in f32;
+  // a half weight, which has no master where it is frozen, takes it rounded once.
   void merge();
 
   const LoraOptions& options() const { return options_; }

@@ -119,7 +119,10 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--beta2", o.beta2, "AdamW's and Lion's second beta")->check(fraction);
   add("--eps", o.eps, "AdamW's epsilon")->check(fraction);
   add("--momentum", o.momentum, "SGD's and Muon's momentum")->check(fraction);
-  add("--ema", o.ema, "Decay of a moving average of the weights, used to validate; 0: off")
+  add("--ema", o.ema,
+      "Decay of a moving average of the weights, which is validated, writes the sample and is "
+      "saved "
+      "by --save-hf; 0: off")
       ->check(fraction);
   add("--clip", o.clip, "Largest global gradient norm; 0: no clipping")->check(rate);
   add("--schedule", o.schedule, "constant, linear, cosine or wsd after the warm-up")

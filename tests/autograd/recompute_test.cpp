@@ -69,6 +69,64 @@ TEST_CASE("recompute keeps the precision policy of the first run", "[recompute]"
   CHECK(step(false) == step(true));
 }
 
+TEST_CASE("grad() reaches through recompute and leaves everybody's gradients alone",
+          "[recompute]") {
+  const auto gradients = [](bool recomputed) {
+    RandomState::current().begin_step(3, 1);
+    const Block block;
+    const Tensor x(Array::arange(32, DType::f32).view({4, 8}), true);
+    Tensor y = x * 0.1;
+    const Tensor inner = y;
+    for (int layer = 0; layer < 3; ++layer)
+      y = recomputed ? recompute(block, {y})[0] : block({y})[0];
+    const TensorList found = grad({sum(square(y))}, {x, block.weight, inner});
+    CHECK_FALSE(x.grad().defined());
+    CHECK_FALSE(block.weight.grad().defined());
+    CHECK_FALSE(block.gain.grad().defined());
+    std::vector<std::vector<float>> values;
+    for (const Tensor& gradient : found) {
+      REQUIRE(gradient.defined());
+      values.push_back(gradient.to_vector<float>());
+    }
+    return values;
+  };
+  CHECK(gradients(true) == gradients(false));
+}
+
+TEST_CASE("recompute within recompute is seen through by grad()", "[recompute]") {
+  const Tensor weight(Array::full({2}, 3, DType::f64), true);
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  const auto inner = [&](const TensorList& in) -> TensorList { return {in[0] * weight}; };
+  const auto outer = [&](const TensorList& in) -> TensorList {
+    return {recompute(inner, {in[0] * weight})[0] * 2};
+  };
+  // d/dw Σ 2·x·w² = 4·x·w, d/dx = 2·w².
+  const TensorList found = grad({sum(recompute(outer, {x})[0])}, {weight, x});
+  CHECK(found[0].to_vector<double>() == std::vector<double>{60, 60});
+  CHECK(found[1].to_vector<double>() == std::vector<double>{18, 18});
+  CHECK_FALSE(weight.grad().defined());
+}
+
+TEST_CASE("what a recomputed segment uses from outside gets its gradient once it is complete",
+          "[recompute]") {
+  const Tensor weight(Array::full({2}, 3, DType::f64), true);
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  const Tensor doubled = weight * 2;  // on the tape before both segments, and used after them
+  int calls = 0;
+  const auto count = [&](const Array&) {
+    ++calls;
+    return Array();
+  };
+  weight.register_hook(count);
+  doubled.register_hook(count);
+  const auto segment = [&](const TensorList& in) -> TensorList { return {in[0] * doubled}; };
+  const Tensor y = recompute(segment, {recompute(segment, {x})[0]})[0];
+  sum(y + doubled).backward();
+  // d/dw Σ x·(2w)² + 2w = 8·x·w + 2.
+  CHECK(weight.grad().to_vector<double>() == std::vector<double>{122, 122});
+  CHECK(calls == 2);
+}
+
 TEST_CASE("recompute without inputs that need a gradient reaches the parameters", "[recompute]") {
   RandomState::current().begin_step(3, 1);
   const Block block;

@@ -187,6 +187,7 @@ TEST_CASE("create_graph makes gradients differentiable", "[tape]") {
   const Tensor gradient = x.grad_tensor();
   const double penalty = grad({sum(square(gradient))}, {x})[0].item();
   CHECK(penalty == Approx(2 * std::exp(4.0)));
+  x.zero_grad();
 
   const Tensor fused = sum(rms_norm(leaf({1, 2}), leaf({1, 1})));
   CHECK_THROWS_WITH(fused.backward({.create_graph = true}),
@@ -348,8 +349,55 @@ TEST_CASE("gradients made with create_graph reach bound buffers and are added to
     CHECK(numbers(differentiable.array()) == Numbers{4});
     sum(x * x).backward({.create_graph = true});
     CHECK(numbers(x.grad()) == Numbers{11});
+    x.zero_grad();
   }
   CHECK(numbers(buffer) == Numbers{11});
+}
+
+TEST_CASE("a gradient made with create_graph holds its leaf until zero_grad", "[tape]") {
+  std::weak_ptr<TensorState> kept;
+  {
+    const Tensor x = leaf({2});
+    kept = x.state();
+    sum(x * x * x).backward({.create_graph = true});
+  }
+  REQUIRE_FALSE(kept.expired());
+  Tensor(kept.lock()).zero_grad();
+  CHECK(kept.expired());
+
+  // An inner tensor that keeps its gradient is in the same case.
+  const Tensor x = leaf({2});
+  {
+    const Tensor y = x * x;
+    kept = y.state();
+    y.retain_grad();
+    sum(y * y).backward({.create_graph = true});
+    y.zero_grad();
+  }
+  CHECK(kept.expired());
+  x.zero_grad();
+
+  {
+    const Tensor z = leaf({2});
+    kept = z.state();
+    sum(z * z).backward({.create_graph = true});
+    sum(z).backward();  // goes on as a plain value
+    CHECK(numbers(z.grad()) == Numbers{5});
+  }
+  CHECK(kept.expired());
+}
+
+TEST_CASE("grad() with create_graph leaves nothing behind", "[tape]") {
+  std::weak_ptr<TensorState> leaf_state, gradient_state;
+  {
+    const Tensor x = leaf({2});
+    const Tensor first = grad({sum(x * x * x)}, {x}, {}, {.create_graph = true})[0];
+    leaf_state = x.state();
+    gradient_state = first.state();
+    CHECK(grad({sum(first)}, {x})[0].to_vector<double>() == Numbers{12});
+  }
+  CHECK(leaf_state.expired());
+  CHECK(gradient_state.expired());
 }
 
 TEST_CASE("a graph recorded by two threads is walked in order", "[tape]") {

@@ -13,6 +13,8 @@
 #include <catch2/catch.hpp>
 
 #include <binade/core/array.h>
+#include <binade/core/host_memory.h>
+#include <binade/core/text.h>
 #include <binade/core/transfer.h>
 
 #include "skip.h"
@@ -127,6 +129,18 @@ TEST_CASE("out of CPU memory: the message has what was asked, what is in use, wh
   CHECK(stats().in_use == before.in_use);
   CHECK(stats().peak_in_use == before.peak_in_use);
   CHECK(stats().peak_reserved == before.peak_reserved);
+}
+
+TEST_CASE("more memory than the machine has left is refused, not promised", "[memory][bad-input]") {
+  const std::optional<HostMemory> machine = host_memory();
+  if (!machine) test::skip("the system does not say how much memory it has");
+  // Freed pages of other processes may be had, too: twice what there is in all.
+  const int64_t asked = 2 * (machine->total + machine->available);
+  CHECK_THROWS_WITH(Array::empty({asked}, DType::u8),
+                    Contains(gib(asked)) && Contains(gib(machine->total)) &&
+                        Contains("are available") && Contains("lower the batch size"));
+  const Array small = Array::empty({kMiB}, DType::u8);  // nothing is wrong with these
+  CHECK(small.defined());
 }
 
 TEST_CASE("a negative number of bytes is refused", "[memory][bad-input]") {

@@ -41,6 +41,11 @@ TEST_CASE("the nearest name is suggested, or none", "[text]") {
   CHECK(did_you_mean("s", {"a-very-long-name"}).empty());
 }
 
+TEST_CASE("sizes in memory are printed in GiB", "[text]") {
+  CHECK(gib(0) == "0.00 GiB");
+  CHECK(gib(int64_t{3} << 29) == "1.50 GiB");
+}
+
 TEST_CASE("JSON that nests too deep is refused before it is parsed", "[text][bad-input]") {
   const auto nested = [](int depth) {
     return std::string(static_cast<size_t>(depth), '[') +

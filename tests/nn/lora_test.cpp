@@ -90,6 +90,35 @@ TEST_CASE("merging gives what the adapters gave", "[lora]") {
   }
 }
 
+TEST_CASE("a half weight without a master takes the merged values rounded once", "[lora]") {
+  for (const DType half : {DType::f16, DType::bf16}) {
+    const std::shared_ptr<CausalLm> model = llama();
+    for (const NamedParameter& named : model->named_parameters())
+      named.parameter->set_compute_dtype(half, /*with_master=*/false);
+    Lora lora(*model, kOptions);
+    fill_b(*model);
+
+    std::vector<std::pair<ParameterPtr, std::vector<float>>> expected;
+    for (const auto& [name, module] : model->named_modules()) {
+      const auto* layer = dynamic_cast<const Linear*>(module);
+      const auto* adapter =
+          layer == nullptr ? nullptr : dynamic_cast<const LoraAdapter*>(layer->adapter().get());
+      if (adapter == nullptr) continue;
+      std::vector<float> sums = layer->weight()->master().to_vector<float>();
+      const std::vector<float> delta = adapter->delta().to_vector<float>();
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += delta[i];
+      const Array rounded = Array::from(sums, layer->weight()->shape()).to(half);
+      expected.emplace_back(layer->weight(), rounded.to_vector<float>());
+    }
+    REQUIRE(expected.size() == 4);
+    lora.merge();
+    for (const auto& [weight, values] : expected) {
+      REQUIRE(weight->master().dtype() == half);
+      CHECK(weight->master().to_vector<float>() == values);
+    }
+  }
+}
+
 TEST_CASE("adapters are saved and loaded under PEFT's names", "[lora]") {
   const test::TemporaryFolder folder;
   const std::shared_ptr<CausalLm> model = llama();

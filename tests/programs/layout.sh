@@ -48,13 +48,16 @@ check_header() {
   dependencies=$work/$(tr / _ <<<"$1").d
   "${CXX:-g++}" -std=c++20 -fsyntax-only -w -DBINADE_HAVE_CUDA=0 -I. -MD -MF "$dependencies" \
     -x c++ "$1" 2>&1 || return 0
-  grep -oE "[^ ]*/$heavy/[^ ]*" "$dependencies" | head -n 1 | sed "s|^|$1 includes |" || true
+  {
+    grep -oE "[^ ]*/$heavy/[^ ]*" "$dependencies" | head -n 1
+    grep -oE "binade/[^ ]*\.h" "$dependencies" | grep -vxFf "$work/public"
+  } | sed "s|^|$1 includes |" || true
 }
 export -f check_header
 export work heavy
 xargs --max-procs="$(nproc)" --max-args=1 bash -c 'check_header "$0"' <"$work/public" >"$case_output"
 [[ -s $work/public ]] || echo "no headers" >"$case_output"
-verdict "public headers compile alone and include neither fmt, spdlog, nlohmann nor Eigen"
+verdict "public headers compile alone, with public ones and without fmt, spdlog, nlohmann or Eigen"
 
 # Home folders, and where this checkout lies unless that is right below the root of the system.
 patterns=(-e '/(home|Users)/[A-Za-z]' -e '/root/')

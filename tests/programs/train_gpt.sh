@@ -90,6 +90,12 @@ cp "$work/whole.safetensors" "$weights"
 expect "the whole weights are taken" 0 "done at step 4" train --init "$work/hf"
 rm -rf "$run"
 
+# 16 TiB of weights, which Linux would promise and kill the program for when they are written.
+rejected "a model beyond the machine's memory" "error: out of memory: " --dim 2048 --hidden 2000000000
+problem=$(complaint 2 "GiB are available; lower the batch size" train --dim 2048 --hidden 2000000000)
+report "… in a sentence that says what there is" "$problem"
+rm -rf "$run"
+
 # ---- run folders --------------------------------------------------------------------------------
 touch "$work/file"
 refused "a run folder that is a file" "run folder" train --run-dir "$work/file"
@@ -119,6 +125,28 @@ truncate --size=-50 "$newest"
 expect "a damaged checkpoint is named and the one before it used" 0 "resumed at step 4" \
   train --resume --steps 6
 expect "the damaged one was replaced" 0 "resumed at step 6" train --resume --steps 6
+rm -rf "$run"
+
+# ---- averaged weights ---------------------------------------------------------------------------
+validation_loss() { sed -n 's/^.*"validation_loss":\([^,}]*\).*/\1/p' "$run/metrics.jsonl" | tail -n 1; }
+expect "a run with averages is saved" 0 "saved" \
+  train --ema 0.5 --learning-rate 0.01 --warmup 0 --save-hf "$work/averages"
+averages=$(validation_loss)
+trained=$("$BINADE_BUILD/examples/evaluate" --model "$run" --text "$work/text.txt" | grep loss)
+saved=$("$BINADE_BUILD/examples/evaluate" --model "$work/averages" --text "$work/text.txt" | grep loss)
+[[ -n $trained && $trained == "$saved" ]] && problem= || problem="$trained of the run, $saved saved"
+report "… and its checkpoint is read with them" "$problem"
+rm -rf "$run"
+expect "… they are what was validated" 0 "done at step 1" \
+  train --init "$work/averages" --steps 1 --learning-rate 0
+[[ -n $averages && $(validation_loss) == "$averages" ]] && problem= ||
+  problem="validated at $averages, saved with $(validation_loss)"
+report "… bit for bit" "$problem"
+rm -rf "$run"
+expect "… and not the weights that were trained" 0 "done at step 4" \
+  train --learning-rate 0.01 --warmup 0
+[[ $(validation_loss) != "$averages" ]] && problem= || problem="the same validation loss"
+report "… which differ" "$problem"
 rm -rf "$run"
 
 # ---- a full disk --------------------------------------------------------------------------------

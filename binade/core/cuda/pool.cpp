@@ -1,13 +1,13 @@
 #include <binade/core/cuda/pool.h>
 
 #include <algorithm>
-#include <iomanip>
 #include <map>
 #include <mutex>
 #include <vector>
 
 #include <binade/core/cuda/block_allocator.h>
 #include <binade/core/cuda/runtime.h>
+#include <binade/core/text.h>
 
 namespace binade::cuda {
 
@@ -44,12 +44,6 @@ void unmap_device_memory(void* data, int device) {
   const DeviceScope scope(device);
   const RelaxedCapture relaxed;
   check_cuda(cudaFree(data), "cudaFree");
-}
-
-std::string gib(int64_t bytes) {
-  std::ostringstream text;
-  text << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
-  return std::move(text).str();
 }
 
 struct DevicePool;

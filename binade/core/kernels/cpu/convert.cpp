@@ -69,21 +69,6 @@ void convert_run(const float* from, Half* to, int64_t count) {
   for (; i < count; ++i) to[i] = Half(from[i]);
 }
 
-// An element of the given size moved as plain bytes.
-template <class Visitor>
-void visit_item(int64_t item, Visitor&& visitor) {
-  switch (item) {
-    case 1:
-      return visitor(uint8_t{});
-    case 2:
-      return visitor(uint16_t{});
-    case 4:
-      return visitor(uint32_t{});
-    default:
-      return visitor(uint64_t{});
-  }
-}
-
 }  // namespace
 
 void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t count) {

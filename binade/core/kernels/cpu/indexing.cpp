@@ -3,6 +3,7 @@
 #include <atomic>
 #include <numeric>
 
+#include <binade/core/kernels/cpu/convert.h>
 #include <binade/core/kernels/cpu/rows.h>
 #include <binade/core/kernels/elementwise.h>
 
@@ -45,23 +46,9 @@ View along(const Array& index, int dim, const Shape& shape) {
   return view;
 }
 
-template <class Visitor>
-void visit_item(DType dtype, Visitor&& visitor) {  // elements that are only moved
-  switch (size_of(dtype)) {
-    case 1:
-      return visitor(uint8_t{});
-    case 2:
-      return visitor(uint16_t{});
-    case 4:
-      return visitor(uint32_t{});
-    default:
-      return visitor(uint64_t{});
-  }
-}
-
 void gather_views(const View& x, int dim, const View& index, const View& out) {
   const int64_t step = x.strides[dim];
-  visit_item(out.dtype, [&](auto zero) {
+  visit_item(size_of(out.dtype), [&](auto zero) {
     using T = decltype(zero);
     StridedLoop({out, index, standing_still(x, dim, out.shape)}).for_each([&](const Run& run) {
       TileReader<int64_t> reader;
@@ -148,7 +135,7 @@ void scatter(const Array& out, int dim, const Array& index, const Array& source,
     scatter_add(out, dim, index, source);
     return;
   }
-  visit_item(out.dtype(),
+  visit_item(size_of(out.dtype()),
              [&](auto zero) { scatter_views<decltype(zero)>(out, dim, index, source, Assign{}); });
 }
 

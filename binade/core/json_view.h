@@ -2,15 +2,16 @@
 // .cpp files only, because nlohmann's headers are heavy.
 #pragma once
 
-#include <binade/core/error.h>
-#include <binade/core/text.h>
-
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
-namespace binade::data {
+#include <binade/core/error.h>
+#include <binade/core/text.h>
+#include <nlohmann/json.hpp>
+
+namespace binade {
 
 // A value and where it stands, for example `tokenizer.json: pre_tokenizer.pretokenizers[1]`.
 class JsonView {
@@ -95,4 +96,4 @@ inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
   }
 }
 
-}  // namespace binade::data
+}  // namespace binade
