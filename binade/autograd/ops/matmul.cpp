@@ -46,12 +46,19 @@ void linear_backward(Backward& backward, const Array& dy, const Saved& x, const 
   if (auto dx = backward.slot(0).open())
     BINADE_DISPATCH(dy.device(),
                     matmul(dy, weight.array(), rows_to_write(dx.array), accumulate(dx.beta)));
-  if (auto dw = backward.slot(1).open())
-    BINADE_DISPATCH(dy.device(),
-                    matmul(dy.transpose(0, 1), x.array(), dw.array, accumulate(dw.beta)));
-  if (auto db = backward.slot(2).open())
+  auto dw = backward.slot(1).open();
+  auto db = backward.slot(2).open();
+  if (dw) {
+    kernels::MatmulEpilogue epilogue = accumulate(dw.beta);
+    if (db) {
+      epilogue.a_sums = db.array;
+      epilogue.a_sums_beta = db.beta;
+    }
+    BINADE_DISPATCH(dy.device(), matmul(dy.transpose(0, 1), x.array(), dw.array, epilogue));
+  } else if (db) {
     BINADE_DISPATCH(dy.device(),
                     reduce(kernels::ReduceOp::sum, dy, db.array.unsqueeze(0), db.beta));
+  }
 }
 
 Tensor linear_with(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
