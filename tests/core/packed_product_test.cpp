@@ -82,7 +82,7 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
   }
 }
 
-TEST_CASE("a packed right operand multiplies in parts", "[matmul][cpu]") {
+TEST_CASE("a right operand made ready once multiplies in parts", "[matmul][cpu]") {
   Random random(2);
   const int64_t m = GENERATE(1, 5, 64, 77), k = 1100, n = 107;
   const Array a =
@@ -90,7 +90,7 @@ TEST_CASE("a packed right operand multiplies in parts", "[matmul][cpu]") {
   const Array b =
       matrix(GENERATE(Layout::rows, Layout::columns, Layout::padded), k, n, DType::f32, random);
   RightOperand<float> right;
-  right.assign(k, n, block(b));
+  right.assign(k, n, block(b), m);
   const int64_t row = 9, column = RightOperand<float>::kColumnStep;
   const Array out = Array::empty({m, n - column}, DType::f32);
   right.multiply(m, n - column, k - row, block(a.slice(1, row, k)), row, column, false,

@@ -40,16 +40,16 @@ class Backward {
     thread_local Workspace<T> key_rows, value_rows, dk_rows, dv_rows;
     thread_local KeySide side;
     const Block<const T> k = whole(problem_.k.at(batch, key_head), key_rows);
-    side.k.assign(keys, dim, k);
-    side.k_transposed.assign(dim, keys, k.flipped());
-    side.v_transposed.assign(dim, keys,
-                             whole(problem_.v.at(batch, key_head), value_rows).flipped());
+    const Block<const T> v = whole(problem_.v.at(batch, key_head), value_rows);
+    const int64_t group = problem_.heads / problem_.key_heads, rows = group * problem_.queries;
+    side.k.assign(keys, dim, k, rows);
+    side.k_transposed.assign(dim, keys, k.flipped(), rows);
+    side.v_transposed.assign(dim, keys, v.flipped(), rows);
     side.dk = dk_rows.reserve(keys * dim);
     side.dv = dv_rows.reserve(keys * dim);
     std::fill_n(side.dk, keys * dim, T(0));
     std::fill_n(side.dv, keys * dim, T(0));
 
-    const int64_t group = problem_.heads / problem_.key_heads;
     for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head)
       for (int64_t first = 0; first < problem_.queries; first += kQueryBlock)
         query_block(batch, head, first, side);
@@ -67,8 +67,8 @@ class Backward {
     const Block<const T> dout = block_of(gradients_.dout.at(batch, head), first, 0, rows, dim,
                                          dout_rows.reserve(kQueryBlock * dim));
     thread_local RightOperand<T> right_q, right_dout;
-    right_q.assign(rows, dim, q);
-    right_dout.assign(rows, dim, dout);
+    right_q.assign(rows, dim, q, problem_.keys);
+    right_dout.assign(rows, dim, dout, problem_.keys);
     T* const dq = dq_rows.reserve(kQueryBlock * dim);
     T* const probabilities = probability_rows.reserve(kQueryBlock * kKeyBlock);
     T* const dscores = gradient_rows.reserve(kQueryBlock * kKeyBlock);

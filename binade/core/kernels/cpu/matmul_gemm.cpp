@@ -88,10 +88,9 @@ void store(const T* row, int64_t n, void* target, DType dtype, int64_t stride) {
 void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
           bool accumulate, float* c, int64_t leading_c) {
   if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
-  // Fewer rows do not repay packing b: a transposed one needs it more.
-  if (m >= (b.transposed ? 16 : 64)) {
+  if (worth_packing(m, b.transposed)) {
     thread_local RightOperand<float> right;
-    right.assign(k, n, b);
+    right.assign(k, n, b, m);
     return right.multiply(m, n, k, a, 0, 0, accumulate, c, leading_c);
   }
 #if BINADE_HAVE_ONEDNN

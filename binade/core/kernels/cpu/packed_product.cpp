@@ -119,7 +119,10 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
   }
 }
 
-void RightOperand<float>::assign(int64_t k, int64_t n, Block<const float> b) {
+void RightOperand<float>::assign(int64_t k, int64_t n, Block<const float> b, int64_t rows) {
+  b_ = b;
+  packed_ = nullptr;
+  if (!worth_packing(rows, b.transposed)) return;
   float* const packed = workspace_.reserve(packed_columns(n) * k);
   pack_b(k, n, b, packed);
   packed_ = packed;
@@ -129,6 +132,7 @@ void RightOperand<float>::assign(int64_t k, int64_t n, Block<const float> b) {
 void RightOperand<float>::multiply(int64_t m, int64_t n, int64_t k, Block<const float> a,
                                    int64_t row, int64_t column, bool accumulate, float* c,
                                    int64_t leading_c) const {
+  if (packed_ == nullptr) return gemm(m, n, k, a, b_.from(row, column), accumulate, c, leading_c);
   const int64_t width = micro_kernel().columns;
   const EvenParts steps(k, kPackedDepth);
   thread_local Workspace<float> buffer;

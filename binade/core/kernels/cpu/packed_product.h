@@ -48,14 +48,20 @@ struct PackedColumns {
 void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
                      PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
 
-// b made ready once for several products on one thread.
+// Whether packing b pays for products with `rows` rows of a in all: a transposed b needs it more.
+inline bool worth_packing(int64_t rows, bool b_is_transposed) {
+  return rows >= (b_is_transposed ? 16 : 64);
+}
+
+// b made ready once for several products on one thread, which have `rows` rows of a in all. What is
+// assigned must live as long as it is multiplied.
 template <class T>
 class RightOperand;
 
 template <>
 class RightOperand<float> {
  public:
-  void assign(int64_t k, int64_t n, Block<const float> b);
+  void assign(int64_t k, int64_t n, Block<const float> b, int64_t rows);
 
   // c (m, n) (+)= a (m, k) · b's rows from `row` and columns from `column`, which is a multiple of
   // kColumnStep.
@@ -65,14 +71,15 @@ class RightOperand<float> {
 
  private:
   Workspace<float> workspace_;
-  const float* packed_ = nullptr;
+  Block<const float> b_;
+  const float* packed_ = nullptr;  // null where packing does not pay
   int64_t depth_ = 0;
 };
 
 template <>
 class RightOperand<double> {
  public:
-  void assign(int64_t, int64_t, Block<const double> b) { b_ = b; }
+  void assign(int64_t, int64_t, Block<const double> b, int64_t) { b_ = b; }
   void multiply(int64_t m, int64_t n, int64_t k, Block<const double> a, int64_t row, int64_t column,
                 bool accumulate, double* c, int64_t leading_c) const {
     gemm(m, n, k, a, b_.from(row, column), accumulate, c, leading_c);
