@@ -1,6 +1,7 @@
 #include <binade/core/memory.h>
 
 #include <sanitizer/asan_interface.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -22,7 +23,7 @@ namespace binade {
 
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+constexpr std::align_val_t kAlignment{64}, kHugePage{int64_t{2} << 20};
 
 // Freed CPU blocks are kept by size and handed out again: a training step asks for the same sizes
 // every time, and fresh pages from the system cost a fault each.
@@ -58,7 +59,7 @@ class CpuPool {
       } catch (...) {  // no memory for the bookkeeping: give the block back instead
       }
     }
-    ::operator delete(block, kAlignment);
+    to_system(block, size);
   }
 
   void release() {
@@ -80,6 +81,7 @@ class CpuPool {
  private:
   static constexpr int64_t kSmallestCached = 4096;
   static constexpr int64_t kCacheFloor = int64_t{256} << 20;
+  static constexpr int64_t kSmallestHuge = static_cast<int64_t>(kHugePage);
   static constexpr int64_t kLargest = int64_t{1} << 47;  // the address space of a process
   static constexpr int64_t kUnchecked = int64_t{64} << 20;
 
@@ -111,7 +113,22 @@ class CpuPool {
       if (machine && size > machine->available) return nullptr;
       unchecked_ = 0;
     }
-    return ::operator new(static_cast<size_t>(size), kAlignment, std::nothrow);
+    void* block = ::operator new(static_cast<size_t>(size), alignment_of(size), std::nothrow);
+#ifdef MADV_HUGEPAGE
+    // A product strides over more small pages than the processor remembers translations of. Where
+    // the system has no large pages to give, it stays with small ones.
+    if (block != nullptr && size >= kSmallestHuge)
+      madvise(block, static_cast<size_t>(size), MADV_HUGEPAGE);
+#endif
+    return block;
+  }
+
+  static void to_system(void* block, int64_t size) noexcept {
+    ::operator delete(block, alignment_of(size));
+  }
+
+  static std::align_val_t alignment_of(int64_t size) {
+    return size >= kSmallestHuge ? kHugePage : kAlignment;
   }
 
   [[noreturn]] void throw_out_of_memory(int64_t bytes) const {
@@ -127,7 +144,7 @@ class CpuPool {
     for (auto& [size, blocks] : free_) {
       for (void* block : blocks) {
         ASAN_UNPOISON_MEMORY_REGION(block, static_cast<size_t>(size));
-        ::operator delete(block, kAlignment);
+        to_system(block, size);
       }
     }
     free_.clear();

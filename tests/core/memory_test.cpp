@@ -43,6 +43,14 @@ TEST_CASE("CPU blocks are aligned for vectors, empty ones included", "[memory]")
   }
 }
 
+TEST_CASE("large CPU blocks begin at a huge page", "[memory]") {
+  for (const int64_t bytes : {2 * kMiB, 5 * kMiB + 123}) {
+    const Array array = Array::full({bytes}, 7, DType::u8);
+    CHECK(reinterpret_cast<uintptr_t>(array.data()) % (2 * kMiB) == 0);
+    CHECK(array.select(0, bytes - 1).item() == 7);
+  }
+}
+
 TEST_CASE("a freed CPU block is handed out again", "[memory]") {
   void* first = allocate_bytes(3 * kMiB, Device::cpu());
   free_bytes(first, 3 * kMiB, Device::cpu());

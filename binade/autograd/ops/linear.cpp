@@ -63,16 +63,11 @@ Shape with_last(Shape shape, int64_t size) {
 }
 
 // to.array = to.beta·to.array + a·b.
-void product_into(const GradSlot::Destination& to, const Array& a, const Array& b) {
+void product_into(const GradSlot::Destination& to, const Array& a, const Array& b,
+                  kernels::MatmulEpilogue epilogue = {}) {
   if (!to) return;
-  kernels::MatmulEpilogue epilogue;
   epilogue.beta = to.beta;
   BINADE_DISPATCH(a.device(), matmul(a, b, rows_to_write(to.array), epilogue));
-}
-
-// The gradient of a weight (O, I): dyᵀ·x for dy (N, O), x (N, I).
-void weight_gradient(const GradSlot::Destination& to, const Array& dy, const Array& x) {
-  product_into(to, dy.transpose(0, 1), x);
 }
 
 // The gradient of a bias (O): the column sums of dy, which may be known already.
@@ -86,6 +81,21 @@ void bias_gradient(const GradSlot::Destination& to, const Array& dy, const Array
   } else {
     BINADE_DISPATCH(dy.device(), axpy(1, column_sums, to.array));
   }
+}
+
+// The gradients of a layer's weight (O, I), dyᵀ·x for dy (N, O) and x (N, I), and of its bias (O).
+// A product that reads dy can sum it on the way. input() gives x.
+template <class Input>
+void layer_gradients(const GradSlot::Destination& weight, const GradSlot::Destination& bias,
+                     const Array& dy, const Array& column_sums, const Input& input) {
+  if (!weight || column_sums.defined()) bias_gradient(bias, dy, column_sums);
+  if (!weight) return;
+  kernels::MatmulEpilogue epilogue;
+  if (bias && !column_sums.defined()) {
+    epilogue.a_sums = bias.array;
+    epilogue.a_sums_beta = bias.beta;
+  }
+  product_into(weight, dy.transpose(0, 1), input(), epilogue);
 }
 
 // Matrices (O_k, I) as one (ΣO_k, I), a view; undefined unless they lie end to end.
@@ -124,8 +134,11 @@ struct JointBackward {
     const Array dy = rows_of(backward.grad());
     const std::vector<Array> parts = columns_of(dy, sizes);
     if (!weights.empty()) input_gradient(backward.slot(0).open(), dy, parts);
-    if (x.defined()) weight_gradients(backward, dy, parts);
     const Array& sums = backward.column_sums();
+    if (sizes.size() == 1)
+      return layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy, sums,
+                             [&] { return x.array().reshape(x_rows); });
+    if (x.defined()) weight_gradients(backward, dy, parts);
     for (size_t k = 0, first = 0; k < sizes.size(); first += static_cast<size_t>(sizes[k++]))
       bias_gradient(backward.slot(static_cast<int>(1 + sizes.size() + k)).open(), parts[k],
                     sums.defined() ? sums.slice(0, static_cast<int64_t>(first),
@@ -157,8 +170,9 @@ struct JointBackward {
     const bool alike = std::all_of(to.begin(), to.end(),
                                    [&](const auto& other) { return other.beta == to[0].beta; });
     if (const Array all = alike ? stacked(arrays) : Array(); all.defined())
-      return weight_gradient({all, to[0].beta}, dy, rows);
-    for (size_t k = 0; k < to.size(); ++k) weight_gradient(to[k], parts[k], rows);
+      return product_into({all, to[0].beta}, dy.transpose(0, 1), rows);
+    for (size_t k = 0; k < to.size(); ++k)
+      product_into(to[k], parts[k].transpose(0, 1), rows);
   }
 };
 
@@ -256,15 +270,14 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
        hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
        up = save_if(x.requires_grad(), up.weight), down = Saved(down.weight)](Backward& backward) {
         const Array dy = rows_of(backward.grad());
-        if (const auto ddown = backward.slot(3).open()) {
-          Array h = hidden.defined() ? hidden.array() : Array();
-          if (!h.defined()) {
-            h = empty_like(pre.array());
-            BINADE_DISPATCH(h.device(), unary(kernels::UnaryOp::gelu_tanh, pre.array(), h));
-          }
-          weight_gradient(ddown, dy, h);
-        }
-        bias_gradient(backward.slot(4).open(), dy, backward.column_sums());
+        layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy,
+                        backward.column_sums(), [&] {
+                          if (hidden.defined()) return hidden.array();
+                          const Array again = empty_like(pre.array());
+                          BINADE_DISPATCH(again.device(), unary(kernels::UnaryOp::gelu_tanh,
+                                                                pre.array(), again));
+                          return again;
+                        });
         if (!backward.needed(0) && !backward.needed(1) && !backward.needed(2)) return;
 
         kernels::MatmulEpilogue dgelu;
@@ -272,9 +285,8 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
         dgelu.pre_activation = pre.array();
         const Array dpre = empty_like(dgelu.pre_activation);
         BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
-        if (const auto dup = backward.slot(1).open())
-          weight_gradient(dup, dpre, x.array().reshape(x_rows));
-        bias_gradient(backward.slot(2).open(), dpre, {});
+        layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, {},
+                        [&] { return x.array().reshape(x_rows); });
         product_into(backward.slot(0).open(), dpre, up.array());
       });
   if (any_requires_grad({down_bias})) want_column_sums(result);

@@ -2,7 +2,9 @@
 // scores and logsumexp, block by block. A thread takes one key head with all query heads that read
 // it, so that its gradients are summed in one order.
 #include <binade/core/kernels/cpu/attention_blocks.h>
+#include <binade/core/kernels/cpu/packed_product.h>
 #include <binade/core/kernels/cpu/parallel.h>
+#include <binade/core/kernels/cpu/rows.h>
 
 namespace binade::kernels::cpu {
 
@@ -28,22 +30,26 @@ class Backward {
  private:
   // A head's keys and values, and the sums of their gradients (Tk, D).
   struct KeySide {
-    Block<const T> k, v;
+    RightOperand<T> k, k_transposed, v_transposed;
     T *dk, *dv;
   };
 
   void key_head(int64_t batch, int64_t key_head) const {
+    static_assert(kKeyBlock % RightOperand<float>::kColumnStep == 0);
     const int64_t dim = problem_.dim, keys = problem_.keys;
     thread_local Workspace<T> key_rows, value_rows, dk_rows, dv_rows;
-    KeySide side;
-    side.k = whole(problem_.k.at(batch, key_head), key_rows);
-    side.v = whole(problem_.v.at(batch, key_head), value_rows);
+    thread_local KeySide side;
+    const Block<const T> k = whole(problem_.k.at(batch, key_head), key_rows);
+    const Block<const T> v = whole(problem_.v.at(batch, key_head), value_rows);
+    const int64_t group = problem_.heads / problem_.key_heads, rows = group * problem_.queries;
+    side.k.assign(keys, dim, k, rows);
+    side.k_transposed.assign(dim, keys, k.flipped(), rows);
+    side.v_transposed.assign(dim, keys, v.flipped(), rows);
     side.dk = dk_rows.reserve(keys * dim);
     side.dv = dv_rows.reserve(keys * dim);
     std::fill_n(side.dk, keys * dim, T(0));
     std::fill_n(side.dv, keys * dim, T(0));
 
-    const int64_t group = problem_.heads / problem_.key_heads;
     for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head)
       for (int64_t first = 0; first < problem_.queries; first += kQueryBlock)
         query_block(batch, head, first, side);
@@ -60,20 +66,22 @@ class Backward {
                                       query_rows.reserve(kQueryBlock * dim));
     const Block<const T> dout = block_of(gradients_.dout.at(batch, head), first, 0, rows, dim,
                                          dout_rows.reserve(kQueryBlock * dim));
+    thread_local RightOperand<T> right_q, right_dout;
+    right_q.assign(rows, dim, q, problem_.keys);
+    right_dout.assign(rows, dim, dout, problem_.keys);
     T* const dq = dq_rows.reserve(kQueryBlock * dim);
     T* const probabilities = probability_rows.reserve(kQueryBlock * kKeyBlock);
     T* const dscores = gradient_rows.reserve(kQueryBlock * kKeyBlock);
     T delta[kQueryBlock], logsumexp[kQueryBlock];
-    row_statistics(batch, head, first, rows, dq, delta, logsumexp);
+    row_statistics(batch, head, first, rows, delta, logsumexp);
     std::fill_n(dq, rows * dim, T(0));
 
     const MatrixView mask = problem_.mask.at(batch, head);
     const int64_t limit = problem_.visible(first + rows - 1);
     for (int64_t j = 0; j < limit; j += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, limit - j);
-      const Block<const T> k = rows_from(side.k, j), v = rows_from(side.v, j);
-      gemm(rows, count, dim, q, k.flipped(), false, probabilities, kKeyBlock);
-      gemm(rows, count, dim, dout, v.flipped(), false, dscores, kKeyBlock);
+      side.k_transposed.multiply(rows, count, dim, q, 0, j, false, probabilities, kKeyBlock);
+      side.v_transposed.multiply(rows, count, dim, dout, 0, j, false, dscores, kKeyBlock);
       for (int64_t i = 0; i < rows; ++i) {
         T* p = probabilities + i * kKeyBlock;
         T* ds = dscores + i * kKeyBlock;
@@ -85,16 +93,16 @@ class Backward {
         std::fill(ds + seen, ds + count, T(0));
       }
       const Block<const T> p{probabilities, kKeyBlock, false}, ds{dscores, kKeyBlock, false};
-      gemm(count, dim, rows, p.flipped(), dout, true, side.dv + j * dim, dim);
-      gemm(count, dim, rows, ds.flipped(), q, true, side.dk + j * dim, dim);
-      gemm(rows, dim, count, ds, k, true, dq, dim);
+      right_dout.multiply(count, dim, rows, p.flipped(), 0, 0, true, side.dv + j * dim, dim);
+      right_q.multiply(count, dim, rows, ds.flipped(), 0, 0, true, side.dk + j * dim, dim);
+      side.k.multiply(rows, dim, count, ds, j, 0, true, dq, dim);
     }
     store_rows(dq, rows, gradients_.dq.at(batch, head), first);
   }
 
   // delta = Σ out · dout of every row (which is Σ probability · its gradient), and logsumexp, with
-  // +∞ for rows that saw nothing, which makes their probabilities 0. `buffer` has room for 2 rows.
-  void row_statistics(int64_t batch, int64_t head, int64_t first, int64_t rows, T* buffer, T* delta,
+  // +∞ for rows that saw nothing, which makes their probabilities 0.
+  void row_statistics(int64_t batch, int64_t head, int64_t first, int64_t rows, T* delta,
                       T* logsumexp) const {
     const int64_t dim = problem_.dim;
     const MatrixView out = gradients_.out.at(batch, head), dout = gradients_.dout.at(batch, head);
@@ -102,12 +110,15 @@ class Backward {
     load_row(static_cast<const std::byte*>(saved.data()) +
                  problem_.row(batch, head, first) * size_of(saved.dtype()),
              saved.dtype(), 1, rows, logsumexp);
+    RowReader<T> out_row, dout_row;
     for (int64_t i = 0; i < rows; ++i) {
-      load_row(out.at(first + i, 0), out.dtype, out.column_stride, dim, buffer);
-      load_row(dout.at(first + i, 0), dout.dtype, dout.column_stride, dim, buffer + dim);
+      const T* y = out_row.read(out.at(first + i, 0), out.column_stride * size_of(out.dtype),
+                                out.dtype, dim);
+      const T* dy = dout_row.read(dout.at(first + i, 0), dout.column_stride * size_of(dout.dtype),
+                                  dout.dtype, dim);
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t d = 0; d < dim; ++d) sum += buffer[d] * buffer[dim + d];
+      for (int64_t d = 0; d < dim; ++d) sum += y[d] * dy[d];
       delta[i] = sum;
       if (logsumexp[i] == -std::numeric_limits<T>::infinity())
         logsumexp[i] = std::numeric_limits<T>::infinity();
@@ -140,10 +151,6 @@ class Backward {
     const bool in_place = usable_in_place<T>(matrix, problem_.keys, problem_.dim);
     return block_of(matrix, 0, 0, problem_.keys, problem_.dim,
                     in_place ? nullptr : buffer.reserve(problem_.keys * problem_.dim));
-  }
-  static Block<const T> rows_from(Block<const T> block, int64_t row) {
-    block.data += row * block.leading;
-    return block;
   }
   void store_rows(const T* rows, int64_t count, const MatrixView& target, int64_t first) const {
     for (int64_t i = 0; i < count; ++i)

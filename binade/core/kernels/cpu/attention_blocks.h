@@ -12,8 +12,9 @@
 
 namespace binade::kernels::cpu {
 
-// Rows of queries and of keys taken at a time: their scores stay in the L2 cache.
-inline constexpr int64_t kQueryBlock = 64, kKeyBlock = 256;
+// Rows of queries and of keys taken at a time: their scores stay in the L2 cache. Of a causal block
+// on the diagonal half is computed for nothing, so the blocks of queries are low.
+inline constexpr int64_t kQueryBlock = 32, kKeyBlock = 256;
 
 // (B, H, T, D) as one matrix per head.
 struct Heads {

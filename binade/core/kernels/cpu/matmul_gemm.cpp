@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 
 #include <binade/core/kernels/cpu/convert.h>
+#include <binade/core/kernels/cpu/packed_product.h>
 
 #if BINADE_HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.h>
@@ -87,6 +88,11 @@ void store(const T* row, int64_t n, void* target, DType dtype, int64_t stride) {
 void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
           bool accumulate, float* c, int64_t leading_c) {
   if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
+  if (worth_packing(m, b.transposed)) {
+    thread_local RightOperand<float> right;
+    right.assign(k, n, b, m);
+    return right.multiply(m, n, k, a, 0, 0, accumulate, c, leading_c);
+  }
 #if BINADE_HAVE_ONEDNN
   const auto status =
       dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, a.data,

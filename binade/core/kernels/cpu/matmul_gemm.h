@@ -19,6 +19,10 @@ struct Block {
   int64_t leading = 0;
   bool transposed = false;
 
+  Block from(int64_t row, int64_t column) const {
+    const int64_t offset = transposed ? column * leading + row : row * leading + column;
+    return {data + offset, leading, transposed};
+  }
   Block flipped() const { return {data, leading, !transposed}; }  // the transpose, in place
 };
 

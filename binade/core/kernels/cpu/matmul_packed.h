@@ -1,0 +1,12 @@
+// Large products with the micro-kernel. Private to this folder.
+#pragma once
+
+#include <binade/core/kernels/cpu/matmul_problem.h>
+
+namespace binade::kernels::cpu {
+
+// Whether packing the operands pays: one large product of f32, f16 or bf16.
+bool worth_packing(const MatmulProblem& problem);
+void packed_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue);
+
+}  // namespace binade::kernels::cpu
