@@ -271,10 +271,13 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
         dgelu.dgelu = true;
         dgelu.pre_activation = pre.array();
         const Array dpre = empty_like(dgelu.pre_activation);
+        if (backward.needed(2))
+          dgelu.out_sums =
+              Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
         BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
         if (const auto dup = backward.slot(1).open())
           weight_gradient(dup, dpre, x.array().reshape(x_rows));
-        bias_gradient(backward.slot(2).open(), dpre, {});
+        bias_gradient(backward.slot(2).open(), dpre, dgelu.out_sums);
         product_into(backward.slot(0).open(), dpre, up.array());
       });
   if (any_requires_grad({down_bias})) want_column_sums(result);
