@@ -15,6 +15,7 @@
 
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/cuda/gelu_products.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/loss.h>
@@ -133,7 +134,6 @@ void products(Table& table) {
   const Array w_qkv = random({3 * kWidth, kWidth}, 0.02), w_out = random({kWidth, kWidth}, 0.02);
   const Array w_up = random({4 * kWidth, kWidth}, 0.02),
               w_down = random({kWidth, 4 * kWidth}, 0.02);
-  const Array pre = random({kRows, 4 * kWidth});
   const auto with_bias = [](int64_t n) {
     MatmulEpilogue epilogue;
     epilogue.bias = random({n});
@@ -141,16 +141,7 @@ void products(Table& table) {
   };
   product(table, "qkv + bias", x, w_qkv.transpose(0, 1), with_bias(3 * kWidth));
   product(table, "attention out + bias", x, w_out.transpose(0, 1), with_bias(kWidth));
-  MatmulEpilogue gelu = with_bias(4 * kWidth);
-  gelu.gelu = true;
-  gelu.pre_activation = pre;
-  product(table, "mlp up + bias + gelu, keeping its input", x, w_up.transpose(0, 1), gelu);
   product(table, "mlp down + bias", wide, w_down.transpose(0, 1), with_bias(kWidth));
-  MatmulEpilogue dgelu;
-  dgelu.dgelu = true;
-  dgelu.pre_activation = pre;
-  product(table, "mlp down, input gradient x dgelu", dy, w_down, dgelu);
-  product(table, "mlp down, input gradient", dy, w_down);
   product(table, "mlp up, input gradient", wide, w_up);
   product(table, "qkv, input gradient", dqkv, w_qkv);
   MatmulEpilogue adding;
@@ -161,9 +152,6 @@ void products(Table& table) {
   product(table, "qkv, weight gradient, added", dqkv.transpose(0, 1), x, adding);
   const auto weight_gradient = [&](const std::string& name, const Array& dy, const Array& x) {
     product(table, name, dy.transpose(0, 1), x);
-    MatmulEpilogue sums;
-    sums.a_sums = make({dy.size(1)});
-    product(table, name + " + bias grad", dy.transpose(0, 1), x, sums);
     const Array row = make({1, dy.size(1)});
     table.row(name + ", bias grad alone", static_cast<double>(dy.bytes()), 0,
               [&] { gpu::reduce(ReduceOp::sum, dy, row, 0); });
@@ -171,6 +159,48 @@ void products(Table& table) {
   weight_gradient("mlp up, weight gradient", wide, x);
   weight_gradient("mlp down, weight gradient", dy, wide);
   weight_gradient("qkv, weight gradient", dqkv, x);
+}
+
+// The products of an MLP that have GELU in their epilogue, each through cuBLASLt, which a batch of
+// one is left to, and through CUTLASS, beside the plain product.
+void gelu_products(Table& table, int64_t rows, int64_t width) {
+  const int64_t hidden = 4 * width;
+  const std::string size = ", " + std::to_string(rows) + " x " + std::to_string(width);
+  const Array x = random({rows, width}), bias = random({hidden}), pre = random({rows, hidden});
+  const Array up = random({hidden, width}, 0.02), down = random({width, hidden}, 0.02);
+  const Array out = make({rows, hidden}), sums = make({hidden}, DType::f32);
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(width * hidden);
+  const double bytes = static_cast<double>(x.bytes() + up.bytes() + out.bytes());
+  const double wide_bytes = bytes + static_cast<double>(pre.bytes());
+  const auto batch = [](const Array& array) { return array.unsqueeze(0); };
+
+  MatmulEpilogue biased;
+  biased.bias = bias;
+  table.row("mlp up + bias" + size, bytes, flops,
+            [&] { gpu::matmul(x, up.transpose(0, 1), out, biased); });
+  MatmulEpilogue gelu = biased;
+  gelu.gelu = true;
+  gelu.pre_activation = batch(pre);
+  table.row("mlp up + bias + gelu (cuBLASLt)", wide_bytes, flops,
+            [&] { gpu::matmul(batch(x), batch(up.transpose(0, 1)), batch(out), gelu); });
+  table.row("mlp up + bias + gelu (CUTLASS)", wide_bytes, flops,
+            [&] { gpu::gelu_product(x, up, bias, pre, out); });
+  table.row("mlp up + bias + gelu, no input kept (CUTLASS)", bytes, flops,
+            [&] { gpu::gelu_product(x, up, bias, {}, out); });
+
+  table.row("mlp down, input gradient" + size, bytes, flops,
+            [&] { gpu::matmul(x, down, out, {}); });
+  MatmulEpilogue dgelu;
+  dgelu.dgelu = true;
+  dgelu.pre_activation = batch(pre);
+  table.row("mlp down, input gradient x dgelu (cuBLASLt)", wide_bytes, flops,
+            [&] { gpu::matmul(batch(x), batch(down), batch(out), dgelu); });
+  table.row("column sums of it, alone", static_cast<double>(out.bytes()), 0,
+            [&] { gpu::reduce(ReduceOp::sum, out, batch(sums), 0); });
+  table.row("mlp down, input gradient x dgelu (CUTLASS)", wide_bytes, flops,
+            [&] { gpu::gelu_backward_product(x, down, pre, out, {}); });
+  table.row("the same with column sums (CUTLASS)", wide_bytes, flops,
+            [&] { gpu::gelu_backward_product(x, down, pre, out, sums); });
 }
 
 void head(Table& table) {
@@ -302,6 +332,8 @@ int main(int argc, char** argv) {
     check(cuda_device_count() > 0, cuda_unavailable_reason());
     Table table(measure_rates());
     products(table);
+    gelu_products(table, kRows, kWidth);
+    gelu_products(table, kRows / 2, 1024);
     head(table);
     attention(table);
     rowwise(table);

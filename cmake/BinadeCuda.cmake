@@ -1,5 +1,6 @@
 # Decides whether the CUDA kernels are built: sets BINADE_HAVE_CUDA, enables the language, and finds
-# cuDNN and the headers of cudnn-frontend.
+# cuDNN and the headers of cudnn-frontend. BINADE_HAVE_CUTLASS is whether those of them are, too, that
+# need CUTLASS and a GPU of compute capability 9.0.
 #
 # A toolkit is looked for at CUDACXX, CUDA_HOME, PATH and /usr/local/cuda, then in the cache folder,
 # where scripts/setup.sh puts one that it makes from pip wheels.
@@ -48,6 +49,7 @@ macro(binade_find_cuda)
 endmacro()
 
 set(BINADE_HAVE_CUDA OFF)
+set(BINADE_HAVE_CUTLASS OFF)
 if(BINADE_CUDA)
   binade_find_cuda()
 endif()
@@ -62,6 +64,14 @@ if(BINADE_HAVE_CUDA)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
   message(STATUS "Binade: CUDA kernels are built with toolkit ${CUDAToolkit_VERSION}, "
                  "cuDNN ${Cudnn_VERSION}, for architectures ${CMAKE_CUDA_ARCHITECTURES}")
+  if(CMAKE_CUDA_ARCHITECTURES MATCHES "(^|;)90a?(-real)?(;|$)")
+    find_package(Cutlass 4 QUIET)
+    set(BINADE_HAVE_CUTLASS ${Cutlass_FOUND})
+    if(NOT Cutlass_FOUND)
+      message(STATUS "Binade: the headers of CUTLASS 4 were not found (scripts/setup.sh gets them from "
+                     "pip); products with GELU go through cuBLASLt, which is slower")
+    endif()
+  endif()
 elseif(BINADE_CUDA STREQUAL "AUTO")
   message(STATUS "Binade: CUDA kernels are not built, as ${missing} (scripts/setup.sh --cuda wheels "
                  "gets it from pip)")

@@ -7,7 +7,8 @@
 #   auto    (default) take the system's toolkit; without one but with a GPU, do as `wheels`
 #   wheels  make a CUDA 13.0 toolkit from pip wheels in the cache folder (1.7 GB on disk)
 #   off     nothing: the build is for the CPU
-# What the toolkit lacks of cuDNN and the headers of cudnn-frontend comes from pip wheels, too.
+# What the toolkit lacks of cuDNN and the headers of cudnn-frontend and CUTLASS comes from pip wheels,
+# too.
 # The cache folder is $BINADE_CACHE, or ~/.cache/binade.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -29,6 +30,7 @@ toolkit_wheels=(
 )
 cudnn_version=9.19.0.56
 frontend_wheel=nvidia-cudnn-frontend==1.32.0
+cutlass_wheel=nvidia-cutlass==4.2.0.0
 
 # Runs a command that installs the packages `missing`.
 as_root() {
@@ -135,6 +137,13 @@ make_frontend() {
   mv "$scratch/wheels/include" "$scratch/result"
 }
 
+make_cutlass() {
+  local scratch=$1
+  unpack_wheels "$scratch/wheels" "$cutlass_wheel"
+  mkdir "$scratch/result"
+  mv "$scratch/wheels/cutlass_library/source/include" "$scratch/result"
+}
+
 # Whether a header is where compilers look, in the system or beside nvcc `$2`.
 has_header() {
   local folder
@@ -153,6 +162,7 @@ need_cuda_libraries() {
     cached cudnn "$major $cudnn_version" make_cudnn "$major"
   fi
   has_header cudnn_frontend.h "$nvcc" || cached cudnn-frontend "$frontend_wheel" make_frontend
+  has_header cutlass/version.h "$nvcc" || cached cutlass "$cutlass_wheel" make_cutlass
 }
 
 scratch=  # removed however the script ends

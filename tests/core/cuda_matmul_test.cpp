@@ -2,6 +2,7 @@
 #include <binade/core/cuda/libraries.h>
 #include <binade/core/kernels/matmul.h>
 
+#include "core/column_sums.h"
 #include "core/cuda_compare.h"
 #include "core/cuda_repeat.h"
 
@@ -138,6 +139,32 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
         }
 }
 
+TEST_CASE("sums of a product's columns agree on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(5);
+  for (const auto& [in, out_dtype] : kDTypes)
+    for (const bool dgelu : {true, false})
+      for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{512, 56, 48}}) {
+        const Array a = random_array({size[0], size[2]}, in, random, 0.1);
+        const Array b = random_array({size[2], size[1]}, in, random, 0.1);
+        const Array out = random_array({size[0], size[1]}, out_dtype, random);
+        const Array pre = random_array(out.shape(), out_dtype, random);
+        INFO(in << " to " << out_dtype << ", size " << size << ", dgelu " << dgelu);
+        const auto run = [&, in = in](const auto& v) {
+          MatmulEpilogue epilogue;
+          epilogue.dgelu = dgelu;
+          if (dgelu) epilogue.pre_activation = v[3];
+          epilogue.out_sums =
+              Array::empty({size[1]}, in == DType::f64 ? DType::f64 : DType::f32, v[0].device());
+          run_matmul(v[0], v[1], v[2], epilogue);
+          CHECK(column_sum_error(on_device(epilogue.out_sums, Device::cpu()),
+                                 on_device(v[2], Device::cpu())) <=
+                8 * epsilon_of(epilogue.out_sums.dtype()));
+        };
+        compare_devices(run, {a, b, out, pre}, 3);
+      }
+}
+
 TEST_CASE("sums of the rows of a agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
@@ -176,7 +203,7 @@ TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul
     const Array a = gpu_random({256, 512}, dtype, random),
                 b = gpu_random({512, 384}, dtype, random);
     const Array out = gpu_empty({256, 384}, dtype), pre = gpu_empty({256, 384}, dtype);
-    const Array bias = gpu_random({384}, dtype, random), sums = gpu_empty({256}, dtype);
+    const Array bias = gpu_random({384}, dtype, random), sums = gpu_empty({384}, DType::f32);
     check_same_bits([&] { run_matmul(a, b, out); }, {out});
     MatmulEpilogue forward;
     forward.bias = bias;
@@ -187,10 +214,11 @@ TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul
     MatmulEpilogue backward;
     backward.dgelu = true;
     backward.pre_activation = saved;
-    check_same_bits([&] { run_matmul(a, b, out, backward); }, {out});
+    backward.out_sums = sums;
+    check_same_bits([&] { run_matmul(a, b, out, backward); }, {out, sums});
     MatmulEpilogue summing;
-    summing.a_sums = sums;
-    check_same_bits([&] { run_matmul(a, b, out, summing); }, {out, sums});
+    summing.a_sums = gpu_empty({256}, dtype);
+    check_same_bits([&] { run_matmul(a, b, out, summing); }, {out, summing.a_sums});
     MatmulEpilogue adding;
     adding.beta = 1;
     // A long sum, which the library may split.

@@ -4,7 +4,7 @@
 
 #include <binade/core/kernels/matmul.h>
 
-#include "kernel_arrays.h"
+#include "core/column_sums.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -189,6 +189,13 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
     CHECK(worst_error(epilogue.a_sums, sums, std::sqrt(static_cast<double>(k))) <=
           tolerance(dtype, epilogue.a_sums.dtype(), k));
   }
+  SECTION("sums of the output's columns") {
+    epilogue.dgelu = GENERATE(false, true);
+    epilogue.pre_activation = random_array({m, n}, out_dtype, random, 2);
+    epilogue.out_sums = random_array({n}, dtype == DType::f64 ? DType::f64 : DType::f32, random);
+    kernels::cpu::matmul(a, b, out, epilogue);
+    CHECK(column_sum_error(epilogue.out_sums, out) <= 8 * epsilon_of(epilogue.out_sums.dtype()));
+  }
 }
 
 TEST_CASE("cpu matmul of half inputs sums in f32", "[matmul][cpu]") {
@@ -219,6 +226,12 @@ TEST_CASE("cpu matmul with empty dimensions", "[matmul][cpu]") {
     const Array out = Array::empty({5, 3}, dtype);
     kernels::cpu::matmul(Array::empty({5, 0}, dtype), Array::empty({0, 3}, dtype), out, epilogue);
     for (int64_t i = 0; i < 5; ++i) CHECK(read(bias, i) == 0);
+  }
+  SECTION("no rows: the sums of the columns are zero") {
+    epilogue.out_sums = random_array({5}, DType::f32, random);
+    kernels::cpu::matmul(Array::empty({0, 3}, DType::f32), random_array({3, 5}, DType::f32, random),
+                         Array::empty({0, 5}, DType::f32), epilogue);
+    for (int64_t i = 0; i < 5; ++i) CHECK(read(epilogue.out_sums, i) == 0);
   }
   SECTION("no columns, no batches") {
     kernels::cpu::matmul(random_array({3, 4}, dtype, random), Array::empty({4, 0}, dtype),

@@ -284,8 +284,11 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
         dgelu.dgelu = true;
         dgelu.pre_activation = pre.array();
         const Array dpre = empty_like(dgelu.pre_activation);
+        if (backward.needed(2))
+          dgelu.out_sums =
+              Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
         BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
-        layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, {},
+        layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, dgelu.out_sums,
                         [&] { return x.array().reshape(x_rows); });
         product_into(backward.slot(0).open(), dpre, up.array());
       });

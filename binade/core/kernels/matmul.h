@@ -12,6 +12,9 @@ struct MatmulEpilogue {
   bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
   Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
   bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
+  // (N), two-dimensional products only: receives the sums over M of what out holds afterwards. f32
+  // (f64 for f64 products).
+  Array out_sums;
   // (M), two-dimensional products only: receives (+ a_sums_beta·) the sums of a's rows over K, in
   // f32 sums. With a = dyᵀ these are the bias gradient beside the weight gradient.
   Array a_sums;

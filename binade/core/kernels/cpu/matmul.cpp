@@ -125,6 +125,7 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     TiledProduct<float>(problem, epilogue).run();
   if (epilogue.a_sums.defined())
     reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
+  if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
 }
 
 }  // namespace binade::kernels::cpu

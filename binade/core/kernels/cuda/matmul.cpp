@@ -11,6 +11,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
+#include "gelu_products.h"
 #include "matmul_plan.h"
 
 namespace binade::kernels::cuda {
@@ -121,8 +122,8 @@ const std::byte* advance(const Array& x, int64_t elements) {
 // What is fused behind one launch.
 struct Fusion {
   cublasLtEpilogue_t kind = CUBLASLT_EPILOGUE_DEFAULT;
-  Array vector;  // bias
-  Array aux;     // pre_activation
+  Array bias;
+  Array aux;  // pre_activation
 };
 
 // One batched product, ready to launch at any place of the remaining leading dimensions.
@@ -183,7 +184,7 @@ class Product {
     operands.a = advance(b_, b);
     operands.b = advance(a_, a);
     operands.d = const_cast<std::byte*>(advance(out_, out));
-    if (fusion_.vector.defined()) operands.bias = fusion_.vector.data();
+    if (fusion_.bias.defined()) operands.bias = fusion_.bias.data();
     if (fusion_.aux.defined()) operands.aux = const_cast<std::byte*>(advance(fusion_.aux, aux));
     return operands;
   }
@@ -212,7 +213,7 @@ class Product {
     const auto add_step = [&](const Array& x, int64_t elements) {
       if (x.defined()) bits |= static_cast<uintptr_t>(elements * size_of(x.dtype()));
     };
-    for (const Array* x : {&a_, &b_, &out_, &fusion_.vector, &fusion_.aux}) add_pointer(*x);
+    for (const Array* x : {&a_, &b_, &out_, &fusion_.bias, &fusion_.aux}) add_pointer(*x);
     add_step(a_, problem_.stride_b);
     add_step(b_, problem_.stride_a);
     add_step(out_, problem_.stride_d);
@@ -255,7 +256,7 @@ std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out
   if (!epilogue.bias.defined() && !epilogue.gelu && !epilogue.dgelu) return fusion;
   if (out.dtype() == DType::f64 || (epilogue.dgelu && (epilogue.gelu || epilogue.bias.defined())))
     return std::nullopt;
-  if (epilogue.bias.defined()) fusion.vector = epilogue.bias.to(out.dtype()).contiguous();
+  if (epilogue.bias.defined()) fusion.bias = epilogue.bias.to(out.dtype()).contiguous();
   if (epilogue.gelu || epilogue.dgelu) fusion.aux = epilogue.pre_activation;
   if (fusion.aux.defined() && !has_contiguous_rows(fusion.aux)) return std::nullopt;
   int kind = epilogue.dgelu ? CUBLASLT_EPILOGUE_DGELU : 0;
@@ -266,7 +267,7 @@ std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out
   return fusion;
 }
 
-// Queues the product with its epilogue (but for the bias gradient) in one launch. False where the
+// Queues the product with its epilogue (but for the column sums) in one launch. False where the
 // library cannot.
 bool launch_fused(const Array& a, const Array& b, const Array& out,
                   const MatmulEpilogue& epilogue) {
@@ -287,36 +288,78 @@ void product_only(const Array& a, const Array& b, const Array& out, float beta) 
         a.shape(), " and ", b.shape(), " of dtype ", name_of(a.dtype()));
 }
 
-}  // namespace
-
-void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
+// Everything but the column sums, through cuBLASLt.
+void library_matmul(const Array& a, const Array& b, const Array& out,
+                    const MatmulEpilogue& epilogue) {
   const bool plain = !epilogue.bias.defined() && !epilogue.gelu && !epilogue.dgelu;
-  const bool sums = epilogue.a_sums.defined();
-  if (out.numel() == 0 || a.size(-1) == 0) {  // nothing, or an empty sum
-    if (sums) sum_rows(a, epilogue);
-    if (out.numel() == 0) return;
+  if (out.numel() == 0) return;
+  if (a.size(-1) == 0) {  // an empty sum
     if (epilogue.beta == 0) fill(out, 0);
     apply_epilogue(epilogue, out);
     return;
   }
   if (!has_contiguous_rows(out)) {
-    if (plain && !sums && is_transposed(out)) {
-      matmul(b.transpose(-2, -1), a.transpose(-2, -1), out.transpose(-2, -1), epilogue);
+    if (plain && is_transposed(out)) {
+      library_matmul(b.transpose(-2, -1), a.transpose(-2, -1), out.transpose(-2, -1), epilogue);
       return;
     }
     const Array dense =
         epilogue.beta != 0 ? out.clone() : Array::empty(out.shape(), out.dtype(), out.device());
-    matmul(a, b, dense, epilogue);
+    library_matmul(a, b, dense, epilogue);
     copy(dense, out);
     return;
   }
   const Array left = matrix_layout(a) ? a : a.contiguous();
   const Array right = matrix_layout(b) ? b : b.contiguous();
-  if (plain || !launch_fused(left, right, out, epilogue)) {
-    product_only(left, right, out, epilogue.beta);
-    apply_epilogue(epilogue, out);
-  }
-  if (sums) sum_rows(left, epilogue);
+  if (!plain && launch_fused(left, right, out, epilogue)) return;
+  product_only(left, right, out, epilogue.beta);
+  apply_epilogue(epilogue, out);
+}
+
+void sum_columns(const Array& out, const MatmulEpilogue& epilogue) {
+  if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
+}
+
+// The product as one of gelu_products.h, if it is one of a size for which that may pay.
+std::optional<GeluProblem> gelu_problem(const Array& a, const Array& out,
+                                        const MatmulEpilogue& epilogue) {
+  constexpr int64_t kLeastMultiplications = int64_t{1} << 31;  // about 64 tiles' worth of K = 2048
+  const Array& pre = epilogue.pre_activation;
+  if (epilogue.gelu == epilogue.dgelu || (epilogue.dgelu && epilogue.bias.defined()) ||
+      epilogue.beta != 0 || out.dims() != 2 || !is_half(out.dtype()) || a.dtype() != out.dtype() ||
+      (pre.defined() && pre.shares_storage(out)) || out.numel() * a.size(1) < kLeastMultiplications)
+    return std::nullopt;
+  GeluProblem problem;
+  problem.type = cuda_type(out.dtype());
+  problem.m = out.size(0);
+  problem.n = out.size(1);
+  problem.k = a.size(1);
+  problem.backward = epilogue.dgelu;
+  problem.has_input = pre.defined();
+  problem.column_sums = epilogue.out_sums.defined();
+  return problem;
+}
+
+bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
+  if (epilogue.dgelu)
+    return gelu_backward_product(a, b, epilogue.pre_activation, out, epilogue.out_sums);
+  const Array bias = epilogue.bias.defined() ? epilogue.bias.to(out.dtype()).contiguous() : Array();
+  if (!gelu_product(a, b.transpose(0, 1), bias, epilogue.pre_activation, out)) return false;
+  sum_columns(out, epilogue);
+  return true;
+}
+
+}  // namespace
+
+void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
+  const auto library = [&] {
+    library_matmul(a, b, out, epilogue);
+    sum_columns(out, epilogue);
+  };
+  const auto own = [&] { return launch_gelu(a, b, out, epilogue); };
+  const std::optional<GeluProblem> problem = gelu_problem(a, out, epilogue);
+  if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
+  if (epilogue.a_sums.defined()) sum_rows(a, epilogue);
 }
 
 }  // namespace binade::kernels::cuda

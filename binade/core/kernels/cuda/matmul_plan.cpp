@@ -27,12 +27,14 @@ constexpr uint64_t kMaxWorkspaceBytes = uint64_t{32} << 20;  // what NVIDIA advi
 constexpr size_t kProblemFields = sizeof(MatmulProblem) / sizeof(int64_t);
 constexpr size_t kAlgorithmWords = sizeof(cublasLtMatmulAlgo_t) / sizeof(uint64_t);
 using ProblemFields = std::array<int64_t, kProblemFields>;
+using GeluFields = std::array<int64_t, sizeof(GeluProblem) / sizeof(int64_t)>;
 using AlgorithmWords = std::array<uint64_t, kAlgorithmWords>;
 
 // No algorithm means that cuBLASLt has none for the problem.
 struct AlgorithmTable {
   std::mutex mutex;
   std::map<MatmulProblem, std::optional<MatmulAlgorithm>> entries;
+  std::map<GeluProblem, bool> own_kernels;  // whether they are preferred
 };
 
 AlgorithmTable& algorithm_table() {
@@ -182,6 +184,15 @@ class Stopwatch {
     return milliseconds;
   }
 
+  // Their median over some runs.
+  template <class Work>
+  float median_time(const Work& work) {
+    std::array<float, kTimedRuns> times;
+    for (float& t : times) t = time(work);
+    std::nth_element(times.begin(), times.begin() + kTimedRuns / 2, times.end());
+    return times[kTimedRuns / 2];
+  }
+
  private:
   Array flushed_;
   binade::cuda::Event start_ = make_event(), stop_ = make_event();
@@ -205,10 +216,8 @@ std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOpera
     operands.d = scratch.data();
   }
   Stopwatch stopwatch;
-  const auto time_of = [&](const MatmulAlgorithm& algorithm) {
-    return stopwatch.time([&] {
-      check_cublas(queue_product(problem, operands, descriptors, algorithm), "cublasLtMatmul");
-    });
+  const auto run = [&](const MatmulAlgorithm& algorithm) {
+    check_cublas(queue_product(problem, operands, descriptors, algorithm), "cublasLtMatmul");
   };
   struct Candidate {
     const MatmulAlgorithm* algorithm;
@@ -217,18 +226,14 @@ std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOpera
   std::vector<Candidate> candidates;
   for (const MatmulAlgorithm& algorithm : algorithms)  // the first run loads the kernel
     if (queue_product(problem, operands, descriptors, algorithm) == CUBLAS_STATUS_SUCCESS)
-      candidates.push_back({&algorithm, time_of(algorithm)});
+      candidates.push_back({&algorithm, stopwatch.time([&] { run(algorithm); })});
   if (candidates.empty()) return std::nullopt;
   const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
   const float best = std::min_element(candidates.begin(), candidates.end(), faster)->time;
   std::erase_if(candidates, [&](const Candidate& c) { return c.time > kScreening * best; });
   if (candidates.size() == 1) return *candidates.front().algorithm;
-  for (Candidate& candidate : candidates) {
-    std::array<float, kTimedRuns> times;
-    for (float& time : times) time = time_of(*candidate.algorithm);
-    std::nth_element(times.begin(), times.begin() + kTimedRuns / 2, times.end());
-    candidate.time = times[kTimedRuns / 2];
-  }
+  for (Candidate& candidate : candidates)
+    candidate.time = stopwatch.median_time([&] { run(*candidate.algorithm); });
   return *std::min_element(candidates.begin(), candidates.end(), faster)->algorithm;
 }
 
@@ -259,11 +264,32 @@ void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
   check_cublas(queue_product(problem, operands, descriptors, algorithm), "cublasLtMatmul");
 }
 
+bool prefers_own_kernel(const GeluProblem& problem, const std::function<bool()>& own,
+                        const std::function<void()>& library) {
+  AlgorithmTable& table = algorithm_table();
+  {
+    const std::lock_guard lock(table.mutex);
+    const auto entry = table.own_kernels.find(problem);
+    if (entry != table.own_kernels.end()) return entry->second;
+  }
+  bool choice = true;
+  if (!binade::cuda::deterministic() && !binade::cuda::is_capturing()) {
+    if (!own()) return false;
+    library();  // as above, the first runs load the kernels
+    Stopwatch stopwatch;
+    choice = stopwatch.median_time(own) <= stopwatch.median_time(library);
+  }
+  const std::lock_guard lock(table.mutex);
+  return table.own_kernels.emplace(problem, choice).first->second;
+}
+
 }  // namespace binade::kernels::cuda
 
 namespace binade::cuda {
 
 using kernels::cuda::AlgorithmWords;
+using kernels::cuda::GeluFields;
+using kernels::cuda::GeluProblem;
 using kernels::cuda::MatmulAlgorithm;
 using kernels::cuda::MatmulProblem;
 using kernels::cuda::ProblemFields;
@@ -292,11 +318,19 @@ std::string export_matmul_algorithms() {
     }
     entries.push_back(std::move(entry));
   }
-  return nlohmann::json{{"origin", table_origin()}, {"entries", std::move(entries)}}.dump();
+  nlohmann::json own_kernels = nlohmann::json::array();
+  for (const auto& [problem, preferred] : table.own_kernels)
+    own_kernels.push_back(
+        {{"problem", std::bit_cast<GeluFields>(problem)}, {"preferred", preferred}});
+  return nlohmann::json{{"origin", table_origin()},
+                        {"entries", std::move(entries)},
+                        {"own_kernels", std::move(own_kernels)}}
+      .dump();
 }
 
 bool import_matmul_algorithms(std::string_view text) {
   std::map<MatmulProblem, std::optional<MatmulAlgorithm>> entries;
+  std::map<GeluProblem, bool> own_kernels;
   try {
     const nlohmann::json table = nlohmann::json::parse(text);
     if (table.at("origin") != table_origin()) return false;
@@ -309,12 +343,18 @@ bool import_matmul_algorithms(std::string_view text) {
       entries.emplace(std::bit_cast<MatmulProblem>(entry.at("problem").get<ProblemFields>()),
                       choice);
     }
+    // Tables of earlier builds have none.
+    for (const nlohmann::json& entry : table.value("own_kernels", nlohmann::json::array()))
+      own_kernels.emplace(std::bit_cast<GeluProblem>(entry.at("problem").get<GeluFields>()),
+                          entry.at("preferred").get<bool>());
   } catch (const nlohmann::json::exception& error) {
     fail("the table of product algorithms cannot be read: ", error.what());
   }
   kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
   const std::lock_guard lock(table.mutex);
   for (auto& [problem, choice] : entries) table.entries.insert_or_assign(problem, choice);
+  for (const auto& [problem, preferred] : own_kernels)
+    table.own_kernels.insert_or_assign(problem, preferred);
   return true;
 }
 

@@ -1,4 +1,5 @@
-// One cuBLASLt product: its description, the algorithm chosen for it, and its launch.
+// One cuBLASLt product: its description, the algorithm chosen for it, and its launch. And the
+// choice between it and a product of gelu_products.h.
 #pragma once
 
 #include <cublasLt.h>
@@ -6,6 +7,7 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace binade::kernels::cuda {
@@ -32,7 +34,7 @@ struct MatmulOperands {
   const void* a = nullptr;
   const void* b = nullptr;
   void* d = nullptr;
-  const void* bias = nullptr;  // bias (m), or where the bias gradient goes
+  const void* bias = nullptr;  // (m)
   void* aux = nullptr;         // GELU's input, d's layout with ld_aux
 };
 
@@ -51,5 +53,23 @@ std::optional<MatmulAlgorithm> choose_algorithm(const MatmulProblem& problem,
 // Queues the product on the current stream.
 void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
                    const MatmulAlgorithm& algorithm);
+
+// What decides whether a product of gelu_products.h is faster than cuBLASLt's, in the same table.
+struct GeluProblem {
+  int64_t type = 0;  // cudaDataType_t
+  int64_t m = 0, n = 0, k = 0;
+  int64_t backward = 0;
+  int64_t has_input = 0;  // GELU's input is stored, or read
+  int64_t column_sums = 0;
+
+  auto operator<=>(const GeluProblem&) const = default;
+};
+
+// Whether to run `own` rather than `library`, which do the same; `own` returns false if it cannot.
+// The first call for a problem times them on the current stream, once per process; inside a capture
+// or in deterministic mode `own` is taken. Both may run several times, so that they must not read
+// what they write.
+bool prefers_own_kernel(const GeluProblem& problem, const std::function<bool()>& own,
+                        const std::function<void()>& library);
 
 }  // namespace binade::kernels::cuda

@@ -1,0 +1,81 @@
+#include "gelu_products.h"
+
+#include <bit>
+#include <limits>
+
+#include <binade/core/cuda/runtime.h>
+#include <binade/core/kernels/reduce.h>
+
+#include "gelu_products_sm90.h"
+
+namespace binade::kernels::cuda {
+
+namespace {
+
+// Where it is not, the functions of gelu_products_sm90.h are missing.
+constexpr bool kBuilt = BINADE_HAVE_CUTLASS != 0;
+
+// What TMA can move: contiguous rows, all at multiples of 16 bytes, sizes of 32 bits.
+bool fits(const Array& x, DType dtype) {
+  return x.dims() == 2 && x.dtype() == dtype && x.stride(1) == 1 && x.stride(0) >= x.size(1) &&
+         x.stride(0) % 8 == 0 && x.size(0) > 0 && x.size(1) > 0 && x.size(1) % 8 == 0 &&
+         x.size(0) <= std::numeric_limits<int>::max() - kGeluTileRows &&
+         x.size(1) <= std::numeric_limits<int>::max() - kGeluTileCols &&
+         std::bit_cast<uintptr_t>(x.data()) % 16 == 0;
+}
+
+bool applies(const Array& a, const Array& weight, const Array& pre, const Array& out) {
+  if (!kBuilt || !is_half(a.dtype())) return false;
+  const auto& device = binade::cuda::device_properties();
+  if (device.major != 9 || device.minor != 0) return false;
+  for (const Array* x : {&a, &weight, &pre, &out})
+    if (x->defined() && !fits(*x, a.dtype())) return false;
+  return true;
+}
+
+GeluOperands operands_of(const Array& a, const Array& weight, const Array& pre, const Array& out) {
+  GeluOperands operands{};
+  operands.dtype = a.dtype();
+  operands.m = out.size(0);
+  operands.n = out.size(1);
+  operands.k = a.size(1);
+  operands.a = a.data();
+  operands.weight = weight.data();
+  operands.out = out.data();
+  operands.ld_a = a.stride(0);
+  operands.ld_weight = weight.stride(0);
+  operands.ld_out = out.stride(0);
+  if (pre.defined()) {
+    operands.pre = pre.data();
+    operands.ld_pre = pre.stride(0);
+  }
+  return operands;
+}
+
+}  // namespace
+
+bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
+                  const Array& out) {
+  if (!applies(x, weight, pre, out)) return false;
+  if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
+  GeluOperands operands = operands_of(x, weight, pre, out);
+  if (bias.defined()) operands.bias = bias.data();
+  if constexpr (kBuilt) launch_gelu_forward_sm90(operands);
+  return true;
+}
+
+bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
+                           const Array& column_sums) {
+  if (!applies(dy, weight, pre, out)) return false;
+  GeluOperands operands = operands_of(dy, weight, pre, out);
+  Array partial;
+  if (column_sums.defined()) {
+    partial = Array::empty({gelu_tile_rows(operands.m), operands.n}, DType::f32, out.device());
+    operands.partial_sums = static_cast<float*>(partial.data());
+  }
+  if constexpr (kBuilt) launch_gelu_backward_sm90(operands);
+  if (column_sums.defined()) reduce(ReduceOp::sum, partial, column_sums.unsqueeze(0), 0);
+  return true;
+}
+
+}  // namespace binade::kernels::cuda

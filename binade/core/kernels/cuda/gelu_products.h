@@ -1,0 +1,24 @@
+// Products with GELU in their epilogue for Hopper, through CUTLASS: cuBLASLt's take half as long
+// again as the product alone, these little more. f16 or bf16, f32 sums. Each returns false, having
+// queued nothing, where it does not apply: on other devices, without CUTLASS at build time, for
+// rows that are not contiguous, and for sizes, distances of rows or addresses that are not
+// multiples of 8 elements.
+//
+// They run in a fixed order: equal inputs give equal bits.
+#pragma once
+
+#include <binade/core/array.h>
+
+namespace binade::kernels::cuda {
+
+// pre (M, N) = x (M, K) · weightᵀ + bias and out (M, N) = gelu_tanh of that before its rounding,
+// for weight (N, K). All of one dtype; bias (N) and pre may be undefined.
+bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
+                  const Array& out);
+
+// out (M, N) = (dy (M, K) · weight (K, N)) · gelu_tanh'(pre (M, N)), all of one dtype. column_sums
+// (N), f32, may be undefined; it receives the sums over M of what out holds. out must not be pre.
+bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
+                           const Array& column_sums);
+
+}  // namespace binade::kernels::cuda

@@ -1,0 +1,141 @@
+// Products for Hopper with an epilogue of their own: CUTLASS's warp-specialised persistent kernel
+// with two consumer warp groups that take turns (ping-pong), so that the epilogue of one tile runs
+// beside the multiplications of the next. That matters here: two values of the special function
+// unit an element cost a third of the time that the multiplications of K = 768 do.
+#pragma once
+
+#include <cutlass/cutlass.h>
+#include <nvtx3/nvToolsExt.h>
+
+#include <cutlass/gemm/device/gemm_universal_adapter.h>
+#include <cute/tensor.hpp>
+#include <cutlass/epilogue/collective/collective_builder.hpp>
+#include <cutlass/epilogue/fusion/sm90_callbacks_tma_warpspecialized.hpp>
+#include <cutlass/gemm/collective/collective_builder.hpp>
+#include <cutlass/gemm/kernel/gemm_universal.hpp>
+
+#include <binade/core/cuda/runtime.h>
+#include <binade/core/error.h>
+
+#include "gelu_products_sm90.h"
+
+namespace binade::kernels::cuda::sm90 {
+
+namespace fusion = cutlass::epilogue::fusion;
+
+using Tile = cute::Shape<cute::Int<kGeluTileRows>, cute::Int<kGeluTileCols>, cute::_64>;
+using Cluster = cute::Shape<cute::_2, cute::_1, cute::_1>;
+using RowMajor = cutlass::layout::RowMajor;
+using ColumnMajor = cutlass::layout::ColumnMajor;
+using EpilogueSchedule = cutlass::epilogue::TmaWarpSpecialized;
+inline constexpr auto kRound = cutlass::FloatRoundStyle::round_to_nearest;
+inline constexpr int kAlignment = 8;  // elements: TMA moves multiples of 16 bytes
+
+// σ(2u) of gelu_tanh (unary_math.cuh) from the two instructions that approximate 2^x and 1/x to
+// within 2 ulp of f32, and u's square. 2^x of a large argument is ∞, whose inverse is 0.
+struct GeluSigmoid {
+  float square, value;  // x² and σ
+
+  __device__ __forceinline__ explicit GeluSigmoid(float x) : square(x * x) {
+    constexpr float kSlope = -1.5957691216057308f * 1.4426950408889634f;  // -2·√(2/π)·log₂ e
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;"
+        : "=f"(power)
+        : "f"(x * fmaf(square, 0.044715f * kSlope, kSlope)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(1.0f + power));
+  }
+};
+
+// Functions of CUTLASS's fragments.
+template <class Fragment>
+struct Gelu;
+template <int kCount>
+struct Gelu<cutlass::Array<float, kCount>> {
+  using Fragment = cutlass::Array<float, kCount>;
+  __device__ __forceinline__ Fragment operator()(const Fragment& x) const {
+    Fragment y;
+    CUTLASS_PRAGMA_UNROLL
+    for (int i = 0; i < kCount; ++i) y[i] = x[i] * GeluSigmoid(x[i]).value;
+    return y;
+  }
+};
+
+// dy · gelu_tanh'(x)
+template <class Fragment>
+struct GeluBackward;
+template <int kCount>
+struct GeluBackward<cutlass::Array<float, kCount>> {
+  using Fragment = cutlass::Array<float, kCount>;
+  __device__ __forceinline__ Fragment operator()(const Fragment& dy, const Fragment& x) const {
+    constexpr float kSlope = 1.5957691216057308f;
+    Fragment dx;
+    CUTLASS_PRAGMA_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      const GeluSigmoid sigmoid(x[i]);
+      const float slope = fmaf(sigmoid.square, 3 * 0.044715f * kSlope, kSlope);
+      const float rest = (1.0f - sigmoid.value) * x[i] * slope;
+      dx[i] = dy[i] * fmaf(sigmoid.value, rest, sigmoid.value);
+    }
+    return dx;
+  }
+};
+
+// The kernel of out = a · weight with the epilogue Fusion, which reads Source (a type, or void).
+template <class T, class WeightLayout, class Source, class Fusion>
+struct FusedProduct {
+  using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
+      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, Cluster,
+      cutlass::epilogue::collective::EpilogueTileAuto, float, float, Source, RowMajor, kAlignment,
+      T, RowMajor, kAlignment, EpilogueSchedule, Fusion>::CollectiveOp;
+  using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
+      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, T, RowMajor, kAlignment, T, WeightLayout,
+      kAlignment, float, Tile, Cluster,
+      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
+          sizeof(typename Epilogue::SharedStorage))>,
+      cutlass::gemm::KernelTmaWarpSpecializedPingpong>::CollectiveOp;
+  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop,
+                                                      Epilogue, cutlass::gemm::PersistentScheduler>;
+  using Adapter = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
+
+  static void launch(const char* name, const GeluOperands& x,
+                     const typename Fusion::Arguments& fusion_arguments) {
+    typename Kernel::StrideA stride_a{};
+    typename Kernel::StrideB stride_weight{};
+    typename Kernel::StrideC stride_source{};
+    typename Kernel::StrideD stride_out{};
+    cute::get<0>(stride_a) = x.ld_a;
+    if constexpr (std::is_same_v<WeightLayout, RowMajor>)
+      cute::get<1>(stride_weight) = x.ld_weight;
+    else
+      cute::get<0>(stride_weight) = x.ld_weight;
+    cute::get<0>(stride_out) = x.ld_out;
+    const T* source = nullptr;
+    if constexpr (!std::is_void_v<Source>) {
+      cute::get<0>(stride_source) = x.ld_pre;
+      source = static_cast<const T*>(x.pre);
+    }
+    cutlass::KernelHardwareInfo hardware;
+    hardware.device_id = ::binade::cuda::current_device();
+    hardware.sm_count = ::binade::cuda::device_properties().multiprocessors;
+    const typename Adapter::Arguments arguments{
+        cutlass::gemm::GemmUniversalMode::kGemm,
+        {static_cast<int>(x.m), static_cast<int>(x.n), static_cast<int>(x.k), 1},
+        {static_cast<const T*>(x.a), stride_a, static_cast<const T*>(x.weight), stride_weight},
+        {fusion_arguments, source, stride_source, static_cast<T*>(x.out), stride_out},
+        hardware};
+    Adapter adapter;
+    const auto require = [&](cutlass::Status status) {
+      check(status == cutlass::Status::kSuccess, name, " (", x.m, " x ", x.n, " x ", x.k,
+            "): CUTLASS refuses it: ", cutlass::cutlassGetStatusString(status));
+    };
+    require(Adapter::can_implement(arguments));
+    require(adapter.initialize(arguments, nullptr, ::binade::cuda::current_stream()));
+    nvtxRangePushA(name);
+    const cutlass::Status status = adapter.run(::binade::cuda::current_stream());
+    nvtxRangePop();
+    ::binade::cuda::check_launch(name);
+    require(status);
+  }
+};
+
+}  // namespace binade::kernels::cuda::sm90
