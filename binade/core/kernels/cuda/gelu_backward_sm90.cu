@@ -92,11 +92,12 @@ class ColumnSums {
       }
       if (!is_last) return;
       synchronise();
-      if (thread_ >= width_) return;
-      float sum = shared_->sums[0][thread_];
-      CUTLASS_PRAGMA_UNROLL
-      for (int warp = 1; warp < kWarps; ++warp) sum += shared_->sums[warp][thread_];
-      row_[thread_] = sum;
+      for (int col = thread_; col < width_; col += 32 * kWarps) {
+        float sum = shared_->sums[0][col];
+        CUTLASS_PRAGMA_UNROLL
+        for (int warp = 1; warp < kWarps; ++warp) sum += shared_->sums[warp][col];
+        row_[col] = sum;
+      }
     }
 
    private:
@@ -143,7 +144,9 @@ class ColumnSums {
     const int tile_row = get<0>(args.tile_coord_mnkl), tile_col = get<1>(args.tile_coord_mnkl);
     const int first_col = tile_col * kGeluTileCols;
     // The last cluster may have a tile beyond the last row.
-    const int width = tile_row * kGeluTileRows < rows ? cols - first_col : 0;
+    const int width = tile_row * kGeluTileRows < rows
+                          ? min(cols - first_col, static_cast<int>(kGeluTileCols))
+                          : 0;
     float* row = partial_ ? partial_ + int64_t{tile_row} * cols + first_col : nullptr;
     return Callbacks(shared_, row, width, args.thread_idx);
   }

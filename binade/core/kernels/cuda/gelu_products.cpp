@@ -12,8 +12,8 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-constexpr bool kBuilt =
-    BINADE_HAVE_CUTLASS != 0;  // else the functions of gelu_products_sm90.h are missing
+// Where it is not, the functions of gelu_products_sm90.h are missing.
+constexpr bool kBuilt = BINADE_HAVE_CUTLASS != 0;
 
 // What TMA can move: contiguous rows, all at multiples of 16 bytes, sizes of 32 bits.
 bool fits(const Array& x, DType dtype) {

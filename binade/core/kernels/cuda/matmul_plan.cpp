@@ -274,12 +274,10 @@ bool prefers_own_kernel(const GeluProblem& problem, const std::function<bool()>&
   }
   bool choice = true;
   if (!binade::cuda::deterministic() && !binade::cuda::is_capturing()) {
-    choice = own();
-    if (choice) {
-      library();  // as above, the first runs load the kernels
-      Stopwatch stopwatch;
-      choice = stopwatch.median_time(own) <= stopwatch.median_time(library);
-    }
+    if (!own()) return false;
+    library();  // as above, the first runs load the kernels
+    Stopwatch stopwatch;
+    choice = stopwatch.median_time(own) <= stopwatch.median_time(library);
   }
   const std::lock_guard lock(table.mutex);
   return table.own_kernels.emplace(problem, choice).first->second;
