@@ -7,8 +7,8 @@
 #   auto    (default) take the system's toolkit; without one but with a GPU, do as `wheels`
 #   wheels  make a CUDA 13.0 toolkit from pip wheels in the cache folder (1.7 GB on disk)
 #   off     nothing: the build is for the CPU
-# What the toolkit lacks of cuDNN and the headers of cudnn-frontend and CUTLASS comes from pip wheels,
-# too.
+# What the toolkit lacks of cuDNN and of the headers of cudnn-frontend and CUTLASS comes from pip
+# wheels, too.
 # The cache folder is $BINADE_CACHE, or ~/.cache/binade.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
