@@ -118,13 +118,16 @@ class TiledProduct {
 void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   check(is_floating(a.dtype()), "matmul needs a floating-point dtype, got ", name_of(a.dtype()));
   const MatmulProblem problem(a, b, out, epilogue);
-  if (worth_packing(problem)) return packed_matmul(problem, epilogue);
-  if (a.dtype() == DType::f64)
-    TiledProduct<double>(problem, epilogue).run();
-  else
-    TiledProduct<float>(problem, epilogue).run();
-  if (epilogue.a_sums.defined())
-    reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
+  if (worth_packing(problem)) {
+    packed_matmul(problem, epilogue);
+  } else {
+    if (a.dtype() == DType::f64)
+      TiledProduct<double>(problem, epilogue).run();
+    else
+      TiledProduct<float>(problem, epilogue).run();
+    if (epilogue.a_sums.defined())
+      reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
+  }
   if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
 }
 
