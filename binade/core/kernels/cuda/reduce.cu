@@ -132,7 +132,7 @@ Plan make_plan(const Array& x, const Array& out, int vec) {
 
 // Whether the outputs are the columns of one matrix of 16-byte vectors, and tall enough.
 bool is_column_fold(const Plan& plan, const Array& x, int vec) {
-  constexpr int64_t kTall = 64;
+  constexpr int64_t kTall = 16;
   const int64_t row_stride = plan.reduced.strides[0][0];
   return plan.kept.dims == 1 && plan.reduced.dims == 1 && plan.reduced.items >= kTall &&
          plan.kept.strides[1][0] == 1 && plan.kept.items > 1 && plan.kept.items % vec == 0 &&
