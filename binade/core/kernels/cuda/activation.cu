@@ -30,10 +30,22 @@ struct AnyBackward {
   }
 };
 
+// σ(x), for halves through the hardware's exponential and reciprocal: their few ulp of f32 are far
+// below a half's rounding, and the exact ones would keep the kernel from memory's speed.
+template <class T>
+__device__ __forceinline__ ComputeOf<T> sigmoid_for(ComputeOf<T> x) {
+  if constexpr (sizeof(T) == 2) {
+    return __fdividef(1.0f, 1.0f + __expf(-x));
+  } else {
+    return sigmoid_value(x);
+  }
+}
+
 template <class T>
 struct SwiGlu {
   __device__ __forceinline__ T operator()(T gate, T up) const {
-    return narrow<T>(unary_value(UnaryOp::silu, widen(gate)) * widen(up));
+    const ComputeOf<T> x = widen(gate);
+    return narrow<T>(x * sigmoid_for<T>(x) * widen(up));
   }
 };
 
@@ -62,7 +74,7 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
     for (int i = 0; i < kVec; ++i) {
       const C x = widen(g[i]), grad = widen(d[i]);
-      const C s = sigmoid_value(x);
+      const C s = sigmoid_for<T>(x);
       to_gate[i] = narrow<T>(widen(to_gate[i]) + grad * widen(u[i]) * s * (C(1) + x * (C(1) - s)));
       to_up[i] = narrow<T>(widen(to_up[i]) + grad * x * s);
     }
