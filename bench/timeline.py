@@ -12,9 +12,9 @@ import collections
 import re
 
 CLASSES = [  # the first that matches
-    ("attention", r"sdpa|flash|fmha|cudnn_generated|attention"),
+    ("attention", r"sdpa|flash|fmha|dot_do_o|convert_dq|attention"),
     ("products", r"nvjet|gemm|cutlass|xmma|cublas|splitK|sm90_"),
-    ("optimizer", r"update_flat|gradient_stats|fold_stats|step_scaler|advance"),
+    ("optimizer", r"update_flat|gradient_partials|add_partials|step_scaler|advance"),
     ("loss", r"cross_entropy"),
     ("norms", r"norm_"),
     ("sums", r"fold_|reduce_"),
@@ -75,8 +75,12 @@ def main():
     print(f"\ngaps: {len(sizes) / count:.0f} a step, sum {sum(sizes) / count / 1e3:.0f} us, "
           f"median {sizes[len(sizes) // 2] / 1e3:.2f} us, above 3 us: "
           f"{sum(size > 3000 for size in sizes) / count:.1f} a step")
-    for gap, before, after in sorted(gaps, reverse=True)[:5]:
-        print(f"  {gap / 1e3:8.2f} us between {before} and {after}")
+    long_gaps = collections.defaultdict(list)
+    for gap, before, after in gaps:
+        if gap > 3000:
+            long_gaps[before, after].append(gap)
+    for (before, after), found in sorted(long_gaps.items(), key=lambda item: -sum(item[1])):
+        print(f"  {len(found) / count:5.1f} a step, at most {max(found) / 1e3:.2f} us, between {before} and {after}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 // The test program. Besides what Catch2 does, it counts tests (not assertions), knows skipped ones,
 // and fails a test during which the library logged a warning that nobody expected.
 #define CATCH_CONFIG_RUNNER
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <string>
 
 #include "results.h"
 #include "warnings.h"
@@ -45,5 +50,12 @@ CATCH_REGISTER_LISTENER(Listener)
 
 int main(int argc, char* argv[]) {
   binade::test::watch_warnings();
-  return Catch::Session().run(argc, argv);
+  // What the library keeps between processes goes to a folder of this run's own.
+  namespace fs = std::filesystem;
+  const fs::path cache = fs::temp_directory_path() / ("binade-cache-" + std::to_string(getpid()));
+  setenv("BINADE_CACHE", cache.c_str(), 1);
+  const int status = Catch::Session().run(argc, argv);
+  std::error_code ignored;
+  fs::remove_all(cache, ignored);
+  return status;
 }

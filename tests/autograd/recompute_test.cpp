@@ -136,3 +136,32 @@ TEST_CASE("recompute without inputs that need a gradient reaches the parameters"
   const NoGrad off;
   CHECK_FALSE(recompute(block, {x})[0].requires_grad());
 }
+
+TEST_CASE("levels of recompute are named, and others refused", "[recompute]") {
+  CHECK(parse_recompute("nothing") == Recompute::nothing);
+  CHECK(parse_recompute("norms") == Recompute::norms);
+  CHECK(parse_recompute("activations") == Recompute::activations);
+  CHECK(parse_recompute("blocks") == Recompute::blocks);
+  CHECK_THROWS_WITH(parse_recompute("all"),
+                    Catch::Contains("\"all\"") && Catch::Contains("norms, activations or blocks"));
+  CHECK(recompute_level() == Recompute::nothing);
+  {
+    const RecomputeScope scope(Recompute::norms);
+    CHECK(recompute_level() == Recompute::norms);
+  }
+  CHECK(recompute_level() == Recompute::nothing);
+}
+
+TEST_CASE("a norm's output is not kept where it can be made again", "[recompute]") {
+  const int64_t rows = 512, cols = 256;
+  const Tensor x = Tensor::ones({rows, cols});
+  const Tensor scale(Array::full({cols}, 1, DType::f32), true);
+  const Tensor weight(Array::full({cols, cols}, 1, DType::f32), true);
+  const auto held = [&](Recompute level) {
+    const RecomputeScope scope(level);
+    const int64_t before = memory_stats(Device::cpu()).in_use;
+    const Tensor y = sum(linear(rms_norm(x, scale), weight));
+    return memory_stats(Device::cpu()).in_use - before;
+  };
+  CHECK(held(Recompute::nothing) - held(Recompute::norms) == rows * cols * 4);
+}

@@ -1,5 +1,11 @@
 // Products on the GPU against those on the CPU.
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include <binade/core/cuda/algorithm_cache.h>
 #include <binade/core/cuda/libraries.h>
+#include <binade/core/file.h>
 #include <binade/core/kernels/matmul.h>
 
 #include "core/column_sums.h"
@@ -265,6 +271,29 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
     CHECK_FALSE(cuda::import_matmul_algorithms(foreign));
     CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2)), Error);
     CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}"), Error);
+  }
+}
+
+TEST_CASE("product algorithms are kept on disk, and written only when they changed",
+          "[cuda][matmul]") {
+  require_gpu();
+  namespace fs = std::filesystem;
+  const fs::path folder = getenv("BINADE_CACHE");  // set by main()
+  fs::remove_all(folder);
+  Random random(7);
+  const Array a = gpu_random({56, 88}, DType::f16, random);
+  run_matmul(a, a.transpose(0, 1), gpu_empty({56, 56}, DType::f16));
+  if constexpr (kCudaBuilt) {
+    cuda::save_algorithm_cache();
+    REQUIRE(std::distance(fs::directory_iterator(folder), {}) == 1);
+    const fs::path file = fs::directory_iterator(folder)->path();
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
+    fs::remove(file);
+    cuda::save_algorithm_cache();
+    CHECK_FALSE(fs::exists(file));
+    run_matmul(a.slice(0, 0, 40), a.transpose(0, 1), gpu_empty({40, 56}, DType::f16));
+    cuda::save_algorithm_cache();
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
   }
 }
 
