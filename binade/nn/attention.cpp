@@ -59,8 +59,9 @@ Tensor SelfAttention::forward(const Tensor& x, const Sequence& sequence,
     AttentionOptions packed = op_options(options_, sequence, training());
     packed.rope_cos = rotary.cos();
     packed.rope_sin = rotary.sin();
-    const Tensor qkv = forward_joint(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
-    return o_proj_->forward(packed_attention(qkv, options_.heads, options_.key_heads(), packed));
+    return o_proj_->forward(
+        packed_attention(forward_joint(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()}),
+                         options_.heads, options_.key_heads(), packed));
   }
   Tensor q = reshape(q_proj_->forward(x), {batch, tokens, options_.heads, head});
   Tensor k = reshape(k_proj_->forward(x), {batch, tokens, options_.key_heads(), head});

@@ -349,33 +349,34 @@ void add_attention(OpTable& table) {
                                         packed_of(in[0], 6, 2), {.causal = true}))};
           })
       .rounded(3);
-  table
-      .add(
-          "packed_attention", "rotated",
-          {real({2, 3, 32}), real({3, 1}).as(Input::Dtype::f32),
-           real({3, 1}).as(Input::Dtype::f32)},
-          [](const TensorList& in) -> TensorList {
-            AttentionOptions options;
-            options.causal = true;
-            options.rope_cos = in[1];
-            options.rope_sin = in[2];
-            return {packed_attention(in[0], 4, 2, options)};
-          },
-          [=](const Lists& in) -> Lists {
-            const auto turned = [&](const Values& x) {  // the first two of four, one pair
-              return fill(x.shape, [&](const Index& i) {
-                if (i[3] >= 2) return x(i);
-                Index other = i;
-                other[3] = 1 - i[3];
-                const double sign = i[3] == 0 ? -1 : 1;
-                return x(i) * in[1]({i[2], 0}) + sign * x(other) * in[2]({i[2], 0});
-              });
-            };
-            return {
-                merged(attention_of(turned(packed_of(in[0], 0, 4)), turned(packed_of(in[0], 4, 2)),
-                                    packed_of(in[0], 6, 2), {.causal = true}))};
-          })
-      .rounded(8);
+  for (const bool in_place : {false, true})
+    table
+        .add(
+            "packed_attention", in_place ? "rotated in place" : "rotated",
+            {real({2, 3, 32}), real({3, 1}).as(Input::Dtype::f32),
+             real({3, 1}).as(Input::Dtype::f32)},
+            [in_place](const TensorList& in) -> TensorList {
+              AttentionOptions options;
+              options.causal = true;
+              options.rope_cos = in[1];
+              options.rope_sin = in[2];
+              return {packed_attention(in_place ? in[0] + 0.0 : in[0], 4, 2, options)};
+            },
+            [=](const Lists& in) -> Lists {
+              const auto turned = [&](const Values& x) {  // the first two of four, one pair
+                return fill(x.shape, [&](const Index& i) {
+                  if (i[3] >= 2) return x(i);
+                  Index other = i;
+                  other[3] = 1 - i[3];
+                  const double sign = i[3] == 0 ? -1 : 1;
+                  return x(i) * in[1]({i[2], 0}) + sign * x(other) * in[2]({i[2], 0});
+                });
+              };
+              return {merged(attention_of(turned(packed_of(in[0], 0, 4)),
+                                          turned(packed_of(in[0], 4, 2)), packed_of(in[0], 6, 2),
+                                          {.causal = true}))};
+            })
+        .rounded(8);
 
   table
       .add(

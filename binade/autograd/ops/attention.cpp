@@ -45,9 +45,14 @@ struct Rotation {
                     rope(rotated_heads(packed), cos, sin, inverse, rotated_heads(out)));
   }
 
-  // `packed` with its queries and keys rotated: a copy, or itself where there is no rotation.
-  Array rotated(const Array& packed, int64_t query_heads, int64_t key_heads) const {
+  // `packed` with its queries and keys rotated: itself where there is no rotation or where it may
+  // be written over, otherwise a copy.
+  Array rotated(const Array& packed, int64_t query_heads, int64_t key_heads, bool in_place) const {
     if (!cos.defined()) return packed;
+    if (in_place) {
+      apply(packed, query_heads, key_heads, false, packed);
+      return packed;
+    }
     const Array out = Array::empty(packed.shape(), packed.dtype(), packed.device());
     apply(packed, query_heads, key_heads, false, out);
     const int64_t values =
@@ -178,7 +183,7 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
                 });
 }
 
-Tensor packed_attention(const Tensor& qkv_in, int64_t query_heads, int64_t key_heads,
+Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options) {
   const char* op = "packed_attention";
   check_floating(op, "qkv", qkv_in);
@@ -197,7 +202,11 @@ Tensor packed_attention(const Tensor& qkv_in, int64_t query_heads, int64_t key_h
     check_rope_tables(op, options.rope_cos, options.rope_sin, qkv.size(1), size);
     rotation = {options.rope_cos.array().contiguous(), options.rope_sin.array().contiguous()};
   }
-  const Array packed = rotation.rotated(contiguous_last(qkv.array()), query_heads, key_heads);
+  qkv_in = Tensor();
+  const bool unseen = qkv.state().use_count() == 1 && qkv.array().storage().use_count() == 1 &&
+                      qkv.array().is_contiguous();
+  const Array packed =
+      rotation.rotated(contiguous_last(qkv.array()), query_heads, key_heads, unseen);
   AttentionResult result = attend(op, unpack(packed, query_heads, key_heads), options);
   const Array out =
       result.out.transpose(1, 2).view({packed.size(0), packed.size(1), query_heads * size});

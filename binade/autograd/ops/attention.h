@@ -24,8 +24,9 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
                                     const AttentionOptions& options = {});
 
 // The same on packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first, then k, then v → (B,
-// T, Hq·D). No copies but the rotated one; the gradient is packed too.
-Tensor packed_attention(const Tensor& qkv, int64_t query_heads, int64_t key_heads,
+// T, Hq·D). The gradient is packed too. Nothing is copied, unless heads are to be rotated in a qkv
+// that somebody else still holds: give a temporary to have it rotated where it lies.
+Tensor packed_attention(Tensor qkv, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options = {});
 
 // x (B, H, T, D) view; cos, sin (T, R/2) f32: rotates the first R of D in the half-split layout.
