@@ -139,11 +139,10 @@ struct JointBackward {
       return layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy, sums,
                              [&] { return x.array().reshape(x_rows); });
     if (x.defined()) weight_gradients(backward, dy, parts);
-    for (size_t k = 0, first = 0; k < sizes.size(); first += static_cast<size_t>(sizes[k++]))
+    int64_t first = 0;
+    for (size_t k = 0; k < sizes.size(); first += sizes[k++])
       bias_gradient(backward.slot(static_cast<int>(1 + sizes.size() + k)).open(), parts[k],
-                    sums.defined() ? sums.slice(0, static_cast<int64_t>(first),
-                                                static_cast<int64_t>(first) + sizes[k])
-                                   : sums);
+                    sums.defined() ? sums.slice(0, first, first + sizes[k]) : Array());
   }
 
  private:
