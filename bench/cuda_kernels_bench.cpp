@@ -198,9 +198,13 @@ void gelu_products(Table& table, int64_t rows, int64_t width) {
   table.row("column sums of it, alone", static_cast<double>(out.bytes()), 0,
             [&] { gpu::reduce(ReduceOp::sum, out, batch(sums), 0); });
   table.row("mlp down, input gradient x dgelu (CUTLASS)", wide_bytes, flops,
-            [&] { gpu::gelu_backward_product(x, down, pre, out, {}); });
+            [&] { gpu::gelu_backward_product(x, down, pre, out, {}, {}); });
   table.row("the same with column sums (CUTLASS)", wide_bytes, flops,
-            [&] { gpu::gelu_backward_product(x, down, pre, out, sums); });
+            [&] { gpu::gelu_backward_product(x, down, pre, out, sums, {}); });
+  const Array again = make({rows, hidden});
+  table.row("the same with column sums and gelu again (CUTLASS)",
+            wide_bytes + static_cast<double>(again.bytes()), flops,
+            [&] { gpu::gelu_backward_product(x, down, pre, out, sums, again); });
 }
 
 void head(Table& table) {

@@ -141,6 +141,31 @@ TEST_CASE("weight gradients are zero when nothing flowed through", "[ops]") {
   CHECK(bias.grad().to_vector<double>() == Numbers(2, 0));
 }
 
+TEST_CASE("GELU made again gives the same gradients whichever of them are needed", "[ops]") {
+  Numbers numbers(40);
+  for (size_t i = 0; i < numbers.size(); ++i)
+    numbers[i] = static_cast<double>(7 * i % 11) / 8 - 0.5;
+  const Array values = Array::from(numbers, {5, 8}).to(DType::f16);
+  const auto gradients = [&](Recompute level, bool all, bool down_needed) {
+    const RecomputeScope scope(level);
+    const Tensor x(values, all), up(values.slice(0, 0, 4), all);
+    const Tensor down(values.slice(0, 1, 4).slice(1, 0, 4), down_needed);
+    sum(square(gelu_mlp(x, up, {}, down, {}))).backward();
+    std::vector<Numbers> result;
+    for (const Tensor& tensor : {x, up, down})
+      result.push_back(tensor.requires_grad() ? tensor.grad().to_vector<double>() : Numbers());
+    return result;
+  };
+  const auto kept = gradients(Recompute::nothing, true, true);
+  const auto again = gradients(Recompute::activations, true, true);
+  CHECK(kept[0] == again[0]);
+  CHECK(kept[1] == again[1]);
+  for (size_t i = 0; i < again[2].size(); ++i)
+    CHECK(std::abs(again[2][i] - kept[2][i]) <= 0.01 * (1 + std::abs(kept[2][i])));
+  CHECK(gradients(Recompute::activations, false, true)[2] == again[2]);
+  CHECK(gradients(Recompute::activations, true, false)[1] == again[1]);
+}
+
 TEST_CASE("views share storage with their input", "[ops]") {
   const Tensor x(Array::arange(12, DType::f32).view({3, 4}));
   for (const Tensor& view :

@@ -28,15 +28,16 @@ void run_gelu(const Array& x, const Array& weight, const Array& bias, const Arra
 }
 
 void run_gelu_backward(const Array& dy, const Array& weight, const Array& pre, const Array& out,
-                       const Array& sums) {
+                       const Array& sums, const Array& again) {
   if (dy.device().is_cpu()) {
     MatmulEpilogue epilogue;
     epilogue.dgelu = true;
     epilogue.pre_activation = pre;
     epilogue.out_sums = sums;
+    epilogue.gelu_again = again;
     kernels::cpu::matmul(dy, weight, out, epilogue);
   } else if constexpr (kCudaBuilt) {
-    REQUIRE(kernels::cuda::gelu_backward_product(dy, weight, pre, out, sums));
+    REQUIRE(kernels::cuda::gelu_backward_product(dy, weight, pre, out, sums, again));
   }
 }
 
@@ -114,16 +115,31 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
         INFO(dtype << ' ' << m << ' ' << n << ' ' << k << (gap ? ", rows with gaps" : ""));
         const std::vector<Array> arrays = {
             rows(m, k, dtype, random, gap, 0.3), rows(k, n, dtype, random, gap, 0.3),
-            rows(m, n, dtype, random, gap, 2), rows(m, n, dtype, random, gap)};
-        compare_devices([](const auto& v) { run_gelu_backward(v[0], v[1], v[2], v[3], {}); },
-                        arrays, 2);
-
+            rows(m, n, dtype, random, gap, 2), rows(m, n, dtype, random, gap),
+            rows(m, n, dtype, random, gap)};
         std::vector<Array> on_gpu;
         for (const Array& array : arrays) on_gpu.push_back(on_device(array, Device::cuda()));
-        const Array sums = gpu_empty({n}, DType::f32);
-        run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], on_gpu[3], sums);
-        CHECK(column_sum_error(on_device(sums, Device::cpu()),
-                               on_device(on_gpu[3], Device::cpu())) <= 8 * epsilon_of(DType::f32));
+        for (const bool stored : {false, true}) {
+          INFO(dtype << (stored ? ", with GELU again" : ", alone"));
+          const auto again = [&](const Array& array) { return stored ? array : Array(); };
+          compare_devices(
+              [&](const auto& v) { run_gelu_backward(v[0], v[1], v[2], v[3], {}, again(v[4])); },
+              arrays, 2);
+          const std::vector<std::byte> untouched = bits_of(on_gpu[4]);
+          const Array sums = gpu_empty({n}, DType::f32);
+          run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], on_gpu[3], sums, again(on_gpu[4]));
+          CHECK(column_sum_error(on_device(sums, Device::cpu()),
+                                 on_device(on_gpu[3], Device::cpu())) <=
+                8 * epsilon_of(DType::f32));
+          const bool kept = bits_of(on_gpu[4]) == untouched;
+          CHECK(kept != stored);
+        }
+        // What is stored beside it changes nothing in the product.
+        const Array alone = gpu_empty({m, n}, dtype), beside = gpu_empty({m, n}, dtype);
+        run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], alone, {}, {});
+        run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], beside, {}, on_gpu[4]);
+        const bool same = bits_of(alone) == bits_of(beside);
+        CHECK(same);
       }
 }
 
@@ -140,14 +156,15 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
     const Array dy = Array::zeros(x.shape(), dtype), weight = Array::zeros({8, 8}, dtype);
     for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
     for (int j = 0; j < 8; ++j) write(weight, j, 1);
-    const Array dx = gpu_empty(x.shape(), dtype);
+    const Array dx = gpu_empty(x.shape(), dtype), again = gpu_empty(x.shape(), dtype);
     run_gelu_backward(on_device(dy, Device::cuda()), on_device(weight, Device::cuda()), on_gpu, dx,
-                      {});
+                      {}, again);
 
     const Array pre_read = on_device(pre, Device::cpu()), y_read = on_device(y, Device::cpu());
-    const Array dx_read = on_device(dx, Device::cpu());
+    const Array dx_read = on_device(dx, Device::cpu()),
+                again_read = on_device(again, Device::cpu());
     int wrong_pre = 0;
-    double worst_y = 0, worst_dx = 0;  // ulp
+    double worst_y = 0, worst_again = 0, worst_dx = 0;  // ulp
     for (int64_t i = 0; i < x.numel(); ++i) {
       const double value = read(x, i), sigmoid = sigmoid_of_gelu(value);
       const double gelu = value * sigmoid;
@@ -155,8 +172,9 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
       const double derivative = sigmoid * (1 + value * (1 - sigmoid) * slope);
       wrong_pre += read(pre_read, i) != value;
       // A sigmoid below f32's normal numbers, 2^-126, is zero; x is below 16 there.
-      worst_y = std::max(worst_y, std::abs(read(y_read, i) - gelu) /
-                                      std::max(ulp(gelu, dtype), 0x1p-121));
+      const double gelu_ulp = std::max(ulp(gelu, dtype), 0x1p-121);
+      worst_y = std::max(worst_y, std::abs(read(y_read, i) - gelu) / gelu_ulp);
+      worst_again = std::max(worst_again, std::abs(read(again_read, i) - gelu) / gelu_ulp);
       // Where it crosses zero the derivative has the rounding of its terms, in f32.
       worst_dx = std::max(worst_dx, std::abs(read(dx_read, i) - derivative) /
                                         std::max(ulp(derivative, dtype), 0x1p-21));
@@ -164,6 +182,7 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
     INFO(dtype);
     CHECK(wrong_pre == 0);
     CHECK(worst_y <= 0.6);
+    CHECK(worst_again <= 0.6);
     CHECK(worst_dx <= 0.6);
   }
 }
@@ -177,8 +196,10 @@ TEST_CASE("products with GELU for Hopper have the same bits each time", "[cuda][
     const Array down = gpu_random({k, n}, dtype, random), saved = gpu_random({m, n}, dtype, random);
     const Array bias = gpu_random({n}, dtype, random), sums = gpu_empty({n}, DType::f32);
     const Array pre = gpu_empty({m, n}, dtype), out = gpu_empty({m, n}, dtype);
+    const Array again = gpu_empty({m, n}, dtype);
     check_same_bits([&] { run_gelu(x, up, bias, pre, out); }, {pre, out});
-    check_same_bits([&] { run_gelu_backward(x, down, saved, out, sums); }, {out, sums});
+    check_same_bits([&] { run_gelu_backward(x, down, saved, out, sums, again); },
+                    {out, sums, again});
   }
 }
 
@@ -213,6 +234,7 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
                 down = random_array({k, n}, dtype, random);
     const Array bias = random_array({n}, dtype, random), pre = random_array({m, n}, dtype, random);
     const Array out = random_array({m, n}, dtype, random);
+    const Array again = random_array({m, n}, dtype, random);
     INFO(dtype);
     const auto run = [](const Array& a, const Array& b, const Array& to, const MatmulEpilogue& e) {
       BINADE_DISPATCH(a.device(), matmul(a, b, to, e));
@@ -226,16 +248,18 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
           run(v[0], v[1].transpose(0, 1), v[4], epilogue);
         },
         {x, up, bias, pre, out}, 2);
-    compare_devices(
-        [&](const auto& v) {
-          MatmulEpilogue epilogue;
-          epilogue.dgelu = true;
-          epilogue.pre_activation = v[2];
-          epilogue.out_sums = Array::empty({n}, DType::f32, v[0].device());
-          run(v[0], v[1], v[3], epilogue);
-          CHECK(column_sum_error(on_device(epilogue.out_sums, Device::cpu()),
-                                 on_device(v[3], Device::cpu())) <= 8 * epsilon_of(DType::f32));
-        },
-        {x, down, pre, out}, 2);
+    for (const bool stored : {false, true})
+      compare_devices(
+          [&](const auto& v) {
+            MatmulEpilogue epilogue;
+            epilogue.dgelu = true;
+            epilogue.pre_activation = v[2];
+            epilogue.out_sums = Array::empty({n}, DType::f32, v[0].device());
+            if (stored) epilogue.gelu_again = v[4];
+            run(v[0], v[1], v[3], epilogue);
+            CHECK(column_sum_error(on_device(epilogue.out_sums, Device::cpu()),
+                                   on_device(v[3], Device::cpu())) <= 8 * epsilon_of(DType::f32));
+          },
+          {x, down, pre, out, again}, 2);
   }
 }

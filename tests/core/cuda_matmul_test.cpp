@@ -121,12 +121,13 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
   for (const auto& [in, out_dtype] : kDTypes)
     for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{1, 64, 32}})
       for (const int rows : {1, 3})  // leading dimensions, folded into the rows
-        for (int kind = 0; kind < 5; ++kind) {
+        for (int kind = 0; kind < 6; ++kind) {
           const Array a = random_array({rows, size[0], size[2]}, in, random, 0.3);
           const Array b =
               random_array({size[2], size[1]}, in, random, 0.3).expand({rows, size[2], size[1]});
           const Array out = random_array({rows, size[0], size[1]}, out_dtype, random);
           const Array pre = random_array(out.shape(), out_dtype, random);
+          const Array again = random_array(out.shape(), out_dtype, random);
           const Array bias = random_array({size[1]}, kind == 1 ? DType::f32 : in, random);
           INFO(in << " to " << out_dtype << ", size " << size << ", rows " << rows << ", kind "
                   << kind);
@@ -137,11 +138,12 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
                 if (kind <= 3) epilogue.bias = v[4];
                 epilogue.gelu = kind == 2 || kind == 3;
                 if (kind == 3) epilogue.pre_activation = v[3];
-                epilogue.dgelu = kind == 4;
-                if (kind == 4) epilogue.pre_activation = v[3];
+                epilogue.dgelu = kind >= 4;
+                if (kind >= 4) epilogue.pre_activation = v[3];
+                if (kind == 5) epilogue.gelu_again = v[5];
                 run_matmul(v[0], v[1], v[2], epilogue);
               },
-              {a, b, out, pre, bias}, slack);
+              {a, b, out, pre, bias, again}, slack);
         }
 }
 
@@ -263,6 +265,20 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
     run_matmul(a, a.transpose(0, 1), out);
     const bool same = bits_of(out) == bits;
     CHECK(same);
+
+    // Choices of other builds, which name problems by other fields, are passed over.
+    for (const char* fields : {"[]", "[2,64,64,64,1,1,0]", "[2,64,64,64,1,1,0,0,0]"}) {
+      std::string other = table;
+      const std::string_view key = "\"own_kernels\":[";
+      const size_t list = other.find(key);
+      REQUIRE(list != std::string::npos);
+      const size_t entry = list + key.size();
+      const bool last = other.at(entry) == ']';
+      other.insert(entry,
+                   std::string(R"({"preferred":true,"problem":)") + fields + (last ? "}" : "},"));
+      CHECK(cuda::import_matmul_algorithms(other));
+      CHECK(cuda::export_matmul_algorithms() == table);
+    }
 
     std::string foreign = table;
     const size_t place = foreign.find("\"multiprocessors\":");

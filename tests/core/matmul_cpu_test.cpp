@@ -169,12 +169,18 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
   SECTION("dgelu") {
     epilogue.dgelu = true;
     epilogue.pre_activation = random_array({m, n}, out_dtype, random, 2);
+    std::vector<double> again(static_cast<size_t>(m * n));
     for_each([&](double& value, int64_t i, int64_t) {
-      value *= gelu_gradient(read(epilogue.pre_activation, i));
+      const double pre = read(epilogue.pre_activation, i);
+      value *= gelu_gradient(pre);
+      again[static_cast<size_t>(i)] = gelu(pre);
     });
+    const bool store = GENERATE(false, true);
+    if (store) epilogue.gelu_again = random_array({m, n}, out_dtype, random);
     kernels::cpu::matmul(a, b, out, epilogue);
     // The finite difference above is good to about 1e-9.
     CHECK(worst_error(out, expected) <= 2 * allowed + 1e-8);
+    if (store) CHECK(worst_error(epilogue.gelu_again, again) <= tolerance(dtype, out_dtype, 0));
   }
   SECTION("sums of the rows of a") {
     const DType sums_dtype = GENERATE(DType::f32, DType::bf16);

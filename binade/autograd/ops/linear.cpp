@@ -269,24 +269,28 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
        hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
        up = save_if(x.requires_grad(), up.weight), down = Saved(down.weight)](Backward& backward) {
         const Array dy = rows_of(backward.grad());
-        layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy,
-                        backward.column_sums(), [&] {
-                          if (hidden.defined()) return hidden.array();
-                          const Array again = empty_like(pre.array());
-                          BINADE_DISPATCH(again.device(), unary(kernels::UnaryOp::gelu_tanh,
-                                                                pre.array(), again));
-                          return again;
-                        });
-        if (!backward.needed(0) && !backward.needed(1) && !backward.needed(2)) return;
-
+        const bool through = backward.needed(0) || backward.needed(1) || backward.needed(2);
+        const bool again = !hidden.defined() && backward.needed(3);
         kernels::MatmulEpilogue dgelu;
         dgelu.dgelu = true;
         dgelu.pre_activation = pre.array();
-        const Array dpre = empty_like(dgelu.pre_activation);
-        if (backward.needed(2))
-          dgelu.out_sums =
-              Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
-        BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
+        if (again) dgelu.gelu_again = empty_like(dgelu.pre_activation);
+        Array dpre;
+        if (through) {
+          dpre = empty_like(dgelu.pre_activation);
+          if (backward.needed(2))
+            dgelu.out_sums =
+                Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
+          BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
+        } else if (again) {
+          BINADE_DISPATCH(dy.device(), unary(kernels::UnaryOp::gelu_tanh, dgelu.pre_activation,
+                                             dgelu.gelu_again));
+        }
+        layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy,
+                        backward.column_sums(),
+                        [&] { return again ? dgelu.gelu_again : hidden.array(); });
+        if (!through) return;
+        dgelu.gelu_again = Array();  // not needed any more
         layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, dgelu.out_sums,
                         [&] { return x.array().reshape(x_rows); });
         product_into(backward.slot(0).open(), dpre, up.array());

@@ -13,8 +13,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 Tensor linear_joint(const Tensor& x, const TensorList& weights, const TensorList& biases = {});
 // GPT-2's feed-forward layer as one op: gelu_tanh(x·upᵀ + up_bias)·downᵀ + down_bias for x (…, I),
 // up (H, I), down (O, H) and biases (H) and (O) or undefined → (…, O). GELU and its derivative ride
-// on the products. Kept for backward: x, the value before GELU, and the one behind it, which is
-// made again from the former under Recompute::activations (then rounded twice).
+// on the products. Kept for backward: x, the value before GELU, and the one behind it. Under
+// Recompute::activations the latter is made again beside GELU's derivative, as GELU of the former
+// after its rounding: to other bits than those that the forward pass used.
 Tensor gelu_mlp(const Tensor& x, const Tensor& up, const Tensor& up_bias, const Tensor& down,
                 const Tensor& down_bias);
 

@@ -12,6 +12,9 @@ struct MatmulEpilogue {
   bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
   Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
   bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
+  // (…, M, N), out's dtype, memory of its own; with `dgelu`: receives gelu_tanh(pre_activation),
+  // rounded once. A product that reads the one can store the other on the way.
+  Array gelu_again;
   // (N), two-dimensional products only: receives the sums over M of what out holds afterwards. f32
   // (f64 for f64 products).
   Array out_sums;

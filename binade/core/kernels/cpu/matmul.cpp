@@ -7,6 +7,7 @@
 #include <binade/core/kernels/cpu/matmul_packed.h>
 #include <binade/core/kernels/cpu/matmul_problem.h>
 #include <binade/core/kernels/cpu/parallel.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade::kernels::cpu {
@@ -129,6 +130,8 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
       reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
   }
   if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
+  if (epilogue.gelu_again.defined())
+    unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
 }
 
 }  // namespace binade::kernels::cpu

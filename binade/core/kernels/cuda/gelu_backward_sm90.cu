@@ -156,16 +156,58 @@ class ColumnSums {
   SharedStorage* shared_ = nullptr;
 };
 
+// A node that is given pre and hands on gelu_tanh'(pre), in f32. With the sigmoid at hand
+// gelu_tanh(pre) is one multiplication away: it is stored on the way, unless its address is null.
+template <class T>
+class GeluSlope : public StoreThrough<T, T>::Node {
+  using Store = typename StoreThrough<T, T>::Node;
+
+ public:
+  using Store::Store;
+
+  template <class StoreCallbacks>
+  struct Callbacks : StoreCallbacks {
+    template <class Accumulator, int kCount>
+    CUTLASS_DEVICE auto visit(const cutlass::Array<Accumulator, kCount>& product, int vector,
+                              int subtile_row, int subtile_col,
+                              const cutlass::Array<T, kCount>& pre) {
+      constexpr float kSlope = 1.5957691216057308f;
+      const auto x = cutlass::NumericArrayConverter<float, T, kCount, kRound>::convert(pre);
+      cutlass::Array<float, kCount> gelu, derivative;
+      CUTLASS_PRAGMA_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        const GeluSigmoid sigmoid(x[i]);
+        const float slope = fmaf(sigmoid.square, 3 * 0.044715f * kSlope, kSlope);
+        const float rest = (1.0f - sigmoid.value) * x[i] * slope;
+        gelu[i] = x[i] * sigmoid.value;
+        derivative[i] = fmaf(sigmoid.value, rest, sigmoid.value);
+      }
+      StoreCallbacks::visit(product, vector, subtile_row, subtile_col, gelu);
+      return derivative;
+    }
+  };
+
+  template <bool kReferenceSource, class... Args>
+  CUTLASS_DEVICE auto get_consumer_store_callbacks(
+      const fusion::detail::ConsumerStoreArgs<Args...>& args) {
+    auto callbacks = Store::template get_consumer_store_callbacks<kReferenceSource>(args);
+    return Callbacks<decltype(callbacks)>{callbacks};
+  }
+};
+
 // product · gelu'(pre), and the sums of what is stored.
 template <class T>
 struct Backward {
-  using Product = fusion::Sm90EVT<fusion::Sm90Compute<GeluBackward, T, float, kRound>,
-                                  fusion::Sm90AccFetch, fusion::Sm90SrcFetch<T>>;
+  using Slope = fusion::Sm90EVT<GeluSlope<T>, fusion::Sm90SrcFetch<T>>;
+  using Product = fusion::Sm90EVT<fusion::Sm90Compute<cutlass::multiplies, T, float, kRound>,
+                                  fusion::Sm90AccFetch, Slope>;
   using Fusion = fusion::Sm90EVT<ColumnSums, Product>;
 
   static void launch(const GeluOperands& x) {
+    const typename Slope::Arguments slope{
+        {}, StoreThrough<T, T>::arguments(x.gelu_again, x.ld_gelu_again)};
     FusedProduct<T, RowMajor, T, Fusion>::launch("gelu_backward_product", x,
-                                                 {{{}, {}, {}}, {x.partial_sums}});
+                                                 {{{}, slope, {}}, {x.partial_sums}});
   }
 };
 

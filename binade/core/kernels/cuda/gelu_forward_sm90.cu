@@ -9,24 +9,17 @@ using namespace sm90;
 // gelu(pre), pre = product + bias, which is stored on the way.
 template <class T>
 struct Forward {
-  using Descriptor = cutlass::epilogue::collective::detail::EpilogueDescriptor<
-      Tile, cutlass::epilogue::collective::EpilogueTileAuto, void, T, EpilogueSchedule>;
-  using Pre = cutlass::epilogue::collective::detail::AuxStoreDescriptor<Descriptor, RowMajor, T>;
-  using StorePre =
-      fusion::Sm90AuxStore<Pre::Stages, typename Pre::EpilogueTile, T, kRound, typename Pre::Stride,
-                           typename Pre::SmemLayoutAtom, typename Pre::CopyOpR2S>;
+  using StorePre = StoreThrough<T, void>;
   using AddBias =
       fusion::Sm90EVT<fusion::Sm90Compute<cutlass::plus, float, float, kRound>,
                       fusion::Sm90AccFetch, fusion::Sm90RowBroadcast<0, Tile, T, float>>;
   using Fusion = fusion::Sm90EVT<fusion::Sm90Compute<Gelu, T, float, kRound>,
-                                 fusion::Sm90EVT<StorePre, AddBias>>;
+                                 fusion::Sm90EVT<typename StorePre::Node, AddBias>>;
 
   static void launch(const GeluOperands& x) {
-    typename Pre::Stride stride_pre{};
-    cute::get<0>(stride_pre) = x.ld_pre;
     const typename AddBias::Arguments add_bias{{}, {static_cast<const T*>(x.bias)}, {}};
     FusedProduct<T, ColumnMajor, void, Fusion>::launch(
-        "gelu_product", x, {{add_bias, {static_cast<T*>(x.pre), stride_pre}}, {}});
+        "gelu_product", x, {{add_bias, StorePre::arguments(x.pre, x.ld_pre)}, {}});
   }
 };
 

@@ -1,6 +1,8 @@
 #include "gelu_products.h"
 
+#include <algorithm>
 #include <bit>
+#include <initializer_list>
 #include <limits>
 
 #include <binade/core/cuda/runtime.h>
@@ -24,13 +26,13 @@ bool fits(const Array& x, DType dtype) {
          std::bit_cast<uintptr_t>(x.data()) % 16 == 0;
 }
 
-bool applies(const Array& a, const Array& weight, const Array& pre, const Array& out) {
+bool applies(const Array& a, std::initializer_list<const Array*> others) {
   if (!kBuilt || !is_half(a.dtype())) return false;
   const auto& device = binade::cuda::device_properties();
   if (device.major != 9 || device.minor != 0) return false;
-  for (const Array* x : {&a, &weight, &pre, &out})
-    if (x->defined() && !fits(*x, a.dtype())) return false;
-  return true;
+  if (!fits(a, a.dtype())) return false;
+  return std::all_of(others.begin(), others.end(),
+                     [&](const Array* x) { return !x->defined() || fits(*x, a.dtype()); });
 }
 
 GeluOperands operands_of(const Array& a, const Array& weight, const Array& pre, const Array& out) {
@@ -56,7 +58,7 @@ GeluOperands operands_of(const Array& a, const Array& weight, const Array& pre, 
 
 bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
                   const Array& out) {
-  if (!applies(x, weight, pre, out)) return false;
+  if (!applies(x, {&weight, &pre, &out})) return false;
   if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
   GeluOperands operands = operands_of(x, weight, pre, out);
   if (bias.defined()) operands.bias = bias.data();
@@ -65,9 +67,13 @@ bool gelu_product(const Array& x, const Array& weight, const Array& bias, const 
 }
 
 bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
-                           const Array& column_sums) {
-  if (!applies(dy, weight, pre, out)) return false;
+                           const Array& column_sums, const Array& gelu_again) {
+  if (!applies(dy, {&weight, &pre, &out, &gelu_again})) return false;
   GeluOperands operands = operands_of(dy, weight, pre, out);
+  if (gelu_again.defined()) {
+    operands.gelu_again = gelu_again.data();
+    operands.ld_gelu_again = gelu_again.stride(0);
+  }
   Array partial;
   if (column_sums.defined()) {
     partial = Array::empty({gelu_tile_rows(operands.m), operands.n}, DType::f32, out.device());

@@ -16,9 +16,10 @@ namespace binade::kernels::cuda {
 bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
                   const Array& out);
 
-// out (M, N) = (dy (M, K) · weight (K, N)) · gelu_tanh'(pre (M, N)), all of one dtype. column_sums
-// (N), f32, may be undefined; it receives the sums over M of what out holds. out must not be pre.
+// out (M, N) = (dy (M, K) · weight (K, N)) · gelu_tanh'(pre (M, N)), all of one dtype. What follows
+// may be undefined: column_sums (N), f32, receives the sums over M of what out holds, gelu_again
+// (M, N) gelu_tanh(pre). out, pre and gelu_again must be apart.
 bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
-                           const Array& column_sums);
+                           const Array& column_sums, const Array& gelu_again);
 
 }  // namespace binade::kernels::cuda

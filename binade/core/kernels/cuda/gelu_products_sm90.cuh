@@ -46,7 +46,7 @@ struct GeluSigmoid {
   }
 };
 
-// Functions of CUTLASS's fragments.
+// A function of CUTLASS's fragments.
 template <class Fragment>
 struct Gelu;
 template <int kCount>
@@ -60,23 +60,21 @@ struct Gelu<cutlass::Array<float, kCount>> {
   }
 };
 
-// dy · gelu_tanh'(x)
-template <class Fragment>
-struct GeluBackward;
-template <int kCount>
-struct GeluBackward<cutlass::Array<float, kCount>> {
-  using Fragment = cutlass::Array<float, kCount>;
-  __device__ __forceinline__ Fragment operator()(const Fragment& dy, const Fragment& x) const {
-    constexpr float kSlope = 1.5957691216057308f;
-    Fragment dx;
-    CUTLASS_PRAGMA_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      const GeluSigmoid sigmoid(x[i]);
-      const float slope = fmaf(sigmoid.square, 3 * 0.044715f * kSlope, kSlope);
-      const float rest = (1.0f - sigmoid.value) * x[i] * slope;
-      dx[i] = dy[i] * fmaf(sigmoid.value, rest, sigmoid.value);
-    }
-    return dx;
+// Stores a tensor like `out` through TMA on the way, unless its address is null; hands on what it
+// is given.
+template <class T, class Source>
+struct StoreThrough {
+  using Descriptor = cutlass::epilogue::collective::detail::EpilogueDescriptor<
+      Tile, cutlass::epilogue::collective::EpilogueTileAuto, Source, T, EpilogueSchedule>;
+  using Aux = cutlass::epilogue::collective::detail::AuxStoreDescriptor<Descriptor, RowMajor, T>;
+  using Node =
+      fusion::Sm90AuxStore<Aux::Stages, typename Aux::EpilogueTile, T, kRound, typename Aux::Stride,
+                           typename Aux::SmemLayoutAtom, typename Aux::CopyOpR2S>;
+
+  static typename Node::Arguments arguments(void* data, int64_t ld) {
+    typename Node::Arguments result{static_cast<T*>(data), {}};
+    cute::get<0>(result.dAux) = ld;
+    return result;
   }
 };
 

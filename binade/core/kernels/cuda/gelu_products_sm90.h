@@ -18,7 +18,8 @@ struct GeluOperands {
   const void* bias;    // (n), or null
   void* pre;           // (m, n); forward writes it, unless it is null, and backward reads it
   void* out;
-  int64_t ld_a, ld_weight, ld_pre, ld_out;
+  void* gelu_again;  // (m, n), or null: backward writes gelu(pre)
+  int64_t ld_a, ld_weight, ld_pre, ld_out, ld_gelu_again;
   float* partial_sums;  // backward, or null: receives (gelu_tile_rows(m), n)
 };
 

@@ -337,12 +337,14 @@ std::optional<GeluProblem> gelu_problem(const Array& a, const Array& out,
   problem.backward = epilogue.dgelu;
   problem.has_input = pre.defined();
   problem.column_sums = epilogue.out_sums.defined();
+  problem.gelu_again = epilogue.gelu_again.defined();
   return problem;
 }
 
 bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   if (epilogue.dgelu)
-    return gelu_backward_product(a, b, epilogue.pre_activation, out, epilogue.out_sums);
+    return gelu_backward_product(a, b, epilogue.pre_activation, out, epilogue.out_sums,
+                                 epilogue.gelu_again);
   const Array bias = epilogue.bias.defined() ? epilogue.bias.to(out.dtype()).contiguous() : Array();
   if (!gelu_product(a, b.transpose(0, 1), bias, epilogue.pre_activation, out)) return false;
   sum_columns(out, epilogue);
@@ -353,6 +355,9 @@ bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulE
 
 void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   const auto library = [&] {
+    // First, because the library's products may write over pre_activation.
+    if (epilogue.gelu_again.defined())
+      unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
     library_matmul(a, b, out, epilogue);
     sum_columns(out, epilogue);
   };

@@ -352,10 +352,11 @@ bool import_matmul_algorithms(std::string_view text) {
       entries.emplace(std::bit_cast<MatmulProblem>(entry.at("problem").get<ProblemFields>()),
                       choice);
     }
-    // Tables of earlier builds have none.
+    // Tables of other builds have none, or name problems by other fields, which are timed anew.
     for (const nlohmann::json& entry : table.value("own_kernels", nlohmann::json::array()))
-      own_kernels.emplace(std::bit_cast<GeluProblem>(entry.at("problem").get<GeluFields>()),
-                          entry.at("preferred").get<bool>());
+      if (entry.at("problem").size() == GeluFields{}.size())
+        own_kernels.emplace(std::bit_cast<GeluProblem>(entry.at("problem").get<GeluFields>()),
+                            entry.at("preferred").get<bool>());
   } catch (const nlohmann::json::exception& error) {
     fail("the table of product algorithms cannot be read: ", error.what());
   }

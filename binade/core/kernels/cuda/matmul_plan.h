@@ -61,6 +61,7 @@ struct GeluProblem {
   int64_t backward = 0;
   int64_t has_input = 0;  // GELU's input is stored, or read
   int64_t column_sums = 0;
+  int64_t gelu_again = 0;  // backward stores GELU of its input, too
 
   auto operator<=>(const GeluProblem&) const = default;
 };
