@@ -170,8 +170,7 @@ struct JointBackward {
                                    [&](const auto& other) { return other.beta == to[0].beta; });
     if (const Array all = alike ? stacked(arrays) : Array(); all.defined())
       return product_into({all, to[0].beta}, dy.transpose(0, 1), rows);
-    for (size_t k = 0; k < to.size(); ++k)
-      product_into(to[k], parts[k].transpose(0, 1), rows);
+    for (size_t k = 0; k < to.size(); ++k) product_into(to[k], parts[k].transpose(0, 1), rows);
   }
 };
 

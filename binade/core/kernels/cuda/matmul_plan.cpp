@@ -24,7 +24,7 @@ constexpr int kTimedRuns = 5;
 constexpr float kScreening = 1.15f;  // what is slower than the best by more in one run is dropped
 // Workspace has to be cleared by a fill in front of the product. Most of what that costs in a
 // replayed graph, in gaps around a third of a microsecond's work, no event sees.
-constexpr float kWorkspaceCost = 2.5e-3f;  // ms
+constexpr float kWorkspaceCost = 2.5e-3f;                    // ms
 constexpr uint64_t kMaxWorkspaceBytes = uint64_t{32} << 20;  // what NVIDIA advises for Hopper
 
 constexpr size_t kProblemFields = sizeof(MatmulProblem) / sizeof(int64_t);
