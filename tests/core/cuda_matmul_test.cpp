@@ -131,7 +131,9 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
           const Array bias = random_array({size[1]}, kind == 1 ? DType::f32 : in, random);
           INFO(in << " to " << out_dtype << ", size " << size << ", rows " << rows << ", kind "
                   << kind);
-          const double slack = 3;  // an unfused epilogue rounds once more
+          // An unfused epilogue rounds once more. cuBLASLt's GELU and its derivative take an
+          // approximate tanh, which an f32 output shows (3.1e-5 seen).
+          const double slack = kind >= 2 && is_half(in) && out_dtype == DType::f32 ? 6 : 3;
           compare_devices(
               [&](const auto& v) {
                 MatmulEpilogue epilogue;
