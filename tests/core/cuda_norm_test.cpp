@@ -131,9 +131,9 @@ TEST_CASE("column sums of a norm's input gradient are those of what is stored", 
         for (const Array& array : norm_arrays(size, dtype, dtype, 0, random))
           v.push_back(on_device(array, Device::cuda()));
         const Array sums = Array::full({size[1]}, NAN, statistics_dtype(dtype), Device::cuda());
-        kernels::cuda::layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]);
-        kernels::cuda::layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta, v[10], 0, {},
-                                           0, sums);
+        BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
+        BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta,
+                                                           v[10], 0, {}, 0, sums));
         const Array dx = on_device(v[9], Device::cpu());
         const Array expected = Array::empty({1, size[1]}, sums.dtype());
         kernels::cpu::reduce(kernels::ReduceOp::sum, dx, expected, 0);
