@@ -292,6 +292,17 @@ void rowwise(Table& table) {
   table.row("gelu (tanh)", 2 * static_cast<double>(wide.bytes()), 0,
             [&] { gpu::unary(UnaryOp::gelu_tanh, wide, activated); });
 
+  const Array gate_up = random({kRows, 8 * kWidth}), dgate_up = make(gate_up.shape());
+  const auto gate_of = [](const Array& packed) { return packed.slice(1, 0, 4 * kWidth); };
+  const auto up_of = [](const Array& packed) { return packed.slice(1, 4 * kWidth); };
+  const double hidden_bytes = static_cast<double>(wide.bytes());
+  table.row("swiglu, packed", 3 * hidden_bytes, 0,
+            [&] { gpu::swiglu(gate_of(gate_up), up_of(gate_up), activated); });
+  table.row("swiglu backward, packed", 5 * hidden_bytes, 0, [&] {
+    gpu::swiglu_backward(gate_of(gate_up), up_of(gate_up), wide, gate_of(dgate_up), up_of(dgate_up),
+                         0);
+  });
+
   const Array cos = random({kTokens, kHeadDim / 2}, 1, DType::f32);
   const Array heads = x.view({kBatch, kTokens, kHeads, kHeadDim}).transpose(1, 2);
   table.row("rope, in place", 2 * bytes, 0, [&] { gpu::rope(heads, cos, cos, false, heads); });
