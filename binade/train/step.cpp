@@ -140,7 +140,7 @@ Tensor TrainStep::forward_backward(size_t m, const Array& scale) {
   TensorList batch;
   for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
   const amp::Autocast scope(preset_, scale);
-  const Tensor loss = loss_(batch, Tensor(normaliser_));
+  Tensor loss = loss_(batch, Tensor(normaliser_));
   amp::GradScaler::scaled(loss, scale).backward();
   return loss;
 }
@@ -210,12 +210,12 @@ StepReport TrainStep::read(const Array& values) const {
                     .offender = {}};
   if (!report.skipped) return report;
   std::vector<int64_t> first_bad;
-  constexpr double none = static_cast<double>(kernels::kNoBadGradient);
+  constexpr double kNone = static_cast<double>(kernels::kNoBadGradient);
   bool any = false;
   for (int64_t g = 0; g < group_count(optimizer_); ++g) {
     const double code = value[kFirstBad + g];
-    first_bad.push_back(code >= none ? kernels::kNoBadGradient : static_cast<int64_t>(code));
-    any = any || code < none;
+    first_bad.push_back(code >= kNone ? kernels::kNoBadGradient : static_cast<int64_t>(code));
+    any = any || code < kNone;
   }
   // Without one, every gradient was finite and their norm overflowed.
   if (any) report.offender = amp::GradScaler::offender({&optimizer_}, first_bad);

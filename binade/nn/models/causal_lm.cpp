@@ -20,7 +20,7 @@ Initialiser CausalLm::weight_initialiser(double stddev) const {
 Initialiser CausalLm::vocabulary_initialiser() const {
   return [weight = weight_initialiser(config_.initializer_range), vocab_size = config_.vocab_size](
              const Shape& shape, Device device) {
-    const Array values = weight(shape, device);
+    Array values = weight(shape, device);
     if (shape[0] > vocab_size) values.slice(0, vocab_size).zero();
     return values;
   };
@@ -41,7 +41,7 @@ Tensor CausalLm::padded_logits(const Tensor& hidden) const {
 }
 
 Tensor CausalLm::logits(const Tensor& hidden) const {
-  const Tensor padded = padded_logits(hidden);
+  Tensor padded = padded_logits(hidden);
   if (vocabulary_rows_ == config_.vocab_size) return padded;
   return slice(padded, -1, 0, config_.vocab_size);
 }

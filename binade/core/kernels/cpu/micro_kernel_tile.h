@@ -11,8 +11,8 @@ namespace binade::kernels::cpu {
 
 template <int Bytes>
 struct VectorOf {
-  typedef float Type __attribute__((vector_size(Bytes)));
-  typedef float Unaligned __attribute__((vector_size(Bytes), aligned(4), may_alias));
+  using Type __attribute__((vector_size(Bytes))) = float;
+  using Unaligned __attribute__((vector_size(Bytes), aligned(4), may_alias)) = float;
 };
 
 template <int Bytes, int Rows, int Vectors>
