@@ -55,7 +55,8 @@ SelfAttention::SelfAttention(const SelfAttentionOptions& options) : options_(che
 Tensor SelfAttention::forward(const Tensor& x, const Sequence& sequence,
                               const RotaryTables& rotary) const {
   const int64_t batch = x.size(0), tokens = x.size(1), head = options_.head_size();
-  if (!sequence.cache && !q_norm_ && rotary.shared()) {
+  if (!sequence.cache && !q_norm_ && rotary.shared() &&
+      can_join({q_proj_.get(), k_proj_.get(), v_proj_.get()})) {
     AttentionOptions packed = op_options(options_, sequence, training());
     packed.rope_cos = rotary.cos();
     packed.rope_sin = rotary.sin();

@@ -2,22 +2,24 @@
 
 #include <algorithm>
 
-#include <binade/autograd/ops/shape.h>
-
 namespace binade::nn {
 
+bool can_join(std::initializer_list<const Linear*> layers) {
+  const bool biased = (*layers.begin())->bias() != nullptr;
+  return std::all_of(layers.begin(), layers.end(), [biased](const Linear* layer) {
+    return !layer->adapter() && (layer->bias() != nullptr) == biased;
+  });
+}
+
 Tensor forward_joint(const Tensor& x, std::initializer_list<const Linear*> layers) {
-  TensorList weights, biases, outputs;
+  check(can_join(layers),
+        "layers with adapters, or of which only some have a bias, cannot be joined");
+  TensorList weights, biases;
   for (const Linear* layer : layers) {
     weights.push_back(layer->weight()->tensor());
     if (layer->bias()) biases.push_back(layer->bias()->tensor());
   }
-  const bool adapted = std::any_of(layers.begin(), layers.end(),
-                                   [](const Linear* layer) { return layer->adapter() != nullptr; });
-  if (!adapted && (biases.empty() || biases.size() == weights.size()))
-    return linear_joint(x, weights, biases);
-  for (const Linear* layer : layers) outputs.push_back(layer->forward(x));
-  return cat(outputs, -1);
+  return linear_joint(x, weights, biases);
 }
 
 }  // namespace binade::nn

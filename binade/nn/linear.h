@@ -22,7 +22,9 @@ class LinearAdapter : public Module {
 
 class Linear;
 
-// The outputs of several layers of one input side by side: (…, ΣO).
+// Whether layers of one input can be one op: none has an adapter, all or none have a bias.
+bool can_join(std::initializer_list<const Linear*> layers);
+// Their outputs side by side: (…, ΣO). Throws Error unless they can be joined.
 Tensor forward_joint(const Tensor& x, std::initializer_list<const Linear*> layers);
 
 class Linear : public Module {

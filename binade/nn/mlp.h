@@ -58,7 +58,10 @@ class SwigluMlp : public Module {
 
   // x (…, dim) → (…, dim).
   Tensor forward(const Tensor& x) const {
-    return down_proj_->forward(swiglu_packed(forward_joint(x, {gate_proj_.get(), up_proj_.get()})));
+    if (can_join({gate_proj_.get(), up_proj_.get()}))
+      return down_proj_->forward(
+          swiglu_packed(forward_joint(x, {gate_proj_.get(), up_proj_.get()})));
+    return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
   }
 
  private:

@@ -122,10 +122,8 @@ Tensor swiglu_packed(const Tensor& gate_up) {
   check(gate_up.dims() >= 1 && gate_up.size(-1) % 2 == 0, op, ": gate_up must be (…, 2H), got ",
         Kind{gate_up});
   const int64_t hidden = gate_up.size(-1) / 2;
-  Shape shape = gate_up.shape();
-  shape[shape.dims() - 1] = hidden;
   const Array rows = as_rows(gate_up.array());
-  const auto activate = [shape, hidden](const Array& rows) {
+  const auto activate = [shape = with_last(gate_up.shape(), hidden), hidden](const Array& rows) {
     const Array y = Array::empty(shape, rows.dtype(), rows.device());
     BINADE_DISPATCH(y.device(),
                     swiglu(rows.slice(1, 0, hidden), rows.slice(1, hidden), rows_to_write(y)));

@@ -73,6 +73,11 @@ Array empty_with_layout(const Array& x) {
       .permute(std::span(back.data(), static_cast<size_t>(x.dims())));
 }
 
+Shape with_last(Shape shape, int64_t size) {
+  shape[shape.dims() - 1] = size;
+  return shape;
+}
+
 int64_t row_count(const Shape& shape) {
   return std::accumulate(shape.begin(), shape.end() - 1, int64_t{1}, std::multiplies<>());
 }

@@ -39,6 +39,8 @@ inline Array empty_like(const Array& x) {
 // Uninitialised, with the order of x's dimensions in memory but without its gaps, so that views of
 // it are views again. x has no overlapping elements.
 Array empty_with_layout(const Array& x);
+// The shape with another last size.
+Shape with_last(Shape shape, int64_t size);
 // Product of all sizes but the last.
 int64_t row_count(const Shape& shape);
 // x (…, D) as (N, D) with contiguous rows: a view where the strides allow it, otherwise a copy.

@@ -57,11 +57,6 @@ Saved save_input(bool needed, const Tensor& x, const Array& input) {
   return input.shares_storage(x.array()) ? Saved::remade(x) : Saved(input);
 }
 
-Shape with_last(Shape shape, int64_t size) {
-  shape[shape.dims() - 1] = size;
-  return shape;
-}
-
 // to.array = to.beta·to.array + a·b.
 void product_into(const GradSlot::Destination& to, const Array& a, const Array& b,
                   kernels::MatmulEpilogue epilogue = {}) {

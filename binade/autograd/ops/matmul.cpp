@@ -63,9 +63,8 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in) {
   }
   if (b_dims == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   if (a_dims > 2 && b_dims == 2) {  // one product, and one for b's gradient
-    Shape shape = a.shape();
-    shape[a_dims - 1] = b.size(1);
-    return reshape(batched_matmul(reshape(a, {row_count(a.shape()), a.size(-1)}), b), shape);
+    return reshape(batched_matmul(reshape(a, {row_count(a.shape()), a.size(-1)}), b),
+                   with_last(a.shape(), b.size(1)));
   }
   return batched_matmul(a, b);
 }
