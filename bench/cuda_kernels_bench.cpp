@@ -1,7 +1,8 @@
 // The hot kernels of a GPT-2 124M training step (batch 32, 1024 tokens, f16) on one GPU: the time
 // of each, its floor, and the ratio of the two. A floor is what the card needs at the rates
 // measured at the start: bytes that must move at the rate of a large copy, or multiplications at
-// that of a product of 8192³. Usage: cuda_kernels_bench [runs]
+// that of a product of 8192³. Behind them those of a layer of a Llama-shaped model.
+// Usage: cuda_kernels_bench [runs [only the groups of this name]]
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cuda/gelu_products.h>
+#include <binade/core/kernels/cuda/fused_products.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/loss.h>
@@ -292,17 +293,6 @@ void rowwise(Table& table) {
   table.row("gelu (tanh)", 2 * static_cast<double>(wide.bytes()), 0,
             [&] { gpu::unary(UnaryOp::gelu_tanh, wide, activated); });
 
-  const Array gate_up = random({kRows, 8 * kWidth}), dgate_up = make(gate_up.shape());
-  const auto gate_of = [](const Array& packed) { return packed.slice(1, 0, 4 * kWidth); };
-  const auto up_of = [](const Array& packed) { return packed.slice(1, 4 * kWidth); };
-  const double hidden_bytes = static_cast<double>(wide.bytes());
-  table.row("swiglu, packed", 3 * hidden_bytes, 0,
-            [&] { gpu::swiglu(gate_of(gate_up), up_of(gate_up), activated); });
-  table.row("swiglu backward, packed", 5 * hidden_bytes, 0, [&] {
-    gpu::swiglu_backward(gate_of(gate_up), up_of(gate_up), wide, gate_of(dgate_up), up_of(dgate_up),
-                         0);
-  });
-
   const Array cos = random({kTokens, kHeadDim / 2}, 1, DType::f32);
   const Array heads = x.view({kBatch, kTokens, kHeads, kHeadDim}).transpose(1, 2);
   table.row("rope, in place", 2 * bytes, 0, [&] { gpu::rope(heads, cos, cos, false, heads); });
@@ -316,6 +306,43 @@ void rowwise(Table& table) {
   const double touched = 2.0 * 4 * static_cast<double>(distinct.size()) * kWidth;
   table.row("embedding_backward, added to f32", bytes + touched, 0,
             [&] { gpu::embedding_backward(x, indices, table_grad, 1); });
+}
+
+// A layer of the Llama-shaped model of 362M: width 960, 2560 hidden, 8 x 2048 tokens.
+void llama(Table& table) {
+  constexpr int64_t kRows = 16384, kWidth = 960, kHidden = 2560, kQkv = 25 * 64;
+  const Array x = random({kRows, kWidth}), residual = random(x.shape()), dx = make(x.shape());
+  const Array y = random(x.shape()), sum = make(x.shape());
+  product(table, "llama qkv", x, random({kQkv, kWidth}, 0.02).transpose(0, 1));
+  product(table, "llama gate and up", x, random({2 * kHidden, kWidth}, 0.02).transpose(0, 1));
+  const Array hidden = random({kRows, kHidden}), down = random({kWidth, kHidden}, 0.02);
+  product(table, "llama down", hidden, down.transpose(0, 1));
+  product(table, "llama down, input gradient", x, down);
+
+  const Array gate_up = random({kRows, 2 * kHidden}), dgate_up = make(gate_up.shape());
+  const auto gate_of = [](const Array& packed) { return packed.slice(1, 0, kHidden); };
+  const auto up_of = [](const Array& packed) { return packed.slice(1, kHidden); };
+  const double bytes = static_cast<double>(hidden.bytes());
+  table.row("swiglu, packed", 3 * bytes, 0,
+            [&] { gpu::swiglu(gate_of(gate_up), up_of(gate_up), hidden); });
+  table.row("swiglu backward, packed", 5 * bytes, 0, [&] {
+    gpu::swiglu_backward(gate_of(gate_up), up_of(gate_up), hidden, gate_of(dgate_up),
+                         up_of(dgate_up), 0);
+  });
+  const double flops = 2.0 * static_cast<double>(hidden.numel() * kWidth);
+  table.row("llama down, input gradient x dswiglu (CUTLASS)",
+            4 * bytes + static_cast<double>(x.bytes() + down.bytes()), flops, [&] {
+              gpu::swiglu_backward_product(x, down, gate_of(gate_up), up_of(gate_up),
+                                           gate_of(dgate_up), up_of(dgate_up));
+            });
+
+  const Array weight = random({kWidth}), dweight = make({kWidth});
+  const Array rstd = Array::full({kRows}, 1, DType::f32, Device::cuda());
+  const double x_bytes = static_cast<double>(x.bytes());
+  table.row("add_norm (RMS), 960 columns", 4 * x_bytes, 0,
+            [&] { gpu::add_norm(x, residual, weight, {}, 1e-5f, sum, y, {}, rstd); });
+  table.row("rms_norm_backward, 960 columns, dx added", 4 * x_bytes, 0,
+            [&] { gpu::rms_norm_backward(y, x, weight, rstd, dx, 1, dweight, 0); });
 }
 
 void optimizer(Table& table) {
@@ -346,13 +373,20 @@ int main(int argc, char** argv) {
     if (argc > 1) runs = std::max(1, std::atoi(argv[1]));
     check(cuda_device_count() > 0, cuda_unavailable_reason());
     Table table(measure_rates());
-    products(table);
-    gelu_products(table, kRows, kWidth);
-    gelu_products(table, kRows / 2, 1024);
-    head(table);
-    attention(table);
-    rowwise(table);
-    optimizer(table);
+    const std::string only = argc > 2 ? argv[2] : "";
+    const auto group = [&](const char* name, const std::function<void()>& run) {
+      if (only.empty() || only == name) run();
+    };
+    group("products", [&] { products(table); });
+    group("gelu", [&] {
+      gelu_products(table, kRows, kWidth);
+      gelu_products(table, kRows / 2, 1024);
+    });
+    group("head", [&] { head(table); });
+    group("attention", [&] { attention(table); });
+    group("rowwise", [&] { rowwise(table); });
+    group("llama", [&] { llama(table); });
+    group("optimizer", [&] { optimizer(table); });
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/linear.h>
 #include <binade/nn/linear.h>
 
 namespace binade::nn {
@@ -58,10 +59,11 @@ class SwigluMlp : public Module {
 
   // x (…, dim) → (…, dim).
   Tensor forward(const Tensor& x) const {
-    if (can_join({gate_proj_.get(), up_proj_.get()}))
-      return down_proj_->forward(
-          swiglu_packed(forward_joint(x, {gate_proj_.get(), up_proj_.get()})));
-    return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
+    if (!can_join({gate_proj_.get(), up_proj_.get()}))
+      return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
+    const Tensor gate_up = forward_joint(x, {gate_proj_.get(), up_proj_.get()});
+    if (down_proj_->adapter()) return down_proj_->forward(swiglu_packed(gate_up));
+    return swiglu_linear(gate_up, down_proj_->weight()->tensor(), down_proj_->bias_tensor());
   }
 
  private:

@@ -113,25 +113,35 @@ void add_products(OpTable& table) {
       },
       [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
 
-  for (const Recompute level : {Recompute::nothing, Recompute::activations})
+  const auto swiglu_of = [](const Values& gate_up) {  // (2, 3, 2 · 4)
+    return fill({2, 3, 4}, [&](const Index& at) {
+      Index up = at;
+      up.back() += 4;
+      const double gate = gate_up(at);
+      return gate / (1 + std::exp(-gate)) * gate_up(up);
+    });
+  };
+  for (const Recompute level : {Recompute::nothing, Recompute::activations}) {
+    const char* variant = level == Recompute::nothing ? "" : "made again";
     table
         .add(
-            "swiglu_packed", level == Recompute::nothing ? "" : "made again",
-            {real({2, 3, 8}), real({5, 4})},
+            "swiglu_packed", variant, {real({2, 3, 8}), real({5, 4})},
             [level](const TensorList& in) -> TensorList {
               const RecomputeScope scope(level);
               return {linear(swiglu_packed(in[0]), in[1])};
             },
-            [](const Lists& in) -> Lists {
-              const Values y = fill({2, 3, 4}, [&](const Index& at) {
-                Index up = at;
-                up.back() += 4;
-                const double gate = in[0](at);
-                return gate / (1 + std::exp(-gate)) * in[0](up);
-              });
-              return {linear_of(y, in[1], nullptr)};
-            })
+            [=](const Lists& in) -> Lists { return {linear_of(swiglu_of(in[0]), in[1], nullptr)}; })
         .rounded(4);
+    table
+        .add(
+            "swiglu_linear", variant, {real({2, 3, 8}), real({5, 4}), real({5})},
+            [level](const TensorList& in) -> TensorList {
+              const RecomputeScope scope(level);
+              return {swiglu_linear(in[0], in[1], in[2])};
+            },
+            [=](const Lists& in) -> Lists { return {linear_of(swiglu_of(in[0]), in[1], &in[2])}; })
+        .rounded(4);
+  }
 
   const auto mlp = [](const Lists& in, const Values* up_bias, const Values* down_bias) {
     return linear_of(map(linear_of(in[0], in[1], up_bias), gelu_tanh_of), in[2], down_bias);

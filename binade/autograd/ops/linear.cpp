@@ -293,4 +293,53 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
   return result;
 }
 
+Tensor swiglu_linear(const Tensor& gate_up, const Tensor& weight_in, const Tensor& bias) {
+  const char* op = "swiglu_linear";
+  check_floating(op, "gate_up", gate_up);
+  check_floating(op, "weight", weight_in);
+  check_device(op, {gate_up, weight_in, bias});
+  check(gate_up.dims() >= 1 && weight_in.dims() == 2 && gate_up.size(-1) == 2 * weight_in.size(1),
+        op, ": gate_up must be (…, 2H) for weight (O, H), got gate_up ", Kind{gate_up},
+        " and weight ", Kind{weight_in});
+  check(!bias.defined() || bias.shape() == Shape{weight_in.size(0)}, op, ": bias must be (",
+        weight_in.size(0), "), got ", Kind{bias});
+  const int64_t width = weight_in.size(1);
+  const Array input = half_operand(gate_up);
+  const Layer layer(op, gate_up, input, weight_in, bias);
+
+  const auto gate_of = [width](const Array& rows) { return rows.slice(1, 0, width); };
+  const auto up_of = [width](const Array& rows) { return rows.slice(1, width); };
+  const auto activate = [gate_of, up_of, width](const Array& rows) {
+    const Array hidden = Array::empty({rows.size(0), width}, rows.dtype(), rows.device());
+    BINADE_DISPATCH(rows.device(), swiglu(gate_of(rows), up_of(rows), hidden));
+    return hidden;
+  };
+  const Array rows = rows_of(input), hidden = activate(rows);
+  const Array y =
+      Array::empty(with_last(gate_up.shape(), weight_in.size(0)), rows.dtype(), rows.device());
+  layer.forward(hidden, rows_to_write(y));
+  if (!will_record({gate_up, weight_in, bias}))
+    return record(op, {gate_up, weight_in, bias}, y, FusedBackward());
+
+  const bool keeps_hidden = recompute_level() < Recompute::activations;
+  const Tensor result =
+      record(op, {gate_up, weight_in, bias}, y,
+             [gate_of, up_of, activate, rows = Saved(rows),
+              hidden = save_if(keeps_hidden && weight_in.requires_grad(), hidden),
+              weight = save_if(gate_up.requires_grad(), layer.weight)](Backward& backward) {
+               const Array dy = rows_of(backward.grad()), x = rows.array();
+               layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy,
+                               backward.column_sums(),
+                               [&] { return hidden.defined() ? hidden.array() : activate(x); });
+               const GradSlot::Destination to = backward.slot(0).open();
+               if (!to) return;
+               const Array dx = rows_to_write(to.array);
+               BINADE_DISPATCH(dy.device(),
+                               matmul_swiglu_backward(dy, weight.array(), gate_of(x), up_of(x),
+                                                      gate_of(dx), up_of(dx), to.beta));
+             });
+  if (any_requires_grad({bias})) want_column_sums(result);
+  return result;
+}
+
 }  // namespace binade

@@ -18,5 +18,10 @@ Tensor linear_joint(const Tensor& x, const TensorList& weights, const TensorList
 // after its rounding: to other bits than those that the forward pass used.
 Tensor gelu_mlp(const Tensor& x, const Tensor& up, const Tensor& up_bias, const Tensor& down,
                 const Tensor& down_bias);
+// The second half of Llama's feed-forward layer as one op: h = silu(gate)·up for gate_up (…, 2H),
+// gate beside up as linear_joint leaves them, then h·weightᵀ + bias for weight (O, H) and bias (O)
+// or undefined → (…, O). SwiGLU's derivative rides on the product for dh. Kept for backward:
+// gate_up and, unless under Recompute::activations, h.
+Tensor swiglu_linear(const Tensor& gate_up, const Tensor& weight, const Tensor& bias = {});
 
 }  // namespace binade

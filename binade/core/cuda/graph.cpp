@@ -1,7 +1,7 @@
 #include <binade/core/cuda/graph.h>
 
 #include <binade/core/cuda/copy.h>
-
+#include <binade/core/cuda/graph_fills.h>
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
 
@@ -39,6 +39,7 @@ CapturedGraph CapturedGraph::capture(const std::function<void()>& work) {
   check_cuda(cudaStreamEndCapture(stream, graph.put()),
              "capturing a step (something in it cannot be part of a CUDA graph)");
 
+  replace_fills_by_kernels(graph.get());
   check_cuda(cudaGraphGetNodes(graph.get(), nullptr, &impl.nodes), "cudaGraphGetNodes");
   check_cuda(cudaGraphInstantiate(impl.executable.put(), graph.get(), 0), "cudaGraphInstantiate");
   check_cuda(cudaGraphUpload(impl.executable.get(), stream), "cudaGraphUpload");

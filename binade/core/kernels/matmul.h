@@ -31,4 +31,11 @@ struct MatmulEpilogue {
 BINADE_KERNEL(matmul, const Array& a, const Array& b, const Array& out,
               const MatmulEpilogue& epilogue)
 
+// The gradients of h = silu(gate)·up through a product with h: for dh = dy (M, K) · weight (K, H),
+// dgate and dup (M, H) = beta·themselves + what swiglu_backward (elementwise.h) makes of dh. gate
+// and up (M, H); all of one floating dtype, the outputs apart from the inputs. Large products on
+// Hopper GPUs do it in one kernel, which never rounds dh to the dtype.
+BINADE_KERNEL(matmul_swiglu_backward, const Array& dy, const Array& weight, const Array& gate,
+              const Array& up, const Array& dgate, const Array& dup, float beta)
+
 }  // namespace binade::kernels

@@ -134,4 +134,11 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
 }
 
+void matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
+                            const Array& up, const Array& dgate, const Array& dup, float beta) {
+  const Array dh = Array::empty(gate.shape(), gate.dtype(), gate.device());
+  matmul(dy, weight, dh, {});
+  swiglu_backward(gate, up, dh, dgate, dup, beta);
+}
+
 }  // namespace binade::kernels::cpu

@@ -1,4 +1,4 @@
-#include "gelu_products_sm90.cuh"
+#include "fused_products_sm90.cuh"
 
 namespace binade::kernels::cuda {
 
@@ -17,7 +17,7 @@ class ColumnSums {
   static constexpr int kSubtileRows = 64, kSubtileCols = 32;
 
   struct SharedStorage {
-    float sums[kWarps][kGeluTileCols];
+    float sums[kWarps][kFusedTileCols];
   };
   struct Arguments {
     float* partial = nullptr;
@@ -84,7 +84,7 @@ class ColumnSums {
     CUTLASS_DEVICE void reduce(Buffer&&, const Synchronise& synchronise, int subtile_row,
                                int subtile_col, bool is_last, const Results&) {
       if (!row_) return;
-      if (subtile_row == kGeluTileRows / kSubtileRows - 1) {
+      if (subtile_row == kFusedTileRows / kSubtileRows - 1) {
         const int lane = thread_ % 32;
         const int place = fold_rows(lane);
         shared_->sums[thread_ / 32][subtile_col * kSubtileCols + 8 * (place / 2) + 2 * (lane % 4) +
@@ -142,10 +142,10 @@ class ColumnSums {
 
     const int rows = get<0>(args.problem_shape_mnkl), cols = get<1>(args.problem_shape_mnkl);
     const int tile_row = get<0>(args.tile_coord_mnkl), tile_col = get<1>(args.tile_coord_mnkl);
-    const int first_col = tile_col * kGeluTileCols;
+    const int first_col = tile_col * kFusedTileCols;
     // The last cluster may have a tile beyond the last row.
-    const int width = tile_row * kGeluTileRows < rows
-                          ? min(cols - first_col, static_cast<int>(kGeluTileCols))
+    const int width = tile_row * kFusedTileRows < rows
+                          ? min(cols - first_col, static_cast<int>(kFusedTileCols))
                           : 0;
     float* row = partial_ ? partial_ + int64_t{tile_row} * cols + first_col : nullptr;
     return Callbacks(shared_, row, width, args.thread_idx);
@@ -204,9 +204,8 @@ struct Backward {
   using Fusion = fusion::Sm90EVT<ColumnSums, Product>;
 
   static void launch(const GeluOperands& x) {
-    const typename Slope::Arguments slope{
-        {}, StoreThrough<T, T>::arguments(x.gelu_again, x.ld_gelu_again)};
-    FusedProduct<T, RowMajor, T, Fusion>::launch("gelu_backward_product", x,
+    const typename Slope::Arguments slope{{}, StoreThrough<T, T>::arguments(x.gelu_again)};
+    FusedProduct<T, RowMajor, T, Fusion>::launch("gelu_backward_product", x, x.pre,
                                                  {{{}, slope, {}}, {x.partial_sums}});
   }
 };

@@ -1,4 +1,4 @@
-#include "gelu_products_sm90.cuh"
+#include "fused_products_sm90.cuh"
 
 namespace binade::kernels::cuda {
 
@@ -19,7 +19,7 @@ struct Forward {
   static void launch(const GeluOperands& x) {
     const typename AddBias::Arguments add_bias{{}, {static_cast<const T*>(x.bias)}, {}};
     FusedProduct<T, ColumnMajor, void, Fusion>::launch(
-        "gelu_product", x, {{add_bias, StorePre::arguments(x.pre, x.ld_pre)}, {}});
+        "gelu_product", x, {}, {{add_bias, StorePre::arguments(x.pre)}, {}});
   }
 };
 

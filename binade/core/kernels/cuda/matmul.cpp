@@ -11,7 +11,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
-#include "gelu_products.h"
+#include "fused_products.h"
 #include "matmul_plan.h"
 
 namespace binade::kernels::cuda {
@@ -320,24 +320,34 @@ void sum_columns(const Array& out, const MatmulEpilogue& epilogue) {
   if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
 }
 
-// The product as one of gelu_products.h, if it is one of a size for which that may pay.
-std::optional<GeluProblem> gelu_problem(const Array& a, const Array& out,
-                                        const MatmulEpilogue& epilogue) {
+// The product as one of fused_products.h, if it is of a size for which that may pay.
+std::optional<FusedProblem> fused_problem(FusedProblem::Kind kind, const Array& a,
+                                          const Array& out) {
   constexpr int64_t kLeastMultiplications = int64_t{1} << 31;  // about 64 tiles' worth of K = 2048
-  const Array& pre = epilogue.pre_activation;
-  if (epilogue.gelu == epilogue.dgelu || (epilogue.dgelu && epilogue.bias.defined()) ||
-      epilogue.beta != 0 || out.dims() != 2 || !is_half(out.dtype()) || a.dtype() != out.dtype() ||
-      (pre.defined() && pre.shares_storage(out)) || out.numel() * a.size(1) < kLeastMultiplications)
+  if (out.dims() != 2 || !is_half(out.dtype()) || a.dtype() != out.dtype() ||
+      out.numel() * a.size(1) < kLeastMultiplications)
     return std::nullopt;
-  GeluProblem problem;
+  FusedProblem problem;
+  problem.kind = kind;
   problem.type = cuda_type(out.dtype());
   problem.m = out.size(0);
   problem.n = out.size(1);
   problem.k = a.size(1);
-  problem.backward = epilogue.dgelu;
-  problem.has_input = pre.defined();
-  problem.column_sums = epilogue.out_sums.defined();
-  problem.gelu_again = epilogue.gelu_again.defined();
+  return problem;
+}
+
+std::optional<FusedProblem> gelu_problem(const Array& a, const Array& out,
+                                         const MatmulEpilogue& epilogue) {
+  const Array& pre = epilogue.pre_activation;
+  if (epilogue.gelu == epilogue.dgelu || (epilogue.dgelu && epilogue.bias.defined()) ||
+      epilogue.beta != 0 || (pre.defined() && pre.shares_storage(out)))
+    return std::nullopt;
+  std::optional<FusedProblem> problem =
+      fused_problem(epilogue.dgelu ? FusedProblem::gelu_backward : FusedProblem::gelu, a, out);
+  if (!problem) return problem;
+  problem->has_input = pre.defined();
+  problem->column_sums = epilogue.out_sums.defined();
+  problem->gelu_again = epilogue.gelu_again.defined();
   return problem;
 }
 
@@ -362,9 +372,22 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     sum_columns(out, epilogue);
   };
   const auto own = [&] { return launch_gelu(a, b, out, epilogue); };
-  const std::optional<GeluProblem> problem = gelu_problem(a, out, epilogue);
+  const std::optional<FusedProblem> problem = gelu_problem(a, out, epilogue);
   if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
   if (epilogue.a_sums.defined()) sum_rows(a, epilogue);
+}
+
+void matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
+                            const Array& up, const Array& dgate, const Array& dup, float beta) {
+  const auto library = [&] {
+    const Array dh = Array::empty(gate.shape(), gate.dtype(), gate.device());
+    matmul(dy, weight, dh, {});
+    swiglu_backward(gate, up, dh, dgate, dup, beta);
+  };
+  const auto own = [&] { return swiglu_backward_product(dy, weight, gate, up, dgate, dup); };
+  const std::optional<FusedProblem> problem =
+      beta == 0 ? fused_problem(FusedProblem::swiglu_backward, dy, dgate) : std::nullopt;
+  if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
 }
 
 }  // namespace binade::kernels::cuda

@@ -1,5 +1,5 @@
 // One cuBLASLt product: its description, the algorithm chosen for it, and its launch. And the
-// choice between it and a product of gelu_products.h.
+// choice between it and a product of fused_products.h.
 #pragma once
 
 #include <cublasLt.h>
@@ -54,23 +54,25 @@ std::optional<MatmulAlgorithm> choose_algorithm(const MatmulProblem& problem,
 void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
                    const MatmulAlgorithm& algorithm);
 
-// What decides whether a product of gelu_products.h is faster than cuBLASLt's, in the same table.
-struct GeluProblem {
+// What decides whether a product of fused_products.h is faster than cuBLASLt's, in the same table.
+struct FusedProblem {
+  enum Kind : int64_t { gelu, gelu_backward, swiglu_backward };
+
   int64_t type = 0;  // cudaDataType_t
   int64_t m = 0, n = 0, k = 0;
-  int64_t backward = 0;
-  int64_t has_input = 0;  // GELU's input is stored, or read
+  Kind kind = gelu;
+  int64_t has_input = 0;  // the activation's input is stored, or read
   int64_t column_sums = 0;
   int64_t gelu_again = 0;  // backward stores GELU of its input, too
 
-  auto operator<=>(const GeluProblem&) const = default;
+  auto operator<=>(const FusedProblem&) const = default;
 };
 
 // Whether to run `own` rather than `library`, which do the same; `own` returns false if it cannot.
 // The first call for a problem times them on the current stream, once per process; inside a capture
 // or in deterministic mode `own` is taken. Both may run several times, so that they must not read
 // what they write.
-bool prefers_own_kernel(const GeluProblem& problem, const std::function<bool()>& own,
+bool prefers_own_kernel(const FusedProblem& problem, const std::function<bool()>& own,
                         const std::function<void()>& library);
 
 }  // namespace binade::kernels::cuda

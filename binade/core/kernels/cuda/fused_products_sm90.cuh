@@ -17,13 +17,13 @@
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/error.h>
 
-#include "gelu_products_sm90.h"
+#include "fused_products_sm90.h"
 
 namespace binade::kernels::cuda::sm90 {
 
 namespace fusion = cutlass::epilogue::fusion;
 
-using Tile = cute::Shape<cute::Int<kGeluTileRows>, cute::Int<kGeluTileCols>, cute::_64>;
+using Tile = cute::Shape<cute::Int<kFusedTileRows>, cute::Int<kFusedTileCols>, cute::_64>;
 using Cluster = cute::Shape<cute::_2, cute::_1, cute::_1>;
 using RowMajor = cutlass::layout::RowMajor;
 using ColumnMajor = cutlass::layout::ColumnMajor;
@@ -31,18 +31,24 @@ using EpilogueSchedule = cutlass::epilogue::TmaWarpSpecialized;
 inline constexpr auto kRound = cutlass::FloatRoundStyle::round_to_nearest;
 inline constexpr int kAlignment = 8;  // elements: TMA moves multiples of 16 bytes
 
-// σ(2u) of gelu_tanh (unary_math.cuh) from the two instructions that approximate 2^x and 1/x to
-// within 2 ulp of f32, and u's square. 2^x of a large argument is ∞, whose inverse is 0.
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+// 1 / (1 + 2^x) from the two instructions that approximate 2^x and 1/x to within 2 ulp of f32. 2^x
+// of a large argument is ∞, whose inverse is 0.
+__device__ __forceinline__ float inverse_of_1_plus_exp2(float x) {
+  float power, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  return inverse;
+}
+
+// σ(2u) of gelu_tanh (unary_math.cuh), and x's square.
 struct GeluSigmoid {
   float square, value;  // x² and σ
 
   __device__ __forceinline__ explicit GeluSigmoid(float x) : square(x * x) {
-    constexpr float kSlope = -1.5957691216057308f * 1.4426950408889634f;  // -2·√(2/π)·log₂ e
-    float power;
-    asm("ex2.approx.ftz.f32 %0, %1;"
-        : "=f"(power)
-        : "f"(x * fmaf(square, 0.044715f * kSlope, kSlope)));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(1.0f + power));
+    constexpr float kSlope = -1.5957691216057308f * kLog2E;  // -2·√(2/π)·log₂ e
+    value = inverse_of_1_plus_exp2(x * fmaf(square, 0.044715f * kSlope, kSlope));
   }
 };
 
@@ -71,14 +77,30 @@ struct StoreThrough {
       fusion::Sm90AuxStore<Aux::Stages, typename Aux::EpilogueTile, T, kRound, typename Aux::Stride,
                            typename Aux::SmemLayoutAtom, typename Aux::CopyOpR2S>;
 
-  static typename Node::Arguments arguments(void* data, int64_t ld) {
-    typename Node::Arguments result{static_cast<T*>(data), {}};
-    cute::get<0>(result.dAux) = ld;
+  static typename Node::Arguments arguments(const RowMatrix& to) {
+    typename Node::Arguments result{static_cast<T*>(to.data), {}};
+    cute::get<0>(result.dAux) = to.ld;
     return result;
   }
 };
 
-// The kernel of out = a · weight with the epilogue Fusion, which reads Source (a type, or void).
+// Loads a second tensor like `out` through TMA, beside the epilogue's own source.
+template <class T>
+struct LoadBeside {
+  using Descriptor = typename StoreThrough<T, T>::Descriptor;
+  using Aux = cutlass::epilogue::collective::detail::AuxLoadDescriptor<Descriptor, RowMajor, T>;
+  using Node = fusion::Sm90AuxLoad<Aux::Stages, typename Aux::EpilogueTile, T, typename Aux::Stride,
+                                   typename Aux::SmemLayoutAtom, typename Aux::CopyOpS2R>;
+
+  static typename Node::Arguments arguments(const RowMatrix& from) {
+    typename Node::Arguments result{static_cast<const T*>(from.data), T(0), {}};
+    cute::get<0>(result.dAux) = from.ld;
+    return result;
+  }
+};
+
+// The kernel of out = a · weight with the epilogue Fusion, which reads `source` (elements of type
+// Source, or void: it reads none).
 template <class T, class WeightLayout, class Source, class Fusion>
 struct FusedProduct {
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
@@ -95,31 +117,29 @@ struct FusedProduct {
                                                       Epilogue, cutlass::gemm::PersistentScheduler>;
   using Adapter = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
-  static void launch(const char* name, const GeluOperands& x,
+  static void launch(const char* name, const FusedOperands& x, const RowMatrix& source,
                      const typename Fusion::Arguments& fusion_arguments) {
     typename Kernel::StrideA stride_a{};
     typename Kernel::StrideB stride_weight{};
     typename Kernel::StrideC stride_source{};
     typename Kernel::StrideD stride_out{};
-    cute::get<0>(stride_a) = x.ld_a;
+    cute::get<0>(stride_a) = x.a.ld;
     if constexpr (std::is_same_v<WeightLayout, RowMajor>)
-      cute::get<1>(stride_weight) = x.ld_weight;
+      cute::get<1>(stride_weight) = x.weight.ld;
     else
-      cute::get<0>(stride_weight) = x.ld_weight;
-    cute::get<0>(stride_out) = x.ld_out;
-    const T* source = nullptr;
-    if constexpr (!std::is_void_v<Source>) {
-      cute::get<0>(stride_source) = x.ld_pre;
-      source = static_cast<const T*>(x.pre);
-    }
+      cute::get<0>(stride_weight) = x.weight.ld;
+    cute::get<0>(stride_out) = x.out.ld;
+    if constexpr (!std::is_void_v<Source>) cute::get<0>(stride_source) = source.ld;
     cutlass::KernelHardwareInfo hardware;
     hardware.device_id = ::binade::cuda::current_device();
     hardware.sm_count = ::binade::cuda::device_properties().multiprocessors;
     const typename Adapter::Arguments arguments{
         cutlass::gemm::GemmUniversalMode::kGemm,
         {static_cast<int>(x.m), static_cast<int>(x.n), static_cast<int>(x.k), 1},
-        {static_cast<const T*>(x.a), stride_a, static_cast<const T*>(x.weight), stride_weight},
-        {fusion_arguments, source, stride_source, static_cast<T*>(x.out), stride_out},
+        {static_cast<const T*>(x.a.data), stride_a, static_cast<const T*>(x.weight.data),
+         stride_weight},
+        {fusion_arguments, static_cast<const T*>(source.data), stride_source,
+         static_cast<T*>(x.out.data), stride_out},
         hardware};
     Adapter adapter;
     const auto require = [&](cutlass::Status status) {

@@ -1,6 +1,7 @@
-// Hopper's products with GELU (gelu_products.h): against the CPU's, to the last bits of the
-// activation, and as matmul() uses them.
-#include <binade/core/kernels/cuda/gelu_products.h>
+// Hopper's products with GELU and SwiGLU (fused_products.h): against the CPU's, to the last bits of
+// the activation, and as the kernels use them.
+#include <binade/core/kernels/cuda/fused_products.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/matmul.h>
 
 #include "core/column_sums.h"
@@ -41,13 +42,30 @@ void run_gelu_backward(const Array& dy, const Array& weight, const Array& pre, c
   }
 }
 
-// Skips the test where gelu_products.h has no kernels: on other GPUs, or without CUTLASS.
+void run_swiglu_backward(const Array& dy, const Array& weight, const Array& gate, const Array& up,
+                         const Array& dgate, const Array& dup) {
+  if (dy.device().is_cpu()) {
+    // dh stays f32 in the GPU's.
+    const Array dh = Array::empty(gate.shape(), DType::f32);
+    kernels::cpu::matmul(dy, weight, dh, {});
+    const Array wide[2] = {Array::empty(gate.shape(), DType::f32),
+                           Array::empty(gate.shape(), DType::f32)};
+    kernels::cpu::swiglu_backward(gate.to(DType::f32), up.to(DType::f32), dh, wide[0], wide[1], 0);
+    kernels::cpu::copy(wide[0], dgate);
+    kernels::cpu::copy(wide[1], dup);
+  } else if constexpr (kCudaBuilt) {
+    REQUIRE(kernels::cuda::swiglu_backward_product(dy, weight, gate, up, dgate, dup));
+  }
+}
+
+// Skips the test where fused_products.h has no kernels: on other GPUs, or without CUTLASS.
 void require_kernels() {
   require_gpu();
   if constexpr (kCudaBuilt) {
     const Array x = Array::zeros({8, 8}, DType::f16, Device::cuda());
     if (!kernels::cuda::gelu_product(x, x, {}, {}, gpu_empty({8, 8}, DType::f16)))
-      skip("the products with GELU are built with CUTLASS and run on compute capability 9.0");
+      skip(
+          "the products with activations are built with CUTLASS and run on compute capability 9.0");
   }
 }
 
@@ -143,6 +161,67 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
       }
 }
 
+TEST_CASE("products with SwiGLU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
+  require_kernels();
+  Random random(5);
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const auto& [m, n, k] : kSizes)
+      for (const bool packed : {false, true}) {
+        INFO(dtype << ' ' << m << ' ' << n << ' ' << k << (packed ? ", gate beside up" : ""));
+        const auto dy = rows(m, k, dtype, random, packed, 0.3);
+        const auto weight = rows(k, n, dtype, random, packed, 0.3);
+        if (packed) {
+          compare_devices(
+              [&](const auto& v) {
+                const auto half = [&](const Array& both, int which) {
+                  return both.slice(1, which * n, which * n + n);
+                };
+                run_swiglu_backward(v[0], v[1], half(v[2], 0), half(v[2], 1), half(v[3], 0),
+                                    half(v[3], 1));
+              },
+              {dy, weight, random_array({m, 2 * n}, dtype, random, 2),
+               random_array({m, 2 * n}, dtype, random)},
+              2);
+        } else {
+          compare_devices(
+              [&](const auto& v) { run_swiglu_backward(v[0], v[1], v[2], v[3], v[4], v[5]); },
+              {dy, weight, rows(m, n, dtype, random, true, 2), rows(m, n, dtype, random, false, 2),
+               rows(m, n, dtype, random, false), rows(m, n, dtype, random, true)},
+              2);
+        }
+      }
+}
+
+TEST_CASE("SwiGLU's derivative in Hopper's product is right to a rounding", "[cuda][matmul]") {
+  require_kernels();
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    const Array gate = all_halves(dtype), up = Array::full(gate.shape(), 1, dtype);
+    // Rows of dy · weight are ones.
+    const Array dy = Array::zeros(gate.shape(), dtype), weight = Array::zeros({8, 8}, dtype);
+    for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
+    for (int j = 0; j < 8; ++j) write(weight, j, 1);
+    const Array dgate = gpu_empty(gate.shape(), dtype), dup = gpu_empty(gate.shape(), dtype);
+    const auto on_gpu = [](const Array& x) { return on_device(x, Device::cuda()); };
+    run_swiglu_backward(on_gpu(dy), on_gpu(weight), on_gpu(gate), on_gpu(up), dgate, dup);
+    const Array dgate_read = on_device(dgate, Device::cpu()),
+                dup_read = on_device(dup, Device::cpu());
+    double worst_dgate = 0, worst_dup = 0;  // ulp
+    for (int64_t i = 0; i < gate.numel(); ++i) {
+      const double x = read(gate, i), sigmoid = 1 / (1 + std::exp(-x));
+      const double silu = x * sigmoid, derivative = sigmoid * (1 + x * (1 - sigmoid));
+      // A sigmoid below f32's normal numbers, 2^-126, is zero; |x| is below 128 there.
+      worst_dup = std::max(
+          worst_dup, std::abs(read(dup_read, i) - silu) / std::max(ulp(silu, dtype), 0x1p-118));
+      // Where it crosses zero the derivative has the rounding of its terms, in f32.
+      worst_dgate = std::max(worst_dgate, std::abs(read(dgate_read, i) - derivative) /
+                                              std::max(ulp(derivative, dtype), 0x1p-21));
+    }
+    INFO(dtype);
+    CHECK(worst_dup <= 0.6);
+    CHECK(worst_dgate <= 0.6);
+  }
+}
+
 TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding",
           "[cuda][matmul]") {
   require_kernels();
@@ -187,7 +266,7 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
   }
 }
 
-TEST_CASE("products with GELU for Hopper have the same bits each time", "[cuda][matmul]") {
+TEST_CASE("products with activations for Hopper have the same bits each time", "[cuda][matmul]") {
   require_kernels();
   Random random(3);
   for (const DType dtype : {DType::f16, DType::bf16}) {
@@ -200,6 +279,7 @@ TEST_CASE("products with GELU for Hopper have the same bits each time", "[cuda][
     check_same_bits([&] { run_gelu(x, up, bias, pre, out); }, {pre, out});
     check_same_bits([&] { run_gelu_backward(x, down, saved, out, sums, again); },
                     {out, sums, again});
+    check_same_bits([&] { run_swiglu_backward(x, down, saved, pre, out, again); }, {out, again});
   }
 }
 
@@ -262,4 +342,28 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
           },
           {x, down, pre, out, again}, 2);
   }
+}
+
+TEST_CASE("large products with SwiGLU's derivative agree on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(6);
+  const int64_t m = 2048, h = 1024, k = 1024;
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const float beta : {0.0f, 1.0f}) {
+      INFO(dtype << ", beta " << beta);
+      const auto run = [&](const std::vector<Array>& v) {
+        const auto half = [&](const Array& both, int which) {
+          return both.slice(1, which * h, which * h + h);
+        };
+        BINADE_DISPATCH(v[0].device(),
+                        matmul_swiglu_backward(v[0], v[1], half(v[2], 0), half(v[2], 1),
+                                               half(v[3], 0), half(v[3], 1), beta));
+      };
+      // dh is rounded to the dtype on one side only.
+      compare_devices(
+          run,
+          {random_array({m, k}, dtype, random, 0.05), random_array({k, h}, dtype, random),
+           random_array({m, 2 * h}, dtype, random, 2), random_array({m, 2 * h}, dtype, random)},
+          4);
+    }
 }

@@ -1,8 +1,8 @@
-// Products with GELU in their epilogue for Hopper, through CUTLASS: cuBLASLt's take half as long
-// again as the product alone, these little more. f16 or bf16, f32 sums. Each returns false, having
-// queued nothing, where it does not apply: on other devices, without CUTLASS at build time, for
-// rows that are not contiguous, and for sizes, distances of rows or addresses that are not
-// multiples of 8 elements.
+// Products with an activation in their epilogue for Hopper, through CUTLASS: cuBLASLt's with GELU
+// take half as long again as the product alone, these little more, and SwiGLU it has none. f16 or
+// bf16, f32 sums. Each returns false, having queued nothing, where it does not apply: on other
+// devices, without CUTLASS at build time, for rows that are not contiguous, and for sizes,
+// distances of rows or addresses that are not multiples of 8 elements.
 //
 // They run in a fixed order: equal inputs give equal bits.
 #pragma once
@@ -21,5 +21,11 @@ bool gelu_product(const Array& x, const Array& weight, const Array& bias, const 
 // (M, N) gelu_tanh(pre). out, pre and gelu_again must be apart.
 bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
                            const Array& column_sums, const Array& gelu_again);
+
+// dgate and dup (M, N): the gradients of h = silu(gate)·up for dh = dy (M, K) · weight (K, N),
+// which is rounded to f32 only. gate, up (M, N), all of one dtype, the outputs apart from the
+// inputs.
+bool swiglu_backward_product(const Array& dy, const Array& weight, const Array& gate,
+                             const Array& up, const Array& dgate, const Array& dup);
 
 }  // namespace binade::kernels::cuda
