@@ -39,7 +39,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
                                          .alpha = o.lora_alpha,
                                          .dropout = o.lora_dropout,
                                          .target_modules = o.lora_targets});
-  model->set_recompute(examples::recompute_level(o, device));
+  model->set_recompute(examples::recompute_choice(o, model->config().family, device));
   model->to(device);
   if (!o.init.empty()) nn::warn_about_range(*model, preset.parameter_dtype);
   preset.apply(*model);

@@ -11,20 +11,22 @@
 
 namespace binade {
 
-// What backward makes again instead of keeping it; each level includes those before it.
+// What backward makes again instead of keeping it.
 enum class Recompute : uint8_t {
-  nothing,
-  norms,        // outputs of norms, from their inputs and statistics
-  activations,  // outputs of GELU and SwiGLU, from their inputs
-  blocks        // a model's blocks (recompute() in tape.h): only their inputs are kept
+  nothing = 0,
+  norms = 1,              // outputs of norms, from their inputs and statistics
+  activations = 2,        // outputs of GELU and SwiGLU, from their inputs
+  norms_activations = 3,  // both
+  blocks = 4              // a model's blocks (recompute() in tape.h): only their inputs are kept
 };
 
-Recompute parse_recompute(std::string_view name);  // throws Error naming the levels
+// By the names above, norms_activations as "norms+activations". Throws Error naming them.
+Recompute parse_recompute(std::string_view name);
 
-// The level of the ops that run while it lives; thread-local, `nothing` without one.
+// The choice for the ops that run while it lives; thread-local, `nothing` without one.
 class RecomputeScope {
  public:
-  explicit RecomputeScope(Recompute level);
+  explicit RecomputeScope(Recompute choice);
   ~RecomputeScope();
   RecomputeScope(const RecomputeScope&) = delete;
   RecomputeScope& operator=(const RecomputeScope&) = delete;
@@ -32,7 +34,7 @@ class RecomputeScope {
  private:
   Recompute previous_;
 };
-Recompute recompute_level();
+bool makes_again(Recompute what);  // whether `what` is part of the choice
 
 // Says how the value of `result` is made again, bit for bit, in backward; see Saved::remade. The
 // recipe must hold arrays, not tensors: it lives as long as `result` or what was saved of it.

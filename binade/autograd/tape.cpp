@@ -13,7 +13,7 @@ namespace {
 // Of all threads together: a graph may be recorded by several, one after the other.
 std::atomic<uint64_t> next_sequence{0};
 thread_local OpObserver* observer = nullptr;
-thread_local Recompute level = Recompute::nothing;
+thread_local Recompute recompute_choice = Recompute::nothing;
 
 Edge edge_to(const Tensor& input) {
   if (!input.requires_grad()) return {};
@@ -116,19 +116,22 @@ Tensor Saved::tensor() const {
 }
 
 Recompute parse_recompute(std::string_view name) {
-  constexpr std::string_view kNames[] = {"nothing", "norms", "activations", "blocks"};
+  constexpr std::string_view kNames[] = {"nothing", "norms", "activations", "norms+activations",
+                                         "blocks"};
   for (size_t i = 0; i < std::size(kNames); ++i)
     if (name == kNames[i]) return static_cast<Recompute>(i);
-  fail("unknown level of recompute \"", name, "\"; it is nothing, norms, activations or blocks");
+  fail("unknown kind of recompute \"", name,
+       "\"; it is nothing, norms, activations, norms+activations or blocks");
 }
 
-RecomputeScope::RecomputeScope(Recompute next) : previous_(std::exchange(level, next)) {}
+RecomputeScope::RecomputeScope(Recompute choice)
+    : previous_(std::exchange(recompute_choice, choice)) {}
 RecomputeScope::~RecomputeScope() {
-  level = previous_;
+  recompute_choice = previous_;
 }
 
-Recompute recompute_level() {
-  return level;
+bool makes_again(Recompute what) {
+  return (static_cast<int>(recompute_choice) & static_cast<int>(what)) != 0;
 }
 
 void attach_recipe(const Tensor& result, Recipe recipe) {

@@ -151,9 +151,11 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
       "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
       ->check(count);
   add("--recompute", o.recompute,
-      "What backward makes again instead of keeping it: nothing, norms, activations (norms and "
-      "GELU or SwiGLU), blocks (all but a block's input); auto: norms on a GPU, else nothing")
-      ->check(CLI::IsMember({"auto", "nothing", "norms", "activations", "blocks"}));
+      "What backward makes again instead of keeping it: nothing, norms, activations (GELU or "
+      "SwiGLU), norms+activations, blocks (all but a block's input); auto: on a GPU what costs "
+      "least, activations for GPT-2 and norms for others, else nothing")
+      ->check(CLI::IsMember(
+          {"auto", "nothing", "norms", "activations", "norms+activations", "blocks"}));
   flag("--eager", o.eager, "Do not replay the step from a CUDA graph");
   flag("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
   flag("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");

@@ -221,9 +221,12 @@ train::TrainerOptions trainer_options(const TrainGptOptions& options) {
   return trainer;
 }
 
-Recompute recompute_level(const TrainGptOptions& options, Device device) {
+Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device) {
   if (options.recompute != "auto") return parse_recompute(options.recompute);
-  return device.is_cuda() ? Recompute::norms : Recompute::nothing;
+  if (!device.is_cuda()) return Recompute::nothing;
+  // GELU is made again inside a product and frees the most for the least; SwiGLU takes a pass of
+  // its own, as norms do.
+  return family == nn::Family::gpt2 ? Recompute::activations : Recompute::norms;
 }
 
 int64_t trained_count(const optim::Optimizer& optimizer) {

@@ -57,7 +57,7 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
                                                  std::vector<optim::ParameterGroup> groups);
 amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset);
 train::TrainerOptions trainer_options(const TrainGptOptions& options);
-Recompute recompute_level(const TrainGptOptions& options, Device device);
+Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device);
 int64_t trained_count(const optim::Optimizer& optimizer);
 std::map<std::string, std::string> manifest(Device device);
 void write_sample(const TrainGptOptions& options, const nn::CausalLm& model,

@@ -137,19 +137,29 @@ TEST_CASE("recompute without inputs that need a gradient reaches the parameters"
   CHECK_FALSE(recompute(block, {x})[0].requires_grad());
 }
 
-TEST_CASE("levels of recompute are named, and others refused", "[recompute]") {
+TEST_CASE("kinds of recompute are named, and others refused", "[recompute]") {
   CHECK(parse_recompute("nothing") == Recompute::nothing);
   CHECK(parse_recompute("norms") == Recompute::norms);
   CHECK(parse_recompute("activations") == Recompute::activations);
+  CHECK(parse_recompute("norms+activations") == Recompute::norms_activations);
   CHECK(parse_recompute("blocks") == Recompute::blocks);
   CHECK_THROWS_WITH(parse_recompute("all"),
-                    Catch::Contains("\"all\"") && Catch::Contains("norms, activations or blocks"));
-  CHECK(recompute_level() == Recompute::nothing);
+                    Catch::Contains("\"all\"") && Catch::Contains("norms+activations or blocks"));
+  const auto chosen = [] {
+    return std::pair(makes_again(Recompute::norms), makes_again(Recompute::activations));
+  };
+  CHECK(chosen() == std::pair(false, false));
   {
-    const RecomputeScope scope(Recompute::norms);
-    CHECK(recompute_level() == Recompute::norms);
+    const RecomputeScope norms(Recompute::norms);
+    CHECK(chosen() == std::pair(true, false));
+    {
+      const RecomputeScope activations(Recompute::activations);
+      CHECK(chosen() == std::pair(false, true));
+    }
+    const RecomputeScope both(Recompute::norms_activations);
+    CHECK(chosen() == std::pair(true, true));
   }
-  CHECK(recompute_level() == Recompute::nothing);
+  CHECK(chosen() == std::pair(false, false));
 }
 
 TEST_CASE("a norm's output is not kept where it can be made again", "[recompute]") {

@@ -45,8 +45,8 @@ TEST_CASE("fresh adapters change nothing and are all that is trained", "[lora]")
                             "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"});
   CHECK(model->forward(ids).to_vector<float>() == before);
 
-  for (const Recompute level :
-       {Recompute::nothing, Recompute::norms, Recompute::activations, Recompute::blocks}) {
+  for (const Recompute level : {Recompute::nothing, Recompute::norms, Recompute::activations,
+                                Recompute::norms_activations, Recompute::blocks}) {
     model->set_recompute(level);
     for (const NamedParameter& named : model->named_parameters())
       named.parameter->tensor().zero_grad();

@@ -58,7 +58,7 @@ Array row_statistic(const Array& rows) {
 // the same bits.
 void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, const Tensor& bias,
                   double eps, bool subtract_mean) {
-  if (recompute_level() < Recompute::norms || !y.requires_grad()) return;
+  if (!makes_again(Recompute::norms) || !y.requires_grad()) return;
   attach_recipe(
       y,
       [rows = Saved(rows), weight = Saved(weight.array()), bias = Saved(array_of(bias)),

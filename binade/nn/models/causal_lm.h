@@ -40,7 +40,7 @@ class CausalLm : public Module {
   Tensor loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser = {}) const;
 
   // What forward passes do not keep for backward, which then makes it again.
-  void set_recompute(Recompute level) { recompute_ = level; }
+  void set_recompute(Recompute choice) { recompute_ = choice; }
 
   const std::string& embedding_name() const { return embedding_name_; }  // of its weight
   // The part of a parameter's values (or of its gradient) that files hold, in their orientation: a
