@@ -315,14 +315,19 @@ void llama(Table& table) {
   const Array y = random(x.shape()), sum = make(x.shape());
   product(table, "llama qkv", x, random({kQkv, kWidth}, 0.02).transpose(0, 1));
   product(table, "llama gate and up", x, random({2 * kHidden, kWidth}, 0.02).transpose(0, 1));
-  const Array hidden = random({kRows, kHidden}), down = random({kWidth, kHidden}, 0.02);
+  const Array hidden = random({kRows, kHidden}), both = random({2 * kHidden, kWidth}, 0.02);
+  const Array down = random({kWidth, kHidden}, 0.02);
   product(table, "llama down", hidden, down.transpose(0, 1));
   product(table, "llama down, input gradient", x, down);
 
-  const Array gate_up = random({kRows, 2 * kHidden}), dgate_up = make(gate_up.shape());
+  const Array gate_up = make({kRows, 2 * kHidden}), dgate_up = make(gate_up.shape());
   const auto gate_of = [](const Array& packed) { return packed.slice(1, 0, kHidden); };
   const auto up_of = [](const Array& packed) { return packed.slice(1, kHidden); };
   const double bytes = static_cast<double>(hidden.bytes());
+  table.row("llama gate and up, swiglu (CUTLASS)",
+            3 * bytes + static_cast<double>(x.bytes() + both.bytes()),
+            4.0 * static_cast<double>(hidden.numel() * kWidth),
+            [&] { gpu::swiglu_product(x, both, gate_up, hidden); });
   table.row("swiglu, packed", 3 * bytes, 0,
             [&] { gpu::swiglu(gate_of(gate_up), up_of(gate_up), hidden); });
   table.row("swiglu backward, packed", 5 * bytes, 0, [&] {

@@ -50,7 +50,6 @@ class Linear : public Module {
   int64_t out_features() const { return weight_->shape()[0]; }
   const ParameterPtr& weight() const { return weight_; }  // (out, in)
   const ParameterPtr& bias() const { return bias_; }      // (out) or null
-  Tensor bias_tensor() const { return bias_ ? bias_->tensor() : Tensor(); }  // or undefined
 
   // Null takes the adapter away.
   void set_adapter(std::shared_ptr<LinearAdapter> adapter) {
@@ -67,6 +66,7 @@ class Linear : public Module {
     weight_ = add_parameter("weight", weight_values({out, in}, Device::cpu()));
     if (bias) bias_ = add_parameter("bias", bias_values({out}, Device::cpu()));
   }
+  Tensor bias_tensor() const { return bias_ ? bias_->tensor() : Tensor(); }
 
   ParameterPtr weight_, bias_;
   std::shared_ptr<LinearAdapter> adapter_;

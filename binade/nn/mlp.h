@@ -61,9 +61,15 @@ class SwigluMlp : public Module {
   Tensor forward(const Tensor& x) const {
     if (!can_join({gate_proj_.get(), up_proj_.get()}))
       return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
-    const Tensor gate_up = forward_joint(x, {gate_proj_.get(), up_proj_.get()});
-    if (down_proj_->adapter()) return down_proj_->forward(swiglu_packed(gate_up));
-    return swiglu_linear(gate_up, down_proj_->weight()->tensor(), down_proj_->bias_tensor());
+    if (down_proj_->adapter())
+      return down_proj_->forward(
+          swiglu_packed(forward_joint(x, {gate_proj_.get(), up_proj_.get()})));
+    TensorList biases;
+    if (down_proj_->bias())
+      for (const auto& layer : {gate_proj_, up_proj_, down_proj_})
+        biases.push_back(layer->bias()->tensor());
+    return swiglu_mlp(x, gate_proj_->weight()->tensor(), up_proj_->weight()->tensor(),
+                      down_proj_->weight()->tensor(), biases);
   }
 
  private:

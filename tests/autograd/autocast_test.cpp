@@ -49,7 +49,7 @@ TEST_CASE("ops run in the dtype of their class", "[autocast]") {
     CHECK(linear(single, single).dtype() == dtype);
     CHECK(linear_joint(single, {single, single}).dtype() == dtype);
     CHECK(gelu_mlp(single, single, {}, single, {}).dtype() == dtype);
-    CHECK(swiglu_linear(Tensor::ones({2, 4}), single).dtype() == dtype);
+    CHECK(swiglu_mlp(single, single, single, single).dtype() == dtype);
     CHECK(conv2d(image, Tensor::ones({3, 2, 2, 2})).dtype() == dtype);
     const Tensor heads = reshape(image, {1, 2, 4, 4});
     CHECK(scaled_dot_product_attention(heads, heads, heads).dtype() == dtype);

@@ -52,12 +52,17 @@ TEST_CASE("products refuse shapes and dtypes that do not meet", "[ops][errors]")
               Contains("gelu_mlp") && Contains("one dtype"));
   CHECK_ERROR(gelu_mlp(zeros({2, 3}), zeros({4, 3}), {}, zeros({3, 5}), {}),
               Contains("gelu_mlp") && Contains("(O, H)") && Contains("(3, 5)"));
-  CHECK_ERROR(swiglu_linear(zeros({2, 6}), zeros({4, 2})),
-              Contains("swiglu_linear") && Contains("(…, 2H)") && Contains("(4, 2)"));
-  CHECK_ERROR(swiglu_linear(zeros({2, 6}, DType::f16), zeros({4, 3})),
-              Contains("swiglu_linear") && Contains("one dtype"));
-  CHECK_ERROR(swiglu_linear(zeros({2, 6}), zeros({4, 3}), zeros({3})),
-              Contains("swiglu_linear") && Contains("bias must be (4)"));
+  CHECK_ERROR(swiglu_mlp(zeros({2, 6}), zeros({4, 6}), zeros({5, 6}), zeros({3, 4})),
+              Contains("swiglu_mlp") && Contains("(H, I)") && Contains("(5, 6)"));
+  CHECK_ERROR(swiglu_mlp(zeros({2, 6}), zeros({4, 6}), zeros({4, 6}), zeros({3, 5})),
+              Contains("swiglu_mlp") && Contains("(O, H)") && Contains("(3, 5)"));
+  CHECK_ERROR(swiglu_mlp(zeros({2, 6}), zeros({4, 6}), zeros({4, 6}), zeros({3, 4}), {zeros({4})}),
+              Contains("swiglu_mlp") && Contains("1 biases"));
+  CHECK_ERROR(swiglu_mlp(zeros({2, 6}), zeros({4, 6}), zeros({4, 6}), zeros({3, 4}, DType::f16)),
+              Contains("swiglu_mlp") && Contains("one dtype"));
+  CHECK_ERROR(swiglu_mlp(zeros({2, 6}), zeros({4, 6}), zeros({4, 6}), zeros({3, 4}),
+                         {zeros({4}), zeros({4}), zeros({4})}),
+              Contains("swiglu_mlp") && Contains("bias of down must be (3)"));
 }
 
 TEST_CASE("norms refuse weights of another size", "[ops][errors]") {

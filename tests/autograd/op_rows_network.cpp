@@ -134,14 +134,44 @@ void add_products(OpTable& table) {
         .rounded(4);
     table
         .add(
-            "swiglu_linear", variant, {real({2, 3, 8}), real({5, 4}), real({5})},
+            "swiglu_mlp", variant,
+            {real({2, 3, 5}), real({4, 5}, -1, 1), real({4, 5}, -1, 1), real({3, 4})},
             [level](const TensorList& in) -> TensorList {
               const RecomputeScope scope(level);
-              return {swiglu_linear(in[0], in[1], in[2])};
+              return {swiglu_mlp(in[0], in[1], in[2], in[3])};
             },
-            [=](const Lists& in) -> Lists { return {linear_of(swiglu_of(in[0]), in[1], &in[2])}; })
-        .rounded(4);
+            [=](const Lists& in) -> Lists {
+              const Values pre =
+                  side_by_side(linear_of(in[0], in[1], nullptr), linear_of(in[0], in[2], nullptr));
+              return {linear_of(swiglu_of(pre), in[3], nullptr)};
+            })
+        .rounded(6);
   }
+
+  table
+      .add(
+          "swiglu_mlp", "biases",
+          {real({2, 3, 5}), real({4, 5}, -1, 1), real({4, 5}, -1, 1), real({3, 4}), real({4}),
+           real({4}), real({3})},
+          [](const TensorList& in) -> TensorList {
+            return {swiglu_mlp(in[0], in[1], in[2], in[3], {in[4], in[5], in[6]})};
+          },
+          [=](const Lists& in) -> Lists {
+            const Values pre =
+                side_by_side(linear_of(in[0], in[1], &in[4]), linear_of(in[0], in[2], &in[5]));
+            return {linear_of(swiglu_of(pre), in[3], &in[6])};
+          })
+      .rounded(6);
+  table
+      .add(
+          "swiglu_mlp", "end to end", {real({2, 3, 5}), real({8, 5}, -1, 1), real({3, 4})},
+          [](const TensorList& in) -> TensorList {
+            return {swiglu_mlp(in[0], slice(in[1], 0, 0, 4), slice(in[1], 0, 4), in[2])};
+          },
+          [=](const Lists& in) -> Lists {
+            return {linear_of(swiglu_of(linear_of(in[0], in[1], nullptr)), in[2], nullptr)};
+          })
+      .rounded(6);
 
   const auto mlp = [](const Lists& in, const Values* up_bias, const Values* down_bias) {
     return linear_of(map(linear_of(in[0], in[1], up_bias), gelu_tanh_of), in[2], down_bias);

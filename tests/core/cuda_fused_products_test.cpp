@@ -42,6 +42,14 @@ void run_gelu_backward(const Array& dy, const Array& weight, const Array& pre, c
   }
 }
 
+void run_swiglu(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+  if (x.device().is_cpu()) {
+    kernels::cpu::matmul_swiglu(x, weight, pre, hidden);
+  } else if constexpr (kCudaBuilt) {
+    REQUIRE(kernels::cuda::swiglu_product(x, weight, pre, hidden));
+  }
+}
+
 void run_swiglu_backward(const Array& dy, const Array& weight, const Array& gate, const Array& up,
                          const Array& dgate, const Array& dup) {
   if (dy.device().is_cpu()) {
@@ -159,6 +167,47 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
         const bool same = bits_of(alone) == bits_of(beside);
         CHECK(same);
       }
+}
+
+TEST_CASE("products with SwiGLU for Hopper agree with the CPU's", "[cuda][matmul]") {
+  require_kernels();
+  Random random(7);
+  // One tile and less, tails of rows and of K, a cluster's tile beyond the last row, more tiles
+  // than a device has multiprocessors.
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const auto& [m, n, k] : {Size{1, 64, 8}, Size{128, 64, 64}, Size{129, 128, 520},
+                                  Size{257, 192, 24}, Size{1000, 1024, 40}})
+      for (const bool saved : {true, false}) {
+        const bool gap = m % 2 == 1;
+        INFO(dtype << ' ' << m << ' ' << n << ' ' << k << (saved ? ", gate and up kept" : ""));
+        compare_devices(
+            [&](const auto& v) { run_swiglu(v[0], v[1], saved ? v[2] : Array(), v[3]); },
+            {rows(m, k, dtype, random, gap, 0.3), rows(2 * n, k, dtype, random, gap, 0.3),
+             rows(m, 2 * n, dtype, random, gap), rows(m, n, dtype, random, gap)},
+            2);
+      }
+}
+
+TEST_CASE("SwiGLU in Hopper's product is what swiglu makes of the gate and up beside it",
+          "[cuda][matmul]") {
+  require_kernels();
+  Random random(8);
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    const int64_t m = 300, n = 320, k = 72;
+    const Array x = gpu_random({m, k}, dtype, random),
+                weight = gpu_random({2 * n, k}, dtype, random);
+    const Array pre = gpu_empty({m, 2 * n}, dtype), hidden = gpu_empty({m, n}, dtype);
+    run_swiglu(x, weight, pre, hidden);
+    const Array before = on_device(pre, Device::cpu()), after = on_device(hidden, Device::cpu());
+    double worst = 0;  // ulp
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        const double gate = read(before, i * 2 * n + j), up = read(before, i * 2 * n + n + j);
+        const double expected = gate / (1 + std::exp(-gate)) * up;
+        worst = std::max(worst, std::abs(read(after, i * n + j) - expected) / ulp(expected, dtype));
+      }
+    CHECK(worst <= 0.6);
+  }
 }
 
 TEST_CASE("products with SwiGLU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
@@ -280,6 +329,9 @@ TEST_CASE("products with activations for Hopper have the same bits each time", "
     check_same_bits([&] { run_gelu_backward(x, down, saved, out, sums, again); },
                     {out, sums, again});
     check_same_bits([&] { run_swiglu_backward(x, down, saved, pre, out, again); }, {out, again});
+    const Array both = gpu_random({2 * 1536, k}, dtype, random);
+    const Array beside = gpu_empty({m, 2 * 1536}, dtype), hidden = gpu_empty({m, 1536}, dtype);
+    check_same_bits([&] { run_swiglu(x, both, beside, hidden); }, {beside, hidden});
   }
 }
 
@@ -344,26 +396,32 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
   }
 }
 
-TEST_CASE("large products with SwiGLU's derivative agree on both devices", "[cuda][matmul]") {
+TEST_CASE("large products with SwiGLU agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(6);
   const int64_t m = 2048, h = 1024, k = 1024;
-  for (const DType dtype : {DType::f16, DType::bf16})
-    for (const float beta : {0.0f, 1.0f}) {
-      INFO(dtype << ", beta " << beta);
-      const auto run = [&](const std::vector<Array>& v) {
-        const auto half = [&](const Array& both, int which) {
-          return both.slice(1, which * h, which * h + h);
-        };
-        BINADE_DISPATCH(v[0].device(),
-                        matmul_swiglu_backward(v[0], v[1], half(v[2], 0), half(v[2], 1),
-                                               half(v[3], 0), half(v[3], 1), beta));
-      };
-      // dh is rounded to the dtype on one side only.
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    INFO(dtype);
+    const auto half = [&](const Array& both, int which) {
+      return both.slice(1, which * h, which * h + h);
+    };
+    for (const bool saved : {true, false})
       compare_devices(
-          run,
-          {random_array({m, k}, dtype, random, 0.05), random_array({k, h}, dtype, random),
-           random_array({m, 2 * h}, dtype, random, 2), random_array({m, 2 * h}, dtype, random)},
-          4);
-    }
+          [&](const auto& v) {
+            BINADE_DISPATCH(v[0].device(), matmul_swiglu(v[0], v[1], saved ? v[2] : Array(), v[3]));
+          },
+          {random_array({m, k}, dtype, random, 0.05), random_array({2 * h, k}, dtype, random),
+           random_array({m, 2 * h}, dtype, random), random_array({m, h}, dtype, random)},
+          2);
+    // The product is rounded to the dtype before the derivative on one side only.
+    compare_devices(
+        [&](const auto& v) {
+          BINADE_DISPATCH(v[0].device(),
+                          matmul_swiglu_backward(v[0], v[1], half(v[2], 0), half(v[2], 1),
+                                                 half(v[3], 0), half(v[3], 1)));
+        },
+        {random_array({m, k}, dtype, random, 0.05), random_array({k, h}, dtype, random),
+         random_array({m, 2 * h}, dtype, random, 2), random_array({m, 2 * h}, dtype, random)},
+        4);
+  }
 }

@@ -126,10 +126,14 @@ struct JointBackward {
   std::vector<Saved> weights;  // in the dtype of the product; none unless x wants its gradient
 
   void operator()(Backward& backward) const {
-    const Array dy = rows_of(backward.grad());
+    run(backward, rows_of(backward.grad()), backward.column_sums());
+  }
+
+  // From dy (N, ΣO_k) and its column sums, or none, into the slots of x, the weights and the
+  // biases.
+  void run(Backward& backward, const Array& dy, const Array& sums) const {
     const std::vector<Array> parts = columns_of(dy, sizes);
     if (!weights.empty()) input_gradient(backward.slot(0).open(), dy, parts);
-    const Array& sums = backward.column_sums();
     if (sizes.size() == 1)
       return layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy, sums,
                              [&] { return x.array().reshape(x_rows); });
@@ -175,47 +179,77 @@ bool any_requires_grad(const TensorList& tensors) {
   });
 }
 
+// Layers of one input, side by side.
+class JointLayers {
+ public:
+  JointLayers(const char* op, const Tensor& x, const TensorList& weights, const TensorList& biases)
+      : x_(x), has_biases_(!biases.empty()) {
+    check(!weights.empty() && (biases.empty() || biases.size() == weights.size()), op, ": ",
+          weights.size(), " weights and ", biases.size(),
+          " biases; give one bias a weight, or none");
+    inputs_ = {x};
+    for (size_t k = 0; k < weights.size(); ++k) {
+      const Tensor bias = has_biases_ ? biases[k] : Tensor();
+      check_linear(op, x, weights[k], bias);
+      if (k == 0) input_ = half_operand(x);
+      layers_.emplace_back(op, x, input_, weights[k], bias);
+      weights_.push_back(layers_.back().weight);
+      sizes_.push_back(weights_.back().size(0));
+      inputs_.push_back(weights[k]);
+    }
+    for (const Tensor& bias : biases) inputs_.push_back(bias);
+    for (size_t k = biases.size(); k < weights.size(); ++k) inputs_.emplace_back();
+    rows_ = rows_of(input_);
+  }
+
+  const TensorList& inputs() const { return inputs_; }  // x, the weights, the biases
+  const Array& input() const { return input_; }         // x in the dtype of the product
+  const Array& rows() const { return rows_; }           // of it (N, I)
+  int64_t width() const { return std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0}); }
+  // All weights as one (ΣO_k, I), where one product without biases does; else undefined.
+  Array joint_weight() const { return has_biases_ ? Array() : stacked(weights_); }
+
+  // y (N, ΣO_k), by rows.
+  void forward(const Array& y) const {
+    const bool plain = !has_biases_ || layers_.size() == 1;
+    if (const Array all = plain ? stacked(weights_) : Array(); all.defined()) {
+      Layer joint = layers_.front();
+      joint.weight = all;
+      joint.forward(rows_, y);
+    } else {
+      const std::vector<Array> parts = columns_of(y, sizes_);
+      for (size_t k = 0; k < layers_.size(); ++k) layers_[k].forward(rows_, parts[k]);
+    }
+  }
+
+  JointBackward backward() const {
+    const auto first = inputs_.begin() + 1;
+    const bool needs_x = any_requires_grad(TensorList(first, first + std::ssize(weights_)));
+    JointBackward result{sizes_, rows_.shape(), save_input(needs_x, x_, input_), {}};
+    if (x_.requires_grad())
+      for (const Array& weight : weights_) result.weights.emplace_back(weight);
+    return result;
+  }
+
+ private:
+  Tensor x_;
+  bool has_biases_;
+  TensorList inputs_;
+  Array input_, rows_;
+  std::vector<Layer> layers_;
+  std::vector<Array> weights_;
+  std::vector<int64_t> sizes_;  // O_k
+};
+
 Tensor linear_with(const char* op, const Tensor& x, const TensorList& weights,
                    const TensorList& biases) {
-  check(!weights.empty() && (biases.empty() || biases.size() == weights.size()), op, ": ",
-        weights.size(), " weights and ", biases.size(), " biases; give one bias a weight, or none");
-  TensorList inputs = {x};
-  std::vector<Layer> layers;
-  std::vector<Array> w;
-  std::vector<int64_t> sizes;
-  Array input;
-  for (size_t k = 0; k < weights.size(); ++k) {
-    const Tensor bias = biases.empty() ? Tensor() : biases[k];
-    check_linear(op, x, weights[k], bias);
-    if (k == 0) input = half_operand(x);
-    layers.emplace_back(op, x, input, weights[k], bias);
-    w.push_back(layers.back().weight);
-    sizes.push_back(w.back().size(0));
-    inputs.push_back(weights[k]);
-  }
-  for (const Tensor& bias : biases) inputs.push_back(bias);
-  for (size_t k = biases.size(); k < weights.size(); ++k) inputs.emplace_back();
-
-  const Array rows = rows_of(input);
-  const int64_t outputs = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  const Array y = Array::empty(with_last(x.shape(), outputs), input.dtype(), input.device());
-  const Array y_rows = rows_to_write(y);
-  const bool plain = biases.empty() || layers.size() == 1;
-  if (const Array all = plain ? stacked(w) : Array(); all.defined()) {
-    Layer joint = layers.front();
-    joint.weight = all;
-    joint.forward(rows, y_rows);
-  } else {
-    const std::vector<Array> parts = columns_of(y_rows, sizes);
-    for (size_t k = 0; k < layers.size(); ++k) layers[k].forward(rows, parts[k]);
-  }
-  const bool recorded = grad_enabled() && any_requires_grad(inputs);
-  if (!recorded) return record(op, inputs, {y}, FusedBackward())[0];
-
-  JointBackward backward{sizes, rows.shape(), save_input(any_requires_grad(weights), x, input), {}};
-  if (x.requires_grad())
-    for (const Array& weight : w) backward.weights.emplace_back(weight);
-  const Tensor result = record(op, inputs, {y}, FusedBackward(std::move(backward)))[0];
+  const JointLayers layers(op, x, weights, biases);
+  const Array& input = layers.input();
+  const Array y = Array::empty(with_last(x.shape(), layers.width()), input.dtype(), input.device());
+  layers.forward(rows_to_write(y));
+  const bool recorded = grad_enabled() && any_requires_grad(layers.inputs());
+  if (!recorded) return record(op, layers.inputs(), {y}, FusedBackward())[0];
+  const Tensor result = record(op, layers.inputs(), {y}, FusedBackward(layers.backward()))[0];
   if (any_requires_grad(biases)) want_column_sums(result);
   return result;
 }
@@ -255,7 +289,7 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
   down.forward(hidden, rows_to_write(y));
   if (!recorded) return record(op, {x, up_in, up_bias, down_in, down_bias}, y, FusedBackward());
 
-  const bool keeps_hidden = recompute_level() < Recompute::activations;
+  const bool keeps_hidden = !makes_again(Recompute::activations);
   const Tensor result = record(
       op, {x, up_in, up_bias, down_in, down_bias}, y,
       [x = save_input(up_in.requires_grad(), x, input), x_rows = rows.shape(),
@@ -293,52 +327,72 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
   return result;
 }
 
-Tensor swiglu_linear(const Tensor& gate_up, const Tensor& weight_in, const Tensor& bias) {
-  const char* op = "swiglu_linear";
-  check_floating(op, "gate_up", gate_up);
-  check_floating(op, "weight", weight_in);
-  check_device(op, {gate_up, weight_in, bias});
-  check(gate_up.dims() >= 1 && weight_in.dims() == 2 && gate_up.size(-1) == 2 * weight_in.size(1),
-        op, ": gate_up must be (…, 2H) for weight (O, H), got gate_up ", Kind{gate_up},
-        " and weight ", Kind{weight_in});
-  check(!bias.defined() || bias.shape() == Shape{weight_in.size(0)}, op, ": bias must be (",
-        weight_in.size(0), "), got ", Kind{bias});
-  const int64_t width = weight_in.size(1);
-  const Array input = half_operand(gate_up);
-  const Layer layer(op, gate_up, input, weight_in, bias);
+Tensor swiglu_mlp(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down_in,
+                  const TensorList& biases) {
+  const char* op = "swiglu_mlp";
+  check(biases.empty() || biases.size() == 3, op, ": ", biases.size(),
+        " biases; give those of gate, up and down, or none");
+  const Tensor down_bias = biases.empty() ? Tensor() : biases[2];
+  const JointLayers layers(op, x, {gate, up},
+                           biases.empty() ? TensorList() : TensorList{biases[0], biases[1]});
+  check_floating(op, "down", down_in);
+  check_device(op, {x, down_in, down_bias});
+  check(gate.size(0) == up.size(0) && down_in.dims() == 2 && down_in.size(1) == up.size(0), op,
+        ": gate and up must be (H, I) and down (O, H), got gate ", Kind{gate}, ", up ", Kind{up},
+        " and down ", Kind{down_in});
+  check(!down_bias.defined() || down_bias.shape() == Shape{down_in.size(0)}, op,
+        ": the bias of down must be (", down_in.size(0), "), got ", Kind{down_bias});
+  const Layer down(op, x, layers.input(), down_in, down_bias);
+  TensorList inputs = layers.inputs();
+  inputs.push_back(down_in);
+  inputs.push_back(down_bias);
+  const bool recorded = grad_enabled() && any_requires_grad(inputs);
 
-  const auto gate_of = [width](const Array& rows) { return rows.slice(1, 0, width); };
-  const auto up_of = [width](const Array& rows) { return rows.slice(1, width); };
-  const auto activate = [gate_of, up_of, width](const Array& rows) {
-    const Array hidden = Array::empty({rows.size(0), width}, rows.dtype(), rows.device());
-    BINADE_DISPATCH(rows.device(), swiglu(gate_of(rows), up_of(rows), hidden));
-    return hidden;
+  const Array& rows = layers.rows();
+  const int64_t width = up.size(0);
+  const auto make = [&rows](const Shape& shape) {
+    return Array::empty(shape, rows.dtype(), rows.device());
   };
-  const Array rows = rows_of(input), hidden = activate(rows);
-  const Array y =
-      Array::empty(with_last(gate_up.shape(), weight_in.size(0)), rows.dtype(), rows.device());
-  layer.forward(hidden, rows_to_write(y));
-  if (!will_record({gate_up, weight_in, bias}))
-    return record(op, {gate_up, weight_in, bias}, y, FusedBackward());
+  const auto gate_of = [width](const Array& pre) { return pre.slice(1, 0, width); };
+  const auto up_of = [width](const Array& pre) { return pre.slice(1, width); };
+  const Array joint = layers.joint_weight(), hidden = make({rows.size(0), width});
+  const Array pre = recorded || !joint.defined() ? make({rows.size(0), 2 * width}) : Array();
+  if (joint.defined()) {
+    BINADE_DISPATCH(rows.device(), matmul_swiglu(rows, joint, pre, hidden));
+  } else {
+    layers.forward(pre);
+    BINADE_DISPATCH(rows.device(), swiglu(gate_of(pre), up_of(pre), hidden));
+  }
+  const Array y = make(with_last(x.shape(), down_in.size(0)));
+  down.forward(hidden, rows_to_write(y));
+  if (!recorded) return record(op, inputs, {y}, FusedBackward())[0];
 
-  const bool keeps_hidden = recompute_level() < Recompute::activations;
+  const bool keeps_hidden = !makes_again(Recompute::activations);
   const Tensor result =
-      record(op, {gate_up, weight_in, bias}, y,
-             [gate_of, up_of, activate, rows = Saved(rows),
-              hidden = save_if(keeps_hidden && weight_in.requires_grad(), hidden),
-              weight = save_if(gate_up.requires_grad(), layer.weight)](Backward& backward) {
-               const Array dy = rows_of(backward.grad()), x = rows.array();
-               layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy,
+      record(op, inputs, {y},
+             FusedBackward([gate_of, up_of, pre = Saved(pre), joint = layers.backward(),
+                            hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
+                            down = Saved(down.weight)](Backward& backward) {
+               const Array dy = rows_of(backward.grad()), before = pre.array();
+               const auto made_again = [&] {
+                 const Array again =
+                     Array::empty(gate_of(before).shape(), before.dtype(), before.device());
+                 BINADE_DISPATCH(again.device(), swiglu(gate_of(before), up_of(before), again));
+                 return again;
+               };
+               layer_gradients(backward.slot(5).open(), backward.slot(6).open(), dy,
                                backward.column_sums(),
-                               [&] { return hidden.defined() ? hidden.array() : activate(x); });
-               const GradSlot::Destination to = backward.slot(0).open();
-               if (!to) return;
-               const Array dx = rows_to_write(to.array);
+                               [&] { return hidden.defined() ? hidden.array() : made_again(); });
+               bool through = false;
+               for (int slot = 0; slot < 5; ++slot) through |= backward.needed(slot);
+               if (!through) return;
+               const Array dpre = empty_like(before);
                BINADE_DISPATCH(dy.device(),
-                               matmul_swiglu_backward(dy, weight.array(), gate_of(x), up_of(x),
-                                                      gate_of(dx), up_of(dx), to.beta));
-             });
-  if (any_requires_grad({bias})) want_column_sums(result);
+                               matmul_swiglu_backward(dy, down.array(), gate_of(before),
+                                                      up_of(before), gate_of(dpre), up_of(dpre)));
+               joint.run(backward, dpre, {});
+             }))[0];
+  if (any_requires_grad({down_bias})) want_column_sums(result);
   return result;
 }
 

@@ -18,10 +18,11 @@ Tensor linear_joint(const Tensor& x, const TensorList& weights, const TensorList
 // after its rounding: to other bits than those that the forward pass used.
 Tensor gelu_mlp(const Tensor& x, const Tensor& up, const Tensor& up_bias, const Tensor& down,
                 const Tensor& down_bias);
-// The second half of Llama's feed-forward layer as one op: h = silu(gate)·up for gate_up (…, 2H),
-// gate beside up as linear_joint leaves them, then h·weightᵀ + bias for weight (O, H) and bias (O)
-// or undefined → (…, O). SwiGLU's derivative rides on the product for dh. Kept for backward:
-// gate_up and, unless under Recompute::activations, h.
-Tensor swiglu_linear(const Tensor& gate_up, const Tensor& weight, const Tensor& bias = {});
+// Llama's feed-forward layer as one op: (silu(x·gateᵀ) · x·upᵀ)·downᵀ for x (…, I), gate and up
+// (H, I), down (O, H), with biases (H), (H) and (O) or none at all → (…, O). SwiGLU and its
+// derivative ride on the products. Kept for backward: x, the values before SwiGLU and, unless under
+// Recompute::activations, the one behind it, which is made again to the same bits.
+Tensor swiglu_mlp(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down,
+                  const TensorList& biases = {});
 
 }  // namespace binade

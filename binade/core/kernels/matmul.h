@@ -31,11 +31,18 @@ struct MatmulEpilogue {
 BINADE_KERNEL(matmul, const Array& a, const Array& b, const Array& out,
               const MatmulEpilogue& epilogue)
 
-// The gradients of h = silu(gate)·up through a product with h: for dh = dy (M, K) · weight (K, H),
-// dgate and dup (M, H) = beta·themselves + what swiglu_backward (elementwise.h) makes of dh. gate
-// and up (M, H); all of one floating dtype, the outputs apart from the inputs. Large products on
-// Hopper GPUs do it in one kernel, which never rounds dh to the dtype.
+// The two halves of a SwiGLU layer that meet a product. All arrays of one floating dtype, with
+// contiguous rows, the outputs apart from the inputs. Large ones on Hopper GPUs are one kernel
+// each.
+//
+// hidden (M, H) = silu(gate)·up for (gate, up) = x (M, K) · weightᵀ, weight (2H, K), after their
+// rounding to the dtype; both side by side in pre (M, 2H), unless that is undefined.
+BINADE_KERNEL(matmul_swiglu, const Array& x, const Array& weight, const Array& pre,
+              const Array& hidden)
+// dgate and dup (M, H): the gradients of gate and up (M, H), as swiglu_backward (elementwise.h)
+// makes them of dy (M, K) · weight (K, H), whose rounding to the dtype is left out where the device
+// does it in one kernel.
 BINADE_KERNEL(matmul_swiglu_backward, const Array& dy, const Array& weight, const Array& gate,
-              const Array& up, const Array& dgate, const Array& dup, float beta)
+              const Array& up, const Array& dgate, const Array& dup)
 
 }  // namespace binade::kernels

@@ -134,11 +134,19 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
     unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
 }
 
+void matmul_swiglu(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+  const int64_t width = hidden.size(1);
+  const Array both =
+      pre.defined() ? pre : Array::empty({x.size(0), 2 * width}, x.dtype(), x.device());
+  matmul(x, weight.transpose(0, 1), both, {});
+  swiglu(both.slice(1, 0, width), both.slice(1, width), hidden);
+}
+
 void matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
-                            const Array& up, const Array& dgate, const Array& dup, float beta) {
+                            const Array& up, const Array& dgate, const Array& dup) {
   const Array dh = Array::empty(gate.shape(), gate.dtype(), gate.device());
   matmul(dy, weight, dh, {});
-  swiglu_backward(gate, up, dh, dgate, dup, beta);
+  swiglu_backward(gate, up, dh, dgate, dup, 0);
 }
 
 }  // namespace binade::kernels::cpu

@@ -73,10 +73,18 @@ bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pr
   return true;
 }
 
+bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+  if (!applies(x, {&weight, &pre, &hidden}) || hidden.size(1) % kSwigluColumns != 0) return false;
+  SwigluForwardOperands operands{operands_of(x, weight, hidden)};
+  operands.pre = matrix_of(pre);
+  if constexpr (kBuilt) launch_swiglu_forward_sm90(operands);
+  return true;
+}
+
 bool swiglu_backward_product(const Array& dy, const Array& weight, const Array& gate,
                              const Array& up, const Array& dgate, const Array& dup) {
   if (!applies(dy, {&weight, &gate, &up, &dgate, &dup})) return false;
-  SwigluOperands operands{operands_of(dy, weight, dgate)};
+  SwigluBackwardOperands operands{operands_of(dy, weight, dgate)};
   operands.gate = matrix_of(gate);
   operands.up = matrix_of(up);
   operands.dup = matrix_of(dup);

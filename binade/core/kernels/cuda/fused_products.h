@@ -22,6 +22,11 @@ bool gelu_product(const Array& x, const Array& weight, const Array& bias, const 
 bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
                            const Array& column_sums, const Array& gelu_again);
 
+// hidden (M, N) = silu(gate)·up for (gate, up) = x (M, K) · weightᵀ, weight (2 N, K), of what their
+// rounding leaves; both side by side in pre (M, 2 N), unless that is undefined. All of one dtype,
+// the outputs apart from the inputs and from each other. N must be a multiple of 64.
+bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const Array& hidden);
+
 // dgate and dup (M, N): the gradients of h = silu(gate)·up for dh = dy (M, K) · weight (K, N),
 // which is rounded to f32 only. gate, up (M, N), all of one dtype, the outputs apart from the
 // inputs.

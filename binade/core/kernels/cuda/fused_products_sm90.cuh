@@ -99,6 +99,34 @@ struct LoadBeside {
   }
 };
 
+// Queues the kernel that CUTLASS makes of a main loop and an epilogue for a problem (M, N, K, 1).
+template <class Mainloop, class Epilogue, class Problem>
+void launch_product(const char* name, const Problem& problem,
+                    const typename Mainloop::Arguments& operands,
+                    const typename Epilogue::Arguments& epilogue) {
+  using Kernel = cutlass::gemm::kernel::GemmUniversal<Problem, Mainloop, Epilogue,
+                                                      cutlass::gemm::PersistentScheduler>;
+  using Adapter = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
+  cutlass::KernelHardwareInfo hardware;
+  hardware.device_id = ::binade::cuda::current_device();
+  hardware.sm_count = ::binade::cuda::device_properties().multiprocessors;
+  const typename Adapter::Arguments arguments{cutlass::gemm::GemmUniversalMode::kGemm, problem,
+                                              operands, epilogue, hardware};
+  Adapter adapter;
+  const auto require = [&](cutlass::Status status) {
+    check(status == cutlass::Status::kSuccess, name, " (", cute::size<0>(problem), " x ",
+          cute::size<1>(problem), " x ", cute::size<2>(problem),
+          "): CUTLASS refuses it: ", cutlass::cutlassGetStatusString(status));
+  };
+  require(Adapter::can_implement(arguments));
+  require(adapter.initialize(arguments, nullptr, ::binade::cuda::current_stream()));
+  nvtxRangePushA(name);
+  const cutlass::Status status = adapter.run(::binade::cuda::current_stream());
+  nvtxRangePop();
+  ::binade::cuda::check_launch(name);
+  require(status);
+}
+
 // The kernel of out = a · weight with the epilogue Fusion, which reads `source` (elements of type
 // Source, or void: it reads none).
 template <class T, class WeightLayout, class Source, class Fusion>
@@ -113,46 +141,23 @@ struct FusedProduct {
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
           sizeof(typename Epilogue::SharedStorage))>,
       cutlass::gemm::KernelTmaWarpSpecializedPingpong>::CollectiveOp;
-  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop,
-                                                      Epilogue, cutlass::gemm::PersistentScheduler>;
-  using Adapter = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
   static void launch(const char* name, const FusedOperands& x, const RowMatrix& source,
                      const typename Fusion::Arguments& fusion_arguments) {
-    typename Kernel::StrideA stride_a{};
-    typename Kernel::StrideB stride_weight{};
-    typename Kernel::StrideC stride_source{};
-    typename Kernel::StrideD stride_out{};
-    cute::get<0>(stride_a) = x.a.ld;
+    typename Mainloop::Arguments operands{
+        static_cast<const T*>(x.a.data), {}, static_cast<const T*>(x.weight.data), {}};
+    cute::get<0>(operands.dA) = x.a.ld;
     if constexpr (std::is_same_v<WeightLayout, RowMajor>)
-      cute::get<1>(stride_weight) = x.weight.ld;
+      cute::get<1>(operands.dB) = x.weight.ld;
     else
-      cute::get<0>(stride_weight) = x.weight.ld;
-    cute::get<0>(stride_out) = x.out.ld;
-    if constexpr (!std::is_void_v<Source>) cute::get<0>(stride_source) = source.ld;
-    cutlass::KernelHardwareInfo hardware;
-    hardware.device_id = ::binade::cuda::current_device();
-    hardware.sm_count = ::binade::cuda::device_properties().multiprocessors;
-    const typename Adapter::Arguments arguments{
-        cutlass::gemm::GemmUniversalMode::kGemm,
-        {static_cast<int>(x.m), static_cast<int>(x.n), static_cast<int>(x.k), 1},
-        {static_cast<const T*>(x.a.data), stride_a, static_cast<const T*>(x.weight.data),
-         stride_weight},
-        {fusion_arguments, static_cast<const T*>(source.data), stride_source,
-         static_cast<T*>(x.out.data), stride_out},
-        hardware};
-    Adapter adapter;
-    const auto require = [&](cutlass::Status status) {
-      check(status == cutlass::Status::kSuccess, name, " (", x.m, " x ", x.n, " x ", x.k,
-            "): CUTLASS refuses it: ", cutlass::cutlassGetStatusString(status));
-    };
-    require(Adapter::can_implement(arguments));
-    require(adapter.initialize(arguments, nullptr, ::binade::cuda::current_stream()));
-    nvtxRangePushA(name);
-    const cutlass::Status status = adapter.run(::binade::cuda::current_stream());
-    nvtxRangePop();
-    ::binade::cuda::check_launch(name);
-    require(status);
+      cute::get<0>(operands.dB) = x.weight.ld;
+    typename Epilogue::Arguments epilogue{
+        fusion_arguments, static_cast<const T*>(source.data), {}, static_cast<T*>(x.out.data), {}};
+    if constexpr (!std::is_void_v<Source>) cute::get<0>(epilogue.dC) = source.ld;
+    cute::get<0>(epilogue.dD) = x.out.ld;
+    const cute::Shape<int, int, int, int> problem{static_cast<int>(x.m), static_cast<int>(x.n),
+                                                  static_cast<int>(x.k), 1};
+    launch_product<Mainloop, Epilogue>(name, problem, operands, epilogue);
   }
 };
 

@@ -30,12 +30,19 @@ struct GeluOperands : FusedOperands {
   float* partial_sums;   // backward, or null: receives (fused_tile_rows(m), n)
 };
 
+// `out` is silu(gate)·up; the weight is (2 n, k), the gate's rows before those of up, and n a
+// multiple of kSwigluColumns.
+struct SwigluForwardOperands : FusedOperands {
+  RowMatrix pre;  // (m, 2 n), gate beside up, or null
+};
+
 // `out` is the gradient of the gate; the weight is (k, n).
-struct SwigluOperands : FusedOperands {
+struct SwigluBackwardOperands : FusedOperands {
   RowMatrix gate, up, dup;  // (m, n)
 };
 
 inline constexpr int64_t kFusedTileRows = 128, kFusedTileCols = 128;
+inline constexpr int64_t kSwigluColumns = 64;  // of a tile of SwiGLU's forward product
 
 constexpr int64_t fused_tile_rows(int64_t m) {
   return (m + kFusedTileRows - 1) / kFusedTileRows;
@@ -44,6 +51,7 @@ constexpr int64_t fused_tile_rows(int64_t m) {
 // Queue the product on the current stream.
 void launch_gelu_forward_sm90(const GeluOperands& operands);
 void launch_gelu_backward_sm90(const GeluOperands& operands);
-void launch_swiglu_backward_sm90(const SwigluOperands& operands);
+void launch_swiglu_forward_sm90(const SwigluForwardOperands& operands);
+void launch_swiglu_backward_sm90(const SwigluBackwardOperands& operands);
 
 }  // namespace binade::kernels::cuda

@@ -377,16 +377,30 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
   if (epilogue.a_sums.defined()) sum_rows(a, epilogue);
 }
 
+void matmul_swiglu(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+  const auto library = [&] {
+    const int64_t width = hidden.size(1);
+    const Array both =
+        pre.defined() ? pre : Array::empty({x.size(0), 2 * width}, x.dtype(), x.device());
+    matmul(x, weight.transpose(0, 1), both, {});
+    swiglu(both.slice(1, 0, width), both.slice(1, width), hidden);
+  };
+  const auto own = [&] { return swiglu_product(x, weight, pre, hidden); };
+  std::optional<FusedProblem> problem = fused_problem(FusedProblem::swiglu, x, hidden);
+  if (problem) problem->has_input = pre.defined();
+  if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
+}
+
 void matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
-                            const Array& up, const Array& dgate, const Array& dup, float beta) {
+                            const Array& up, const Array& dgate, const Array& dup) {
   const auto library = [&] {
     const Array dh = Array::empty(gate.shape(), gate.dtype(), gate.device());
     matmul(dy, weight, dh, {});
-    swiglu_backward(gate, up, dh, dgate, dup, beta);
+    swiglu_backward(gate, up, dh, dgate, dup, 0);
   };
   const auto own = [&] { return swiglu_backward_product(dy, weight, gate, up, dgate, dup); };
   const std::optional<FusedProblem> problem =
-      beta == 0 ? fused_problem(FusedProblem::swiglu_backward, dy, dgate) : std::nullopt;
+      fused_problem(FusedProblem::swiglu_backward, dy, dgate);
   if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
 }
 

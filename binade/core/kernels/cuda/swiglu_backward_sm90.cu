@@ -50,7 +50,7 @@ struct Backward {
   using Fusion =
       fusion::Sm90EVT<SwigluGradient<T>, fusion::Sm90SrcFetch<T>, typename LoadBeside<T>::Node>;
 
-  static void launch(const SwigluOperands& x) {
+  static void launch(const SwigluBackwardOperands& x) {
     FusedProduct<T, RowMajor, T, Fusion>::launch(
         "swiglu_backward_product", x, x.gate,
         {{}, LoadBeside<T>::arguments(x.up), StoreThrough<T, T>::arguments(x.dup)});
@@ -59,7 +59,7 @@ struct Backward {
 
 }  // namespace
 
-void launch_swiglu_backward_sm90(const SwigluOperands& operands) {
+void launch_swiglu_backward_sm90(const SwigluBackwardOperands& operands) {
   if (operands.dtype == DType::f16)
     Backward<cutlass::half_t>::launch(operands);
   else
