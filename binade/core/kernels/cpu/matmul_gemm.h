@@ -64,6 +64,7 @@ class Workspace {
     }
     return data_.get();
   }
+  const T* data() const { return data_.get(); }
 
  private:
   static constexpr size_t kAlignment = 64;
