@@ -28,7 +28,9 @@ class PackedProduct {
         direct_(problem.out.matrix.dtype == DType::f32 && problem.out.matrix.column_stride == 1),
         a_in_place_(usable_in_place<float>(problem.a.matrix, problem.m, problem.k)),
         b_in_place_(usable_in_place<float>(problem.b.matrix, problem.k, problem.n)),
-        engine_(problem.a.matrix.dtype) {}
+        engine_(problem.a.matrix.dtype),
+        blocks_((problem.m + Engine::kRowStep - 1) / Engine::kRowStep,
+                Engine::kRows / Engine::kRowStep) {}
 
   void run() {
     // What is packed of b at a time stays in the last level of the cache. Sums that are not kept in
@@ -36,17 +38,14 @@ class PackedProduct {
     const EvenParts depths(problem_.k, direct_ ? Engine::kMostDepth : problem_.k);
     const EvenParts steps(depths.longest(), Engine::kStep);
     const int64_t width = Engine::column_step();
-    const int64_t panels = panels_of(problem_.n);
     const int64_t panel = steps.count * engine_.depth(steps.longest()) * width;
-    const EvenParts slabs(panels, std::max<int64_t>(Engine::kMostPacked / panel, 1));
-    const int64_t bytes = slabs.longest() * panel * static_cast<int64_t>(sizeof(Packed));
-    const Array buffer = Array::empty({bytes}, DType::u8);
-    packed_ = reinterpret_cast<Packed*>(buffer.data<uint8_t>());
+    const EvenParts slabs(panels_of(problem_.n), std::max<int64_t>(Engine::kMostPacked / panel, 1));
+    packed_ = reserve(packed_memory_, slabs.longest() * panel);
     for (int64_t slab = 0; slab < slabs.count; ++slab) {
       const int64_t column = slabs.begin(slab) * width;
       const int64_t columns = std::min(slabs.length(slab) * width, problem_.n - column);
       for (int64_t depth = 0; depth < depths.count; ++depth) {
-        const Slice slice(column, columns, depths, depth);
+        const Slice slice(column, columns, depths, depth, blocks_.count);
         pack(slice);
         multiply(slice);
       }
@@ -59,30 +58,38 @@ class PackedProduct {
  private:
   using Packed = typename Engine::Packed;
 
+  using Rows = typename Engine::Rows;
+
   // Columns of the output, and a range of k that is added to them.
   struct Slice {
     int64_t column, columns, depth, length;
-    bool last;  // range of k
-    EvenParts steps;
+    bool last;         // range of k
+    EvenParts steps;   // of k
+    EvenParts groups;  // of panels: the columns of a task
 
-    Slice(int64_t first, int64_t count, const EvenParts& depths, int64_t part)
+    Slice(int64_t first, int64_t count, const EvenParts& depths, int64_t part, int64_t blocks)
         : column(first),
           columns(count),
           depth(depths.begin(part)),
           length(depths.length(part)),
           last(part + 1 == depths.count),
-          steps(length, Engine::kStep) {}
-  };
-
-  struct ReadyRows {
-    typename Engine::Rows rows;
-    bool usable = false;  // whether the engine can multiply them
-    uint64_t product = 0;
-    int64_t row = 0, depth = 0;
+          steps(length, Engine::kStep),
+          groups(panels_of(count), panels_of(count)) {
+      constexpr int64_t kEnoughTasks = 16;
+      const int64_t wanted = (kEnoughTasks + blocks - 1) / blocks;
+      groups = EvenParts(groups.size, (groups.size + wanted - 1) / wanted);
+    }
+    // Rows of a that several tasks read are made ready beforehand.
+    bool shares_rows() const { return Engine::kCopiesRows && groups.count > 1; }
   };
 
   static int64_t panels_of(int64_t columns) {
     return (columns + Engine::column_step() - 1) / Engine::column_step();
+  }
+  static Packed* reserve(Array& memory, int64_t count) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(Packed));
+    if (!memory.defined() || memory.numel() < bytes) memory = Array::empty({bytes}, DType::u8);
+    return reinterpret_cast<Packed*>(memory.data<uint8_t>());
   }
   // Where columns from `first` on lie packed for a step.
   Packed* packed_at(const Slice& slice, int64_t step, int64_t first) const {
@@ -90,45 +97,57 @@ class PackedProduct {
     return packed_ + step * stride * engine_.depth(slice.steps.longest()) +
            first * engine_.depth(slice.steps.length(step));
   }
+  int64_t row_of(int64_t block) const { return blocks_.begin(block) * Engine::kRowStep; }
+  int64_t rows_of(int64_t block) const {
+    return std::min(blocks_.length(block) * Engine::kRowStep, problem_.m - row_of(block));
+  }
 
   void pack(const Slice& slice) {
     const int64_t width = Engine::column_step();
     constexpr int64_t kPanelsAtOnce = 2;
     const EvenParts pieces(panels_of(slice.columns), kPanelsAtOnce);
     packed_all_ = true;
-    parallel_tasks(slice.steps.count * pieces.count, [&](int64_t task) {
-      const int64_t step = task / pieces.count, piece = task % pieces.count;
+    const auto pack_piece = [&](int64_t step, int64_t piece) {
       const int64_t first = pieces.begin(piece) * width;
       const int64_t columns = std::min(pieces.length(piece) * width, slice.columns - first);
-      const int64_t length = slice.steps.length(step);
-      if (!engine_.pack_b(length, columns, b_block(slice, step, first, columns),
+      if (!engine_.pack_b(slice.steps.length(step), columns, b_block(slice, step, first, columns),
                           packed_at(slice, step, first)))
         packed_all_ = false;
+    };
+    Packed* row_buffers = nullptr;
+    int64_t row_buffer = 0, blocks = 0;
+    if (slice.shares_rows()) {
+      blocks = blocks_.count;
+      row_buffer = engine_.row_buffer(blocks_.longest() * Engine::kRowStep, slice.steps.longest());
+      row_buffers = reserve(row_memory_, slice.steps.count * blocks * row_buffer);
+      shared_rows_.resize(static_cast<size_t>(slice.steps.count * blocks));
+    }
+    parallel_tasks(blocks + slice.steps.count * pieces.count, [&](int64_t task) {
+      if (task >= blocks)
+        return pack_piece((task - blocks) / pieces.count, (task - blocks) % pieces.count);
+      for (int64_t step = 0; step < slice.steps.count; ++step) {
+        const int64_t shared = step * blocks + task;
+        shared_rows_[static_cast<size_t>(shared)] =
+            take_rows(slice, step, task, row_buffers + shared * row_buffer, true);
+      }
     });
   }
 
   void multiply(const Slice& slice) {
-    constexpr int64_t kEnoughTasks = 16;
-    const EvenParts blocks((problem_.m + Engine::kRowStep - 1) / Engine::kRowStep,
-                           Engine::kRows / Engine::kRowStep);
-    const int64_t width = Engine::column_step(), panels = panels_of(slice.columns);
-    const int64_t wanted = (kEnoughTasks + blocks.count - 1) / blocks.count;
-    const EvenParts groups(panels, (panels + wanted - 1) / wanted);
-    parallel_tasks(blocks.count * groups.count, [&](int64_t task) {
-      const int64_t block = task / groups.count, group = task % groups.count;
-      const int64_t row = blocks.begin(block) * Engine::kRowStep;
-      const int64_t first = groups.begin(group) * width;
-      multiply_block(slice, row,
-                     std::min(blocks.length(block) * Engine::kRowStep, problem_.m - row), first,
-                     std::min(groups.length(group) * width, slice.columns - first));
+    parallel_tasks(blocks_.count * slice.groups.count, [&](int64_t task) {
+      multiply_block(slice, task / slice.groups.count, task % slice.groups.count);
     });
   }
 
-  // Rows [row, row + m), columns [first, first + n) of the slice.
-  void multiply_block(const Slice& slice, int64_t row, int64_t m, int64_t first, int64_t n) {
+  void multiply_block(const Slice& slice, int64_t block, int64_t group) {
+    const int64_t row = row_of(block), m = rows_of(block);
+    const int64_t first = slice.groups.begin(group) * Engine::column_step();
+    const int64_t n =
+        std::min(slice.groups.length(group) * Engine::column_step(), slice.columns - first);
     const MatrixView& out = problem_.out.matrix;
     const int64_t column = slice.column + first;
     thread_local Workspace<float> tile, buffer;
+    thread_local Workspace<Packed> row_buffer;
     float* const sums =
         direct_ ? reinterpret_cast<float*>(out.at(row, column)) : tile.reserve(m * n);
     const int64_t leading = direct_ ? std::max(out.row_stride, n) : n;
@@ -137,15 +156,18 @@ class PackedProduct {
         load_row(out.at(row + i, column), out.dtype, out.column_stride, n, sums + i * leading);
 
     for (int64_t step = 0; step < slice.steps.count; ++step) {
-      const int64_t depth = slice.depth + slice.steps.begin(step);
       const int64_t length = slice.steps.length(step);
-      const bool accumulate = accumulate_ || depth > 0;
-      const ReadyRows& rows = rows_ready(row, m, depth, length, !a_sums_.empty() && column == 0);
+      const bool accumulate = accumulate_ || slice.depth > 0 || step > 0;
+      const Rows rows =
+          slice.shares_rows()
+              ? shared_rows_[static_cast<size_t>(step * blocks_.count + block)]
+              : take_rows(slice, step, block, row_buffer.reserve(engine_.row_buffer(m, length)),
+                          group == 0);
       if (rows.usable && packed_all_)
-        engine_.multiply(rows.rows, n, packed_at(slice, step, first), accumulate, sums, leading);
+        engine_.multiply(rows, n, packed_at(slice, step, first), accumulate, sums, leading);
       else
-        gemm(m, n, length, a_block(row, m, depth, length), b_block(slice, step, first, n),
-             accumulate, sums, leading);
+        gemm(m, n, length, a_block(slice, step, row, m), b_block(slice, step, first, n), accumulate,
+             sums, leading);
     }
 
     if (!slice.last || (direct_ && epilogue_.empty())) return;
@@ -156,29 +178,26 @@ class PackedProduct {
     }
   }
 
-  // Rows [row, row + m) of a over k from `depth` on, made ready by the calling thread unless its
-  // last task has done so; and their sums where these are wanted.
-  const ReadyRows& rows_ready(int64_t row, int64_t m, int64_t depth, int64_t k, bool wants_sums) {
-    thread_local ReadyRows ready;
-    if (!wants_sums && ready.product == id_ && ready.row == row && ready.depth == depth)
-      return ready;
+  // A block of a's rows, for one step along k, made ready; adds up its sums on the way if told
+  // to.
+  Rows take_rows(const Slice& slice, int64_t step, int64_t block, Packed* buffer, bool add_sums) {
+    const int64_t row = row_of(block), m = rows_of(block);
+    const bool wants_sums = add_sums && !a_sums_.empty() && slice.column == 0;
+    constexpr int64_t kRoundUp = 16;
     thread_local Workspace<float> sums;
-    ready.product = 0;  // in case of an exception
-    ready.usable = engine_.take_rows(m, k, a_block(row, m, depth, k), ready.rows,
-                                     wants_sums ? sums.reserve(m + 16) : nullptr);
-    ready.product = id_;
-    ready.row = row;
-    ready.depth = depth;
+    const Rows rows = engine_.take_rows(m, slice.steps.length(step), a_block(slice, step, row, m),
+                                        buffer, wants_sums ? sums.reserve(m + kRoundUp) : nullptr);
     if (wants_sums)
       for (int64_t i = 0; i < m; ++i)
         a_sums_[static_cast<size_t>(row + i)] += static_cast<double>(sums.data()[i]);
-    return ready;
+    return rows;
   }
 
-  Block<const float> a_block(int64_t row, int64_t m, int64_t depth, int64_t k) const {
+  Block<const float> a_block(const Slice& slice, int64_t step, int64_t row, int64_t m) const {
     thread_local Workspace<float> converted;
-    return block_of(problem_.a.matrix, row, depth, m, k,
-                    a_in_place_ ? nullptr : converted.reserve(m * k));
+    const int64_t length = slice.steps.length(step);
+    return block_of(problem_.a.matrix, row, slice.depth + slice.steps.begin(step), m, length,
+                    a_in_place_ ? nullptr : converted.reserve(m * length));
   }
   // Columns [first, first + n) of a slice, for one step along k.
   Block<const float> b_block(const Slice& slice, int64_t step, int64_t first, int64_t n) const {
@@ -195,11 +214,11 @@ class PackedProduct {
   bool direct_;  // sums are kept in the output
   bool a_in_place_, b_in_place_;
   Engine engine_;
-  // Tells one product's rows from another's.
-  static inline std::atomic<uint64_t> products_ = 0;
-  const uint64_t id_ = ++products_;
-  Packed* packed_ = nullptr;
-  std::atomic<bool> packed_all_ = true;  // whether the engine can multiply what was packed of b
+  EvenParts blocks_;  // of rows, in units of kRowStep
+  Array packed_memory_, row_memory_;
+  Packed* packed_ = nullptr;             // columns of b
+  std::atomic<bool> packed_all_ = true;  // whether the engine can multiply them
+  std::vector<Rows> shared_rows_;        // [step][block], if the slice shares them
 };
 
 template <class Engine>

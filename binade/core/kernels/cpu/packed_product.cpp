@@ -126,17 +126,16 @@ bool VectorEngine::pack_b(int64_t k, int64_t n, Block<const float> b, float* pac
   return true;
 }
 
-bool VectorEngine::take_rows(int64_t m, int64_t k, Block<const float> a, Rows& rows,
-                             float* sums) const {
-  rows.block = rows_of_a(m, k, a, rows.workspace.reserve(m * k));
-  rows.m = m;
-  rows.k = k;
-  if (sums == nullptr) return true;
-  for (int64_t i = 0; i < m; ++i) {
-    const float* line = rows.block.data + i * rows.block.leading;
-    sums[i] = sum_of<float>(k, [=](int64_t j) { return line[j]; });
+VectorEngine::Rows VectorEngine::take_rows(int64_t m, int64_t k, Block<const float> a,
+                                           float* buffer, float* sums) const {
+  const Block<const float> rows = rows_of_a(m, k, a, buffer);
+  if (sums != nullptr) {
+    for (int64_t i = 0; i < m; ++i) {
+      const float* line = rows.data + i * rows.leading;
+      sums[i] = sum_of<float>(k, [=](int64_t j) { return line[j]; });
+    }
   }
-  return true;
+  return {rows, m, k, true};
 }
 
 void VectorEngine::multiply(const Rows& rows, int64_t n, const float* columns, bool accumulate,

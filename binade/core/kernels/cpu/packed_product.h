@@ -57,21 +57,23 @@ class VectorEngine {
   // what these are a multiple of.
   static constexpr int64_t kMostDepth = 4096, kStep = kPackedDepth, kRows = 64, kRowStep = 1;
   static constexpr int64_t kMostPacked = int64_t{4} << 20;  // elements: the last level of the cache
+  static constexpr bool kCopiesRows = false;  // whether rows of a are always made ready in a buffer
 
   explicit VectorEngine(DType) {}
   static int64_t column_step() { return micro_kernel().columns; }  // columns of a panel
   static int64_t depth(int64_t k) { return k; }                    // packed elements of a column
 
-  // Rows of a, made ready.
+  // Rows of a made ready, in place or in a buffer of row_buffer(m, k) elements.
   struct Rows {
-    Workspace<float> workspace;
     Block<const float> block;
-    int64_t m = 0, k = 0;
+    int64_t m, k;
+    bool usable;  // whether the engine can multiply them
   };
-  // Both return whether the engine can multiply what it was given. `sums`, if not null, receives
-  // the sums of a's rows.
+  // Returns whether the engine can multiply what it packed.
   bool pack_b(int64_t k, int64_t n, Block<const float> b, Packed* packed) const;
-  bool take_rows(int64_t m, int64_t k, Block<const float> a, Rows& rows, float* sums) const;
+  int64_t row_buffer(int64_t m, int64_t k) const { return m * k; }
+  // `sums`, if not null, has room for a multiple of 16 numbers and receives the sums of a's rows.
+  Rows take_rows(int64_t m, int64_t k, Block<const float> a, Packed* buffer, float* sums) const;
   // c (m, n) (+)= rows · packed columns, whose panels follow one another.
   void multiply(const Rows& rows, int64_t n, const Packed* columns, bool accumulate, float* c,
                 int64_t leading_c) const;

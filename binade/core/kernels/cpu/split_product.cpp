@@ -30,13 +30,10 @@ bool SplitEngine::pack_b(int64_t k, int64_t n, Block<const float> b, uint16_t* p
   return split(n, k, b.data, b.leading, packed, nullptr);
 }
 
-bool SplitEngine::take_rows(int64_t m, int64_t k, Block<const float> a, Rows& rows,
-                            float* sums) const {
+SplitEngine::Rows SplitEngine::take_rows(int64_t m, int64_t k, Block<const float> a,
+                                         uint16_t* buffer, float* sums) const {
   const auto split = tile_kernel()->split_a[parts_ - 1][a.transposed ? 1 : 0];
-  rows.m = m;
-  rows.k = k;
-  const int64_t whole = (m + kLines - 1) / kLines * kLines;
-  return split(m, k, a.data, a.leading, rows.panels.reserve(whole * depth(k)), sums);
+  return {buffer, m, k, split(m, k, a.data, a.leading, buffer, sums)};
 }
 
 void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns, bool accumulate,
@@ -61,14 +58,14 @@ void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns,
         const int64_t height = std::min(kPair, rows.m - row);
         const auto multiply =
             kernel.multiply[parts_ - 1][height > kLines ? 1 : 0][width > kLines ? 1 : 0];
-        const uint16_t* const left = rows.panels.data() + row * line + (right - at(column, 0));
+        const uint16_t* const left = rows.panels + row * line + (right - at(column, 0));
         float* const target = c + row * leading_c + column;
-        for (int64_t i = 0; i < height; ++i) {
-          __builtin_prefetch(target + i * leading_c, 1);
-          __builtin_prefetch(target + i * leading_c + kLines, 1);
-        }
         const bool add = accumulate || sum > 0;
         if (!add && height % kLines == 0 && width % kLines == 0) {
+          for (int64_t i = 0; i < height; ++i) {
+            __builtin_prefetch(target + i * leading_c, 1);
+            __builtin_prefetch(target + i * leading_c + kLines, 1);
+          }
           multiply(length, left, panel, right, panel, ahead, target, leading_c);
         } else {
           multiply(length, left, panel, right, panel, ahead, tile, kPair);

@@ -12,9 +12,10 @@ namespace binade::kernels::cpu {
 class SplitEngine {
  public:
   using Packed = uint16_t;
-  static constexpr int64_t kMostDepth = 1024, kStep = 1024, kRows = 128;
+  static constexpr int64_t kMostDepth = 512, kStep = 512, kRows = 128;
   static constexpr int64_t kRowStep = 2 * TileKernel::kLines;
   static constexpr int64_t kMostPacked = int64_t{8} << 20;
+  static constexpr bool kCopiesRows = true;
 
   // Operands that were `dtype` before they were converted to f32.
   explicit SplitEngine(DType dtype)
@@ -25,11 +26,15 @@ class SplitEngine {
   int64_t depth(int64_t k) const { return tiles(k) * TileKernel::kDepth * parts_; }
 
   struct Rows {
-    Workspace<uint16_t> panels;
-    int64_t m = 0, k = 0;
+    const uint16_t* panels;
+    int64_t m, k;
+    bool usable;
   };
   bool pack_b(int64_t k, int64_t n, Block<const float> b, Packed* packed) const;
-  bool take_rows(int64_t m, int64_t k, Block<const float> a, Rows& rows, float* sums) const;
+  int64_t row_buffer(int64_t m, int64_t k) const {
+    return (m + TileKernel::kLines - 1) / TileKernel::kLines * TileKernel::kLines * depth(k);
+  }
+  Rows take_rows(int64_t m, int64_t k, Block<const float> a, Packed* buffer, float* sums) const;
   void multiply(const Rows& rows, int64_t n, const Packed* columns, bool accumulate, float* c,
                 int64_t leading_c) const;
 
