@@ -1,7 +1,7 @@
-// The training step of a GPT with 10.9M parameters in f32 (or another preset) on the CPU, as a peer would run it: 6
-// layers, width 384, 6 heads, 256 classes, 8 x 256 random tokens, AdamW, clipping. Prints the
-// median and the fastest step, in elapsed and in processor time: on a machine with other work the
-// second one is what can be compared.
+// The training step of a GPT with 10.9M parameters in f32 (or another preset) on the CPU, as a peer
+// would run it: 6 layers, width 384, 6 heads, 256 classes, 8 x 256 random tokens, AdamW, clipping.
+// Prints the median and the fastest step, in elapsed and in processor time: on a machine with other
+// work the second one is what can be compared.
 //
 //   OMP_NUM_THREADS=2 taskset -c 0,1 build/bench/cpu_step_bench [steps [precision]]
 #include <fmt/core.h>

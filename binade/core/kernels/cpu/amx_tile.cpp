@@ -1,6 +1,6 @@
-// Compiled with -mavx512f -mamx-tile -mamx-bf16 where the compiler has them (BINADE_HAVE_AMX): but
-// for tile_kernel(), which asks the processor, nothing here may run before it has. Nothing here is
-// an inline function that the linker could share with other files either.
+// Compiled with -mavx512f/bw/vl -mamx-tile -mamx-bf16 where the compiler has them
+// (BINADE_HAVE_AMX): but for tile_kernel(), which asks the processor, nothing here may run before
+// it has. Nothing here is an inline function that the linker could share with other files either.
 #include <binade/core/kernels/cpu/amx_tile.h>
 
 #if BINADE_HAVE_AMX
@@ -87,25 +87,62 @@ __mmask16 first_lanes(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
 }
 
+// The type of numbers of so many parts.
+template <int Parts>
+struct SourceOf {
+  using Type = uint16_t;
+};
+template <>
+struct SourceOf<3> {
+  using Type = float;
+};
+template <int Parts>
+using Source = typename SourceOf<Parts>::Type;
+
+__m512 from_f16(__m256i bits) {
+  return _mm512_cvtph_ps(bits);
+}
+__m512 from_bf16(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+template <int Parts>
+__m512 load_lanes(const Source<Parts>* from) {
+  if constexpr (Parts == 3) {
+    return _mm512_loadu_ps(from);
+  } else {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return Parts == 2 ? from_f16(bits) : from_bf16(bits);
+  }
+}
+template <int Parts>
+__m512 load_lanes(const Source<Parts>* from, __mmask16 lanes) {  // 0 elsewhere
+  if constexpr (Parts == 3) {
+    return _mm512_maskz_loadu_ps(lanes, from);
+  } else {
+    const __m256i bits = _mm256_maskz_loadu_epi16(lanes, from);
+    return Parts == 2 ? from_f16(bits) : from_bf16(bits);
+  }
+}
+
 // One tile of every part, of which `lines` lines and `depth` steps along k are there. `largest`
 // collects magnitudes, and `sums` (unless null) the sums of the lines: a vector of all where the
 // source lies by k, one to be added up for each line otherwise.
 template <int Parts, bool OfA, bool ByK, bool Whole>
-[[gnu::always_inline]] inline void split_tile(int64_t lines, int64_t depth, const float* from,
-                                              int64_t leading, uint16_t* tiles, __m512i& largest,
-                                              float* sums) {
+[[gnu::always_inline]] inline void split_tile(int64_t lines, int64_t depth,
+                                              const Source<Parts>* from, int64_t leading,
+                                              uint16_t* tiles, __m512i& largest, float* sums) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   // Row `row` of the first or second half of the source: k is cut in the middle.
   const auto load = [&](int half, int row) {
     const int64_t line = ByK ? half * kHalf + row : row, lane = ByK ? 0 : half * kHalf;
-    const float* const source = from + line * leading + lane;
+    const Source<Parts>* const source = from + line * leading + lane;
     __m512 x;
     if constexpr (Whole) {
-      x = _mm512_loadu_ps(source);
+      x = load_lanes<Parts>(source);
     } else {
       const bool present = line < (ByK ? depth : lines);
-      x = _mm512_maskz_loadu_ps(first_lanes(present ? (ByK ? lines : depth - lane) : 0),
-                                present ? source : from);
+      x = load_lanes<Parts>(present ? source : from,
+                            first_lanes(present ? (ByK ? lines : depth - lane) : 0));
     }
     if constexpr (Parts > 1)
       largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_castps_si512(x), magnitude));
@@ -149,14 +186,16 @@ template <int Parts, bool OfA, bool ByK, bool Whole>
 }
 
 template <int Parts, bool OfA, bool ByK>
-bool split(int64_t lines, int64_t k, const float* from, int64_t leading, uint16_t* panels,
+bool split(int64_t lines, int64_t k, const void* numbers, int64_t leading, uint16_t* panels,
            float* sums) {
+  const auto* const from = static_cast<const Source<Parts>*>(numbers);
   constexpr int64_t kDepth = TileKernel::kDepth;
   const int64_t panel_size = (k + kDepth - 1) / kDepth * Parts * kElements;
   __m512i largest = _mm512_setzero_si512();
   const auto tile = [&](int64_t line, int64_t done, float* tile_sums) {
     const int64_t count = lines - line, depth = k - done;
-    const float* const source = ByK ? from + done * leading + line : from + line * leading + done;
+    const Source<Parts>* const source =
+        ByK ? from + done * leading + line : from + line * leading + done;
     uint16_t* const tiles = panels + line / kLines * panel_size + done * Parts * kLines;
     if (count >= kLines && depth >= kDepth)
       split_tile<Parts, OfA, ByK, true>(count, depth, source, leading, tiles, largest, tile_sums);
@@ -178,7 +217,7 @@ bool split(int64_t lines, int64_t k, const float* from, int64_t leading, uint16_
         // Lines far apart lie in pages of their own, which the processor does not fetch ahead
         // across: the next panel's are fetched here.
         for (int64_t next = kLines; next < 2 * kLines; ++next) {
-          const float* const ahead = from + (line + next) * leading + done;
+          const Source<Parts>* const ahead = from + (line + next) * leading + done;
           _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
           _mm_prefetch(reinterpret_cast<const char*>(ahead + kHalf), _MM_HINT_T0);
         }
@@ -289,7 +328,8 @@ bool processor_has_tiles() {
   unsigned a, b, c, d;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (~d & (kBf16 | kTile)) != 0) return false;
-  return __builtin_cpu_supports("avx512f");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl");
 }
 
 // Linux gives a process the tile registers when it asks (Linux, "Using XSTATE features in user

@@ -27,8 +27,8 @@ struct TileKernel {
   // `leading` floats apart, or by k. `sums`, if not null, receives Σ over k of every line, up to a
   // multiple of
   // 16. Returns false if some number is not below kLimit (NaN included); then the panels are of no
-  // use. One part is what a BF16 number is: all are taken.
-  using Split = bool (*)(int64_t lines, int64_t k, const float* from, int64_t leading,
+  // use. BF16 numbers are not split and all taken.
+  using Split = bool (*)(int64_t lines, int64_t k, const void* from, int64_t leading,
                          uint16_t* panels, float* sums);
   // c (16·rows, 16·columns, by rows) = a · b for up to 2 × 2 tiles; a's and b's panels lie
   // `a_panel` and `b_panel` elements apart and are `depth` tiles long. On the way a share of two
@@ -38,7 +38,7 @@ struct TileKernel {
   using Multiply = void (*)(int64_t depth, const uint16_t* a, int64_t a_panel, const uint16_t* b,
                             int64_t b_panel, const uint16_t* ahead, float* c, int64_t leading_c);
 
-  // [parts − 1][whether the source lies by k]
+  // [parts − 1: from BF16, F16, F32][whether the source lies by k]
   Split split_a[kMostParts][2], split_b[kMostParts][2];
   // [parts − 1][rows − 1][columns − 1], within a TileScope
   Multiply multiply[kMostParts][2][2];

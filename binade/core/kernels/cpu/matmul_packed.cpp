@@ -1,7 +1,7 @@
 // A large product: b is packed by all threads and read by all, then each thread takes blocks of
 // rows, packs what they read of a, and keeps its block of the output in cache until the epilogue
-// has seen it. f16 and bf16 are converted block by block on the way into the packed form. An engine
-// multiplies: on BF16 tiles (SplitEngine) where the processor has them, or in vectors.
+// has seen it. An engine multiplies: on BF16 tiles (SplitEngine) where the processor has them, or
+// in f32 vectors (VectorEngine), for which f16 and bf16 are converted block by block on the way.
 #include <binade/core/kernels/cpu/matmul_packed.h>
 
 #include <atomic>
@@ -26,9 +26,8 @@ class PackedProduct {
         accumulate_(epilogue.beta != 0),
         epilogue_(problem, epilogue),
         direct_(problem.out.matrix.dtype == DType::f32 && problem.out.matrix.column_stride == 1),
-        a_in_place_(usable_in_place<float>(problem.a.matrix, problem.m, problem.k)),
-        b_in_place_(usable_in_place<float>(problem.b.matrix, problem.k, problem.n)),
-        engine_(problem.a.matrix.dtype),
+        a_in_place_(usable_in_place<Source>(problem.a.matrix, problem.m, problem.k)),
+        b_in_place_(usable_in_place<Source>(problem.b.matrix, problem.k, problem.n)),
         blocks_((problem.m + Engine::kRowStep - 1) / Engine::kRowStep,
                 Engine::kRows / Engine::kRowStep) {}
 
@@ -56,6 +55,7 @@ class PackedProduct {
   const std::vector<double>& a_sums() const { return a_sums_; }
 
  private:
+  using Source = typename Engine::Source;
   using Packed = typename Engine::Packed;
 
   using Rows = typename Engine::Rows;
@@ -110,7 +110,8 @@ class PackedProduct {
     const auto pack_piece = [&](int64_t step, int64_t piece) {
       const int64_t first = pieces.begin(piece) * width;
       const int64_t columns = std::min(pieces.length(piece) * width, slice.columns - first);
-      if (!engine_.pack_b(slice.steps.length(step), columns, b_block(slice, step, first, columns),
+      if (!engine_.pack_b(slice.steps.length(step), columns,
+                          b_block<Source>(slice, step, first, columns),
                           packed_at(slice, step, first)))
         packed_all_ = false;
     };
@@ -166,8 +167,8 @@ class PackedProduct {
       if (rows.usable && packed_all_)
         engine_.multiply(rows, n, packed_at(slice, step, first), accumulate, sums, leading);
       else
-        gemm(m, n, length, a_block(slice, step, row, m), b_block(slice, step, first, n), accumulate,
-             sums, leading);
+        gemm(m, n, length, a_block<float>(slice, step, row, m),
+             b_block<float>(slice, step, first, n), accumulate, sums, leading);
     }
 
     if (!slice.last || (direct_ && epilogue_.empty())) return;
@@ -185,26 +186,31 @@ class PackedProduct {
     const bool wants_sums = add_sums && !a_sums_.empty() && slice.column == 0;
     constexpr int64_t kRoundUp = 16;
     thread_local Workspace<float> sums;
-    const Rows rows = engine_.take_rows(m, slice.steps.length(step), a_block(slice, step, row, m),
-                                        buffer, wants_sums ? sums.reserve(m + kRoundUp) : nullptr);
+    const Rows rows =
+        engine_.take_rows(m, slice.steps.length(step), a_block<Source>(slice, step, row, m), buffer,
+                          wants_sums ? sums.reserve(m + kRoundUp) : nullptr);
     if (wants_sums)
       for (int64_t i = 0; i < m; ++i)
         a_sums_[static_cast<size_t>(row + i)] += static_cast<double>(sums.data()[i]);
     return rows;
   }
 
-  Block<const float> a_block(const Slice& slice, int64_t step, int64_t row, int64_t m) const {
-    thread_local Workspace<float> converted;
+  // Rows [row, row + m) of a and columns [first, first + n) of a slice of b, for one step along k.
+  template <class T>
+  Block<const T> a_block(const Slice& slice, int64_t step, int64_t row, int64_t m) const {
+    thread_local Workspace<T> converted;
     const int64_t length = slice.steps.length(step);
+    const bool in_place = std::is_same_v<T, Source> && a_in_place_;
     return block_of(problem_.a.matrix, row, slice.depth + slice.steps.begin(step), m, length,
-                    a_in_place_ ? nullptr : converted.reserve(m * length));
+                    in_place ? nullptr : converted.reserve(m * length));
   }
-  // Columns [first, first + n) of a slice, for one step along k.
-  Block<const float> b_block(const Slice& slice, int64_t step, int64_t first, int64_t n) const {
-    thread_local Workspace<float> converted;
+  template <class T>
+  Block<const T> b_block(const Slice& slice, int64_t step, int64_t first, int64_t n) const {
+    thread_local Workspace<T> converted;
     const int64_t length = slice.steps.length(step);
+    const bool in_place = std::is_same_v<T, Source> && b_in_place_;
     return block_of(problem_.b.matrix, slice.depth + slice.steps.begin(step), slice.column + first,
-                    length, n, b_in_place_ ? nullptr : converted.reserve(length * n));
+                    length, n, in_place ? nullptr : converted.reserve(length * n));
   }
 
   const MatmulProblem& problem_;
@@ -213,7 +219,7 @@ class PackedProduct {
   LineEpilogue<float> epilogue_;
   bool direct_;  // sums are kept in the output
   bool a_in_place_, b_in_place_;
-  Engine engine_;
+  [[no_unique_address]] Engine engine_;
   EvenParts blocks_;  // of rows, in units of kRowStep
   Array packed_memory_, row_memory_;
   Packed* packed_ = nullptr;             // columns of b
@@ -247,7 +253,14 @@ void packed_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
 }
 
 void split_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
-  multiply_with<SplitEngine>(problem, epilogue);
+  switch (problem.a.matrix.dtype) {
+    case DType::f16:
+      return multiply_with<SplitEngine<Half>>(problem, epilogue);
+    case DType::bf16:
+      return multiply_with<SplitEngine<BFloat16>>(problem, epilogue);
+    default:
+      return multiply_with<SplitEngine<float>>(problem, epilogue);
+  }
 }
 
 }  // namespace binade::kernels::cpu

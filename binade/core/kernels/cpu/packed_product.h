@@ -52,14 +52,14 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
 // a ready, and multiplies these. This one works on the vectors of the micro-kernel.
 class VectorEngine {
  public:
-  using Packed = float;
+  using Source = float;  // what operands are converted to where they are something else …
+  using Packed = float;  // … and what they are packed as
   // Of k: what is packed of b at a time, and what is multiplied at a time. Of rows: of a task, and
   // what these are a multiple of.
   static constexpr int64_t kMostDepth = 4096, kStep = kPackedDepth, kRows = 64, kRowStep = 1;
   static constexpr int64_t kMostPacked = int64_t{4} << 20;  // elements: the last level of the cache
   static constexpr bool kCopiesRows = false;  // whether rows of a are always made ready in a buffer
 
-  explicit VectorEngine(DType) {}
   static int64_t column_step() { return micro_kernel().columns; }  // columns of a panel
   static int64_t depth(int64_t k) { return k; }                    // packed elements of a column
 

@@ -25,19 +25,22 @@ void keep(const float* tile, int64_t rows, int64_t columns, bool add, float* c, 
 
 }  // namespace
 
-bool SplitEngine::pack_b(int64_t k, int64_t n, Block<const float> b, uint16_t* packed) const {
-  const auto split = tile_kernel()->split_b[parts_ - 1][b.transposed ? 0 : 1];
+template <class T>
+bool SplitEngine<T>::pack_b(int64_t k, int64_t n, Block<const T> b, uint16_t* packed) const {
+  const auto split = tile_kernel()->split_b[kParts - 1][b.transposed ? 0 : 1];
   return split(n, k, b.data, b.leading, packed, nullptr);
 }
 
-SplitEngine::Rows SplitEngine::take_rows(int64_t m, int64_t k, Block<const float> a,
-                                         uint16_t* buffer, float* sums) const {
-  const auto split = tile_kernel()->split_a[parts_ - 1][a.transposed ? 1 : 0];
+template <class T>
+typename SplitEngine<T>::Rows SplitEngine<T>::take_rows(int64_t m, int64_t k, Block<const T> a,
+                                                        uint16_t* buffer, float* sums) const {
+  const auto split = tile_kernel()->split_a[kParts - 1][a.transposed ? 1 : 0];
   return {buffer, m, k, split(m, k, a.data, a.leading, buffer, sums)};
 }
 
-void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns, bool accumulate,
-                           float* c, int64_t leading_c) const {
+template <class T>
+void SplitEngine<T>::multiply(const Rows& rows, int64_t n, const uint16_t* columns, bool accumulate,
+                              float* c, int64_t leading_c) const {
   const TileKernel& kernel = *tile_kernel();
   const TileScope scope(kernel);
   const int64_t line = depth(rows.k), panel = kLines * line;
@@ -45,7 +48,7 @@ void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns,
   const EvenParts sums(tiles(rows.k), kSumTiles);
   alignas(64) float tile[kPair * kPair];
   const auto at = [&](int64_t column, int64_t sum) {  // of b
-    return columns + column * line + sums.begin(sum) * TileKernel::kElements * parts_;
+    return columns + column * line + sums.begin(sum) * TileKernel::kElements * kParts;
   };
   for (int64_t column = 0; column < n; column += kPair) {
     const int64_t width = std::min(kPair, n - column);
@@ -57,7 +60,7 @@ void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns,
       for (int64_t row = 0; row < rows.m; row += kPair) {
         const int64_t height = std::min(kPair, rows.m - row);
         const auto multiply =
-            kernel.multiply[parts_ - 1][height > kLines ? 1 : 0][width > kLines ? 1 : 0];
+            kernel.multiply[kParts - 1][height > kLines ? 1 : 0][width > kLines ? 1 : 0];
         const uint16_t* const left = rows.panels + row * line + (right - at(column, 0));
         float* const target = c + row * leading_c + column;
         const bool add = accumulate || sum > 0;
@@ -71,10 +74,14 @@ void SplitEngine::multiply(const Rows& rows, int64_t n, const uint16_t* columns,
           multiply(length, left, panel, right, panel, ahead, tile, kPair);
           keep(tile, height, width, add, target, leading_c);
         }
-        ahead += length * TileKernel::kElements * parts_ / TileKernel::kFetches;
+        ahead += length * TileKernel::kElements * kParts / TileKernel::kFetches;
       }
     }
   }
 }
+
+template class SplitEngine<float>;
+template class SplitEngine<Half>;
+template class SplitEngine<BFloat16>;
 
 }  // namespace binade::kernels::cpu
