@@ -24,10 +24,9 @@ struct TileKernel {
   // Cuts lines (rows of a, or columns of b) along k into panels of 16 lines, one after another, and
   // these into tiles (16 lines, 32 of k) of every part in turn: the parts of the first 32 of k,
   // those of the next 32 … Missing lines and the last of k are zeros. The source lies by lines
-  // `leading` floats apart, or by k. `sums`, if not null, receives Σ over k of every line, up to a
-  // multiple of
-  // 16. Returns false if some number is not below kLimit (NaN included); then the panels are of no
-  // use. BF16 numbers are not split and all taken.
+  // `leading` numbers apart, or by k. `sums`, if not null, has room for a multiple of 16 numbers
+  // and receives Σ over k of every line. Returns false if some number is not below kLimit (NaN
+  // included); then the panels are of no use. BF16 numbers are not split, and all are taken.
   using Split = bool (*)(int64_t lines, int64_t k, const void* from, int64_t leading,
                          uint16_t* panels, float* sums);
   // c (16·rows, 16·columns, by rows) = a · b for up to 2 × 2 tiles; a's and b's panels lie

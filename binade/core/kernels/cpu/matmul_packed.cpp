@@ -57,7 +57,6 @@ class PackedProduct {
  private:
   using Source = typename Engine::Source;
   using Packed = typename Engine::Packed;
-
   using Rows = typename Engine::Rows;
 
   // Columns of the output, and a range of k that is added to them.
@@ -179,8 +178,8 @@ class PackedProduct {
     }
   }
 
-  // A block of a's rows, for one step along k, made ready; adds up its sums on the way if told
-  // to.
+  // A block of a's rows, for one step along k, made ready; adds up its sums on the way where
+  // told to.
   Rows take_rows(const Slice& slice, int64_t step, int64_t block, Packed* buffer, bool add_sums) {
     const int64_t row = row_of(block), m = rows_of(block);
     const bool wants_sums = add_sums && !a_sums_.empty() && slice.column == 0;

@@ -1,6 +1,5 @@
 // Products of f32, f16 and bf16 on BF16 tiles (amx_tile.h): both operands are split into parts as
-// they are packed.
-// Private to this folder.
+// they are packed. Private to this folder.
 #pragma once
 
 #include <type_traits>
@@ -18,6 +17,7 @@ class SplitEngine {
  public:
   using Source = T;
   using Packed = uint16_t;
+  // Of a number. The kernel has 2 × 2 tiles of the output at a time.
   static constexpr int kParts = std::is_same_v<T, BFloat16> ? 1 : std::is_same_v<T, Half> ? 2 : 3;
   static constexpr int64_t kMostDepth = 512, kStep = 512, kRows = 128;
   static constexpr int64_t kRowStep = 2 * TileKernel::kLines;
