@@ -1,9 +1,9 @@
-// The training step of a GPT with 10.9M parameters in f32 on the CPU, as a peer would run it: 6
-// layers, width 384, 6 heads, 256 classes, 8 x 256 random tokens, AdamW, clipping. Prints the
-// median and the fastest step, in elapsed and in processor time: on a machine with other work the
-// second one is what can be compared.
+// The training step of a GPT with 10.9M parameters in f32 (or another preset) on the CPU, as a peer
+// would run it: 6 layers, width 384, 6 heads, 256 classes, 8 x 256 random tokens, AdamW, clipping.
+// Prints the median and the fastest step, in elapsed and in processor time: on a machine with other
+// work the second one is what can be compared.
 //
-//   OMP_NUM_THREADS=2 taskset -c 0,1 build/bench/cpu_step_bench [steps]
+//   OMP_NUM_THREADS=2 taskset -c 0,1 build/bench/cpu_step_bench [steps [precision]]
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
   config.max_positions = kLength;
   config.tie_embeddings = false;
   const auto model = nn::make_causal_lm(config);
-  const amp::Preset preset = amp::Preset::parse("fp32");
+  const amp::Preset preset = amp::Preset::parse(argc > 2 ? argv[2] : "fp32");
   preset.apply(*model);
   optim::AdamW optimizer(optim::split_by_decay(*model, 0.01));
   amp::GradScaler scaler(Device::cpu(), amp::GradScalerOptions::of(preset));

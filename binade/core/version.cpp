@@ -3,6 +3,8 @@
 #include <Eigen/Core>
 
 #include <binade/core/error.h>
+#include <binade/core/kernels/cpu/amx_tile.h>
+#include <binade/core/kernels/cpu/micro_kernel.h>
 #if BINADE_HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.hpp>
 #endif
@@ -14,12 +16,24 @@
 
 namespace binade {
 
+namespace {
+
+// How large f32 products are computed on this processor.
+const char* cpu_products() {
+  using namespace kernels::cpu;
+  if (tile_kernel() != nullptr) return "amx: six products of bf16 parts";
+  return &micro_kernel() == &kMicroKernelAvx512 ? "avx512" : "avx2";
+}
+
+}  // namespace
+
 std::vector<std::pair<std::string, std::string>> version_facts() {
   std::vector<std::pair<std::string, std::string>> facts = {
       {"binade", BINADE_VERSION},
       {"commit", BINADE_COMMIT},
       {"compiler", __VERSION__},
-      {"eigen", concat(EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.', EIGEN_MINOR_VERSION)}};
+      {"eigen", concat(EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.', EIGEN_MINOR_VERSION)},
+      {"cpu_products", cpu_products()}};
 #if BINADE_HAVE_ONEDNN
   const dnnl_version_t* onednn = dnnl::version();
   facts.emplace_back("onednn", concat(onednn->major, '.', onednn->minor, '.', onednn->patch));

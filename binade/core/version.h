@@ -7,8 +7,8 @@
 
 namespace binade {
 
-// Name and value: version and commit of Binade, compiler, and the libraries it was built with and
-// runs with.
+// Name and value: version and commit of Binade, compiler, the libraries it was built with and runs
+// with, and how it multiplies on this processor.
 std::vector<std::pair<std::string, std::string>> version_facts();
 
 }  // namespace binade

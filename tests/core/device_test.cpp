@@ -47,7 +47,7 @@ TEST_CASE("the CPU needs no waiting and notes no faults", "[device]") {
 
 TEST_CASE("a build says what it is made of", "[version]") {
   const auto facts = version_facts();
-  for (const char* name : {"binade", "commit", "compiler", "eigen"}) {
+  for (const char* name : {"binade", "commit", "compiler", "eigen", "cpu_products"}) {
     const auto fact = std::find_if(facts.begin(), facts.end(),
                                    [&](const auto& pair) { return pair.first == name; });
     REQUIRE(fact != facts.end());

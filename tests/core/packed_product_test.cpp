@@ -6,6 +6,8 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
+#include <binade/core/kernels/cpu/amx_tile.h>
+#include <binade/core/kernels/cpu/matmul_packed.h>
 #include <binade/core/kernels/matmul.h>
 
 #include "kernel_arrays.h"
@@ -47,6 +49,14 @@ Array matrix(Layout storage, int64_t rows, int64_t columns, DType dtype, Random&
     default:
       return random_array({rows, columns * 2}, dtype, random).slice(1, 0, kToEnd, 2);
   }
+}
+
+// The ways that this processor has of multiplying packed operands.
+using PackedMatmul = void (*)(const MatmulProblem&, const MatmulEpilogue&);
+std::vector<PackedMatmul> packed_matmuls() {
+  std::vector<PackedMatmul> ways = {&packed_matmul};
+  if (tile_kernel() != nullptr) ways.push_back(&split_matmul);
+  return ways;
 }
 
 Block<const float> block(const Array& array) {
@@ -118,11 +128,12 @@ TEST_CASE("large cpu products equal f64 loops over odd sizes, transposes and str
     int64_t m, n, k;
   };
   const Size size = GENERATE(Size{33, 97, 513}, Size{131, 33, 600}, Size{200, 301, 47});
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
   const Array a = matrix(left, size.m, size.k, dtype, random);
   const Array b = matrix(right, size.k, size.n, dtype, random);
   const Array out = Array::empty({size.m, size.n}, dtype);
   set_all(out, std::numeric_limits<double>::quiet_NaN());  // β = 0 must not read it
-  matmul(a, b, out, {});
+  multiply(MatmulProblem(a, b, out, {}), {});
   CHECK(worst_error(out, product_of(a, b), std::sqrt(static_cast<double>(size.k))) <=
         product_tolerance(DType::f32, dtype, size.k));
 }
@@ -143,7 +154,8 @@ TEST_CASE("large cpu products cut k and the columns where they do not fit the ca
   MatmulEpilogue epilogue;
   epilogue.beta = 1;
   epilogue.a_sums = Array::empty({m}, DType::f32);
-  matmul(a, b, out, epilogue);
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
+  multiply(MatmulProblem(a, b, out, epilogue), epilogue);
   const double scale = std::sqrt(static_cast<double>(k));
   CHECK(worst_error(out, expected, scale) <= product_tolerance(DType::f32, dtype, k));
   CHECK(worst_error(epilogue.a_sums, sums, scale) <= product_tolerance(DType::f32, DType::f32, k));
@@ -153,12 +165,13 @@ TEST_CASE("large cpu products give the same bits on any number of threads", "[ma
   Random random(6);
   const Array a = random_array({300, 700}, DType::f32, random);
   const Array b = random_array({700, 200}, DType::f32, random);
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
   const int threads = omp_get_max_threads();
   std::vector<std::vector<double>> results;
   for (const int used : {1, 2, 5}) {
     omp_set_num_threads(used);
     const Array out = Array::empty({300, 200}, DType::f32);
-    matmul(a, b, out, {});
+    multiply(MatmulProblem(a, b, out, {}), {});
     results.push_back(values_of(out));
   }
   omp_set_num_threads(threads);

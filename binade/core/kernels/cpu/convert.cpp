@@ -69,6 +69,37 @@ void convert_run(const float* from, Half* to, int64_t count) {
   for (; i < count; ++i) to[i] = Half(from[i]);
 }
 
+void convert_run(const BFloat16* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i,
+                     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)));
+  }
+  for (; i < count; ++i) to[i] = static_cast<float>(from[i]);
+}
+
+void convert_run(const float* from, BFloat16* to, int64_t count) {
+  // As BFloat16 rounds: to nearest, ties to even; NaN stays quiet NaN.
+  const auto round = [](const float* x) {
+    const __m256 value = _mm256_loadu_ps(x);
+    const __m256i bits = _mm256_castps_si256(value);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 is_nan = _mm256_cmp_ps(value, value, _CMP_UNORD_Q);
+    return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan)), 16);
+  };
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i packed = _mm256_packus_epi32(round(from + i), round(from + i + 8));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                        _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  for (; i < count; ++i) to[i] = BFloat16(from[i]);
+}
+
 }  // namespace
 
 void convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t count) {

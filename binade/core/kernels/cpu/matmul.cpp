@@ -4,6 +4,7 @@
 // ones are converted panel by panel on the way in.
 #include <algorithm>
 
+#include <binade/core/kernels/cpu/amx_tile.h>
 #include <binade/core/kernels/cpu/matmul_packed.h>
 #include <binade/core/kernels/cpu/matmul_problem.h>
 #include <binade/core/kernels/cpu/parallel.h>
@@ -120,7 +121,10 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
   check(is_floating(a.dtype()), "matmul needs a floating-point dtype, got ", name_of(a.dtype()));
   const MatmulProblem problem(a, b, out, epilogue);
   if (worth_packing(problem)) {
-    packed_matmul(problem, epilogue);
+    if (tile_kernel() != nullptr)
+      split_matmul(problem, epilogue);
+    else
+      packed_matmul(problem, epilogue);
   } else {
     if (a.dtype() == DType::f64)
       TiledProduct<double>(problem, epilogue).run();

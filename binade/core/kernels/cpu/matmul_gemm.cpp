@@ -114,6 +114,12 @@ void load_row(const void* source, DType dtype, int64_t stride, int64_t n, float*
 void load_row(const void* source, DType dtype, int64_t stride, int64_t n, double* row) {
   load(source, dtype, stride, n, row);
 }
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, Half* row) {
+  load(source, dtype, stride, n, row);
+}
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, BFloat16* row) {
+  load(source, dtype, stride, n, row);
+}
 void store_row(const float* row, int64_t n, void* target, DType dtype, int64_t stride) {
   store(row, n, target, dtype, stride);
 }
@@ -158,10 +164,13 @@ Block<const T> block_of(const MatrixView& matrix, int64_t row, int64_t column, i
   return {buffer, length, transposed};
 }
 
-template bool usable_in_place<float>(const MatrixView&, int64_t, int64_t);
-template bool usable_in_place<double>(const MatrixView&, int64_t, int64_t);
-template Block<const float> block_of(const MatrixView&, int64_t, int64_t, int64_t, int64_t, float*);
-template Block<const double> block_of(const MatrixView&, int64_t, int64_t, int64_t, int64_t,
-                                      double*);
+#define BINADE_BLOCK_OF(T)                                               \
+  template bool usable_in_place<T>(const MatrixView&, int64_t, int64_t); \
+  template Block<const T> block_of(const MatrixView&, int64_t, int64_t, int64_t, int64_t, T*);
+BINADE_BLOCK_OF(float)
+BINADE_BLOCK_OF(double)
+BINADE_BLOCK_OF(Half)
+BINADE_BLOCK_OF(BFloat16)
+#undef BINADE_BLOCK_OF
 
 }  // namespace binade::kernels::cpu

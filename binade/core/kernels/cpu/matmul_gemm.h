@@ -8,10 +8,11 @@
 #include <new>
 
 #include <binade/core/dtype.h>
+#include <binade/core/half.h>
 
 namespace binade::kernels::cpu {
 
-// A block of float or double as BLAS describes it: stored by rows `leading` elements apart, or,
+// A block of numbers as BLAS describes it: stored by rows `leading` elements apart, or,
 // when `transposed`, by columns.
 template <class T>
 struct Block {
@@ -36,6 +37,8 @@ void gemm(int64_t m, int64_t n, int64_t k, Block<const double> a, Block<const do
 // n elements of `dtype` at `source`, `stride` elements apart, converted into `row`.
 void load_row(const void* source, DType dtype, int64_t stride, int64_t n, float* row);
 void load_row(const void* source, DType dtype, int64_t stride, int64_t n, double* row);
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, Half* row);
+void load_row(const void* source, DType dtype, int64_t stride, int64_t n, BFloat16* row);
 // The way back, rounded once.
 void store_row(const float* row, int64_t n, void* target, DType dtype, int64_t stride);
 void store_row(const double* row, int64_t n, void* target, DType dtype, int64_t stride);
@@ -64,6 +67,7 @@ class Workspace {
     }
     return data_.get();
   }
+  const T* data() const { return data_.get(); }
 
  private:
   static constexpr size_t kAlignment = 64;
@@ -74,8 +78,9 @@ class Workspace {
   int64_t capacity_ = 0;
 };
 
-// A (rows, columns) part of `matrix` from (row, column) as a block for gemm: in place where dtype
-// and strides allow, otherwise converted into `buffer` (room for rows · columns elements).
+// A (rows, columns) part of `matrix` from (row, column) as a block of T (any floating dtype): in
+// place where dtype and strides allow, otherwise converted into `buffer` (room for rows · columns
+// elements).
 template <class T>
 Block<const T> block_of(const MatrixView& matrix, int64_t row, int64_t column, int64_t rows,
                         int64_t columns, T* buffer);

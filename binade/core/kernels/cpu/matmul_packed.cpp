@@ -1,11 +1,14 @@
 // A large product: b is packed by all threads and read by all, then each thread takes blocks of
 // rows, packs what they read of a, and keeps its block of the output in cache until the epilogue
-// has seen it. f16 and bf16 are converted block by block on the way into the packed form.
+// has seen it. An engine multiplies: on BF16 tiles (SplitEngine) where the processor has them, or
+// in f32 vectors (VectorEngine), for which f16 and bf16 are converted block by block on the way.
 #include <binade/core/kernels/cpu/matmul_packed.h>
 
-#include <binade/core/kernels/cpu/lanes.h>
+#include <atomic>
+
 #include <binade/core/kernels/cpu/packed_product.h>
 #include <binade/core/kernels/cpu/parallel.h>
+#include <binade/core/kernels/cpu/split_product.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade::kernels::cpu {
@@ -14,6 +17,7 @@ namespace {
 
 // Everything is cut by the shape alone, so that the order of every sum does not depend on the
 // number of threads.
+template <class Engine>
 class PackedProduct {
  public:
   PackedProduct(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
@@ -22,27 +26,27 @@ class PackedProduct {
         accumulate_(epilogue.beta != 0),
         epilogue_(problem, epilogue),
         direct_(problem.out.matrix.dtype == DType::f32 && problem.out.matrix.column_stride == 1),
-        a_in_place_(usable_in_place<float>(problem.a.matrix, problem.m, problem.k)),
-        b_in_place_(usable_in_place<float>(problem.b.matrix, problem.k, problem.n)) {}
+        a_in_place_(usable_in_place<Source>(problem.a.matrix, problem.m, problem.k)),
+        b_in_place_(usable_in_place<Source>(problem.b.matrix, problem.k, problem.n)),
+        blocks_((problem.m + Engine::kRowStep - 1) / Engine::kRowStep,
+                Engine::kRows / Engine::kRowStep) {}
 
   void run() {
     // What is packed of b at a time stays in the last level of the cache. Sums that are not kept in
     // the output itself cannot be left half done.
-    constexpr int64_t kMostDepth = 4096, kMostPacked = int64_t{4} << 20;
-    const EvenParts depths(problem_.k, direct_ ? kMostDepth : problem_.k);
-    const int64_t width = micro_kernel().columns;
-    const int64_t panels = packed_columns(problem_.n) / width;
-    const EvenParts slabs(panels, std::max<int64_t>(kMostPacked / (depths.longest() * width), 1));
-    const Array buffer = Array::empty({depths.longest() * slabs.longest() * width}, DType::f32);
-    float* const packed = buffer.data<float>();
+    const EvenParts depths(problem_.k, direct_ ? Engine::kMostDepth : problem_.k);
+    const EvenParts steps(depths.longest(), Engine::kStep);
+    const int64_t width = Engine::column_step();
+    const int64_t panel = steps.count * engine_.depth(steps.longest()) * width;
+    const EvenParts slabs(panels_of(problem_.n), std::max<int64_t>(Engine::kMostPacked / panel, 1));
+    packed_ = reserve(packed_memory_, slabs.longest() * panel);
     for (int64_t slab = 0; slab < slabs.count; ++slab) {
       const int64_t column = slabs.begin(slab) * width;
       const int64_t columns = std::min(slabs.length(slab) * width, problem_.n - column);
       for (int64_t depth = 0; depth < depths.count; ++depth) {
-        const Slice slice{column, columns, depths.begin(depth), depths.length(depth),
-                          depth + 1 == depths.count};
-        pack(slice, packed);
-        multiply(slice, packed);
+        const Slice slice(column, columns, depths, depth, blocks_.count);
+        pack(slice);
+        multiply(slice);
       }
     }
   }
@@ -51,51 +55,99 @@ class PackedProduct {
   const std::vector<double>& a_sums() const { return a_sums_; }
 
  private:
+  using Source = typename Engine::Source;
+  using Packed = typename Engine::Packed;
+  using Rows = typename Engine::Rows;
+
   // Columns of the output, and a range of k that is added to them.
   struct Slice {
     int64_t column, columns, depth, length;
-    bool last;  // range of k
+    bool last;         // range of k
+    EvenParts steps;   // of k
+    EvenParts groups;  // of panels: the columns of a task
+
+    Slice(int64_t first, int64_t count, const EvenParts& depths, int64_t part, int64_t blocks)
+        : column(first),
+          columns(count),
+          depth(depths.begin(part)),
+          length(depths.length(part)),
+          last(part + 1 == depths.count),
+          steps(length, Engine::kStep),
+          groups(panels_of(count), panels_of(count)) {
+      constexpr int64_t kEnoughTasks = 16;
+      const int64_t wanted = (kEnoughTasks + blocks - 1) / blocks;
+      groups = EvenParts(groups.size, (groups.size + wanted - 1) / wanted);
+    }
+    // Rows of a that several tasks read are made ready beforehand.
+    bool shares_rows() const { return Engine::kCopiesRows && groups.count > 1; }
   };
 
-  void pack(const Slice& slice, float* packed) const {
-    const EvenParts steps(slice.length, kPackedDepth);
-    const int64_t width = micro_kernel().columns, stride = packed_columns(slice.columns);
+  static int64_t panels_of(int64_t columns) {
+    return (columns + Engine::column_step() - 1) / Engine::column_step();
+  }
+  static Packed* reserve(Array& memory, int64_t count) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(Packed));
+    if (!memory.defined() || memory.numel() < bytes) memory = Array::empty({bytes}, DType::u8);
+    return reinterpret_cast<Packed*>(memory.data<uint8_t>());
+  }
+  // Where columns from `first` on lie packed for a step.
+  Packed* packed_at(const Slice& slice, int64_t step, int64_t first) const {
+    const int64_t stride = panels_of(slice.columns) * Engine::column_step();
+    return packed_ + step * stride * engine_.depth(slice.steps.longest()) +
+           first * engine_.depth(slice.steps.length(step));
+  }
+  int64_t row_of(int64_t block) const { return blocks_.begin(block) * Engine::kRowStep; }
+  int64_t rows_of(int64_t block) const {
+    return std::min(blocks_.length(block) * Engine::kRowStep, problem_.m - row_of(block));
+  }
+
+  void pack(const Slice& slice) {
+    const int64_t width = Engine::column_step();
     constexpr int64_t kPanelsAtOnce = 2;
-    const EvenParts pieces(stride / width, kPanelsAtOnce);
-    parallel_tasks(steps.count * pieces.count, [&](int64_t task) {
-      const int64_t step = task / pieces.count, piece = task % pieces.count;
+    const EvenParts pieces(panels_of(slice.columns), kPanelsAtOnce);
+    packed_all_ = true;
+    const auto pack_piece = [&](int64_t step, int64_t piece) {
       const int64_t first = pieces.begin(piece) * width;
       const int64_t columns = std::min(pieces.length(piece) * width, slice.columns - first);
-      const int64_t depth = steps.begin(step), length = steps.length(step);
-      thread_local Workspace<float> converted;
-      const Block<const float> b =
-          block_of(problem_.b.matrix, slice.depth + depth, slice.column + first, length, columns,
-                   b_in_place_ ? nullptr : converted.reserve(length * columns));
-      pack_b(length, columns, b, packed + depth * stride + first * length);
+      if (!engine_.pack_b(slice.steps.length(step), columns,
+                          b_block<Source>(slice, step, first, columns),
+                          packed_at(slice, step, first)))
+        packed_all_ = false;
+    };
+    Packed* row_buffers = nullptr;
+    int64_t row_buffer = 0, blocks = 0;
+    if (slice.shares_rows()) {
+      blocks = blocks_.count;
+      row_buffer = engine_.row_buffer(blocks_.longest() * Engine::kRowStep, slice.steps.longest());
+      row_buffers = reserve(row_memory_, slice.steps.count * blocks * row_buffer);
+      shared_rows_.resize(static_cast<size_t>(slice.steps.count * blocks));
+    }
+    parallel_tasks(blocks + slice.steps.count * pieces.count, [&](int64_t task) {
+      if (task >= blocks)
+        return pack_piece((task - blocks) / pieces.count, (task - blocks) % pieces.count);
+      for (int64_t step = 0; step < slice.steps.count; ++step) {
+        const int64_t shared = step * blocks + task;
+        shared_rows_[static_cast<size_t>(shared)] =
+            take_rows(slice, step, task, row_buffers + shared * row_buffer, true);
+      }
     });
   }
 
-  void multiply(const Slice& slice, const float* packed) {
-    constexpr int64_t kRows = 64, kEnoughTasks = 16;
-    const EvenParts blocks(problem_.m, kRows);
-    const int64_t width = micro_kernel().columns;
-    const int64_t panels = packed_columns(slice.columns) / width;
-    const int64_t wanted = (kEnoughTasks + blocks.count - 1) / blocks.count;
-    const EvenParts groups(panels, (panels + wanted - 1) / wanted);
-    parallel_tasks(blocks.count * groups.count, [&](int64_t task) {
-      const int64_t block = task / groups.count, group = task % groups.count;
-      const int64_t first = groups.begin(group) * width;
-      multiply_block(slice, packed, blocks.begin(block), blocks.length(block), first,
-                     std::min(groups.length(group) * width, slice.columns - first));
+  void multiply(const Slice& slice) {
+    parallel_tasks(blocks_.count * slice.groups.count, [&](int64_t task) {
+      multiply_block(slice, task / slice.groups.count, task % slice.groups.count);
     });
   }
 
-  // Rows [row, row + m), columns [first, first + n) of the slice.
-  void multiply_block(const Slice& slice, const float* packed, int64_t row, int64_t m,
-                      int64_t first, int64_t n) {
+  void multiply_block(const Slice& slice, int64_t block, int64_t group) {
+    const int64_t row = row_of(block), m = rows_of(block);
+    const int64_t first = slice.groups.begin(group) * Engine::column_step();
+    const int64_t n =
+        std::min(slice.groups.length(group) * Engine::column_step(), slice.columns - first);
     const MatrixView& out = problem_.out.matrix;
-    const int64_t column = slice.column + first, stride = packed_columns(slice.columns);
-    thread_local Workspace<float> converted, rows, tile, buffer;
+    const int64_t column = slice.column + first;
+    thread_local Workspace<float> tile, buffer;
+    thread_local Workspace<Packed> row_buffer;
     float* const sums =
         direct_ ? reinterpret_cast<float*>(out.at(row, column)) : tile.reserve(m * n);
     const int64_t leading = direct_ ? std::max(out.row_stride, n) : n;
@@ -103,17 +155,19 @@ class PackedProduct {
       for (int64_t i = 0; i < m; ++i)
         load_row(out.at(row + i, column), out.dtype, out.column_stride, n, sums + i * leading);
 
-    const EvenParts steps(slice.length, kPackedDepth);
-    float* const row_buffer = rows.reserve(m * steps.longest());
-    for (int64_t step = 0; step < steps.count; ++step) {
-      const int64_t depth = steps.begin(step), length = steps.length(step);
-      const Block<const float> a = block_of(problem_.a.matrix, row, slice.depth + depth, m, length,
-                                            a_in_place_ ? nullptr : converted.reserve(m * length));
-      const Block<const float> a_rows = rows_of_a(m, length, a, row_buffer);
-      if (!a_sums_.empty() && column == 0) add_row_sums(a_rows, row, m, length);
-      multiply_packed(m, n, length, a_rows,
-                      {packed + depth * stride + first * length, length * micro_kernel().columns},
-                      accumulate_ || slice.depth + depth > 0, sums, leading);
+    for (int64_t step = 0; step < slice.steps.count; ++step) {
+      const int64_t length = slice.steps.length(step);
+      const bool accumulate = accumulate_ || slice.depth > 0 || step > 0;
+      const Rows rows =
+          slice.shares_rows()
+              ? shared_rows_[static_cast<size_t>(step * blocks_.count + block)]
+              : take_rows(slice, step, block, row_buffer.reserve(engine_.row_buffer(m, length)),
+                          group == 0);
+      if (rows.usable && packed_all_)
+        engine_.multiply(rows, n, packed_at(slice, step, first), accumulate, sums, leading);
+      else
+        gemm(m, n, length, a_block<float>(slice, step, row, m),
+             b_block<float>(slice, step, first, n), accumulate, sums, leading);
     }
 
     if (!slice.last || (direct_ && epilogue_.empty())) return;
@@ -124,12 +178,38 @@ class PackedProduct {
     }
   }
 
-  void add_row_sums(Block<const float> rows, int64_t first, int64_t m, int64_t k) {
-    for (int64_t i = 0; i < m; ++i) {
-      const float* line = rows.data + i * rows.leading;
-      a_sums_[static_cast<size_t>(first + i)] +=
-          static_cast<double>(sum_of<float>(k, [=](int64_t j) { return line[j]; }));
-    }
+  // A block of a's rows, for one step along k, made ready; adds up its sums on the way where
+  // told to.
+  Rows take_rows(const Slice& slice, int64_t step, int64_t block, Packed* buffer, bool add_sums) {
+    const int64_t row = row_of(block), m = rows_of(block);
+    const bool wants_sums = add_sums && !a_sums_.empty() && slice.column == 0;
+    constexpr int64_t kRoundUp = 16;
+    thread_local Workspace<float> sums;
+    const Rows rows =
+        engine_.take_rows(m, slice.steps.length(step), a_block<Source>(slice, step, row, m), buffer,
+                          wants_sums ? sums.reserve(m + kRoundUp) : nullptr);
+    if (wants_sums)
+      for (int64_t i = 0; i < m; ++i)
+        a_sums_[static_cast<size_t>(row + i)] += static_cast<double>(sums.data()[i]);
+    return rows;
+  }
+
+  // Rows [row, row + m) of a and columns [first, first + n) of a slice of b, for one step along k.
+  template <class T>
+  Block<const T> a_block(const Slice& slice, int64_t step, int64_t row, int64_t m) const {
+    thread_local Workspace<T> converted;
+    const int64_t length = slice.steps.length(step);
+    const bool in_place = std::is_same_v<T, Source> && a_in_place_;
+    return block_of(problem_.a.matrix, row, slice.depth + slice.steps.begin(step), m, length,
+                    in_place ? nullptr : converted.reserve(m * length));
+  }
+  template <class T>
+  Block<const T> b_block(const Slice& slice, int64_t step, int64_t first, int64_t n) const {
+    thread_local Workspace<T> converted;
+    const int64_t length = slice.steps.length(step);
+    const bool in_place = std::is_same_v<T, Source> && b_in_place_;
+    return block_of(problem_.b.matrix, slice.depth + slice.steps.begin(step), slice.column + first,
+                    length, n, in_place ? nullptr : converted.reserve(length * n));
   }
 
   const MatmulProblem& problem_;
@@ -138,7 +218,26 @@ class PackedProduct {
   LineEpilogue<float> epilogue_;
   bool direct_;  // sums are kept in the output
   bool a_in_place_, b_in_place_;
+  [[no_unique_address]] Engine engine_;
+  EvenParts blocks_;  // of rows, in units of kRowStep
+  Array packed_memory_, row_memory_;
+  Packed* packed_ = nullptr;             // columns of b
+  std::atomic<bool> packed_all_ = true;  // whether the engine can multiply them
+  std::vector<Rows> shared_rows_;        // [step][block], if the slice shares them
 };
+
+template <class Engine>
+void multiply_with(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
+  PackedProduct<Engine> product(problem, epilogue);
+  product.run();
+  if (!epilogue.a_sums.defined()) return;
+  std::vector<double> sums = product.a_sums();
+  const Array total = Array::from_blob(sums.data(), epilogue.a_sums.shape(), DType::f64);
+  if (epilogue.a_sums_beta == 0)
+    copy(total, epilogue.a_sums);
+  else
+    axpy(1, total, epilogue.a_sums);
+}
 
 }  // namespace
 
@@ -149,15 +248,18 @@ bool worth_packing(const MatmulProblem& problem) {
 }
 
 void packed_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
-  PackedProduct product(problem, epilogue);
-  product.run();
-  if (!epilogue.a_sums.defined()) return;
-  std::vector<double> sums = product.a_sums();
-  const Array total = Array::from_blob(sums.data(), epilogue.a_sums.shape(), DType::f64);
-  if (epilogue.a_sums_beta == 0)
-    copy(total, epilogue.a_sums);
-  else
-    axpy(1, total, epilogue.a_sums);
+  multiply_with<VectorEngine>(problem, epilogue);
+}
+
+void split_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
+  switch (problem.a.matrix.dtype) {
+    case DType::f16:
+      return multiply_with<SplitEngine<Half>>(problem, epilogue);
+    case DType::bf16:
+      return multiply_with<SplitEngine<BFloat16>>(problem, epilogue);
+    default:
+      return multiply_with<SplitEngine<float>>(problem, epilogue);
+  }
 }
 
 }  // namespace binade::kernels::cpu

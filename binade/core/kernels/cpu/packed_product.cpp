@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include <binade/core/kernels/cpu/lanes.h>
+
 namespace binade::kernels::cpu {
 
 namespace {
@@ -117,6 +119,29 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
         }
     }
   }
+}
+
+bool VectorEngine::pack_b(int64_t k, int64_t n, Block<const float> b, float* packed) const {
+  cpu::pack_b(k, n, b, packed);
+  return true;
+}
+
+VectorEngine::Rows VectorEngine::take_rows(int64_t m, int64_t k, Block<const float> a,
+                                           float* buffer, float* sums) const {
+  const Block<const float> rows = rows_of_a(m, k, a, buffer);
+  if (sums != nullptr) {
+    for (int64_t i = 0; i < m; ++i) {
+      const float* line = rows.data + i * rows.leading;
+      sums[i] = sum_of<float>(k, [=](int64_t j) { return line[j]; });
+    }
+  }
+  return {rows, m, k, true};
+}
+
+void VectorEngine::multiply(const Rows& rows, int64_t n, const float* columns, bool accumulate,
+                            float* c, int64_t leading_c) const {
+  const PackedColumns packed{columns, rows.k * micro_kernel().columns};
+  multiply_packed(rows.m, n, rows.k, rows.block, packed, accumulate, c, leading_c);
 }
 
 void RightOperand<float>::assign(int64_t k, int64_t n, Block<const float> b, int64_t rows) {

@@ -48,6 +48,37 @@ struct PackedColumns {
 void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
                      PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
 
+// How PackedProduct (matmul_packed.cpp) multiplies f32: an engine packs columns of b, makes rows of
+// a ready, and multiplies these. This one works on the vectors of the micro-kernel.
+class VectorEngine {
+ public:
+  using Source = float;  // what operands are converted to where they are something else …
+  using Packed = float;  // … and what they are packed as
+  // Of k: what is packed of b at a time, and what is multiplied at a time. Of rows: of a task, and
+  // what these are a multiple of.
+  static constexpr int64_t kMostDepth = 4096, kStep = kPackedDepth, kRows = 64, kRowStep = 1;
+  static constexpr int64_t kMostPacked = int64_t{4} << 20;  // elements: the last level of the cache
+  static constexpr bool kCopiesRows = false;  // whether rows of a are always made ready in a buffer
+
+  static int64_t column_step() { return micro_kernel().columns; }  // columns of a panel
+  static int64_t depth(int64_t k) { return k; }                    // packed elements of a column
+
+  // Rows of a made ready, in place or in a buffer of row_buffer(m, k) elements.
+  struct Rows {
+    Block<const float> block;
+    int64_t m, k;
+    bool usable;  // whether the engine can multiply them
+  };
+  // Returns whether the engine can multiply what it packed.
+  bool pack_b(int64_t k, int64_t n, Block<const float> b, Packed* packed) const;
+  int64_t row_buffer(int64_t m, int64_t k) const { return m * k; }
+  // `sums`, if not null, has room for a multiple of 16 numbers and receives the sums of a's rows.
+  Rows take_rows(int64_t m, int64_t k, Block<const float> a, Packed* buffer, float* sums) const;
+  // c (m, n) (+)= rows · packed columns, whose panels follow one another.
+  void multiply(const Rows& rows, int64_t n, const Packed* columns, bool accumulate, float* c,
+                int64_t leading_c) const;
+};
+
 // Whether packing b pays for products with `rows` rows of a in all: a transposed b needs it more.
 inline bool worth_packing(int64_t rows, bool b_is_transposed) {
   return rows >= (b_is_transposed ? 16 : 64);
