@@ -74,7 +74,7 @@ class PackedProduct {
           last(part + 1 == depths.count),
           steps(length, Engine::kStep),
           groups(panels_of(count), panels_of(count)) {
-      constexpr int64_t kEnoughTasks = 16;
+      constexpr int64_t kEnoughTasks = 12;
       const int64_t wanted = (kEnoughTasks + blocks - 1) / blocks;
       groups = EvenParts(groups.size, (groups.size + wanted - 1) / wanted);
     }
