@@ -7,6 +7,7 @@
 #include <limits>
 
 #include <binade/core/kernels/cpu/amx_tile.h>
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/matmul_packed.h>
 #include <binade/core/kernels/matmul.h>
 
@@ -90,6 +91,31 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
       CHECK(worst_error(c, expected, std::sqrt(k)) <= product_tolerance(DType::f32, DType::f32, k));
     }
   }
+}
+
+TEST_CASE("epilogues in AVX-512 give the bits that AVX2 gives", "[matmul][cpu]") {
+  if (!__builtin_cpu_supports("avx512f")) return;
+  Random random(7);
+  const int64_t n = 301;
+  const Array sums = random_array({n}, DType::f32, random);
+  const Array other = random_array({n}, DType::f32, random);
+  const auto results = [&](const LineFunctions<float>& functions) {
+    std::vector<double> all;
+    const auto apply = [&](auto function) {
+      const Array line = sums.clone();
+      function(line.data<float>());
+      for (const double value : values_of(line)) all.push_back(value);
+    };
+    const float* const bias = other.data<float>();
+    const Array pre = Array::empty({n}, DType::f32);
+    apply([&](float* line) { functions.add(line, bias, n); });
+    apply([&](float* line) { functions.gelu(line, nullptr, nullptr, n); });
+    apply([&](float* line) { functions.gelu(line, bias, pre.data<float>(), n); });
+    apply([&](float* line) { functions.multiply_by_gelu_gradient(line, bias, n); });
+    for (const double value : values_of(pre)) all.push_back(value);
+    return all;
+  };
+  CHECK(results(kLineFunctionsAvx512) == results(kLineFunctionsAvx2));
 }
 
 TEST_CASE("a right operand made ready once multiplies in parts", "[matmul][cpu]") {

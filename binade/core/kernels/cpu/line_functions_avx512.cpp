@@ -1,0 +1,10 @@
+// Compiled with -mavx512f: nothing here may run before line_functions() has asked the processor.
+#include <binade/core/kernels/cpu/line_functions.h>
+#include <binade/core/kernels/cpu/line_functions_lanes.h>
+
+namespace binade::kernels::cpu {
+
+constinit const LineFunctions<float> kLineFunctionsAvx512 = {
+    &add_line<float>, &gelu_line<float>, &multiply_line_by_gelu_gradient<float>};
+
+}  // namespace binade::kernels::cpu
