@@ -4,8 +4,7 @@
 
 namespace binade::kernels::cpu {
 
-constinit const LineFunctions<float> kLineFunctionsAvx2 = {&add_line<float>, &gelu_line<float>,
-                                                           &multiply_line_by_gelu_gradient<float>};
+constinit const LineFunctions<float> kLineFunctionsAvx2 = make_line_functions<float>();
 
 template <>
 const LineFunctions<float>& line_functions() {
@@ -16,8 +15,7 @@ const LineFunctions<float>& line_functions() {
 
 template <>
 const LineFunctions<double>& line_functions() {
-  static constexpr LineFunctions<double> functions = {&add_line<double>, &gelu_line<double>,
-                                                      &multiply_line_by_gelu_gradient<double>};
+  static constexpr LineFunctions<double> functions = make_line_functions<double>();
   return functions;
 }
 

@@ -1,5 +1,6 @@
-// What an epilogue does to a line of sums, in f32 in the widest vectors that the processor has;
-// every width gives the same bits. Private to this folder.
+// What is done to lines of sums in an epilogue and of scores in attention, in f32 in the widest
+// vectors that the processor has. Every width gives the same bits, but for Σ. Private to this
+// folder.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,11 @@ struct LineFunctions {
   void (*gelu)(T* line, const T* bias, T* pre, int64_t n);
   // line *= gelu_tanh'(pre).
   void (*multiply_by_gelu_gradient)(T* line, const T* pre, int64_t n);
+  // A running softmax: line = exp(line − the largest score so far), total = Σ of these so far.
+  // Returns what earlier sums must be multiplied by.
+  T (*exponentiate)(T* line, int64_t n, T& largest, T& total);
+  // Its derivative: p = exp(p − logsumexp), dp = p · (dp − delta) · scale.
+  void (*differentiate_softmax)(T* p, T* dp, int64_t n, T delta, T logsumexp, T scale);
 };
 
 // For processors with AVX2 and FMA, which the build asks for at least …

@@ -4,7 +4,6 @@
 
 namespace binade::kernels::cpu {
 
-constinit const LineFunctions<float> kLineFunctionsAvx512 = {
-    &add_line<float>, &gelu_line<float>, &multiply_line_by_gelu_gradient<float>};
+constinit const LineFunctions<float> kLineFunctionsAvx512 = make_line_functions<float>();
 
 }  // namespace binade::kernels::cpu

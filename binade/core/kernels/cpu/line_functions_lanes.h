@@ -1,10 +1,12 @@
-// The functions of an epilogue for vectors of any width. Included by one source file per
+// The functions of lines for vectors of any width. Included by one source file per
 // instruction set, each compiled for its own: nothing here is an inline function that the linker
 // could share between them.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/vector_math.h>
 
 namespace binade::kernels::cpu {
@@ -51,6 +53,41 @@ void multiply_line_by_gelu_gradient(T* line, const T* pre, int64_t n) {
     const T slope = T(kGeluScale) * (T(1) + T(3 * kGeluCubic) * x * x);
     line[i] *= gate + x * gate * (T(1) - gate) * slope;
   }
+}
+
+template <class T>
+T exponentiate_line(T* line, int64_t n, T& largest, T& total) {
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  T maximum = largest;
+#pragma omp simd reduction(max : maximum)
+  for (int64_t i = 0; i < n; ++i) maximum = maximum < line[i] ? line[i] : maximum;
+  // Where all scores are −∞ nothing may be subtracted: −∞ − (−∞) is NaN.
+  const T shift = maximum == kLowest ? T(0) : maximum;
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) {
+    line[i] = fast_exp(line[i] - shift);
+    sum += line[i];
+  }
+  const T rescale = fast_exp(largest - shift);
+  largest = maximum;
+  total = total * rescale + sum;
+  return rescale;
+}
+
+template <class T>
+void differentiate_softmax_line(T* p, T* dp, int64_t n, T delta, T logsumexp, T scale) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    p[i] = fast_exp(p[i] - logsumexp);
+    dp[i] = p[i] * (dp[i] - delta) * scale;
+  }
+}
+
+template <class T>
+constexpr LineFunctions<T> make_line_functions() {
+  return {&add_line<T>, &gelu_line<T>, &multiply_line_by_gelu_gradient<T>, &exponentiate_line<T>,
+          &differentiate_softmax_line<T>};
 }
 
 }  // namespace
