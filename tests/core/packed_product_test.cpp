@@ -7,6 +7,7 @@
 #include <limits>
 
 #include <binade/core/kernels/cpu/amx_tile.h>
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/matmul_packed.h>
 #include <binade/core/kernels/matmul.h>
 
@@ -92,6 +93,31 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
   }
 }
 
+TEST_CASE("epilogues in AVX-512 give the bits that AVX2 gives", "[matmul][cpu]") {
+  if (!__builtin_cpu_supports("avx512f")) return;
+  Random random(7);
+  const int64_t n = 301;
+  const Array sums = random_array({n}, DType::f32, random);
+  const Array other = random_array({n}, DType::f32, random);
+  const auto results = [&](const LineFunctions<float>& functions) {
+    std::vector<double> all;
+    const auto apply = [&](auto function) {
+      const Array line = sums.clone();
+      function(line.data<float>());
+      for (const double value : values_of(line)) all.push_back(value);
+    };
+    const float* const bias = other.data<float>();
+    const Array pre = Array::empty({n}, DType::f32);
+    apply([&](float* line) { functions.add(line, bias, n); });
+    apply([&](float* line) { functions.gelu(line, nullptr, nullptr, n); });
+    apply([&](float* line) { functions.gelu(line, bias, pre.data<float>(), n); });
+    apply([&](float* line) { functions.multiply_by_gelu_gradient(line, bias, n); });
+    for (const double value : values_of(pre)) all.push_back(value);
+    return all;
+  };
+  CHECK(results(kLineFunctionsAvx512) == results(kLineFunctionsAvx2));
+}
+
 TEST_CASE("a right operand made ready once multiplies in parts", "[matmul][cpu]") {
   Random random(2);
   const int64_t m = GENERATE(1, 5, 64, 77), k = 1100, n = 107;
@@ -163,14 +189,15 @@ TEST_CASE("large cpu products cut k and the columns where they do not fit the ca
 
 TEST_CASE("large cpu products give the same bits on any number of threads", "[matmul][cpu]") {
   Random random(6);
+  const int64_t n = GENERATE(200, 900);
   const Array a = random_array({300, 700}, DType::f32, random);
-  const Array b = random_array({700, 200}, DType::f32, random);
+  const Array b = random_array({700, n}, DType::f32, random);
   const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
   const int threads = omp_get_max_threads();
   std::vector<std::vector<double>> results;
   for (const int used : {1, 2, 5}) {
     omp_set_num_threads(used);
-    const Array out = Array::empty({300, 200}, DType::f32);
+    const Array out = Array::empty({300, n}, DType::f32);
     multiply(MatmulProblem(a, b, out, {}), {});
     results.push_back(values_of(out));
   }

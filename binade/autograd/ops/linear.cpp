@@ -306,7 +306,8 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
         Array dpre;
         if (through) {
           dpre = empty_like(dgelu.pre_activation);
-          if (backward.needed(2))
+          // On the CPU the product that makes the weight's gradient sums it for less.
+          if (backward.needed(2) && dpre.device().is_cuda())
             dgelu.out_sums =
                 Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
           BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));

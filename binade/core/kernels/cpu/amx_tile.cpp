@@ -233,11 +233,18 @@ bool split(int64_t lines, int64_t k, const void* numbers, int64_t leading, uint1
   return _mm512_cmplt_epu32_mask(largest, limit) == 0xffff;
 }
 
+// The tile at `tile` is fetched into the first level of the cache.
+[[gnu::always_inline]] inline void fetch_tile(const uint16_t* tile) {
+#pragma GCC unroll 16
+  for (int row = 0; row < kLines; ++row)
+    _mm_prefetch(reinterpret_cast<const char*>(tile + row * TileKernel::kDepth), _MM_HINT_T0);
+}
+
 template <int Parts, int Rows, int Columns>
 void multiply(int64_t depth, const uint16_t* a, int64_t a_panel, const uint16_t* b, int64_t b_panel,
-              const uint16_t* ahead, float* c, int64_t leading_c) {
-  constexpr int64_t kTileRow = 64;  // bytes
-  const int64_t c_row = leading_c * static_cast<int64_t>(sizeof(float));
+              const uint16_t* ahead, bool add, float* c, int64_t leading_c) {
+  constexpr int64_t kTileRow = 64, kStep = Parts * kElements;  // bytes, elements
+  constexpr int kHeight = Rows * kLines, kWidth = Columns * kLines;
   asm volatile("" ::: "memory");  // the loads of tiles are no loads to the compiler
   _tile_zero(0);
   _tile_zero(1);
@@ -251,42 +258,74 @@ void multiply(int64_t depth, const uint16_t* a, int64_t a_panel, const uint16_t*
     _tile_loadd(6, b + part * kElements, kTileRow);
     if constexpr (Columns == 2) _tile_loadd(7, b + b_panel + part * kElements, kTileRow);
   };
+  // The same tiles of the next step along k, while the processor multiplies.
+  const auto fetch_a = [&](int part) {
+    fetch_tile(a + kStep + part * kElements);
+    if constexpr (Rows == 2) fetch_tile(a + a_panel + kStep + part * kElements);
+  };
+  const auto fetch_b = [&](int part) {
+    fetch_tile(b + kStep + part * kElements);
+    if constexpr (Columns == 2) fetch_tile(b + b_panel + kStep + part * kElements);
+  };
   const auto add_products = [] {
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (Columns == 2) _tile_dpbf16ps(1, 4, 7);
     if constexpr (Rows == 2) _tile_dpbf16ps(2, 5, 6);
     if constexpr (Rows == 2 && Columns == 2) _tile_dpbf16ps(3, 5, 7);
   };
+  // c's lines are fetched a few at a time, in the last steps.
+  constexpr int kLinesAtOnce = 4;
+  const float* line_of_c = c;
+  const int64_t before_c = depth - kHeight / kLinesAtOnce;
   for (int64_t i = 0; i < depth; ++i) {
-    constexpr int64_t kLine = 32, kFetched = Parts * kElements / TileKernel::kFetches;
+    constexpr int64_t kLine = 32, kFetched = kStep / TileKernel::kFetches;
     for (int64_t line = 0; line < kFetched; line += kLine) {
       _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T1);
       _mm_prefetch(reinterpret_cast<const char*>(ahead + b_panel + line), _MM_HINT_T1);
     }
     ahead += kFetched;
+    if (i >= before_c) {
+      for (int line = 0; line < kLinesAtOnce; ++line, line_of_c += leading_c)
+        for (int column = 0; column < kWidth; column += kLines)
+          __builtin_prefetch(line_of_c + column, 1);
+    }
     // Successive products share a part, and the largest comes last.
     if constexpr (Parts == 3) {
-      load_a(2), load_b(0), add_products();
-      load_a(1), add_products();
-      load_b(1), add_products();
-      load_a(0), add_products();
-      load_b(2), add_products();
-      load_b(0), add_products();
+      load_a(2), load_b(0), fetch_a(2), add_products();
+      load_a(1), fetch_b(0), add_products();
+      load_b(1), fetch_a(1), add_products();
+      load_a(0), fetch_b(1), add_products();
+      load_b(2), fetch_a(0), add_products();
+      load_b(0), fetch_b(2), add_products();
     } else if constexpr (Parts == 2) {
-      load_a(0), load_b(1), add_products();
-      load_a(1), add_products();
-      load_b(0), add_products();
-      load_a(0), add_products();
+      load_a(0), load_b(1), fetch_a(0), add_products();
+      load_a(1), fetch_b(1), add_products();
+      load_b(0), fetch_a(1), add_products();
+      load_a(0), fetch_b(0), add_products();
     } else {
-      load_a(0), load_b(0), add_products();
+      load_a(0), load_b(0), fetch_a(0), fetch_b(0), add_products();
     }
-    a += Parts * kElements;
-    b += Parts * kElements;
+    a += kStep;
+    b += kStep;
   }
-  _tile_stored(0, c, c_row);
-  if constexpr (Columns == 2) _tile_stored(1, c + kLines, c_row);
-  if constexpr (Rows == 2) _tile_stored(2, c + kLines * leading_c, c_row);
-  if constexpr (Rows == 2 && Columns == 2) _tile_stored(3, c + kLines * leading_c + kLines, c_row);
+  const auto store = [](float* to, int64_t leading) {
+    const int64_t row = leading * static_cast<int64_t>(sizeof(float));
+    _tile_stored(0, to, row);
+    if constexpr (Columns == 2) _tile_stored(1, to + kLines, row);
+    if constexpr (Rows == 2) _tile_stored(2, to + kLines * leading, row);
+    if constexpr (Rows == 2 && Columns == 2) _tile_stored(3, to + kLines * leading + kLines, row);
+  };
+  if (!add) return store(c, leading_c);
+  alignas(64) float sums[kHeight * kWidth];
+  store(sums, kWidth);
+  asm volatile("" ::: "memory");
+  for (int row = 0; row < kHeight; ++row) {
+    for (int column = 0; column < kWidth; column += kLines) {
+      float* const to = c + row * leading_c + column;
+      _mm512_storeu_ps(
+          to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_load_ps(sums + row * kWidth + column)));
+    }
+  }
 }
 
 // All tiles are 16 rows of 64 bytes. Static, as the compiler does not see that it is read.

@@ -29,13 +29,14 @@ struct TileKernel {
   // included); then the panels are of no use. BF16 numbers are not split, and all are taken.
   using Split = bool (*)(int64_t lines, int64_t k, const void* from, int64_t leading,
                          uint16_t* panels, float* sums);
-  // c (16·rows, 16·columns, by rows) = a · b for up to 2 × 2 tiles; a's and b's panels lie
-  // `a_panel` and `b_panel` elements apart and are `depth` tiles long. On the way a share of two
-  // panels of b that come later is fetched into the second level of the cache, from `ahead` on: the
-  // kFetches-th part of `depth` tiles.
+  // c (16·rows, 16·columns, by rows) = a · b for up to 2 × 2 tiles, or c += a · b when `add`; a's
+  // and b's panels lie `a_panel` and `b_panel` elements apart and are `depth` tiles long. On the
+  // way a share of two panels of b that come later is fetched into the second level of the cache,
+  // from `ahead` on: the kFetches-th part of `depth` tiles.
   static constexpr int kFetches = 4;
   using Multiply = void (*)(int64_t depth, const uint16_t* a, int64_t a_panel, const uint16_t* b,
-                            int64_t b_panel, const uint16_t* ahead, float* c, int64_t leading_c);
+                            int64_t b_panel, const uint16_t* ahead, bool add, float* c,
+                            int64_t leading_c);
 
   // [parts − 1: from BF16, F16, F32][whether the source lies by k]
   Split split_a[kMostParts][2], split_b[kMostParts][2];

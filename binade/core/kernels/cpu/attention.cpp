@@ -1,6 +1,7 @@
 // Attention's forward pass block by block with a running softmax (Milakov & Gimelshein 2018; Dao et
 // al. 2022): the (Tq, Tk) matrix of scores never exists.
 #include <binade/core/kernels/cpu/attention_blocks.h>
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/packed_product.h>
 #include <binade/core/kernels/cpu/parallel.h>
 
@@ -123,7 +124,7 @@ class Forward {
       T* line = scores + i * kKeyBlock;
       const int64_t seen = std::clamp<int64_t>(problem_.visible(first + i) - j, 0, count);
       scale_and_mask(problem_, mask, first + i, j, seen, line);
-      const T rescale = exponentiate(line, seen, state.largest[i], state.total[i]);
+      const T rescale = functions_.exponentiate(line, seen, state.largest[i], state.total[i]);
       std::fill(line + seen, line + count, T(0));
       if (rescale != T(1)) scale_row(state.sums + i * dim, dim, rescale);
       if (problem_.params.dropout > 0)
@@ -148,26 +149,6 @@ class Forward {
     }
   }
 
-  // line[j] = exp(line[j] − the largest score so far); returns what earlier sums must be multiplied
-  // by.
-  static T exponentiate(T* line, int64_t count, T& largest, T& total) {
-    T maximum = largest;
-#pragma omp simd reduction(max : maximum)
-    for (int64_t j = 0; j < count; ++j) maximum = std::max(maximum, line[j]);
-    // Where all scores are −∞ nothing may be subtracted: −∞ − (−∞) is NaN.
-    const T shift = maximum == -std::numeric_limits<T>::infinity() ? T(0) : maximum;
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < count; ++j) {
-      line[j] = fast_exp(line[j] - shift);
-      sum += line[j];
-    }
-    const T rescale = fast_exp(largest - shift);
-    largest = maximum;
-    total = total * rescale + sum;
-    return rescale;
-  }
-
   static void scale_row(T* row, int64_t count, T factor) {
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) row[i] *= factor;
@@ -182,6 +163,7 @@ class Forward {
   const AttentionProblem& problem_;
   const Heads& out_;
   const Array& logsumexp_;
+  LineFunctions<T> functions_ = line_functions<T>();
 };
 
 }  // namespace

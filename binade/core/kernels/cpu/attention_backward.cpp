@@ -2,6 +2,7 @@
 // scores and logsumexp, block by block. A thread takes one key head with all query heads that read
 // it, so that its gradients are summed in one order.
 #include <binade/core/kernels/cpu/attention_blocks.h>
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/packed_product.h>
 #include <binade/core/kernels/cpu/parallel.h>
 #include <binade/core/kernels/cpu/rows.h>
@@ -140,11 +141,7 @@ class Backward {
       }
       return;
     }
-#pragma omp simd
-    for (int64_t j = 0; j < count; ++j) {
-      p[j] = fast_exp(p[j] - logsumexp);
-      ds[j] = p[j] * (ds[j] - delta) * scale;
-    }
+    functions_.differentiate_softmax(p, ds, count, delta, logsumexp, scale);
   }
 
   Block<const T> whole(const MatrixView& matrix, Workspace<T>& buffer) const {
@@ -160,6 +157,7 @@ class Backward {
 
   const AttentionProblem& problem_;
   const Gradients& gradients_;
+  LineFunctions<T> functions_ = line_functions<T>();
 };
 
 }  // namespace

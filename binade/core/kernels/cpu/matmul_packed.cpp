@@ -32,6 +32,7 @@ class PackedProduct {
                 Engine::kRows / Engine::kRowStep) {}
 
   void run() {
+    if (columns_own_b()) return run_by_columns();
     // What is packed of b at a time stays in the last level of the cache. Sums that are not kept in
     // the output itself cannot be left half done.
     const EvenParts depths(problem_.k, direct_ ? Engine::kMostDepth : problem_.k);
@@ -74,7 +75,7 @@ class PackedProduct {
           last(part + 1 == depths.count),
           steps(length, Engine::kStep),
           groups(panels_of(count), panels_of(count)) {
-      constexpr int64_t kEnoughTasks = 16;
+      constexpr int64_t kEnoughTasks = 12;
       const int64_t wanted = (kEnoughTasks + blocks - 1) / blocks;
       groups = EvenParts(groups.size, (groups.size + wanted - 1) / wanted);
     }
@@ -114,23 +115,81 @@ class PackedProduct {
                           packed_at(slice, step, first)))
         packed_all_ = false;
     };
-    Packed* row_buffers = nullptr;
-    int64_t row_buffer = 0, blocks = 0;
-    if (slice.shares_rows()) {
-      blocks = blocks_.count;
-      row_buffer = engine_.row_buffer(blocks_.longest() * Engine::kRowStep, slice.steps.longest());
-      row_buffers = reserve(row_memory_, slice.steps.count * blocks * row_buffer);
-      shared_rows_.resize(static_cast<size_t>(slice.steps.count * blocks));
-    }
+    const int64_t blocks = slice.shares_rows() ? blocks_.count : 0;
+    if (blocks > 0) reserve_shared_rows(slice);
     parallel_tasks(blocks + slice.steps.count * pieces.count, [&](int64_t task) {
-      if (task >= blocks)
-        return pack_piece((task - blocks) / pieces.count, (task - blocks) % pieces.count);
-      for (int64_t step = 0; step < slice.steps.count; ++step) {
-        const int64_t shared = step * blocks + task;
-        shared_rows_[static_cast<size_t>(shared)] =
-            take_rows(slice, step, task, row_buffers + shared * row_buffer, true);
-      }
+      if (task < blocks)
+        share_rows(slice, task);
+      else
+        pack_piece((task - blocks) / pieces.count, (task - blocks) % pieces.count);
     });
+  }
+
+  // Rows of a that several tasks read, by steps along k and blocks.
+  void reserve_shared_rows(const Slice& slice) {
+    row_buffer_ = engine_.row_buffer(blocks_.longest() * Engine::kRowStep, slice.steps.longest());
+    const int64_t count = slice.steps.count * blocks_.count;
+    row_buffers_ = reserve(row_memory_, count * row_buffer_);
+    shared_rows_.resize(static_cast<size_t>(count));
+  }
+  void share_rows(const Slice& slice, int64_t block) {
+    for (int64_t step = 0; step < slice.steps.count; ++step) {
+      const int64_t shared = step * blocks_.count + block;
+      shared_rows_[static_cast<size_t>(shared)] =
+          take_rows(slice, step, block, row_buffers_ + shared * row_buffer_, true);
+    }
+  }
+  const Rows& shared_rows(int64_t step, int64_t block) const {
+    return shared_rows_[static_cast<size_t>(step * blocks_.count + block)];
+  }
+
+  // A low and wide output: all of a is made ready beforehand, and a task packs the columns of b
+  // that it alone multiplies, which so stay in the second level of the cache.
+  bool columns_own_b() const {
+    return Engine::kCopiesRows && direct_ && problem_.m <= Engine::kFewRows &&
+           problem_.n > problem_.m && problem_.m * engine_.depth(problem_.k) <= Engine::kMostPacked;
+  }
+  void run_by_columns() {
+    constexpr int64_t kTasks = 8;
+    Slice slice(0, problem_.n, EvenParts(problem_.k, problem_.k), 0, kTasks);
+    const int64_t panels = panels_of(problem_.n);
+    slice.groups = EvenParts(panels, (panels + kTasks - 1) / kTasks);
+    reserve_shared_rows(slice);
+    parallel_tasks(blocks_.count, [&](int64_t block) { share_rows(slice, block); });
+    parallel_tasks(slice.groups.count, [&](int64_t group) { multiply_columns(slice, group); });
+  }
+
+  void multiply_columns(const Slice& slice, int64_t group) {
+    const int64_t first = slice.groups.begin(group) * Engine::column_step();
+    const int64_t width = slice.groups.length(group) * Engine::column_step();
+    const int64_t n = std::min(width, slice.columns - first);
+    const MatrixView& out = problem_.out.matrix;
+    const int64_t leading = std::max(out.row_stride, n);
+    const auto sums = [&](int64_t row) { return reinterpret_cast<float*>(out.at(row, first)); };
+    thread_local Workspace<Packed> columns;
+    thread_local Workspace<float> buffer;
+    for (int64_t step = 0; step < slice.steps.count; ++step) {
+      const int64_t length = slice.steps.length(step);
+      Packed* const packed = columns.reserve(width * engine_.depth(length));
+      const bool usable = engine_.pack_b(length, n, b_block<Source>(slice, step, first, n), packed);
+      for (int64_t block = 0; block < blocks_.count; ++block)
+        multiply_step(slice, step, shared_rows(step, block), row_of(block), first, n,
+                      usable ? packed : nullptr, sums(row_of(block)), leading);
+    }
+    if (epilogue_.empty()) return;
+    for (int64_t row = 0; row < problem_.m; ++row)
+      epilogue_.apply(sums(row), 0, row, first, n, buffer.reserve(n));
+  }
+
+  // Adds a step along k to `sums`; `packed` is null where the engine cannot multiply the columns.
+  void multiply_step(const Slice& slice, int64_t step, const Rows& rows, int64_t row, int64_t first,
+                     int64_t n, const Packed* packed, float* sums, int64_t leading) const {
+    const bool accumulate = accumulate_ || slice.depth > 0 || step > 0;
+    if (rows.usable && packed != nullptr)
+      engine_.multiply(rows, n, packed, accumulate, sums, leading);
+    else
+      gemm(rows.m, n, rows.k, a_block<float>(slice, step, row, rows.m),
+           b_block<float>(slice, step, first, n), accumulate, sums, leading);
   }
 
   void multiply(const Slice& slice) {
@@ -157,17 +216,13 @@ class PackedProduct {
 
     for (int64_t step = 0; step < slice.steps.count; ++step) {
       const int64_t length = slice.steps.length(step);
-      const bool accumulate = accumulate_ || slice.depth > 0 || step > 0;
       const Rows rows =
           slice.shares_rows()
-              ? shared_rows_[static_cast<size_t>(step * blocks_.count + block)]
+              ? shared_rows(step, block)
               : take_rows(slice, step, block, row_buffer.reserve(engine_.row_buffer(m, length)),
                           group == 0);
-      if (rows.usable && packed_all_)
-        engine_.multiply(rows, n, packed_at(slice, step, first), accumulate, sums, leading);
-      else
-        gemm(m, n, length, a_block<float>(slice, step, row, m),
-             b_block<float>(slice, step, first, n), accumulate, sums, leading);
+      multiply_step(slice, step, rows, row, first, n,
+                    packed_all_ ? packed_at(slice, step, first) : nullptr, sums, leading);
     }
 
     if (!slice.last || (direct_ && epilogue_.empty())) return;
@@ -223,7 +278,9 @@ class PackedProduct {
   Array packed_memory_, row_memory_;
   Packed* packed_ = nullptr;             // columns of b
   std::atomic<bool> packed_all_ = true;  // whether the engine can multiply them
-  std::vector<Rows> shared_rows_;        // [step][block], if the slice shares them
+  std::vector<Rows> shared_rows_;        // [step][block], if the slice shares them …
+  Packed* row_buffers_ = nullptr;        // … and where they lie, row_buffer_ elements each
+  int64_t row_buffer_ = 0;
 };
 
 template <class Engine>

@@ -4,8 +4,8 @@
 
 #include <vector>
 
+#include <binade/core/kernels/cpu/line_functions.h>
 #include <binade/core/kernels/cpu/matmul_gemm.h>
-#include <binade/core/kernels/cpu/vector_math.h>
 #include <binade/core/kernels/matmul.h>
 
 namespace binade::kernels::cpu {
@@ -95,51 +95,32 @@ class LineEpilogue {
 
   // `line` holds n sums from (row, column) of the batch's matrix; `buffer` has room for n.
   void apply(T* line, int64_t batch, int64_t row, int64_t column, int64_t n, T* buffer) const {
-    if (!bias_.empty()) add(line, bias_.data() + column, n);
-    if (!gelu_ && !dgelu_) return;
+    const T* const bias = bias_.empty() ? nullptr : bias_.data() + column;
+    if (!gelu_ && !dgelu_) {
+      if (bias != nullptr) functions_.add(line, bias, n);
+      return;
+    }
     const MatrixView pre = problem_.has_pre_activation
                                ? problem_.pre_activation.at(batch, problem_.batch)
                                : MatrixView();
+    std::byte* const place = pre.data ? pre.at(row, column) : nullptr;
+    const bool in_place = pre.dtype == dtype_of<T>() && pre.column_stride == 1;
+    T* const numbers = place == nullptr ? nullptr : in_place ? reinterpret_cast<T*>(place) : buffer;
     if (gelu_) {
-      if (pre.data) store_row(line, n, pre.at(row, column), pre.dtype, pre.column_stride);
-      gelu(line, n);
-    } else {
-      load_row(pre.at(row, column), pre.dtype, pre.column_stride, n, buffer);
-      multiply_by_gelu_gradient(line, buffer, n);
+      functions_.gelu(line, bias, numbers, n);
+      if (numbers == buffer) store_row(buffer, n, place, pre.dtype, pre.column_stride);
+      return;
     }
+    if (bias != nullptr) functions_.add(line, bias, n);
+    if (!in_place) load_row(place, pre.dtype, pre.column_stride, n, buffer);
+    functions_.multiply_by_gelu_gradient(line, numbers, n);
   }
 
  private:
-  static void add(T* sum, const T* row, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) sum[i] += row[i];
-  }
-
-  // gelu_tanh(x) = x/2 · (1 + tanh(u)) = x · sigmoid(2u) with u = √(2/π)·(x + 0.044715·x³).
-  static constexpr double kGeluScale = 2 * 0.79788456080286535588, kGeluCubic = 0.044715;
-
-  BINADE_LANE static T gelu_gate(T x) {
-    return T(1) / (T(1) + fast_exp(-T(kGeluScale) * x * (T(1) + T(kGeluCubic) * x * x)));
-  }
-
-  static void gelu(T* row, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) row[i] *= gelu_gate(row[i]);
-  }
-
-  // row *= gelu_tanh'(pre).
-  static void multiply_by_gelu_gradient(T* row, const T* pre, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const T x = pre[i], gate = gelu_gate(x);
-      const T slope = T(kGeluScale) * (T(1) + T(3 * kGeluCubic) * x * x);
-      row[i] *= gate + x * gate * (T(1) - gate) * slope;
-    }
-  }
-
   const MatmulProblem& problem_;
   bool gelu_, dgelu_;
   std::vector<T> bias_;
+  LineFunctions<T> functions_ = line_functions<T>();
 };
 
 }  // namespace binade::kernels::cpu

@@ -59,6 +59,7 @@ class VectorEngine {
   static constexpr int64_t kMostDepth = 4096, kStep = kPackedDepth, kRows = 64, kRowStep = 1;
   static constexpr int64_t kMostPacked = int64_t{4} << 20;  // elements: the last level of the cache
   static constexpr bool kCopiesRows = false;  // whether rows of a are always made ready in a buffer
+  static constexpr int64_t kFewRows = 0;      // up to which all of a is made ready beforehand
 
   static int64_t column_step() { return micro_kernel().columns; }  // columns of a panel
   static int64_t depth(int64_t k) { return k; }                    // packed elements of a column

@@ -16,8 +16,6 @@ void keep(const float* tile, int64_t rows, int64_t columns, bool add, float* c, 
   for (int64_t i = 0; i < rows; ++i, tile += kPair, c += leading_c) {
     if (!add)
       std::copy_n(tile, columns, c);
-    else if (columns == kPair)
-      for (int64_t j = 0; j < kPair; ++j) c[j] += tile[j];
     else
       for (int64_t j = 0; j < columns; ++j) c[j] += tile[j];
   }
@@ -64,14 +62,10 @@ void SplitEngine<T>::multiply(const Rows& rows, int64_t n, const uint16_t* colum
         const uint16_t* const left = rows.panels + row * line + (right - at(column, 0));
         float* const target = c + row * leading_c + column;
         const bool add = accumulate || sum > 0;
-        if (!add && height % kLines == 0 && width % kLines == 0) {
-          for (int64_t i = 0; i < height; ++i) {
-            __builtin_prefetch(target + i * leading_c, 1);
-            __builtin_prefetch(target + i * leading_c + kLines, 1);
-          }
-          multiply(length, left, panel, right, panel, ahead, target, leading_c);
+        if (height % kLines == 0 && width % kLines == 0) {
+          multiply(length, left, panel, right, panel, ahead, add, target, leading_c);
         } else {
-          multiply(length, left, panel, right, panel, ahead, tile, kPair);
+          multiply(length, left, panel, right, panel, ahead, false, tile, kPair);
           keep(tile, height, width, add, target, leading_c);
         }
         ahead += length * TileKernel::kElements * kParts / TileKernel::kFetches;

@@ -23,6 +23,7 @@ class SplitEngine {
   static constexpr int64_t kRowStep = 2 * TileKernel::kLines;
   static constexpr int64_t kMostPacked = int64_t{8} << 20;
   static constexpr bool kCopiesRows = true;
+  static constexpr int64_t kFewRows = 384;  // whose parts, 1.1 MiB for a step, stay there too
 
   static int64_t column_step() { return 2 * TileKernel::kLines; }
   static int64_t depth(int64_t k) { return tiles(k) * TileKernel::kDepth * kParts; }
