@@ -153,25 +153,20 @@ template <int Parts, bool OfA, bool ByK, bool Whole>
   };
   // The rows of a tile are lines for a, and pairs along k for b.
   if constexpr (OfA == ByK) {
+    const auto take = [&](int half, __m512(&rows)[16]) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+      for (int row = 0; row < 16; ++row) rows[row] = load(half, row);
+      if (OfA && sums != nullptr) {
+        __m512 sum = rows[0];
+#pragma GCC unroll 16
+        for (int row = 1; row < 16; ++row) sum = _mm512_add_ps(sum, rows[row]);
+        add_to(sums, sum);
+      }
+      transpose_16x16(rows);
+    };
     __m512 low[16], high[16];
-#pragma GCC unroll 16
-    for (int row = 0; row < 16; ++row) low[row] = load(0, row);
-    if (OfA && sums != nullptr) {
-      __m512 sum = low[0];
-#pragma GCC unroll 16
-      for (int row = 1; row < 16; ++row) sum = _mm512_add_ps(sum, low[row]);
-      add_to(sums, sum);
-    }
-    transpose_16x16(low);
-#pragma GCC unroll 16
-    for (int row = 0; row < 16; ++row) high[row] = load(1, row);
-    if (OfA && sums != nullptr) {
-      __m512 sum = high[0];
-#pragma GCC unroll 16
-      for (int row = 1; row < 16; ++row) sum = _mm512_add_ps(sum, high[row]);
-      add_to(sums, sum);
-    }
-    transpose_16x16(high);
+    take(0, low);
+    take(1, high);
 #pragma GCC unroll 16
     for (int row = 0; row < 16; ++row)
       store_row<Parts>(low[row], high[row], tiles + row * TileKernel::kDepth);
