@@ -16,7 +16,7 @@
 
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cuda/fused_products.h>
+#include <binade/core/kernels/cuda/matmul/fused_matmul.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/loss.h>

@@ -6,9 +6,12 @@ set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
 install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # What only the library's own .cpp files include may use Eigen, CUDA or nlohmann, which a program that
 # uses Binade need not have.
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/binade DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE
-        PATTERN "json_*.h" EXCLUDE)
+install(FILES ${PROJECT_SOURCE_DIR}/binade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade)
+foreach(room IN LISTS BINADE_ROOMS)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${room} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade
+          FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE
+          PATTERN "json_*.h" EXCLUDE)
+endforeach()
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
         FILE BinadeTargets.cmake)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes binade/data/unicode_tables.inc: where the Unicode tables of Debian 12's PCRE2 (Unicode 14)
+"""Writes data/unicode_tables.inc: where the Unicode tables of Debian 12's PCRE2 (Unicode 14)
 and utf8proc (15) differ from those inside the pip package `tokenizers`, whose ids ours must equal.
 
-Usage: unicode_tables.py > binade/data/unicode_tables.inc    (needs: pip install tokenizers)
+Usage: unicode_tables.py > data/unicode_tables.inc    (needs: pip install tokenizers)
 """
 import ctypes
 import ctypes.util

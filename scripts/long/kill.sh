@@ -20,7 +20,7 @@ checkpoints=$run/checkpoints
 export OMP_NUM_THREADS=2
 # FP16 with dropout and a moving scale: weights, moments, scaler and random numbers must all be
 # carried over. A checkpoint has some 8 MB, so that writing it takes a while.
-options=(--text "$root/binade" --tokenizer bytes --layers 2 --dim 128 --heads 4 --seq-len 16
+options=(--text "$root/core" --tokenizer bytes --layers 2 --dim 128 --heads 4 --seq-len 16
   --batch-size 2 --dropout 0.1 --precision fp16 --growth-interval 20 --ema 0.9 --device cpu --quiet
   --steps "$steps" --checkpoint-every 2 --validate-every 0 --validation-batches 1
   --sample-tokens 0)

@@ -361,7 +361,7 @@ TEST_CASE("every exported op has a row", "[ops]") {
   size_t found = 0;
   for (const char* family : {"activation", "arithmetic", "attention", "conv", "indexing", "linear",
                              "loss", "matmul", "norm", "reduce", "shape"}) {
-    std::ifstream header(concat(BINADE_SOURCE_DIR "/binade/autograd/ops/", family, ".h"));
+    std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {
       std::smatch match;

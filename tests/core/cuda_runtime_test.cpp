@@ -10,7 +10,7 @@
 #include <binade/core/cuda/copy.h>
 #include <binade/core/cuda/graph.h>
 #include <binade/core/cuda/pool.h>
-#include <binade/core/kernels/cuda/layout.h>
+#include <binade/core/kernels/cuda/common/layout.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/random.h>

@@ -3,7 +3,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 report=$root/docs/gpu-tests.md
-for folder in binade/core/cuda binade/core/kernels/cuda; do
+for folder in core/cuda core/kernels/cuda; do
   tree=$(git -C "$root" rev-parse "HEAD:$folder" 2>/dev/null) || {
     echo "skip the age of the GPU report: not a git checkout"
     exit

@@ -17,47 +17,49 @@ verdict() {
 }
 
 # "core 0", "data 1", ...: the rows of the table of floors.
-floors=$(sed -n 's/^| \([0-9]\) | `\([a-z]*\)\/` .*/\2 \1/p' docs/architecture.md)
-for path in binade/*/; do
-  grep -q "^$(basename "$path") " <<<"$floors" || echo "no row for $path"
+floors=$(sed -n 's/^| \([0-9]\) | `\([a-z]*\)\/` .*/\2 \1/p' docs/architecture.md | grep -v '^examples ')
+read -ra rooms < <(sed -n 's/^set(BINADE_ROOMS \(.*\))$/\1/p' cmake/BinadeRooms.cmake)
+for room in "${rooms[@]}"; do
+  grep -q "^$room " <<<"$floors" || echo "no row for $room"
 done >"$case_output"
-verdict "every folder of the library has a row in docs/architecture.md"
+((${#rooms[@]} == $(wc -l <<<"$floors"))) || echo "rows without a room: $floors" >>"$case_output"
+verdict "the rooms of the library are the rows of the table in docs/architecture.md"
 
-grep -rHnoE '^ *# *include *[<"]binade/[a-z]+/' binade/*/ | awk -F'[:/"<]' -v floors="$floors" '
+grep -rHnoE '^ *# *include *[<"]binade/[a-z]+/' "${rooms[@]}" | awk -F'[:/"<]' -v floors="$floors" '
   BEGIN { n = split(floors, f, /[ \n]/); for (i = 1; i < n; i += 2) floor[f[i]] = f[i + 1] }
-  { from = $2; to = $(NF - 1) }
+  { from = $1; to = $(NF - 1) }
   from != to && !(to in floor && floor[to] < floor[from]) { print $0 " from " from }
 ' >"$case_output"
 verdict "includes of the library point downwards"
 
-grep -rnE '^ *# *include *[<"](tests|examples|bench)/' binade >"$case_output" || true
+# Also through the folder of links, where `binade/tests` would be none.
+grep -rnE '^ *# *include *[<"](binade/)?(tests|examples|bench)/' "${rooms[@]}" >"$case_output" || true
 verdict "the library includes no tests, examples or benchmarks"
 
 heavy='(fmt|spdlog|nlohmann|Eigen)'
-grep -rnE --include='*.cu' --include='*.cuh' "^ *# *include *[<\"](unsupported/)?$heavy/" binade \
+grep -rnE --include='*.cu' --include='*.cuh' "^ *# *include *[<\"](unsupported/)?$heavy/" "${rooms[@]}" \
   >"$case_output" || true
 verdict ".cu files include neither fmt, spdlog, nlohmann nor Eigen"
 
-# Those that cmake/BinadeInstall.cmake installs.
-find binade -name '*.h' | grep -vE '/core/(kernels/)?(cpu|cuda)/|/json_[a-z]+\.h$' |
-  sort >"$work/public"
+# What a user's compiler gets to see.
+cmake --install "$BINADE_BUILD" --prefix "$work/prefix" >/dev/null
+cd "$work/prefix/include"
 
-# Writes what is wrong with the header `$1` to standard output.
+# Writes what is wrong with the installed header `$1` to standard output.
 check_header() {
   local dependencies
   dependencies=$work/$(tr / _ <<<"$1").d
   "${CXX:-g++}" -std=c++20 -fsyntax-only -w -DBINADE_HAVE_CUDA=0 -I. -MD -MF "$dependencies" \
     -x c++ "$1" 2>&1 || return 0
-  {
-    grep -oE "[^ ]*/$heavy/[^ ]*" "$dependencies" | head -n 1
-    grep -oE "binade/[^ ]*\.h" "$dependencies" | grep -vxFf "$work/public"
-  } | sed "s|^|$1 includes |" || true
+  grep -oE "[^ ]*/$heavy/[^ ]*" "$dependencies" | head -n 1 | sed "s|^|$1 includes |" || true
 }
 export -f check_header
 export work heavy
+find binade -name '*.h' | sort >"$work/public"
 xargs --max-procs="$(nproc)" --max-args=1 bash -c 'check_header "$0"' <"$work/public" >"$case_output"
 [[ -s $work/public ]] || echo "no headers" >"$case_output"
-verdict "public headers compile alone, with public ones and without fmt, spdlog, nlohmann or Eigen"
+verdict "installed headers compile alone and without fmt, spdlog, nlohmann or Eigen"
+cd "$OLDPWD"
 
 # Home folders, and where this checkout lies unless that is right below the root of the system.
 patterns=(-e '/(home|Users)/[A-Za-z]' -e '/root/')

@@ -9,7 +9,7 @@
 #include <binade/core/random.h>
 #include <binade/nn/models/causal_lm.h>
 #include <binade/optim/adamw.h>
-#include <binade/train/language_model.h>
+#include <binade/heads/language_model/language_model.h>
 #include <binade/train/step.h>
 
 namespace binade::test {

@@ -1,0 +1,81 @@
+// The tape's inside: nodes, edges and the state of tensors. Included by the tape's own sources
+// only.
+#pragma once
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include <binade/autograd/recipe.h>
+#include <binade/autograd/tape.h>
+
+namespace binade {
+
+using GradHook = std::function<Array(const Array&)>;
+
+// A gradient while it is being summed, or kept on a leaf.
+struct Pending {
+  Array array;         // valid when `holds`; for a bound leaf always its buffer
+  Tensor tensor;       // the gradient on the tape, with create_graph
+  bool holds = false;  // false: the next contribution overwrites
+  bool bound = false;  // `array` belongs to somebody else and must be written in place
+  Array column_sums;   // of `array` (…, D), if it came with them: (D)
+  bool wants_column_sums = false;
+  // What the gradient must look like.
+  Shape shape;
+  DType dtype = DType::f32;
+  Device device;
+
+  GradSlot::Destination open();
+  void add(const Array& gradient, const Array& sums = {});
+  void add(const Tensor& gradient);
+};
+
+// What a Tensor points to.
+struct TensorState {
+  Array value;
+  std::shared_ptr<Node> node;  // the op it came from; null for leaves
+  int output = 0;              // which of the node's outputs
+  bool requires_grad = false;
+  bool retains_grad = false;  // an inner tensor whose gradient is kept
+  Pending grad;               // of leaves, and of tensors with retain_grad
+  std::vector<std::pair<int, GradHook>> hooks;
+  int next_hook = 0;
+  std::shared_ptr<const Recipe> recipe;  // how the value is made again; null: it is kept
+};
+
+// Where the gradient of one input goes: to an output of another node, or to a leaf.
+struct Edge {
+  std::shared_ptr<Node> node;
+  int output = 0;
+  std::shared_ptr<TensorState> leaf;
+  bool needed() const { return node != nullptr || leaf != nullptr; }
+};
+
+class Node {
+ public:
+  struct Output {
+    Shape shape;
+    DType dtype;
+    Device device;
+    std::weak_ptr<TensorState> tensor;  // for hooks and retain_grad, while somebody holds it
+    bool wants_column_sums = false;     // see want_column_sums()
+  };
+  using Function = std::variant<FusedBackward, OpsBackward, MultiOpsBackward>;
+
+  const char* name = "";
+  uint64_t sequence = 0;  // order of recording: inputs always come before what uses them
+  std::vector<Edge> inputs;
+  std::vector<Output> outputs;
+  Function backward;
+  bool freed = false;  // backward ran without retain_graph
+  ~Node();
+};
+
+// For the backward function of a node that records ops and walks back over them, `outputs` being
+// their results: gradients of `inputs`, which are leaves made for it, are kept by these. All others
+// go where the walk that called the function wants them.
+void backward_within(Backward& node, const TensorList& inputs, const TensorList& outputs,
+                     const TensorList& seeds);
+
+}  // namespace binade

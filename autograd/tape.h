@@ -1,0 +1,171 @@
+// The tape, for those who write ops. An op computes its value and calls record(); what backward
+// needs is captured by the function it passes. Two styles:
+//
+//   // fused: writes into the slots it is given
+//   return record("rms_norm", {x, weight}, y, [x = Saved(x), ...](Backward& backward) {
+//     if (auto dx = backward.slot(0).open()) kernel(..., dx.array, dx.beta);
+//   });
+//
+//   // in public ops: differentiable again
+//   return record("mul", {a, b}, y, [a = Saved(a), b = Saved(b)](const Tensor& dy) -> TensorList {
+//     return {sum_to(dy * b.tensor(), a.shape()), sum_to(dy * a.tensor(), b.shape())};
+//   });
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <binade/autograd/recipe.h>
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+using TensorList = std::vector<Tensor>;
+class BackwardWalk;
+
+// A value kept for backward. Reading it after somebody changed it in place throws Error.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& tensor);
+  explicit Saved(Array array);  // an op's output or a statistic: off the tape, so no cycle
+  // Keeps how the tensor is made again where it has a recipe (remake.h), otherwise its value. For
+  // fused backward functions: tensor() is then off the tape.
+  static Saved remade(const Tensor& tensor);
+  bool defined() const { return array_.defined() || recipe_; }
+  Array array() const;    // throws if modified since; with a recipe, made anew by every call
+  Tensor tensor() const;  // on the tape, if it was saved from a Tensor
+
+ private:
+  Array array_;
+  std::shared_ptr<TensorState> state_;
+  std::shared_ptr<const Recipe> recipe_;
+  uint64_t version_ = 0;
+};
+
+// A gradient in the making: where one input's gradient goes and whether to add to it.
+class GradSlot {
+ public:
+  struct Destination {
+    Array array;     // undefined when the gradient is not needed
+    float beta = 0;  // 0: overwrite, 1: add to what is there
+    explicit operator bool() const { return array.defined(); }
+  };
+  bool needed() const { return pending_ != nullptr; }
+  // Where to write beta·array + gradient; the array has the input's shape and dtype, contiguous
+  // unless it was bound otherwise. Must be written by the caller.
+  Destination open();
+  // Gives a gradient computed elsewhere (input's shape and dtype): taken without a copy when it is
+  // the first. `column_sums` (D) of a gradient (…, D), f32 or f64, may go with it.
+  void add(const Array& gradient, const Array& column_sums = {});
+  // Whether the op that gets this gradient has a use for its column sums: see want_column_sums().
+  bool wants_column_sums() const;
+
+ private:
+  friend class Backward;
+  friend class BackwardWalk;
+  struct Pending* pending_ = nullptr;
+};
+
+// What a fused backward function gets.
+class Backward {
+ public:
+  // Gradient of output i; undefined if nothing reached it (outputs of ops with several).
+  const Array& grad(int output = 0) const { return grads_[static_cast<size_t>(output)]; }
+  GradSlot& slot(int input) { return slots_[static_cast<size_t>(input)]; }
+  bool needed(int input) const { return slots_[static_cast<size_t>(input)].needed(); }
+  // The column sums (D) of grad(output) (…, D), if it came with them; otherwise undefined.
+  const Array& column_sums(int output = 0) const {
+    return column_sums_[static_cast<size_t>(output)];
+  }
+  // Whether backward may run again (retain_graph): what was saved must stay as it is.
+  bool retained() const { return retained_; }
+
+ private:
+  friend class BackwardWalk;
+  std::vector<Array> grads_, column_sums_;
+  std::vector<GradSlot> slots_;
+  bool retained_ = false;
+  BackwardWalk* walk_ = nullptr;
+  uint64_t sequence_ = 0;  // of the node
+};
+
+using FusedBackward = std::function<void(Backward&)>;
+// Gradients of the inputs, in order; undefined ones for inputs that need none.
+using OpsBackward = std::function<TensorList(const Tensor& dy)>;
+using MultiOpsBackward = std::function<TensorList(const TensorList& dys)>;
+
+// The tensor around `value`, recorded on the tape if grad mode is on and an input requires a
+// gradient. Undefined inputs are allowed. `name` is a string literal: the op's name in errors.
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              FusedBackward backward);
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              OpsBackward backward);
+// Ops with a list of inputs, or with several outputs.
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  FusedBackward backward);
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  MultiOpsBackward backward);
+// A result that has no gradient (comparisons, argmax): not recorded, but observed.
+Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, Array value);
+
+// Asks whoever computes the gradient of `result`, a fresh op's only output, for its column sums,
+// too. A linear layer does that for its bias: the norm that follows it has the numbers at hand, and
+// the layer need not read its gradient once more.
+void want_column_sums(const Tensor& result);
+
+// Whether record() would put an op on these inputs on the tape: ops skip saving statistics
+// otherwise.
+bool will_record(std::initializer_list<Tensor> inputs);
+
+// A function with a gradient of the user's own:
+//   Tensor y = custom_function("clip_grad", {x}, [](const TensorList& in) -> TensorList {…},
+//                              [](const TensorList& in, const TensorList& out, const TensorList&
+//                              dy) -> TensorList {…});
+// `forward` runs off the tape.
+using CustomForward = std::function<TensorList(const TensorList& inputs)>;
+using CustomBackward = std::function<TensorList(const TensorList& inputs, const TensorList& outputs,
+                                                const TensorList& grads)>;
+TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+                           CustomBackward backward);
+
+// Recompute (activation checkpointing, Chen et al. 2016): runs `segment` off the tape and again, on
+// it, when its gradient is wanted. Random numbers and the precision policy are those of the first
+// run, so the result is bitwise the same. Parameters and other tensors that `segment` uses get
+// their gradients as usual, from backward() and grad() alike.
+TensorList recompute(std::function<TensorList(const TensorList&)> segment,
+                     const TensorList& inputs);
+
+// ---- watching (anomaly mode, overflow diagnosis) ------------------------------------------------
+// Sees every op as it runs; thread-local.
+// Costs nothing when absent.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void on_forward(const char* name, const TensorList& inputs,
+                          const std::vector<Array>& outputs) = 0;
+  // `inputs`: the op's forward inputs; `dinputs`: the gradients it just produced for them.
+  virtual void on_backward(const char* name, const std::vector<Array>& doutputs,
+                           const std::vector<Array>& dinputs) = 0;
+};
+OpObserver* exchange_op_observer(OpObserver* observer);
+OpObserver* current_op_observer();
+
+// While alive, the first op whose output or gradient has a NaN throws Error that names the op and
+// the ranges of its inputs. Waits for the GPU after every op.
+class AnomalyMode {
+ public:
+  AnomalyMode();
+  ~AnomalyMode();
+  AnomalyMode(const AnomalyMode&) = delete;
+  AnomalyMode& operator=(const AnomalyMode&) = delete;
+
+ private:
+  std::unique_ptr<OpObserver> observer_;
+  OpObserver* previous_;
+};
+
+}  // namespace binade

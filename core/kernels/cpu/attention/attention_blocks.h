@@ -1,0 +1,107 @@
+// What the forward and the backward pass of attention share on the CPU: views of heads, and one
+// block of scaled and masked scores.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
+#include <binade/core/kernels/cpu/common/vector_math.h>
+#include <binade/core/random.h>
+
+namespace binade::kernels::cpu {
+
+// Rows of queries and of keys taken at a time: their scores stay in the L2 cache. Of a causal block
+// on the diagonal half is computed for nothing, so the blocks of queries are low.
+inline constexpr int64_t kQueryBlock = 32, kKeyBlock = 256;
+
+// (B, H, T, D) as one matrix per head.
+struct Heads {
+  Heads() = default;
+  explicit Heads(const Array& array)
+      : rows{static_cast<std::byte*>(array.data()), array.dtype(), array.stride(2),
+             array.stride(3)},
+        batch_stride(array.stride(0)),
+        head_stride(array.stride(1)) {}
+
+  MatrixView at(int64_t batch, int64_t head) const {
+    MatrixView view = rows;
+    view.data += (batch * batch_stride + head * head_stride) * size_of(rows.dtype);
+    return view;
+  }
+
+  MatrixView rows;
+  int64_t batch_stride = 0, head_stride = 0;
+};
+
+struct AttentionProblem {
+  AttentionProblem(const Array& q_array, const Array& k_array, const Array& v_array,
+                   const AttentionParams& attention_params);
+
+  // A single query per head (decoding): the query heads of a key head become its queries, so that
+  // keys and values are read once for all of them. `out` is seen the same way.
+  void fold_single_queries(Heads& out);
+
+  // Number of leading keys that query `i` may look at.
+  int64_t visible(int64_t i) const {
+    return causal ? std::clamp<int64_t>(i + 1 + keys - queries, 0, keys) : keys;
+  }
+  // Row of the (B·Hq·Tq) rows of logsumexp (and of the dropout mask).
+  int64_t row(int64_t batch, int64_t head, int64_t i) const {
+    return (batch * heads + head) * queries + i;
+  }
+
+  const AttentionParams& params;
+  int64_t batches, heads, key_heads, queries, keys, dim;
+  bool causal;
+  Heads q, k, v;
+  Heads mask;  // strides 0 where it is broadcast; no data if there is none
+  uint64_t step = 0;
+};
+
+// scores[j] = scores[j]·scale + mask for j in [0, count), keys `first_key`… of query `i`.
+template <class T>
+void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int64_t i,
+                    int64_t first_key, int64_t count, T* scores) {
+  const T scale = static_cast<T>(problem.params.scale);
+  if (!mask.data) {
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) scores[j] *= scale;
+    return;
+  }
+  const std::byte* row = mask.at(i, first_key);
+  if (mask.dtype == DType::boolean) {
+    const auto* may_attend = reinterpret_cast<const bool*>(row);
+    constexpr T kNever = -std::numeric_limits<T>::infinity();
+    for (int64_t j = 0; j < count; ++j)
+      scores[j] = may_attend[j * mask.column_stride] ? scores[j] * scale : kNever;
+    return;
+  }
+  T added[kKeyBlock];
+  load_row(row, mask.dtype, mask.column_stride, count, added);
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) scores[j] = scores[j] * scale + added[j];
+}
+
+// Dropout's factors of elements [first, first + count) of the (B, Hq, Tq, Tk) mask, count ≤
+// kKeyBlock: 0 where dropped, 1/(1−p) where kept.
+template <class T>
+void dropout_factors(const AttentionProblem& problem, int64_t first, int64_t count, T* factors) {
+  const float probability = problem.params.dropout;
+  const T kept = probability < 1 ? T(1) / (T(1) - static_cast<T>(probability)) : T(0);
+  const auto& key = problem.params.key;
+  uint32_t words[kKeyBlock + 8];  // a row may begin and end inside a block of four words
+  const int64_t skipped = first % 4, blocks = (skipped + count + 3) / 4;
+#pragma omp simd
+  for (int64_t i = 0; i < blocks; ++i) {
+    const PhiloxBlock block =
+        philox(key.seed, problem.step, key.place, static_cast<uint64_t>(first / 4 + i));
+    for (int word = 0; word < 4; ++word) words[4 * i + word] = block.word[word];
+  }
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j)
+    factors[j] = uniform_of(words[skipped + j]) >= probability ? kept : T(0);
+}
+
+}  // namespace binade::kernels::cpu

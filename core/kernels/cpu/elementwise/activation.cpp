@@ -1,0 +1,210 @@
+// Functions of one variable and the gated activation.
+#include <cmath>
+
+#include <binade/core/kernels/cpu/elementwise/map.h>
+#include <binade/core/kernels/cpu/common/vector_math.h>
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade::kernels::cpu {
+namespace {
+
+template <class C>
+C sign(C x) {
+  return x > 0 ? C{1} : x < 0 ? C{-1} : x;  // 0 and NaN stay
+}
+
+template <class C>
+C softplus(C x) {
+  return (x < 0 ? C{0} : x) + std::log1p(std::exp(-std::fabs(x)));
+}
+
+// The argument of the sigmoid in gelu_tanh(x) = x·σ(2u), u = √(2/π)·(x + 0.044715 x³): the same as
+// ½x·(1 + tanh u) without its cancellation. And the argument's derivative.
+template <class C>
+C gelu_tanh_argument(C x) {
+  return C(1.5957691216057308) * x * (1 + C(0.044715) * x * x);
+}
+template <class C>
+C gelu_tanh_argument_slope(C x) {
+  return C(1.5957691216057308) * (1 + C(3 * 0.044715) * x * x);
+}
+
+// Calls visitor(functor) with the function on C.
+template <class C, class Visitor>
+void visit_unary(UnaryOp op, Visitor&& visitor) {
+  switch (op) {
+    case UnaryOp::neg:
+      return visitor([](C x) {
+        if constexpr (std::is_integral_v<C>) return static_cast<C>(-static_cast<uint64_t>(x));
+        return static_cast<C>(-x);
+      });
+    case UnaryOp::abs:
+      return visitor([](C x) {
+        if constexpr (std::is_integral_v<C>)
+          return x < 0 ? static_cast<C>(-static_cast<uint64_t>(x)) : x;
+        else
+          return std::fabs(x);
+      });
+    case UnaryOp::sign:
+      return visitor([](C x) { return sign(x); });
+    case UnaryOp::square:
+      return visitor([](C x) {
+        if constexpr (std::is_integral_v<C>)
+          return static_cast<C>(static_cast<uint64_t>(x) * static_cast<uint64_t>(x));
+        return static_cast<C>(x * x);
+      });
+    default:
+      break;
+  }
+  if constexpr (std::is_integral_v<C>) {
+    fail("this function needs a floating-point dtype");
+  } else {
+    switch (op) {
+      case UnaryOp::exp:
+        return visitor([](C x) { return fast_exp(x); });
+      case UnaryOp::expm1:
+        return visitor([](C x) { return fast_expm1(x); });
+      case UnaryOp::log:
+        return visitor([](C x) { return std::log(x); });
+      case UnaryOp::log1p:
+        return visitor([](C x) { return std::log1p(x); });
+      case UnaryOp::sqrt:
+        return visitor([](C x) { return std::sqrt(x); });
+      case UnaryOp::rsqrt:
+        return visitor([](C x) { return 1 / std::sqrt(x); });
+      case UnaryOp::reciprocal:
+        return visitor([](C x) { return 1 / x; });
+      case UnaryOp::sin:
+        return visitor([](C x) { return std::sin(x); });
+      case UnaryOp::cos:
+        return visitor([](C x) { return std::cos(x); });
+      case UnaryOp::tanh:
+        return visitor([](C x) { return fast_tanh(x); });
+      case UnaryOp::erf:
+        return visitor([](C x) { return fast_erf(x); });
+      case UnaryOp::sigmoid:
+        return visitor([](C x) { return fast_sigmoid(x); });
+      case UnaryOp::silu:
+        return visitor([](C x) { return x * fast_sigmoid(x); });
+      case UnaryOp::gelu:
+        return visitor([](C x) { return x * normal_at(x).cdf; });
+      case UnaryOp::gelu_tanh:
+        return visitor([](C x) { return x * fast_sigmoid(gelu_tanh_argument(x)); });
+      case UnaryOp::relu:
+        return visitor([](C x) { return x < 0 ? C{0} : x; });  // keeps NaN
+      case UnaryOp::softplus:
+        return visitor([](C x) { return softplus(x); });
+      case UnaryOp::floor:
+        return visitor([](C x) { return std::floor(x); });
+      case UnaryOp::ceil:
+        return visitor([](C x) { return std::ceil(x); });
+      case UnaryOp::round:
+        return visitor([](C x) { return std::nearbyint(x); });
+      default:
+        break;
+    }
+  }
+}
+
+// Calls visitor(functor) with (x, dy) -> dy · op'(x).
+template <class C, class Visitor>
+void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
+  switch (op) {
+    case UnaryOp::tanh:
+      return visitor([](C x, C dy) {
+        const C y = fast_tanh(x);
+        return dy * (1 - y * y);
+      });
+    case UnaryOp::sigmoid:
+      return visitor([](C x, C dy) {
+        const auto [s, rest] = sigmoid_at(x);
+        return dy * s * rest;
+      });
+    case UnaryOp::silu:
+      return visitor([](C x, C dy) {
+        const auto [s, rest] = sigmoid_at(x);
+        return dy * s * (1 + x * rest);
+      });
+    case UnaryOp::gelu:
+      return visitor([](C x, C dy) {
+        const auto [cdf, density] = normal_at(x);
+        return dy * (cdf + x * density);
+      });
+    case UnaryOp::gelu_tanh:
+      return visitor([](C x, C dy) {
+        const auto [s, rest] = sigmoid_at(gelu_tanh_argument(x));
+        return dy * s * (1 + x * rest * gelu_tanh_argument_slope(x));
+      });
+    case UnaryOp::relu:
+      return visitor([](C x, C dy) { return x <= 0 ? C{0} : dy; });
+    case UnaryOp::softplus:
+      return visitor([](C x, C dy) { return dy * fast_sigmoid(x); });
+    default:
+      fail("unary_backward knows tanh, sigmoid, silu, gelu, gelu_tanh, relu and softplus only");
+  }
+}
+
+}  // namespace
+
+void unary(UnaryOp op, const Array& x, const Array& out) {
+  visit_compute(x.dtype(), [&](auto zero) {
+    using C = decltype(zero);
+    visit_unary<C>(op, [&](auto function) { map<C>(function, out, x); });
+  });
+}
+
+void unary_backward(UnaryOp op, const Array& x, const Array& dy, const Array& dx, float beta) {
+  visit_real(x.dtype(), "unary_backward", [&](auto zero) {
+    using C = decltype(zero);
+    visit_unary_backward<C>(op, [&](auto gradient) {
+      if (beta == 0)
+        map<C>(gradient, dx, x, dy);
+      else
+        map<C>([=](C old, C v, C d) { return old + gradient(v, d); }, dx, dx, x, dy);
+    });
+  });
+}
+
+void swiglu(const Array& gate, const Array& up, const Array& out) {
+  visit_real(out.dtype(), "swiglu", [&](auto zero) {
+    using C = decltype(zero);
+    map<C>([](C g, C u) { return g * fast_sigmoid(g) * u; }, out, gate, up);
+  });
+}
+
+void swiglu_backward(const Array& gate, const Array& up, const Array& dout, const Array& dgate,
+                     const Array& dup, float beta) {
+  visit_real(gate.dtype(), "swiglu_backward", [&](auto zero) {
+    using C = decltype(zero);
+    StridedLoop({dgate, dup, gate, up, dout}).for_each([&](const Run& run) {
+      TileReader<C> readers[5];
+      TileWriter<C> writers[2];
+      const C* g = readers[0].read(run, 2, gate.dtype());
+      const C* u = readers[1].read(run, 3, up.dtype());
+      const C* d = readers[2].read(run, 4, dout.dtype());
+      // Aside first: either gradient may be written over its own input.
+      alignas(64) C gate_gradient[kTile], up_gradient[kTile];
+#pragma omp simd
+      for (int64_t i = 0; i < run.count; ++i) {
+        const auto [s, rest] = sigmoid_at(g[i]);
+        gate_gradient[i] = d[i] * u[i] * s * (1 + g[i] * rest);
+        up_gradient[i] = d[i] * g[i] * s;
+      }
+      const auto store = [&](int operand, DType dtype, const C* gradient) {
+        const C* old = beta == 0 ? nullptr : readers[3 + operand].read(run, operand, dtype);
+        C* target = writers[operand].target(run, operand, dtype);
+        if (beta == 0) {
+          std::copy_n(gradient, run.count, target);
+        } else {
+#pragma omp simd
+          for (int64_t i = 0; i < run.count; ++i) target[i] = old[i] + gradient[i];
+        }
+        writers[operand].store(run.count);
+      };
+      store(0, dgate.dtype(), gate_gradient);
+      store(1, dup.dtype(), up_gradient);
+    });
+  });
+}
+
+}  // namespace binade::kernels::cpu

@@ -1,0 +1,211 @@
+#include <binade/core/kernels/indexing.h>
+
+#include <atomic>
+#include <numeric>
+
+#include <binade/core/kernels/cpu/common/convert.h>
+#include <binade/core/kernels/cpu/common/rows.h>
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade::kernels::cpu {
+namespace {
+
+// Throws Error unless all indices lie in [0, size).
+void check_indices(const View& index, int64_t size, const char* op) {
+  std::atomic<bool> found = false;
+  std::atomic<int64_t> bad = 0;
+  StridedLoop({index}).for_each([&](const Run& run) {
+    TileReader<int64_t> reader;
+    const int64_t* values = reader.read(run, 0, index.dtype);
+    for (int64_t i = 0; i < run.count; ++i) {
+      if (values[i] < 0 || values[i] >= size) {
+        bad = values[i];
+        found = true;
+        return;
+      }
+    }
+  });
+  check(!found, op, ": index ", bad.load(), " is out of range for a size of ", size);
+}
+
+// A view of `x` in which stepping along `dim` stands still: the index moves there instead.
+View standing_still(const View& x, int dim, const Shape& shape) {
+  View view = x;
+  view.shape = shape;
+  view.strides[dim] = 0;
+  return view;
+}
+
+// The vector `index` laid along `dim` of `shape`.
+View along(const Array& index, int dim, const Shape& shape) {
+  View view(index);
+  const int64_t stride = view.strides[0];
+  view.shape = shape;
+  view.strides = Shape::filled(shape.dims(), 0);
+  view.strides[dim] = stride;
+  return view;
+}
+
+void gather_views(const View& x, int dim, const View& index, const View& out) {
+  const int64_t step = x.strides[dim];
+  visit_item(size_of(out.dtype), [&](auto zero) {
+    using T = decltype(zero);
+    StridedLoop({out, index, standing_still(x, dim, out.shape)}).for_each([&](const Run& run) {
+      TileReader<int64_t> reader;
+      const int64_t* at = reader.read(run, 1, index.dtype);
+      const std::byte* source = run.data[2];
+      std::byte* target = run.data[0];
+      if (run.stride[1] == 0 && run.stride[0] == sizeof(T) && run.stride[2] == sizeof(T)) {
+        std::copy_n(source + at[0] * step, run.count * sizeof(T), target);  // a row
+        return;
+      }
+      for (int64_t i = 0; i < run.count; ++i)
+        *reinterpret_cast<T*>(target + i * run.stride[0]) =
+            *reinterpret_cast<const T*>(source + i * run.stride[2] + at[i] * step);
+    });
+  });
+}
+
+struct Assign {
+  template <class T>
+  void operator()(T& target, T value) const {
+    target = value;
+  }
+};
+struct AddTo {
+  template <class T>
+  void operator()(T& target, T value) const {
+    target = static_cast<T>(target + value);
+  }
+};
+
+// Lines along `dim` are independent; within a line, sources come in their order.
+template <class T, class Store>
+void scatter_views(const View& out, int dim, const View& index, const View& source,
+                   const Store& store) {
+  const int64_t length = index.shape[dim];
+  const int64_t out_step = out.strides[dim], index_step = index.strides[dim],
+                source_step = source.strides[dim];
+  const View still = standing_still(out, dim, index.shape);
+  const StridedLoop lines({still.without(dim), index.without(dim), source.without(dim)});
+  const int64_t grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(length, 1));
+  lines.for_each(
+      [&](const Run& run) {
+        TileReader<int64_t> reader;
+        for (int64_t j = 0; j < length; ++j) {
+          const int64_t* at =
+              reader.read(run.data[1] + j * index_step, run.stride[1], index.dtype, run.count);
+          const std::byte* from = run.data[2] + j * source_step;
+          for (int64_t i = 0; i < run.count; ++i)
+            store(*reinterpret_cast<T*>(run.data[0] + i * run.stride[0] + at[i] * out_step),
+                  *reinterpret_cast<const T*>(from + i * run.stride[2]));
+        }
+      },
+      grain);
+}
+
+void scatter_add(const Array& out, int dim, const View& index, const Array& source) {
+  if (is_half(out.dtype())) {  // sums in f32, rounded once
+    const Array sums = out.to(DType::f32);
+    scatter_add(sums, dim, index, source.to(DType::f32));
+    copy(sums, out);
+    return;
+  }
+  visit_all(out.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
+      scatter_views<T>(out, dim, index, source, AddTo{});
+    else
+      fail("scatter cannot add in ", out.dtype());
+  });
+}
+
+}  // namespace
+
+void gather(const Array& x, int dim, const Array& index, const Array& out) {
+  dim = x.shape().wrap_dim(dim);
+  check_indices(index, x.size(dim), "gather");
+  gather_views(x, dim, index, out);
+}
+
+void scatter(const Array& out, int dim, const Array& index, const Array& source, bool add) {
+  dim = out.shape().wrap_dim(dim);
+  check_indices(index, out.size(dim), "scatter");
+  if (add) {
+    scatter_add(out, dim, index, source);
+    return;
+  }
+  visit_item(size_of(out.dtype()),
+             [&](auto zero) { scatter_views<decltype(zero)>(out, dim, index, source, Assign{}); });
+}
+
+void index_select(const Array& x, int dim, const Array& index, const Array& out) {
+  dim = x.shape().wrap_dim(dim);
+  check_indices(index, x.size(dim), "index_select");
+  gather_views(x, dim, along(index, dim, out.shape()), out);
+}
+
+void index_add(const Array& out, int dim, const Array& index, const Array& source) {
+  dim = out.shape().wrap_dim(dim);
+  check_indices(index, out.size(dim), "index_add");
+  scatter_add(out, dim, along(index, dim, source.shape()), source);
+}
+
+void embedding(const Array& table, const Array& index, const Array& out) {
+  check_indices(index, table.size(0), "embedding");
+  const int64_t width = table.size(1);
+  const std::vector<int64_t> ids = index.to_vector<int64_t>();
+  const Rows table_rows(table), out_rows(out);
+  parallel_for(index.numel(), std::max<int64_t>(1, kGrain / width),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row)
+                   convert(table_rows[ids[row]], table.dtype(), out_rows[row], out.dtype(), width);
+               });
+}
+
+void embedding_backward(const Array& dout, const Array& index, const Array& dtable, float beta) {
+  const int64_t vocabulary = dtable.size(0), width = dtable.size(1);
+  check_indices(index, vocabulary, "embedding_backward");
+  const std::vector<int64_t> ids = index.to_vector<int64_t>();
+
+  // The rows of each id in order: a counting sort.
+  std::vector<int64_t> starts(static_cast<size_t>(vocabulary) + 1);
+  for (const int64_t id : ids) ++starts[id + 1];
+  std::partial_sum(starts.begin(), starts.end(), starts.begin());
+  std::vector<int64_t> rows(ids.size()), next(starts.begin(), starts.end() - 1);
+  for (size_t row = 0; row < ids.size(); ++row) rows[next[ids[row]]++] = static_cast<int64_t>(row);
+
+  visit_real(dtable.dtype(), "embedding_backward", [&](auto zero) {
+    using C = decltype(zero);
+    const Rows dout_rows(dout), dtable_rows(dtable);
+    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / width);
+    parallel_for(vocabulary, grain, [&](int64_t begin, int64_t end) {
+      constexpr int64_t kRowsAtOnce = 32;  // summed in C before they join the total
+      RowReader<C> reader;
+      RowWriter<C> writer;
+      std::vector<C> some(static_cast<size_t>(width));
+      std::vector<double> total(static_cast<size_t>(width));
+      for (int64_t id = begin; id < end; ++id) {
+        if (beta == 0) {
+          std::fill(total.begin(), total.end(), 0.0);
+        } else {
+          if (starts[id] == starts[id + 1]) continue;
+          convert(dtable_rows[id], dtable.dtype(), total.data(), DType::f64, width);
+        }
+        for (int64_t i = starts[id]; i < starts[id + 1]; i += kRowsAtOnce) {
+          std::fill(some.begin(), some.end(), C{0});
+          for (int64_t k = i; k < std::min(i + kRowsAtOnce, starts[id + 1]); ++k) {
+            const C* gradient = reader.read(dout_rows[rows[k]], dout.dtype(), width);
+            C* sums = some.data();
+#pragma omp simd
+            for (int64_t c = 0; c < width; ++c) sums[c] += gradient[c];
+          }
+          for (int64_t c = 0; c < width; ++c) total[c] += static_cast<double>(some[c]);
+        }
+        convert(total.data(), DType::f64, dtable_rows[id], dtable.dtype(), width);
+      }
+    });
+  });
+}
+
+}  // namespace binade::kernels::cpu

@@ -1,0 +1,173 @@
+#include <binade/core/kernels/cuda/attention/attention_softmax.h>
+
+#include <binade/core/random.h>
+
+#include <binade/core/kernels/cuda/common/block_reduce.cuh>
+#include <binade/core/kernels/cuda/common/launch.cuh>
+#include <binade/core/kernels/cuda/common/numeric.cuh>
+
+namespace binade::kernels::cuda {
+
+namespace {
+
+constexpr int kRowBlock = 128;
+
+// What turns a row of products into a row of probabilities.
+struct RowRules {
+  int64_t heads, queries, keys;
+  float scale;
+  bool causal;
+  const void* mask;  // null: none
+  DType mask_dtype;
+  int64_t mask_batch, mask_head, mask_query, mask_key;  // strides
+  float dropout;
+  uint64_t seed, place;
+  const int64_t* step;
+};
+
+RowRules rules_of(const Array& scores, const AttentionParams& params) {
+  RowRules rules{scores.size(1),
+                 scores.size(2),
+                 scores.size(3),
+                 params.scale,
+                 params.causal,
+                 nullptr,
+                 DType::f32,
+                 0,
+                 0,
+                 0,
+                 0,
+                 params.dropout,
+                 params.key.seed,
+                 params.key.place,
+                 nullptr};
+  if (params.mask.defined()) {
+    const Array mask = params.mask.expand(scores.shape());
+    rules.mask = mask.data();
+    rules.mask_dtype = mask.dtype();
+    rules.mask_batch = mask.stride(0);
+    rules.mask_head = mask.stride(1);
+    rules.mask_query = mask.stride(2);
+    rules.mask_key = mask.stride(3);
+  }
+  if (params.dropout > 0) rules.step = static_cast<const int64_t*>(params.key.step.data());
+  return rules;
+}
+
+// One row of scores, that of the block.
+template <class C>
+class Row {
+ public:
+  __device__ Row(const RowRules& rules, const C* scores) : rules_(rules), row_(blockIdx.x) {
+    const int64_t query = row_ % rules.queries;
+    const int64_t head = row_ / rules.queries % rules.heads;
+    const int64_t batch = row_ / rules.queries / rules.heads;
+    scores_ = scores + begin();
+    mask_ = batch * rules.mask_batch + head * rules.mask_head + query * rules.mask_query;
+    visible_ = rules.causal ? max(int64_t{0}, query + 1 + rules.keys - rules.queries) : rules.keys;
+    if (visible_ > rules.keys) visible_ = rules.keys;
+  }
+
+  // The row's place among rows, its first element among elements.
+  __device__ int64_t index() const { return row_; }
+  __device__ int64_t begin() const { return row_ * rules_.keys; }
+
+  __device__ __forceinline__ C score(int64_t key) const {
+    if (key >= visible_) return -INFINITY;
+    const C product = scores_[key] * C(rules_.scale);
+    if (!rules_.mask) return product;
+    const int64_t place = mask_ + key * rules_.mask_key;
+    if (rules_.mask_dtype == DType::boolean)
+      return static_cast<const bool*>(rules_.mask)[place] ? product : C(-INFINITY);
+    return product + load_as<C>(rules_.mask, place, rules_.mask_dtype);
+  }
+
+  // 0 where dropped, 1/(1−p) where kept.
+  __device__ __forceinline__ C dropout_factor(int64_t key) const {
+    if (rules_.dropout <= 0) return C(1);
+    const uint64_t element = static_cast<uint64_t>(begin() + key);
+    const PhiloxBlock block =
+        philox(rules_.seed, static_cast<uint64_t>(*rules_.step), rules_.place, element / 4);
+    const int word = static_cast<int>(element % 4);
+    const uint32_t bits = word == 0   ? block.word[0]
+                          : word == 1 ? block.word[1]
+                          : word == 2 ? block.word[2]
+                                      : block.word[3];
+    return uniform_of(bits) >= rules_.dropout ? C(1) / (C(1) - C(rules_.dropout)) : C(0);
+  }
+
+ private:
+  const RowRules& rules_;
+  const C* scores_;
+  int64_t row_, mask_, visible_;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kRowBlock)
+    softmax_rows(RowRules rules, const ComputeOf<T>* scores, T* probabilities, void* logsumexp,
+                 DType logsumexp_dtype) {
+  using C = ComputeOf<T>;
+  const Row<C> row(rules, scores);
+  C largest = -INFINITY;
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock)
+    largest = Max()(largest, row.score(j));
+  largest = block_reduce<kRowBlock>(largest, Max(), C(-INFINITY));
+  const C shift = largest == -INFINITY ? C(0) : largest;  // −∞ − (−∞) would be NaN
+  C sum = 0;
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) sum += exp(row.score(j) - shift);
+  sum = block_reduce<kRowBlock>(sum, Sum(), C(0));
+  const C factor = sum == C(0) ? C(0) : C(1) / sum;
+  T* out = probabilities + row.begin();
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock)
+    out[j] = narrow<T>(exp(row.score(j) - shift) * factor * row.dropout_factor(j));
+  if (threadIdx.x == 0) store_as(logsumexp, row.index(), logsumexp_dtype, shift + log(sum));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowBlock)
+    softmax_rows_backward(RowRules rules, const ComputeOf<T>* scores, const void* logsumexp,
+                          DType logsumexp_dtype, const ComputeOf<T>* dprobabilities,
+                          T* probabilities, T* dscores) {
+  using C = ComputeOf<T>;
+  const Row<C> row(rules, scores);
+  const C lse = load_as<C>(logsumexp, row.index(), logsumexp_dtype);
+  const auto probability = [&](int64_t j) {
+    return lse == -INFINITY ? C(0) : exp(row.score(j) - lse);
+  };
+  const C* dp = dprobabilities + row.begin();
+  C inner = 0;  // Σ p · dp
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock)
+    inner += probability(j) * row.dropout_factor(j) * dp[j];
+  inner = block_reduce<kRowBlock>(inner, Sum(), C(0));
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) {
+    const C p = probability(j), factor = row.dropout_factor(j);
+    probabilities[row.begin() + j] = narrow<T>(p * factor);
+    dscores[row.begin() + j] = narrow<T>(p * (factor * dp[j] - inner) * C(rules.scale));
+  }
+}
+
+}  // namespace
+
+void masked_softmax(const Array& scores, const AttentionParams& params, const Array& probabilities,
+                    const Array& logsumexp) {
+  visit_floating(probabilities.dtype(), "attention", [&](auto element) {
+    using T = DeviceOf<decltype(element)>;
+    launch("masked_softmax", softmax_rows<T>, one_block_each(logsumexp.numel()), kRowBlock, 0,
+           rules_of(scores, params), device_data<const ComputeOf<T>>(scores),
+           device_data<T>(probabilities), logsumexp.data(), logsumexp.dtype());
+  });
+}
+
+void masked_softmax_backward(const Array& scores, const AttentionParams& params,
+                             const Array& logsumexp, const Array& dprobabilities,
+                             const Array& probabilities, const Array& dscores) {
+  visit_floating(probabilities.dtype(), "attention_backward", [&](auto element) {
+    using T = DeviceOf<decltype(element)>;
+    launch("masked_softmax_backward", softmax_rows_backward<T>, one_block_each(logsumexp.numel()),
+           kRowBlock, 0, rules_of(scores, params), device_data<const ComputeOf<T>>(scores),
+           logsumexp.data(), logsumexp.dtype(), device_data<const ComputeOf<T>>(dprobabilities),
+           device_data<T>(probabilities), device_data<T>(dscores));
+  });
+}
+
+}  // namespace binade::kernels::cuda

@@ -1,0 +1,138 @@
+// Folding the columns of a matrix whose rows are contiguous: bias gradients, gradients of the
+// norms' weights. A block takes 16-byte vectors of neighbouring columns, a warp a row at a time,
+// and leaves one partial result a column; a second kernel folds the partials. Both orders follow
+// from the shape alone.
+#pragma once
+
+#include <binade/core/kernels/cuda/common/launch.cuh>
+#include <binade/core/kernels/cuda/common/numeric.cuh>
+#include <binade/core/kernels/cuda/common/vec.cuh>
+#include <binade/core/kernels/cuda/common/vec_dtype.cuh>
+
+namespace binade::kernels::cuda {
+
+template <class C>
+struct SumFold {
+  __device__ C identity() const { return C(0); }
+  __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
+};
+
+// Where a result goes: element o of the output, divided, added to what is there.
+template <class C>
+struct Target {
+  void* out = nullptr;
+  DType dtype = DType::f32;
+  int64_t divisor = 1;  // not 1 for means only
+  bool accumulate = false;
+  __device__ void store(int64_t offset, C value) const {
+    if (divisor != 1) value /= static_cast<C>(divisor);
+    if (accumulate) value += load_as<C>(out, offset, dtype);
+    store_as(out, offset, dtype, value);
+  }
+};
+
+// Block (t, s) folds rows [s·chunk, (s+1)·chunk) of the columns of tile t (kWarp·kVec of them) into
+// partial (splits, cols). Warp w takes every 8th row, beginning with the chunk's row w.
+template <int kVec, class T, class Fold>
+__global__ void __launch_bounds__(kBlock)
+    fold_columns_kernel(const T* x, int64_t row_stride, int64_t rows, int64_t cols, int64_t chunk,
+                        Fold fold, ComputeOf<T>* partial) {
+  using C = ComputeOf<T>;
+  constexpr int kWarps = kBlock / kWarp;
+  constexpr int kInFlight = 8;  // loads of a thread that do not wait for each other
+  __shared__ C shared[kWarps][kVec][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t col = (int64_t{blockIdx.x} * kWarp + lane) * kVec;
+  C folded[kVec];
+#pragma unroll
+  for (C& f : folded) f = fold.identity();
+  if (col < cols) {
+    const int64_t first = int64_t{blockIdx.y} * chunk, end = min(rows, first + chunk);
+    int64_t row = first + warp;
+    for (; row + (kInFlight - 1) * kWarps < end; row += kInFlight * kWarps) {
+      Vec<T, kVec> values[kInFlight];
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i)
+        values[i] = load_vec<kVec>(x + (row + i * kWarps) * row_stride + col);
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i)
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) folded[j] = fold(folded[j], widen(values[i][j]));
+    }
+    for (; row < end; row += kWarps) {
+      const Vec<T, kVec> values = load_vec<kVec>(x + row * row_stride + col);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) folded[j] = fold(folded[j], widen(values[j]));
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) shared[warp][j][lane] = folded[j];
+  __syncthreads();
+  // The block's columns in their order, one a thread.
+  for (int c = threadIdx.x; c < kWarp * kVec; c += kBlock) {
+    const int64_t place = int64_t{blockIdx.x} * kWarp * kVec + c;
+    if (place >= cols) continue;
+    C result = shared[0][c % kVec][c / kVec];
+    for (int w = 1; w < kWarps; ++w) result = fold(result, shared[w][c % kVec][c / kVec]);
+    partial[blockIdx.y * cols + place] = result;
+  }
+}
+
+// Targets whose partial results lie behind each other.
+template <class C>
+struct FoldTargets {
+  static constexpr int kMost = 3;
+  Target<C> target[kMost] = {};
+  int count = 0;
+};
+
+// Element c·out_stride of target t from the `count` rows of partial (targets, count, cols). A block
+// takes 32 columns, each of its 8 warps every 8th row.
+template <class C, class Fold>
+__global__ void __launch_bounds__(kBlock)
+    fold_partials_kernel(const C* partial, int64_t count, int64_t cols, int64_t out_stride,
+                         Fold fold, FoldTargets<C> targets) {
+  partial += blockIdx.y * count * cols;
+  constexpr int kWarps = kBlock / kWarp;
+  __shared__ C total[kWarps][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t col = int64_t{blockIdx.x} * kWarp + lane;
+  C result = fold.identity();
+  if (col < cols) {
+#pragma unroll 8
+    for (int64_t i = warp; i < count; i += kWarps) result = fold(result, partial[i * cols + col]);
+  }
+  total[warp][lane] = result;
+  __syncthreads();
+  if (warp != 0 || col >= cols) return;
+  for (int w = 1; w < kWarps; ++w) result = fold(result, total[w][lane]);
+  targets.target[blockIdx.y].store(col * out_stride, result);
+}
+
+template <class C, class Fold>
+void fold_partials(const C* partial, int64_t count, int64_t cols, int64_t out_stride,
+                   const Fold& fold, const FoldTargets<C>& targets) {
+  launch("fold_partials", fold_partials_kernel<C, Fold>,
+         dim3(one_block_each(ceil_div(cols, kWarp)), static_cast<unsigned>(targets.count)), kBlock,
+         0, partial, count, cols, out_stride, fold, targets);
+}
+
+// x (rows, cols) with rows `row_stride` apart, all at multiples of kVec elements.
+template <int kVec, class T, class Fold>
+void fold_columns(const T* x, int64_t row_stride, int64_t rows, int64_t cols, int64_t out_stride,
+                  const Fold& fold, const Target<ComputeOf<T>>& target) {
+  constexpr int64_t kWarps = kBlock / kWarp;
+  constexpr int64_t kWantedBlocks = 2048;  // a few waves on any device
+  const int64_t tiles = ceil_div(cols, kWarp * kVec);
+  const int64_t splits = std::clamp<int64_t>(ceil_div(kWantedBlocks, tiles), 1,
+                                             std::min<int64_t>(ceil_div(rows, 4 * kWarps), 512));
+  const int64_t chunk = ceil_div(rows, splits);
+  const Workspace<ComputeOf<T>> partial(splits * cols);
+  launch("fold_columns", fold_columns_kernel<kVec, T, Fold>,
+         dim3(one_block_each(tiles), static_cast<unsigned>(splits)), kBlock, 0, x, row_stride, rows,
+         cols, chunk, fold, partial.data());
+  fold_partials(partial.data(), splits, cols, out_stride, fold,
+                FoldTargets<ComputeOf<T>>{{target}, 1});
+}
+
+}  // namespace binade::kernels::cuda

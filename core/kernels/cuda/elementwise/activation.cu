@@ -1,0 +1,142 @@
+// Derivatives of the activations, and SwiGLU.
+#include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
+
+namespace binade::kernels::cuda {
+
+namespace {
+
+template <class T, UnaryOp kOp>
+struct FixedBackward {
+  bool accumulate;
+  __device__ bool reads_out() const { return accumulate; }
+  __device__ __forceinline__ T operator()(T old, T x, T dy) const {
+    return narrow<T>(widen(old) + widen(dy) * unary_derivative(kOp, widen(x)));
+  }
+};
+
+template <class C>
+__device__ __noinline__ C derivative_of_any(UnaryOp op, C x) {
+  return unary_derivative(op, x);
+}
+
+template <class T>
+struct AnyBackward {
+  UnaryOp op;
+  bool accumulate;
+  __device__ bool reads_out() const { return accumulate; }
+  __device__ __forceinline__ T operator()(T old, T x, T dy) const {
+    return narrow<T>(widen(old) + widen(dy) * derivative_of_any(op, widen(x)));
+  }
+};
+
+// σ(x), for halves through the hardware's exponential and reciprocal: their few ulp of f32 are far
+// below a half's rounding, and the exact ones would keep the kernel from memory's speed.
+template <class T>
+__device__ __forceinline__ ComputeOf<T> sigmoid_for(ComputeOf<T> x) {
+  if constexpr (sizeof(T) == 2) {
+    return __fdividef(1.0f, 1.0f + __expf(-x));
+  } else {
+    return sigmoid_value(x);
+  }
+}
+
+template <class T>
+struct SwiGlu {
+  __device__ __forceinline__ T operator()(T gate, T up) const {
+    const ComputeOf<T> x = widen(gate);
+    return narrow<T>(x * sigmoid_for<T>(x) * widen(up));
+  }
+};
+
+// Operands of the layout: dgate, dup, gate, up, dout.
+template <int kVec, class T>
+__global__ void __launch_bounds__(kBlock)
+    swiglu_backward_kernel(const __grid_constant__ Layout layout, bool accumulate, T* dgate, T* dup,
+                           const T* gate, const T* up, const T* dout) {
+  using C = ComputeOf<T>;
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t item = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; item < layout.items;
+       item += step) {
+    int64_t offset[5];
+    locate(layout, item, offset);
+    const int count = elements_of<kVec>(layout, item);
+    const Vec<T, kVec> g = load_item<kVec>(layout, 2, gate, offset[2], count);
+    const Vec<T, kVec> u = load_item<kVec>(layout, 3, up, offset[3], count);
+    const Vec<T, kVec> d = load_item<kVec>(layout, 4, dout, offset[4], count);
+    Vec<T, kVec> to_gate, to_up;
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) to_gate[i] = to_up[i] = T();
+    if (accumulate) {
+      to_gate = load_item<kVec>(layout, 0, dgate, offset[0], count);
+      to_up = load_item<kVec>(layout, 1, dup, offset[1], count);
+    }
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) {
+      const C x = widen(g[i]), grad = widen(d[i]);
+      const C s = sigmoid_for<T>(x);
+      to_gate[i] = narrow<T>(widen(to_gate[i]) + grad * widen(u[i]) * s * (C(1) + x * (C(1) - s)));
+      to_up[i] = narrow<T>(widen(to_up[i]) + grad * x * s);
+    }
+    store_item(dgate, offset[0], count, to_gate);
+    store_item(dup, offset[1], count, to_up);
+  }
+}
+
+}  // namespace
+
+void unary_backward(UnaryOp op, const Array& x, const Array& dy, const Array& dx, float beta) {
+  check(x.dtype() == dy.dtype() && x.dtype() == dx.dtype(),
+        "unary_backward needs x, dy and dx of one dtype, got ", name_of(x.dtype()), ", ",
+        name_of(dy.dtype()), " and ", name_of(dx.dtype()));
+  visit_floating(x.dtype(), "unary_backward", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    const bool accumulate = beta != 0;
+    const auto run = [&](const auto& fast) {
+      elementwise("unary_backward", Operands<T, T, T>(), fast, AnyBackward<T>{op, accumulate}, dx,
+                  x, dy);
+    };
+    if constexpr (!std::is_same_v<T, double>) {
+      switch (op) {
+        case UnaryOp::silu:
+          return run(FixedBackward<T, UnaryOp::silu>{accumulate});
+        case UnaryOp::gelu:
+          return run(FixedBackward<T, UnaryOp::gelu>{accumulate});
+        case UnaryOp::gelu_tanh:
+          return run(FixedBackward<T, UnaryOp::gelu_tanh>{accumulate});
+        case UnaryOp::relu:
+          return run(FixedBackward<T, UnaryOp::relu>{accumulate});
+        default:
+          break;
+      }
+    }
+    check(op == UnaryOp::tanh || op == UnaryOp::sigmoid || op == UnaryOp::silu ||
+              op == UnaryOp::gelu || op == UnaryOp::gelu_tanh || op == UnaryOp::relu ||
+              op == UnaryOp::softplus,
+          "unary_backward: only activations have a fused backward");
+    run(AnyBackward<T>{op, accumulate});
+  });
+}
+
+void swiglu(const Array& gate, const Array& up, const Array& out) {
+  visit_floating(out.dtype(), "swiglu", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    elementwise("swiglu", Operands<T, T, T>(), SwiGlu<T>(), SwiGlu<T>(), out, gate, up);
+  });
+}
+
+void swiglu_backward(const Array& gate, const Array& up, const Array& dout, const Array& dgate,
+                     const Array& dup, float beta) {
+  if (dgate.numel() == 0) return;
+  visit_floating(gate.dtype(), "swiglu_backward", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    constexpr int kVec = kVecWidth<T>;
+    const Layout layout = make_layout({&dgate, &dup, &gate, &up, &dout}, kVec);
+    launch("swiglu_backward",
+           layout.vec == kVec ? swiglu_backward_kernel<kVec, T> : swiglu_backward_kernel<1, T>,
+           grid_for(layout.items), kBlock, 0, layout, beta != 0, device_data<T>(dgate),
+           device_data<T>(dup), device_data<T>(gate), device_data<T>(up), device_data<T>(dout));
+  });
+}
+
+}  // namespace binade::kernels::cuda

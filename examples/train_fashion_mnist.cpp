@@ -1,0 +1,145 @@
+// Trains a small convolutional network on Fashion-MNIST (Xiao et al. 2017) in any precision preset.
+//
+//   train_fashion_mnist --precision fp16
+#include <fmt/core.h>
+
+#include <chrono>
+#include <numeric>
+#include <random>
+
+#include <binade/binade.h>
+#include <binade/data/idx.h>
+
+#include "common.h"
+#include "device.h"
+
+using namespace binade;
+
+namespace {
+
+class ConvNet : public nn::Module {
+ public:
+  ConvNet()
+      : conv1_(add<nn::Conv2d>("conv1", 1, 32, 3, Conv2dOptions{.padding = {1, 1}})),
+        norm1_(add<nn::BatchNorm2d>("norm1", 32)),
+        conv2_(add<nn::Conv2d>("conv2", 32, 64, 3, Conv2dOptions{.padding = {1, 1}})),
+        norm2_(add<nn::BatchNorm2d>("norm2", 64)),
+        hidden_(add<nn::Linear>("hidden", 64 * 7 * 7, 128)),
+        dropout_(add<nn::Dropout>("dropout", 0.25)),
+        out_(add<nn::Linear>("out", 128, 10)) {}
+
+  Tensor forward(const Tensor& images) const {  // (N, 1, 28, 28) → (N, 10)
+    Tensor x = max_pool2d(relu(norm1_->forward(conv1_->forward(images))));  // (N, 32, 14, 14)
+    x = max_pool2d(relu(norm2_->forward(conv2_->forward(x))));              // (N, 64, 7, 7)
+    x = relu(hidden_->forward(flatten(x, 1)));
+    return out_->forward(dropout_->forward(x));
+  }
+
+ private:
+  std::shared_ptr<nn::Conv2d> conv1_;
+  std::shared_ptr<nn::BatchNorm2d> norm1_;
+  std::shared_ptr<nn::Conv2d> conv2_;
+  std::shared_ptr<nn::BatchNorm2d> norm2_;
+  std::shared_ptr<nn::Linear> hidden_;
+  std::shared_ptr<nn::Dropout> dropout_;
+  std::shared_ptr<nn::Linear> out_;
+};
+
+struct Dataset {
+  Array images;  // (N, 1, 28, 28) f32, about zero mean and unit variance
+  Array labels;  // (N) i64
+};
+
+Dataset load(const std::filesystem::path& folder, const std::string& part, Device device) {
+  constexpr double kMean = 0.2860 * 255, kDeviation = 0.3530 * 255;  // of the training images
+  const Array raw = data::read_idx(folder / (part + "-images-idx3-ubyte.gz"));
+  const Tensor pixels(raw.to(DType::f32).to(device));
+  const Tensor images = reshape((pixels - kMean) / kDeviation, {-1, 1, raw.size(1), raw.size(2)});
+  const Array labels = data::read_idx(folder / (part + "-labels-idx1-ubyte.gz"));
+  return {images.array(), labels.to(DType::i64).to(device)};
+}
+
+double accuracy(ConvNet& net, const Dataset& data, const amp::Preset& preset) {
+  const NoGrad off;
+  net.eval();
+  const int64_t count = data.labels.numel(), batch = 1000;
+  double correct = 0;
+  for (int64_t i = 0; i < count; i += batch) {
+    const amp::Autocast scope(preset);
+    const Tensor logits = net.forward(Tensor(data.images.slice(0, i, i + batch)));
+    const Tensor hits = equal(argmax(logits, 1), Tensor(data.labels.slice(0, i, i + batch)));
+    correct += sum(to(hits, DType::f32)).item();
+  }
+  net.train();
+  return correct / static_cast<double>(count);
+}
+
+struct Options {
+  std::string data = "/usr/share/datasets/fashion-mnist", device = "auto", precision;
+  int64_t epochs = 4, batch_size = 128;
+  double learning_rate = 2e-3;
+  uint64_t seed = 1;
+};
+
+void train_fashion_mnist(const Options& o) {
+  const Device device = examples::choose_device(o.device);
+  const amp::Preset preset =
+      o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
+  const Dataset train = load(o.data, "train", device), test = load(o.data, "t10k", device);
+
+  RandomState::current().set_seed(o.seed);
+  ConvNet net;
+  net.to(device);
+  preset.apply(net);  // half parameters with f32 masters, where the preset has them
+  optim::AdamW optimizer(optim::split_by_decay(net, 0.01));
+  amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
+
+  const int64_t count = train.labels.numel(), steps_per_epoch = count / o.batch_size;
+  const optim::Schedule schedule{.learning_rate = o.learning_rate,
+                                 .warmup = steps_per_epoch / 4,
+                                 .total = o.epochs * steps_per_epoch};
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937_64 shuffler(o.seed);
+  for (int64_t step = 0; step < schedule.total; ++step) {
+    const int64_t place = step % steps_per_epoch;
+    if (place == 0) std::shuffle(order.begin(), order.end(), shuffler);
+    const auto first = order.begin() + place * o.batch_size;
+    const Tensor rows =
+        Tensor::from(std::vector<int64_t>(first, first + o.batch_size), {o.batch_size}, device);
+    const Tensor images = index_select(Tensor(train.images), 0, rows);
+    const Tensor labels = index_select(Tensor(train.labels), 0, rows);
+
+    RandomState::current().begin_step(o.seed, static_cast<uint64_t>(step));
+    optimizer.zero_grad();
+    optimizer.set_learning_rate(schedule.at(step));
+    Tensor loss;
+    {
+      const amp::Autocast scope(preset);  // ops choose their precision by class
+      loss = cross_entropy(net.forward(images), labels);
+    }
+    scaler.scale(loss).backward();
+    scaler.step(optimizer);  // skipped, as a whole, when a gradient overflowed
+    scaler.update();
+    if (place == steps_per_epoch - 1)
+      fmt::print("epoch {}: loss {:.4f}, test accuracy {:.2f} %\n", step / steps_per_epoch + 1,
+                 loss.item(), 100 * accuracy(net, test, preset));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains a convolutional network on Fashion-MNIST, in any precision preset");
+  Options o;
+  examples::prepare(app);
+  app.add_option("--data", o.data, "Folder with the four IDX files");
+  app.add_option("--device", o.device, "auto, cpu, cuda or cuda:N");
+  app.add_option("--precision", o.precision, "fp32, fp16, fp16-autocast, bf16 or fp16-static:S");
+  app.add_option("--epochs", o.epochs, "Passes over the training images")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--batch-size", o.batch_size, "Images a step")->check(CLI::Range(1, 10000));
+  app.add_option("--learning-rate", o.learning_rate, "Highest learning rate");
+  app.add_option("--seed", o.seed, "Seed of weights, order and dropout");
+  return examples::run_program(app, argc, argv, [&] { train_fashion_mnist(o); });
+}

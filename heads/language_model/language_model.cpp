@@ -1,0 +1,92 @@
+#include <binade/heads/language_model/language_model.h>
+
+#include <algorithm>
+
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/memory.h>
+
+namespace binade::train {
+
+namespace {
+
+// More than the batches that uploads may still be reading (core/transfer.h).
+constexpr int kPrefetchDepth = 8;
+
+// A view of the prefetched values that keeps them alive.
+Array rows_of(const std::shared_ptr<const data::Batch>& batch,
+              const std::shared_ptr<int32_t[]>& values, int64_t rows, int64_t length) {
+  return Array::from_blob(values.get(), {rows, length}, DType::i32, {},
+                          std::const_pointer_cast<data::Batch>(batch));
+}
+
+}  // namespace
+
+WindowBatches::WindowBatches(std::shared_ptr<const data::WindowSampler> sampler,
+                             int64_t accumulation, Device device)
+    : sampler_(std::move(sampler)), accumulation_(accumulation), device_(device) {
+  const int64_t rows = sampler_->options().batch_size;
+  check(accumulation > 0 && rows % accumulation == 0, "a batch of ", rows,
+        " rows cannot be split into ", accumulation, " micro-batches of equal size");
+}
+
+StepData WindowBatches::operator()(int64_t step) {
+  if (!prefetcher_) {
+    data::PrefetchOptions options{.depth = kPrefetchDepth, .first_batch = step};
+    if (device_.is_cuda()) {
+      options.allocate = [](int64_t count) {
+        const auto block = allocate_pinned(count * static_cast<int64_t>(sizeof(int32_t)));
+        return std::shared_ptr<int32_t[]>(block, static_cast<int32_t*>(block.get()));
+      };
+    }
+    prefetcher_ = std::make_shared<data::Prefetcher>(
+        [sampler = sampler_](int64_t number, std::span<int32_t> inputs,
+                             std::span<int32_t> targets) {
+          sampler->fill(number, inputs, targets);
+        },
+        sampler_->tokens_per_batch(), options);
+  }
+  const std::shared_ptr<const data::Batch> batch = prefetcher_->next();
+  check(batch->number == step, "steps must follow each other: expected ", batch->number, ", got ",
+        step);
+  const int64_t rows = sampler_->options().batch_size, length = sampler_->options().seq_len;
+  const Array inputs = rows_of(batch, batch->inputs, rows, length);
+  const Array targets = rows_of(batch, batch->targets, rows, length);
+  StepData data;
+  const int64_t part = rows / accumulation_;
+  for (int64_t m = 0; m < accumulation_; ++m)
+    data.micro_batches.push_back(
+        {inputs.slice(0, m * part, (m + 1) * part), targets.slice(0, m * part, (m + 1) * part)});
+  data.valid_targets = static_cast<double>(batch->tokens);
+  data.tokens = batch->tokens;
+  return data;
+}
+
+LossFunction language_model_loss(const nn::CausalLm& model) {
+  return [&model](const TensorList& batch, const Tensor& normaliser) {
+    return model.loss(batch[0], batch[1], normaliser);
+  };
+}
+
+double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sampler,
+                       const amp::Preset& preset, int64_t batches) {
+  const NoGrad off;
+  const int64_t rows = sampler.options().batch_size, length = sampler.options().seq_len;
+  const int64_t windows = std::min(batches * rows, sampler.window_count());
+  const Device device = model.device();
+  std::vector<int32_t> inputs(static_cast<size_t>(rows * length)), targets(inputs.size());
+  const Tensor one = Tensor::scalar(1, DType::f32, device);
+  const Array total = Array::zeros({}, DType::f64, device);
+  for (int64_t first = 0; first < windows; first += rows) {
+    sampler.fill(first / rows, inputs, targets);
+    // Rows past the last window would count some windows twice.
+    const int64_t used = std::min(rows, windows - first);
+    std::fill(targets.begin() + used * length, targets.end(), -100);
+    const amp::Autocast scope(preset);
+    const Tensor loss = model.loss(Tensor::from(inputs, {rows, length}, device),
+                                   Tensor::from(targets, {rows, length}, device), one);
+    BINADE_DISPATCH(device, axpy(1, loss.array(), total));
+  }
+  return total.item() / static_cast<double>(windows * length);
+}
+
+}  // namespace binade::train

@@ -1,0 +1,207 @@
+// The CPU's own products: the micro-kernels, packing, and the large products made of them.
+#include <binade/core/kernels/cpu/matmul/packed_panels.h>
+
+#include <omp.h>
+
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include <binade/core/kernels/cpu/matmul/amx_tile.h>
+#include <binade/core/kernels/cpu/common/line_functions.h>
+#include <binade/core/kernels/cpu/matmul/blocked_matmul.h>
+#include <binade/core/kernels/matmul.h>
+
+#include "kernel_arrays.h"
+
+using namespace binade;
+using namespace binade::test;
+using namespace binade::kernels::cpu;
+using kernels::MatmulEpilogue;
+
+namespace {
+
+double product_tolerance(DType sums, DType out, int64_t k) {
+  return 8 * std::sqrt(static_cast<double>(k) + 1) * epsilon_of(sums) + 1.01 * epsilon_of(out);
+}
+
+// Plain loops in f64.
+std::vector<double> product_of(const Array& a, const Array& b) {
+  const int64_t m = a.size(0), k = a.size(1), n = b.size(1);
+  const std::vector<double> x = values_of(a), y = values_of(b);
+  std::vector<double> out(static_cast<size_t>(m * n), 0);
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t l = 0; l < k; ++l)
+      for (int64_t j = 0; j < n; ++j)
+        out[static_cast<size_t>(i * n + j)] +=
+            x[static_cast<size_t>(i * k + l)] * y[static_cast<size_t>(l * n + j)];
+  return out;
+}
+
+// A matrix by rows, by columns, with gaps between the rows, or with gaps between the elements.
+enum class Layout { rows, columns, padded, strided };
+Array matrix(Layout storage, int64_t rows, int64_t columns, DType dtype, Random& random) {
+  switch (storage) {
+    case Layout::rows:
+      return random_array({rows, columns}, dtype, random);
+    case Layout::columns:
+      return random_array({columns, rows}, dtype, random).transpose(0, 1);
+    case Layout::padded:
+      return random_array({rows, columns + 7}, dtype, random).slice(1, 3, 3 + columns);
+    default:
+      return random_array({rows, columns * 2}, dtype, random).slice(1, 0, kToEnd, 2);
+  }
+}
+
+// The ways that this processor has of multiplying packed operands.
+using PackedMatmul = void (*)(const MatmulProblem&, const MatmulEpilogue&);
+std::vector<PackedMatmul> packed_matmuls() {
+  std::vector<PackedMatmul> ways = {&packed_matmul};
+  if (tile_kernel() != nullptr) ways.push_back(&split_matmul);
+  return ways;
+}
+
+Block<const float> block(const Array& array) {
+  const bool transposed = array.stride(1) != 1;
+  return {array.data<float>(), transposed ? array.stride(1) : array.stride(0), transposed};
+}
+
+}  // namespace
+
+TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cpu]") {
+  std::vector<const MicroKernel*> kernels = {&kMicroKernelAvx2};
+  if (__builtin_cpu_supports("avx512f")) kernels.push_back(&kMicroKernelAvx512);
+  Random random(1);
+  for (const MicroKernel* kernel : kernels) {
+    for (int64_t rows = 1; rows <= kernel->rows; ++rows) {
+      const int64_t k = 37, columns = kernel->columns;
+      const bool accumulate = rows % 2 == 0;
+      INFO(kernel->columns << " columns, " << rows << " rows");
+      // Neither rows nor the output are aligned for vectors.
+      const Array a = random_array({rows, k + 2}, DType::f32, random).slice(1, 1, 1 + k);
+      const Array b = random_array({k, columns}, DType::f32, random);
+      const Array c =
+          random_array({rows, columns + 3}, DType::f32, random).slice(1, 1, 1 + columns);
+      std::vector<double> expected = product_of(a, b);
+      if (accumulate) {
+        const std::vector<double> old = values_of(c);
+        for (size_t i = 0; i < expected.size(); ++i) expected[i] += old[i];
+      }
+      kernel->multiply[rows - 1](k, a.data<float>(), a.stride(0), b.data<float>(), accumulate,
+                                 c.data<float>(), c.stride(0));
+      CHECK(worst_error(c, expected, std::sqrt(k)) <= product_tolerance(DType::f32, DType::f32, k));
+    }
+  }
+}
+
+TEST_CASE("epilogues in AVX-512 give the bits that AVX2 gives", "[matmul][cpu]") {
+  if (!__builtin_cpu_supports("avx512f")) return;
+  Random random(7);
+  const int64_t n = 301;
+  const Array sums = random_array({n}, DType::f32, random);
+  const Array other = random_array({n}, DType::f32, random);
+  const auto results = [&](const LineFunctions<float>& functions) {
+    std::vector<double> all;
+    const auto apply = [&](auto function) {
+      const Array line = sums.clone();
+      function(line.data<float>());
+      for (const double value : values_of(line)) all.push_back(value);
+    };
+    const float* const bias = other.data<float>();
+    const Array pre = Array::empty({n}, DType::f32);
+    apply([&](float* line) { functions.add(line, bias, n); });
+    apply([&](float* line) { functions.gelu(line, nullptr, nullptr, n); });
+    apply([&](float* line) { functions.gelu(line, bias, pre.data<float>(), n); });
+    apply([&](float* line) { functions.multiply_by_gelu_gradient(line, bias, n); });
+    for (const double value : values_of(pre)) all.push_back(value);
+    return all;
+  };
+  CHECK(results(kLineFunctionsAvx512) == results(kLineFunctionsAvx2));
+}
+
+TEST_CASE("a right operand made ready once multiplies in parts", "[matmul][cpu]") {
+  Random random(2);
+  const int64_t m = GENERATE(1, 5, 64, 77), k = 1100, n = 107;
+  const Array a =
+      matrix(GENERATE(Layout::rows, Layout::columns, Layout::padded), m, k, DType::f32, random);
+  const Array b =
+      matrix(GENERATE(Layout::rows, Layout::columns, Layout::padded), k, n, DType::f32, random);
+  RightOperand<float> right;
+  right.assign(k, n, block(b), m);
+  const int64_t row = 9, column = RightOperand<float>::kColumnStep;
+  const Array out = Array::empty({m, n - column}, DType::f32);
+  right.multiply(m, n - column, k - row, block(a.slice(1, row, k)), row, column, false,
+                 out.data<float>(), n - column);
+  CHECK(worst_error(out, product_of(a.slice(1, row, k), b.slice(0, row, k).slice(1, column, n)),
+                    std::sqrt(k)) <= product_tolerance(DType::f32, DType::f32, k));
+}
+
+TEST_CASE("rows a page apart are multiplied as others are", "[matmul][cpu]") {
+  Random random(3);
+  const Array a = random_array({40, 1024}, DType::f32, random),
+              b = random_array({1024, 64}, DType::f32, random);
+  const Array out = Array::empty({40, 64}, DType::f32);
+  matmul(a, b, out, {});
+  CHECK(worst_error(out, product_of(a, b), 32) <= product_tolerance(DType::f32, DType::f32, 1024));
+}
+
+TEST_CASE("large cpu products equal f64 loops over odd sizes, transposes and strides",
+          "[matmul][cpu]") {
+  Random random(4);
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
+  const Layout left = GENERATE(Layout::rows, Layout::columns, Layout::padded, Layout::strided);
+  const Layout right = GENERATE(Layout::rows, Layout::columns, Layout::padded, Layout::strided);
+  struct Size {
+    int64_t m, n, k;
+  };
+  const Size size = GENERATE(Size{33, 97, 513}, Size{131, 33, 600}, Size{200, 301, 47});
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
+  const Array a = matrix(left, size.m, size.k, dtype, random);
+  const Array b = matrix(right, size.k, size.n, dtype, random);
+  const Array out = Array::empty({size.m, size.n}, dtype);
+  set_all(out, std::numeric_limits<double>::quiet_NaN());  // β = 0 must not read it
+  multiply(MatmulProblem(a, b, out, {}), {});
+  CHECK(worst_error(out, product_of(a, b), std::sqrt(static_cast<double>(size.k))) <=
+        product_tolerance(DType::f32, dtype, size.k));
+}
+
+TEST_CASE("large cpu products cut k and the columns where they do not fit the cache",
+          "[matmul][cpu]") {
+  Random random(5);
+  const bool long_k = GENERATE(true, false);
+  const int64_t m = 37, n = long_k ? 45 : 1100, k = long_k ? 9000 : 4200;
+  const DType dtype = GENERATE(DType::f32, DType::bf16);
+  const Array a = random_array({m, k}, dtype, random), b = random_array({k, n}, dtype, random);
+  const Layout storage = GENERATE(Layout::padded, Layout::columns);
+  const Array out = matrix(storage, m, n, dtype, random);
+  std::vector<double> expected = product_of(a, b), sums(static_cast<size_t>(m), 0);
+  const std::vector<double> old = values_of(out), x = values_of(a);
+  for (size_t i = 0; i < expected.size(); ++i) expected[i] += old[i];
+  for (size_t i = 0; i < x.size(); ++i) sums[i / static_cast<size_t>(k)] += x[i];
+  MatmulEpilogue epilogue;
+  epilogue.beta = 1;
+  epilogue.a_sums = Array::empty({m}, DType::f32);
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
+  multiply(MatmulProblem(a, b, out, epilogue), epilogue);
+  const double scale = std::sqrt(static_cast<double>(k));
+  CHECK(worst_error(out, expected, scale) <= product_tolerance(DType::f32, dtype, k));
+  CHECK(worst_error(epilogue.a_sums, sums, scale) <= product_tolerance(DType::f32, DType::f32, k));
+}
+
+TEST_CASE("large cpu products give the same bits on any number of threads", "[matmul][cpu]") {
+  Random random(6);
+  const int64_t n = GENERATE(200, 900);
+  const Array a = random_array({300, 700}, DType::f32, random);
+  const Array b = random_array({700, n}, DType::f32, random);
+  const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
+  const int threads = omp_get_max_threads();
+  std::vector<std::vector<double>> results;
+  for (const int used : {1, 2, 5}) {
+    omp_set_num_threads(used);
+    const Array out = Array::empty({300, n}, DType::f32);
+    multiply(MatmulProblem(a, b, out, {}), {});
+    results.push_back(values_of(out));
+  }
+  omp_set_num_threads(threads);
+  CHECK(results[1] == results[0]);
+  CHECK(results[2] == results[0]);
+}
