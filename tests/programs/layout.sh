@@ -41,6 +41,14 @@ grep -rnE --include='*.cu' --include='*.cuh' "^ *# *include *[<\"](unsupported/)
   >"$case_output" || true
 verdict ".cu files include neither fmt, spdlog, nlohmann nor Eigen"
 
+# A path with a room or a folder of the tree at its start, in backquotes; patterns are left alone.
+grep -noE "\`($(IFS="|"; echo "${rooms[*]}")|tests|scripts|bench|cmake|docs)/[A-Za-z0-9_./-]+\.[a-z]+\`" docs/*.md README.md |
+  while IFS=: read -r file line path; do
+    path=${path//\`/}
+    [[ -e $path ]] || echo "$file:$line names $path, which is not there"
+  done >"$case_output"
+verdict "files that the documentation names are there"
+
 # What a user's compiler gets to see.
 cmake --install "$BINADE_BUILD" --prefix "$work/prefix" >/dev/null
 cd "$work/prefix/include"
