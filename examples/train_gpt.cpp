@@ -50,13 +50,13 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = model.get(),
-                   .data = train::WindowBatches(sampler, o.accumulation, device),
-                   .loss = train::language_model_loss(*model),
+                   .data = heads::language_model::WindowBatches(sampler, o.accumulation, device),
+                   .loss = heads::language_model::loss(*model),
                    .validate = {},
                    .data_fingerprint = examples::fingerprint(*tokens)};
   if (held_out)
     task.validate = [&, &windows = *held_out] {
-      return train::validation_loss(*model, windows, preset, o.validation_batches);
+      return heads::language_model::validation_loss(*model, windows, preset, o.validation_batches);
     };
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
                          ema ? &*ema : nullptr);

@@ -30,7 +30,7 @@ struct FolderRun {
       : small(options), folder(path, /*resume=*/true), ema(*small.optimizer, 0.9) {
     task.model = small.model.get();
     task.data = [](int64_t step) { return small_batch(step, 8, 2); };
-    task.loss = train::language_model_loss(*small.model);
+    task.loss = heads::language_model::loss(*small.model);
     trainer_options.steps = 12;
     trainer_options.schedule = {.learning_rate = 0.02, .warmup = 3, .total = 12};
     trainer_options.step = small.step_options;
