@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
   preset.apply(*model);
   optim::AdamW optimizer(optim::split_by_decay(*model, 0.01));
   amp::GradScaler scaler(Device::cpu(), amp::GradScalerOptions::of(preset));
-  train::TrainStep step(train::language_model_loss(*model), optimizer, scaler, preset, {});
+  train::TrainStep step(heads::language_model::loss(*model), optimizer, scaler, preset, {});
   const train::Batch batch = {random_tokens(), random_tokens()};
   std::vector<double> elapsed, processor;
   for (int i = 0; i < kWarmUp + steps; ++i) {

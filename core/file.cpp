@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include <binade/core/error.h>
+#include <binade/core/write_all.h>
 
 namespace binade {
 
@@ -97,14 +98,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t done = ::write(descriptor_, from, bytes);
-    if (done < 0 && errno == EINTR) continue;
-    check(done >= 0, "cannot write ", path_.string(), ": ", reason());
-    from += done;
-    bytes -= static_cast<size_t>(done);
-  }
+  if (!write_all(descriptor_, data, bytes)) fail("cannot write ", path_.string(), ": ", reason());
 }
 
 void AtomicFile::commit() {

@@ -33,20 +33,49 @@ class Lister {
           ": it is neither a file nor a folder");
     if (!folder && !S_ISREG(info.st_mode)) return;  // a socket or device inside a folder
     if (!seen_.insert({info.st_dev, info.st_ino}).second) return;
-    folder ? add_folder(path) : files_.push_back(path);
+    if (folder) {
+      add_folder(path);
+    } else {
+      files_.push_back({path, static_cast<int64_t>(info.st_size), named_by_user});
+    }
   }
 
+  // The files within the limit, sorted.
   std::vector<fs::path> take() {
     std::sort(files_.begin(), files_.end(),
-              [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
-    return std::move(files_);
+              [](const File& a, const File& b) { return a.path.native() < b.path.native(); });
+    std::vector<fs::path> taken;
+    int64_t left = options_.limit.value_or(std::numeric_limits<int64_t>::max());
+    for (const File& file : files_) {
+      if (!file.named_by_user && file.size > left) continue;
+      if (!file.named_by_user) left -= file.size;
+      taken.push_back(file.path);
+    }
+    if (taken.empty() && !files_.empty()) {
+      const auto smallest =
+          std::min_element(files_.begin(), files_.end(),
+                           [](const File& a, const File& b) { return a.size < b.size; });
+      fail("every text file is beyond the limit of ", *options_.limit, " bytes: the smallest, ",
+           smallest->path.string(), ", has ", smallest->size,
+           "; raise the limit, or name the file itself");
+    }
+    return taken;
   }
 
  private:
+  struct File {
+    fs::path path;
+    int64_t size;  // bytes
+    bool named_by_user;
+  };
+
   bool matches(const fs::path& path) const {
-    const auto& extensions = options_.extensions;
-    return extensions.empty() ||
-           std::find(extensions.begin(), extensions.end(), path.extension()) != extensions.end();
+    const std::string name = path.filename().string();
+    const auto ends = [&](const std::string& ending) {
+      return name.size() > ending.size() && name.ends_with(ending);
+    };
+    return options_.extensions.empty() ||
+           std::any_of(options_.extensions.begin(), options_.extensions.end(), ends);
   }
 
   // In sorted order, so that which of several names counts does not depend on the file system.
@@ -64,7 +93,7 @@ class Lister {
 
   const TextFileOptions& options_;
   std::set<std::pair<dev_t, ino_t>> seen_;
-  std::vector<fs::path> files_;
+  std::vector<File> files_;
 };
 
 }  // namespace

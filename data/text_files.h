@@ -14,15 +14,18 @@
 namespace binade::data {
 
 struct TextFileOptions {
-  // Endings of the files to take from folders, with the dot (".txt"); none stands for all files. A
-  // file that is named itself is taken whatever its ending.
+  // Endings of the names of files to take from folders, with the dot (".txt", ".d.ts"); none stands
+  // for all files. A file that is named itself is taken whatever its ending.
   std::vector<std::string> extensions;
+  // Bytes to take from folders, which may be of any size: file by file in sorted order, those that
+  // still fit. Files that are named themselves do not count.
+  std::optional<int64_t> limit;
 };
 
 // The files under the given files and folders, sorted by path (bytewise). Links are followed; a
 // file or folder that several names lead to counts once, so loops end. Error, with the path and the
 // reason, for what is missing or cannot be listed (a broken link whose ending matches included),
-// and when there is no file at all.
+// when there is no file at all, and when the limit leaves none of them.
 std::vector<std::filesystem::path> list_text_files(
     const std::vector<std::filesystem::path>& files_and_folders,
     const TextFileOptions& options = {});

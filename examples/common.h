@@ -2,83 +2,41 @@
 // names, errors as one line and exit status 2, unknown options with the nearest name.
 #pragma once
 
+#include <fcntl.h>
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <filesystem>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <iostream>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <binade/core/error.h>
 #include <binade/core/file.h>
 #include <binade/core/text.h>
+#include <binade/data/utf8.h>
+#include <binade/train/signals.h>
+
+#include "json_config.h"
 
 namespace binade::examples {
 
-// Lets CLI11 read {"option": value, …}; a list gives an option several values.
-class JsonConfig : public CLI::Config {
- public:
-  std::string to_config(const CLI::App* app, bool, bool, std::string) const override {
-    nlohmann::ordered_json json;
-    for (const CLI::Option* option : app->get_options()) {
-      const std::vector<std::string>& names = option->get_lnames();
-      if (names.empty() || names[0] == "help" || names[0] == "config") continue;
-      auto& entry = json[names[0]];
-      const bool set = option->count() > 0;
-      if (option->get_expected_max() == 0) {
-        entry = set && option->as<bool>();
-      } else if (option->get_expected_max() == 1) {
-        entry = value(set ? option->results()[0] : option->get_default_str());
-      } else {
-        entry = nlohmann::ordered_json::array();
-        for (const std::string& one : set ? option->results() : listed(option->get_default_str()))
-          entry.push_back(value(one));
-      }
-    }
-    return json.dump(2);
-  }
-
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> items;
-    try {
-      const auto json = nlohmann::ordered_json::parse(input);
-      check(json.is_object(), "the configuration is not a JSON object");
-      for (const auto& [name, given] : json.items()) {
-        CLI::ConfigItem item;
-        item.name = name;
-        // What to_config() writes for options that are not set.
-        if (given.empty() || (given.is_string() && given.get<std::string>().empty())) continue;
-        if (given.is_array()) {
-          for (const auto& one : given) item.inputs.push_back(text(one));
-        } else {
-          item.inputs = {text(given)};
-        }
-        items.push_back(std::move(item));
-      }
-    } catch (const nlohmann::json::exception& error) {
-      throw CLI::FileError(concat("the configuration is not valid JSON: ", error.what()));
-    }
-    return items;
-  }
-
- private:
-  static std::string text(const nlohmann::ordered_json& json) {
-    return json.is_string() ? json.get<std::string>() : json.dump();
-  }
-  // The parts of CLI11's way to show a list, "[a,b]".
-  static std::vector<std::string> listed(const std::string& text) {
-    if (text.size() < 2 || text.front() != '[') return {};
-    std::vector<std::string> parts;
-    std::istringstream in(text.substr(1, text.size() - 2));
-    for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
-    return parts;
-  }
-  static nlohmann::ordered_json value(const std::string& text) {
-    auto json = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-    return json.is_discarded() || json.is_structured() ? nlohmann::ordered_json(text) : json;
-  }
+// What a program writes to standard output.
+enum class Output {
+  product,    // what it is run for: a failed write is an error, a reader that goes away ends it
+  narration,  // news of its work, which goes on when nobody reads it
 };
 
 // Defaults show in --help, and --config reads JSON.
@@ -87,51 +45,123 @@ inline void prepare(CLI::App& app) {
   app.set_config("--config", "", "JSON file with options by their long names")
       ->expected(1)
       ->check(CLI::ExistingFile);
-  app.config_formatter(std::make_shared<JsonConfig>());
+  app.config_formatter(std::make_shared<JsonConfig>(app));
   app.allow_config_extras(CLI::config_extras_mode::error);
 }
 
-// The nearest option to one that does not exist, as "; did you mean --x?".
-inline std::string nearest_option(const CLI::App& app, const std::string& unknown) {
-  std::vector<std::string> names;
+// Throws Error for what CLI11 takes as a number of the option's type but has to bend: NaN and
+// infinity, -1 as a count, whole numbers beyond 64 bits.
+inline void check_number(const CLI::Option& option, const std::string& value) {
+  const std::string type = option.get_type_name();
+  const auto expect = [&](bool fits, const char* what) {
+    check(fits, option.get_name(), " ", value, ": expected ", what);
+  };
+  errno = 0;
+  if (type.starts_with("FLOAT")) expect(std::isfinite(option.as<double>()), "a finite number");
+  if (type.starts_with("INT"))
+    expect((std::strtoll(value.c_str(), nullptr, 0), errno != ERANGE), "a number of 64 bits");
+  if (type.starts_with("UINT"))
+    expect((std::strtoull(value.c_str(), nullptr, 0), errno != ERANGE) &&
+               value.find('-') == std::string::npos,
+           "a whole number from 0, of 64 bits");
+}
+
+// Parses the command line into the variables of the options.
+inline void parse(CLI::App& app, std::vector<std::string> arguments) {
+  for (CLI::Option* option : app.get_options())
+    if (option->get_expected_max() > 0)
+      option->transform(CLI::Validator(
+          [](std::string& value) {
+            value = without_mark(std::move(value));
+            return std::string();
+          },
+          ""));
+  for (std::string& argument : arguments) {
+    const size_t value = argument.starts_with("--") ? argument.find('=') + 1 : 0;
+    argument = argument.substr(0, value) + literal(argument.substr(value));
+  }
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+  app.parse(std::move(arguments));
   for (const CLI::Option* option : app.get_options())
-    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-  const std::string word = unknown.rfind("--", 0) == 0 ? unknown : "--" + unknown;
-  return did_you_mean(word.substr(0, word.find('=')), names);
+    if (option->count() > 0 && option->get_expected_max() > 0)
+      for (const std::string& value : option->results()) check_number(*option, value);
+}
+
+// The text as one line that a terminal shows as it is: control characters and bytes that are not
+// UTF-8, which file names may have, appear as \n and \xNN.
+inline std::string one_line(const std::string& text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const data::Utf8Step step = data::utf8_step(std::string_view(text).substr(at));
+    const bool control =
+        step.code_point < 0x20 || (step.code_point >= 0x7f && step.code_point < 0xa0);
+    if (text[at] == '\n') {
+      out += "\\n";
+    } else if (step.valid && !control) {
+      out += text.substr(at, static_cast<size_t>(step.length));
+    } else {
+      for (int i = 0; i < step.length; ++i)
+        out +=
+            fmt::format("\\x{:02x}", static_cast<unsigned char>(text[at + static_cast<size_t>(i)]));
+    }
+    at += static_cast<size_t>(step.length);
+  }
+  return out;
+}
+
+// News on standard output, at once; nobody may be reading it any more.
+template <class... Args>
+void say(fmt::format_string<Args...> text, Args&&... args) {
+  std::fputs(fmt::format(text, std::forward<Args>(args)...).c_str(), stdout);
+  std::fflush(stdout);
+}
+
+// A closed standard stream would leave its number to the next file that is opened, and what is
+// printed would end up in there. Writing to its stand-in fails as it should.
+inline void fill_standard_streams() {
+  for (int stream = 0; stream <= 2; ++stream)
+    if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) [[maybe_unused]]
+      const int stand_in = ::open("/dev/null", O_RDONLY);
 }
 
 // Parses the command line, runs the program, and turns every failure into one line and exit
 // status 2.
-inline int run_program(CLI::App& app, std::vector<std::string> arguments,
-                       const std::function<void()>& body) {
+inline int run_program(CLI::App& app, const std::string& program,
+                       std::vector<std::string> arguments, const std::function<void()>& body,
+                       Output output = Output::product) {
+  fill_standard_streams();
+  std::signal(SIGXFSZ, SIG_IGN);  // at the limit of file sizes, writes fail with a reason
+  std::optional<train::FailingWrites> writes;
+  if (output == Output::narration) writes.emplace();
+  const auto complain = [](const std::string& problem) {
+    std::fprintf(stderr, "error: %s\n", one_line(problem).c_str());
+    return 2;
+  };
   try {
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-    app.parse(std::move(arguments));
+    app.name(std::filesystem::path(program).filename().string());
+    parse(app, std::move(arguments));
     body();
+    if (output == Output::product) {
+      const int reason = std::fflush(stdout) == 0 ? 0 : errno;
+      check(reason == 0 && std::ferror(stdout) == 0, "cannot write to standard output",
+            reason == 0 ? "" : concat(": ", std::strerror(reason)));
+    }
     return 0;
   } catch (const CLI::Success& help) {
     return app.exit(help);
-  } catch (const CLI::ConfigError& error) {
-    const std::string text = error.what(), name = text.substr(text.rfind(' ') + 1);
-    std::fprintf(stderr, "error: unknown option %s in the configuration%s\n", name.c_str(),
-                 nearest_option(app, name).c_str());
   } catch (const CLI::ParseError& error) {
     // A misspelt required option is both unknown and missing; the former says more.
     const std::vector<std::string> unknown = app.remaining();
-    if (unknown.empty())
-      std::fprintf(stderr, "error: %s\n", error.what());
-    else
-      std::fprintf(stderr, "error: unknown option %s%s\n", unknown[0].c_str(),
-                   nearest_option(app, unknown[0]).c_str());
+    if (unknown.empty()) return complain(error.what());
+    return complain("unknown option " + unknown[0] + nearest_option(app, unknown[0]));
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    return complain(error.what());
   }
-  return 2;
 }
 
-inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
-  app.name(argv[0]);
-  return run_program(app, std::vector<std::string>(argv + 1, argv + argc), body);
+inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body,
+                       Output output = Output::product) {
+  return run_program(app, argv[0], std::vector<std::string>(argv + 1, argv + argc), body, output);
 }
 
 }  // namespace binade::examples

@@ -64,12 +64,9 @@ inline std::shared_ptr<nn::CausalLm> load_checkpoint_model(
 inline std::filesystem::path find_checkpoint(const std::filesystem::path& run_folder) {
   const std::filesystem::path folder = run_folder / "checkpoints";
   if (std::filesystem::exists(folder / "best.safetensors")) return folder / "best.safetensors";
-  std::filesystem::path newest;
-  if (std::filesystem::is_directory(folder))
-    for (const auto& entry : std::filesystem::directory_iterator(folder))
-      if (entry.path().extension() == ".safetensors") newest = std::max(newest, entry.path());
-  check(!newest.empty(), run_folder.string(), " has no checkpoint yet");
-  return newest;
+  const std::vector<std::filesystem::path> all = train::list_checkpoints(folder);
+  check(!all.empty(), run_folder.string(), " has no checkpoint yet");
+  return all.back();
 }
 
 inline LoadedModel load_model(const ModelOptions& options) {

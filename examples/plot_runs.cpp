@@ -5,7 +5,7 @@
 
 #include <array>
 #include <filesystem>
-#include <fstream>
+#include <sstream>
 
 #include <binade/train/chart.h>
 
@@ -24,13 +24,15 @@ struct Options {
 train::ChartSeries read_metric(const std::string& run, const std::string& name,
                                const std::string& metric) {
   const std::filesystem::path path = std::filesystem::path(run) / "metrics.jsonl";
-  std::ifstream file(path);
-  check(file.good(), "cannot read ", path.string());
+  std::istringstream file(read_text_file(path));
   train::ChartSeries series{name, {}, {}};
   for (std::string line; std::getline(file, line);) {
     const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!row.is_object() || !row.contains(metric) || !row[metric].is_number()) continue;
-    series.x.push_back(row.at("step").get<double>());
+    const auto number = [&](const std::string& key) {
+      return row.is_object() && row.contains(key) && row[key].is_number();
+    };
+    if (!number("step") || !number(metric)) continue;
+    series.x.push_back(row["step"].get<double>());
     series.y.push_back(row[metric].get<double>());
   }
   return series;

@@ -4,8 +4,7 @@
 //   train_gpt --text book.txt --precision fp16  FP16 with FP32 masters and dynamic loss scaling
 //   train_gpt --init DIR --text notes/          fine-tunes a Hugging Face model
 //   train_gpt --run-dir runs/a --resume         goes on where a run stopped
-#include <fmt/core.h>
-
+#include <cmath>
 #include <filesystem>
 
 #include <binade/binade.h>
@@ -16,6 +15,19 @@
 using namespace binade;
 
 namespace {
+
+// "done at step 200: loss 3.1415, 9507 tokens/s"
+std::string summary(const train::Trainer::Outcome& outcome, bool finished_before) {
+  std::string text = fmt::format("{} at step {}", outcome.stopped ? "stopped by a signal" : "done",
+                                 outcome.steps_done);
+  if (finished_before) text += " already (--steps goes further)";
+  if (outcome.steps_done > 0) text += fmt::format(": loss {:.4f}", outcome.last_loss);
+  if (finished_before && std::isfinite(outcome.best_validation))
+    text += fmt::format(", best validation loss {:.4f}", outcome.best_validation);
+  if (std::isfinite(outcome.tokens_per_second))
+    text += fmt::format(", {:.0f} tokens/s", outcome.tokens_per_second);
+  return text;
+}
 
 void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   const Device device = examples::choose_device(o.device);
@@ -50,24 +62,27 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = model.get(),
-                   .data = train::WindowBatches(sampler, o.accumulation, device),
-                   .loss = train::language_model_loss(*model),
+                   .data = heads::language_model::WindowBatches(sampler, o.accumulation, device),
+                   .loss = heads::language_model::loss(*model),
                    .validate = {},
                    .data_fingerprint = examples::fingerprint(*tokens)};
   if (held_out)
     task.validate = [&, &windows = *held_out] {
-      return train::validation_loss(*model, windows, preset, o.validation_batches);
+      return heads::language_model::validation_loss(*model, windows, preset, o.validation_batches);
     };
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
                          ema ? &*ema : nullptr);
   if (o.resume) {
-    const bool found = trainer.resume();
-    fmt::print("{}\n", found ? fmt::format("resumed at step {}", trainer.steps_done())
-                             : "no checkpoint to resume from; starting at step 0");
+    if (trainer.resume()) {
+      examples::say("resumed at step {}\n", trainer.steps_done());
+    } else {
+      examples::say("no checkpoint to resume from; starting at step 0\n");
+    }
   }
-  fmt::print("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
-             model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
-             sampler->window_count(), o.seq_len, preset.name, concat(device));
+  const bool finished = o.resume && trainer.steps_done() == o.steps;
+  examples::say("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
+                model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
+                sampler->window_count(), o.seq_len, preset.name, concat(device));
 
   // Bad input was refused by now: from here on the folder holds a run.
   if (!folder.has_run()) {
@@ -79,13 +94,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   const train::Trainer::Outcome outcome = trainer.run();
 
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
-  fmt::print("{} at step {}{}; everything is in {}\n",
-             outcome.stopped ? "stopped by a signal" : "done", outcome.steps_done,
-             outcome.tokens_per_second > 0
-                 ? fmt::format(": loss {:.4f}, {:.0f} tokens/s", outcome.last_loss,
-                               outcome.tokens_per_second)
-                 : "",
-             o.run_dir);
+  examples::say("{}; everything is in {}\n", summary(outcome, finished), o.run_dir);
   if (outcome.stopped) return;
   model->eval();
   if (ema) ema->swap();  // what was validated is what writes the sample and is saved
@@ -97,7 +106,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
       nn::save_hf(*model, o.save_hf);
     }
     tokenizer->save(o.save_hf);
-    fmt::print("saved {}\n", o.save_hf);
+    examples::say("saved {}\n", o.save_hf);
   }
 }
 
@@ -107,7 +116,7 @@ int main(int argc, char** argv) {
   CLI::App app("Trains a GPT-2 or Llama-family model on text, in mixed precision");
   examples::TrainGptOptions options;
   examples::add_options(app, options);
-  std::vector<std::string> arguments = examples::with_saved_config(argc, argv);
-  return examples::run_program(app, std::move(arguments),
-                               [&] { train_gpt(options, app.config_to_str(true)); });
+  return examples::run_program(
+      app, argv[0], examples::with_saved_config({argv + 1, argv + argc}),
+      [&] { train_gpt(options, app.config_to_str(true)); }, examples::Output::narration);
 }

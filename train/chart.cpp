@@ -4,7 +4,10 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <locale>
 #include <sstream>
+
+#include <binade/data/utf8.h>
 
 namespace binade::train {
 
@@ -24,15 +27,17 @@ struct Range {
     low = std::min(low, value);
     high = std::max(high, value);
   }
-  void settle() {  // an empty or flat range gets some height
-    if (!(low <= high)) low = 0, high = 1;
-    if (low == high) {
-      const double margin = std::max(std::abs(low) * 0.1, 1e-6);
-      low -= margin;
-      high += margin;
-    }
-  }
+  bool empty() const { return !(low <= high); }
+  bool flat() const { return low == high; }
 };
+
+// The range itself, or one around it where it has no height.
+Range widened(Range range) {
+  if (range.empty()) return {0, 1};
+  if (!range.flat()) return range;
+  const double margin = std::max(std::abs(range.low) * 0.1, 1e-6);
+  return {range.low - margin, range.high + margin};
+}
 
 // A step of 1, 2 or 5 times a power of ten that gives about `count` ticks.
 double tick_step(const Range& range, int count) {
@@ -43,9 +48,45 @@ double tick_step(const Range& range, int count) {
   return 10 * power;
 }
 
-std::string label(double value) {
+struct Ticks {
+  std::vector<double> values;
+  int digits = 4;  // significant ones that tell the ticks apart
+};
+
+Ticks linear_ticks(const Range& range, int count) {
+  const double step = tick_step(range, count);
+  Ticks ticks;
+  // Multiples of the step by number: a sum of steps may stand still beside a large value.
+  const double first = std::ceil(range.low / step);
+  for (int i = 0; i <= 2 * count; ++i) {
+    const double value = (first + i) * step;
+    if (value > range.high + step * 1e-9) break;
+    if (ticks.values.empty() || value != ticks.values.back()) ticks.values.push_back(value);
+  }
+  const double largest = std::max(std::abs(range.low), std::abs(range.high));
+  const double digits = std::floor(std::log10(largest)) - std::floor(std::log10(step)) + 1;
+  ticks.digits = static_cast<int>(std::clamp(digits, 4.0, 17.0));
+  return ticks;
+}
+
+// Powers of ten, and 2 and 5 times those where there are few; `range` is of values, above 0.
+Ticks logarithmic_ticks(const Range& range) {
+  const double first = std::floor(std::log10(range.low)), last = std::ceil(std::log10(range.high));
+  const double stride = std::ceil((last - first) / 8);  // decades between ticks
+  Ticks ticks;
+  for (double power = first; power <= last; power += std::max(stride, 1.0))
+    for (const double factor : {1.0, 2.0, 5.0}) {
+      if (factor != 1 && last - first > 3) continue;
+      const double value = factor * std::pow(10, power);
+      if (value >= range.low && value <= range.high) ticks.values.push_back(value);
+    }
+  return ticks.values.size() >= 2 ? ticks : linear_ticks(range, 5);
+}
+
+std::string label(double value, int digits) {
   std::ostringstream text;
-  text.precision(4);
+  text.imbue(std::locale::classic());
+  text.precision(digits);
   if (std::abs(value) >= 1e6) {
     text << value / 1e6 << 'M';
   } else if (std::abs(value) >= 1e4) {
@@ -56,17 +97,24 @@ std::string label(double value) {
   return text.str();
 }
 
+// Any bytes as the text of an XML element: XML 1.0 has no control characters but tab and the ends
+// of lines, and neither U+FFFE nor U+FFFF.
 std::string escape(const std::string& text) {
+  const std::string valid = data::utf8_replace_invalid(text);
   std::string out;
-  for (char c : text) {
-    if (c == '&')
+  for (size_t at = 0; at < valid.size();) {
+    const char32_t c = data::utf8_next(valid, at);
+    if (c == '&') {
       out += "&amp;";
-    else if (c == '<')
+    } else if (c == '<') {
       out += "&lt;";
-    else if (c == '>')
+    } else if (c == '>') {
       out += "&gt;";
-    else
-      out.push_back(c);
+    } else if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0xfffe || c == 0xffff) {
+      out += data::kReplacementCharacter;
+    } else {
+      data::utf8_append(out, c);
+    }
   }
   return out;
 }
@@ -74,11 +122,16 @@ std::string escape(const std::string& text) {
 class Panel {
  public:
   Panel(const ChartPanel& panel, const Range& x, double top) : panel_(panel), x_(x), top_(top) {
-    for (const ChartSeries& series : panel.series)
-      for (double value : series.y)
-        if (visible(value)) y_.include(scaled(value));
-    y_.settle();
+    for (const ChartSeries& series : panel.series) {
+      const size_t count = std::min(series.x.size(), series.y.size());
+      for (size_t i = 0; i < count; ++i)
+        if (visible(series, i)) values_.include(series.y[i]);
+    }
+    if (empty()) return;
+    y_ = widened({scaled(values_.low), scaled(values_.high)});
   }
+
+  bool empty() const { return values_.empty(); }
 
   void draw(std::ostringstream& out) const {
     out << "<text x='" << kLeft << "' y='" << top_ + 20 << "' class='title'>"
@@ -95,8 +148,9 @@ class Panel {
   }
 
  private:
-  bool visible(double value) const {
-    return std::isfinite(value) && (!panel_.log_scale || value > 0);
+  bool visible(const ChartSeries& series, size_t i) const {
+    return std::isfinite(series.x[i]) && std::isfinite(series.y[i]) &&
+           (!panel_.log_scale || series.y[i] > 0);
   }
   double scaled(double value) const { return panel_.log_scale ? std::log10(value) : value; }
   double px(double x) const {
@@ -108,17 +162,19 @@ class Panel {
   }
 
   void draw_ticks(std::ostringstream& out) const {
-    const double step = tick_step(y_, 5);
-    for (double y = std::ceil(y_.low / step) * step; y <= y_.high + step * 1e-9; y += step) {
-      out << "<line x1='" << kLeft << "' x2='" << kWidth - kRight << "' y1='" << py(y) << "' y2='"
-          << py(y) << "' class='grid'/><text x='" << kLeft - 8 << "' y='" << py(y) + 4
-          << "' text-anchor='end'>" << label(panel_.log_scale ? std::pow(10, y) : y) << "</text>\n";
+    const Ticks ticks = values_.flat()     ? Ticks{{values_.low}}
+                        : panel_.log_scale ? logarithmic_ticks(values_)
+                                           : linear_ticks(values_, 5);
+    for (const double value : ticks.values) {
+      const double y = py(scaled(value));
+      out << "<line x1='" << kLeft << "' x2='" << kWidth - kRight << "' y1='" << y << "' y2='" << y
+          << "' class='grid'/><text x='" << kLeft - 8 << "' y='" << y + 4 << "' text-anchor='end'>"
+          << label(value, ticks.digits) << "</text>\n";
     }
-    const double x_step = tick_step(x_, 8);
-    for (double x = std::ceil(x_.low / x_step) * x_step; x <= x_.high + x_step * 1e-9;
-         x += x_step) {
+    const Ticks x_ticks = linear_ticks(x_, 8);
+    for (const double x : x_ticks.values) {
       out << "<text x='" << px(x) << "' y='" << top_ + kPanelHeight - kBottom + 18
-          << "' text-anchor='middle'>" << label(x) << "</text>\n";
+          << "' text-anchor='middle'>" << label(x, x_ticks.digits) << "</text>\n";
     }
   }
 
@@ -128,7 +184,7 @@ class Panel {
     bool pen_down = false;
     out << "<path fill='none' stroke='" << colour << "' stroke-width='1.6' d='";
     for (size_t i = 0; i < count; i += (i + 1 == count ? 1 : std::min(stride, count - 1 - i))) {
-      if (!visible(series.y[i])) {
+      if (!visible(series, i)) {
         pen_down = false;
         continue;
       }
@@ -141,7 +197,8 @@ class Panel {
   const ChartPanel& panel_;
   const Range& x_;
   double top_;
-  Range y_;
+  Range values_;  // what is shown
+  Range y_;       // the axis, in logarithms on a log scale
 };
 
 }  // namespace
@@ -152,16 +209,21 @@ std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string&
     for (const ChartSeries& series : panel.series)
       for (double value : series.x)
         if (std::isfinite(value)) x.include(value);
-  x.settle();
-  const double height = kPanelHeight * static_cast<double>(panels.size()) + kFooter;
+  x = widened(x);
+  std::vector<Panel> drawn;
+  for (const ChartPanel& panel : panels) {
+    const Panel next(panel, x, kPanelHeight * static_cast<double>(drawn.size()));
+    if (!next.empty()) drawn.push_back(next);
+  }
+  const double height = kPanelHeight * static_cast<double>(drawn.size()) + kFooter;
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   out.precision(6);
   out << "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 " << kWidth << ' ' << height
       << "' font-family='sans-serif' font-size='12' fill='#333'>\n"
       << "<style>.title{font-size:14px;font-weight:bold}.grid{stroke:#ddd}</style>\n"
       << "<rect width='100%' height='100%' fill='white'/>\n";
-  for (size_t i = 0; i < panels.size(); ++i)
-    Panel(panels[i], x, kPanelHeight * static_cast<double>(i)).draw(out);
+  for (const Panel& panel : drawn) panel.draw(out);
   out << "<text x='" << kWidth / 2 << "' y='" << height - 6 << "' text-anchor='middle'>"
       << escape(x_title) << "</text>\n</svg>\n";
   return out.str();

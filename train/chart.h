@@ -16,7 +16,9 @@ struct ChartPanel {
   bool log_scale = false;  // base 10; points ≤ 0 are left out
 };
 
-// A whole SVG document; `x_title` names the common axis.
+// A whole SVG document; `x_title` names the common axis. A panel without a point to show is left
+// out; one whose points are all equal is a line in the middle with one tick. Texts may be any
+// bytes: what XML does not allow becomes U+FFFD.
 std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string& x_title);
 
 }  // namespace binade::train

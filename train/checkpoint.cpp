@@ -1,11 +1,14 @@
 #include <binade/train/checkpoint.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include <binade/core/file.h>
 #include <binade/core/log.h>
 #include <binade/core/safetensors.h>
+#include <binade/core/text.h>
 
 namespace binade::train {
 
@@ -27,11 +30,76 @@ uint32_t checksum(const Array& array) {
   return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
 }
 
-const std::string& metadata_of(const SafetensorsFile& file, const fs::path& path, const char* key) {
-  const auto found = file.metadata().find(key);
-  check(found != file.metadata().end(), path.string(), " is not a checkpoint of Binade: it has no ",
-        key);
-  return found->second;
+template <class... Parts>
+[[noreturn]] void damaged(const fs::path& path, const Parts&... parts) {
+  throw DamagedCheckpoint(concat(path.string(), " is damaged: ", parts...));
+}
+
+// Throws Error if the file says of itself that it is something else than a checkpoint of this
+// format: a newer one may have what this build's reader takes for damage. Where not even the header
+// can be read, it says nothing of itself.
+void check_format(const fs::path& path) {
+  const MappedFile mapped(path);
+  const auto bytes = mapped.bytes();
+  uint64_t header_bytes = 0;
+  if (bytes.size() < sizeof header_bytes) return;
+  std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  if (header_bytes > bytes.size() - sizeof header_bytes) return;
+  const char* begin = reinterpret_cast<const char*>(bytes.data()) + sizeof header_bytes;
+  const Json header = Json::parse(begin, begin + header_bytes, nullptr, /*allow_exceptions=*/false);
+  if (!header.is_object()) return;
+  const auto metadata = header.find("__metadata__");
+  const bool has_format = metadata != header.end() && metadata->is_object() &&
+                          metadata->contains("binade_checkpoint") &&
+                          metadata->at("binade_checkpoint").is_string();
+  check(has_format, path.string(), " is not a checkpoint of Binade: it names no format");
+  const auto format = metadata->at("binade_checkpoint").get<std::string>();
+  check(format == std::to_string(kCheckpointFormat), path.string(), " has checkpoint format ",
+        format, "; this build reads format ", kCheckpointFormat);
+}
+
+// The tensors and metadata of a file that check_format let pass.
+SafetensorsFile open_checkpoint(const fs::path& path) {
+  try {
+    return SafetensorsFile(path);
+  } catch (const OutOfMemory&) {
+    throw;
+  } catch (const Error& error) {
+    throw DamagedCheckpoint(error.what());
+  }
+}
+
+// Whether the file may be deleted: a checkpoint of this format, whole or damaged.
+bool is_ours(const fs::path& path) {
+  try {
+    check_format(path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// The number in step-<number>.safetensors.
+std::optional<int64_t> step_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return {};
+  const char* begin = name.data() + std::strlen(kPrefix);
+  const char* end = name.data() + name.size() - std::strlen(kSuffix);
+  int64_t step = 0;
+  const auto [last, error] = std::from_chars(begin, end, step);
+  if (error != std::errc() || last != end || step < 0) return {};
+  return step;
+}
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> entries;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error))
+    entries.push_back(entry->path());
+  check(!error || error == std::errc::no_such_file_or_directory, "cannot list the folder ",
+        folder.string(), ": ", error.message());
+  return entries;
 }
 
 }  // namespace
@@ -47,8 +115,13 @@ void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
       tensors[full] = host;
     }
   }
-  const std::string values = Json(checkpoint.values).dump();
-  const std::string sums = checksums.dump();
+  std::string values, sums;
+  try {
+    values = Json(checkpoint.values).dump();
+    sums = checksums.dump();
+  } catch (const Json::exception&) {
+    fail("cannot write ", path.string(), ": the name of a tensor or a value is not UTF-8");
+  }
   write_safetensors(path, tensors,
                     {{"binade_checkpoint", std::to_string(kCheckpointFormat)},
                      {"values", values},
@@ -57,57 +130,60 @@ void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
-  const SafetensorsFile file(path);
-  const std::string version = metadata_of(file, path, "binade_checkpoint");
-  check(version == std::to_string(kCheckpointFormat), path.string(), " has checkpoint format ",
-        version, "; this build reads format ", kCheckpointFormat);
-  const std::string& values = metadata_of(file, path, "values");
-  const std::string& sums = metadata_of(file, path, "checksums");
-  check(metadata_of(file, path, "metadata_checksum") == std::to_string(checksum(values + sums)),
-        path.string(), " is damaged: the checksum of its metadata differs");
+  check_format(path);
+  const SafetensorsFile file = open_checkpoint(path);
+  const auto metadata = [&](const char* key) -> const std::string& {
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end()) damaged(path, "it has no ", key);
+    return found->second;
+  };
+  const std::string &values = metadata("values"), &sums = metadata("checksums");
+  if (metadata("metadata_checksum") != std::to_string(checksum(values + sums)))
+    damaged(path, "the checksum of its metadata differs");
 
   Checkpoint checkpoint;
   try {
     checkpoint.values = Json::parse(values).get<std::map<std::string, std::string>>();
     const Json checksums = Json::parse(sums);
-    check(checksums.size() == file.names().size(), path.string(), " is damaged: it has ",
-          file.names().size(), " tensors and ", checksums.size(), " checksums");
+    if (checksums.size() != file.names().size())
+      damaged(path, "it has ", file.names().size(), " tensors and ", checksums.size(),
+              " checksums");
     for (const std::string& full : file.names()) {
       const Array array = file.get(full);
-      check(checksums.contains(full) && checksums.at(full).get<uint32_t>() == checksum(array),
-            path.string(), " is damaged: the checksum of ", full, " differs");
+      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum(array))
+        damaged(path, "the checksum of ", full, " differs");
       const size_t dot = full.find('.');
-      check(dot != std::string::npos, path.string(), ": tensor ", full, " is in no section");
+      if (dot == std::string::npos) damaged(path, "the tensor ", full, " is in no section");
       checkpoint.sections[full.substr(0, dot)][full.substr(dot + 1)] = array;
     }
   } catch (const Json::exception& error) {
-    fail(path.string(), " is damaged: ", error.what());
+    damaged(path, error.what());
   }
   return checkpoint;
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& folder) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  for (const fs::path& path : entries_of(folder))
+    if (const auto step = step_of(path)) found.emplace_back(*step, path);
+  std::sort(found.begin(), found.end());
+  std::vector<fs::path> paths;
+  for (auto& [step, path] : found) paths.push_back(std::move(path));
+  return paths;
 }
 
 CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
     : folder_(std::move(folder)), keep_(keep) {
   check(keep > 0, "at least one checkpoint must be kept, got ", keep);
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  check(!error, "cannot make the folder ", folder_.string(), ": ", error.message());
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    if (entry.path().filename().string().find(".writing-") == std::string::npos) continue;
-    fs::remove(entry.path(), error);  // what a killed run left half-written
+  create_folder(folder_);
+  for (const fs::path& path : entries_of(folder_)) {
+    // What a killed run left half-written.
+    const std::string name = path.filename().string();
+    const bool named_here = name.starts_with(kPrefix) || name.starts_with("best.");
+    std::error_code ignored;
+    if (named_here && name.find(".safetensors.writing-") != std::string::npos)
+      fs::remove(path, ignored);
   }
-}
-
-std::vector<fs::path> CheckpointFolder::steps() const {
-  std::vector<fs::path> paths;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.rfind(kPrefix, 0) == 0 && entry.path().extension() == kSuffix)
-      paths.push_back(entry.path());
-  }
-  std::sort(paths.begin(), paths.end());  // the numbers are padded
-  return paths;
 }
 
 void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool best) {
@@ -124,19 +200,22 @@ void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool bes
     if (!error) fs::rename(link, best_path(), error);
     if (error) write_checkpoint(best_path(), checkpoint);
   }
-  std::vector<fs::path> all = steps();
-  std::error_code ignored;
-  for (; !all.empty() && all.back() > path; all.pop_back()) fs::remove(all.back(), ignored);
+  const auto remove = [](const fs::path& old) {
+    std::error_code ignored;
+    if (is_ours(old)) fs::remove(old, ignored);
+  };
+  std::vector<fs::path> all = list_checkpoints(folder_);
+  for (; !all.empty() && *step_of(all.back()) > step; all.pop_back()) remove(all.back());
   const size_t surplus = all.size() - std::min(all.size(), static_cast<size_t>(keep_));
-  for (size_t i = 0; i < surplus; ++i) fs::remove(all[i], ignored);
+  for (size_t i = 0; i < surplus; ++i) remove(all[i]);
 }
 
 std::optional<CheckpointFolder::Found> CheckpointFolder::newest() const {
-  std::vector<fs::path> all = steps();
+  const std::vector<fs::path> all = list_checkpoints(folder_);
   for (auto path = all.rbegin(); path != all.rend(); ++path) {
     try {
       return Found{*path, read_checkpoint(*path)};
-    } catch (const Error& error) {
+    } catch (const DamagedCheckpoint& error) {
       log_warning(error.what(), "; trying the checkpoint before it");
     }
   }

@@ -7,14 +7,17 @@
 // Tensors are named <section>.<name>; the metadata has the format's version, the sections' values
 // as JSON, a CRC-32C of every tensor (dtype, shape and bytes) and one of the values. Files are
 // written beside, fsynced and renamed. A damaged file is named in a warning and the one before it
-// is used.
+// is used. A file that is not understood (of a newer format, or no checkpoint at all) or cannot be
+// opened is an error, and is never deleted.
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include <binade/core/error.h>
 #include <binade/nn/module.h>
 
 namespace binade::train {
@@ -26,11 +29,21 @@ struct Checkpoint {
   std::map<std::string, std::string> values;      // "step", "config", ...
 };
 
+// A checkpoint of this format that is truncated, or of which a checksum differs.
+class DamagedCheckpoint : public Error {
+ public:
+  using Error::Error;
+};
+
 // Writes atomically; throws Error (disk full, …) and leaves what was there.
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
-// Throws Error naming the file and what is damaged: truncated, a checksum that differs, an unknown
-// version.
+// Throws DamagedCheckpoint; Error for a file that cannot be opened, is no checkpoint, or has
+// another format. Both name the file and what is wrong.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
+
+// The files step-<number>.safetensors of a folder by number; none if there is no folder. Throws
+// Error when it cannot be listed.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder);
 
 class CheckpointFolder {
  public:
@@ -38,18 +51,19 @@ class CheckpointFolder {
   CheckpointFolder(std::filesystem::path folder, int keep);
 
   // Writes step-<step>.safetensors and removes old ones, and those of later steps, which a run that
-  // fell back past them has left behind. `best` also keeps it as best.safetensors.
+  // fell back past them has left behind; what is no checkpoint of this format stays. `best` also
+  // keeps it as best.safetensors.
   void save(int64_t step, const Checkpoint& checkpoint, bool best);
   struct Found {
     std::filesystem::path path;
     Checkpoint checkpoint;
   };
-  // The newest one that is whole; damaged ones are warned about. Nothing if there is none.
+  // The newest one that is whole; damaged ones are warned about. Nothing if there is none. Throws
+  // Error at one that read_checkpoint refuses for another reason.
   std::optional<Found> newest() const;
   std::filesystem::path best_path() const { return folder_ / "best.safetensors"; }
 
  private:
-  std::vector<std::filesystem::path> steps() const;  // oldest first
   std::filesystem::path folder_;
   int keep_;
 };

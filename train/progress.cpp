@@ -12,9 +12,16 @@ namespace binade::train {
 namespace {
 
 std::string format_count(double value) {
+  if (!std::isfinite(value)) return "?";
   if (value >= 1e6) return fmt::format("{:.2f}M", value / 1e6);
   if (value >= 1e4) return fmt::format("{:.1f}k", value / 1e3);
   return fmt::format("{:.0f}", value);
+}
+
+// Failures are ignored: the reader may have gone away.
+void show(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
 }
 
 }  // namespace
@@ -48,18 +55,11 @@ void ProgressLine::update(const std::string& text, bool last) {
   if (!last && shown_ && now - last_ < pause) return;
   last_ = now;
   shown_ = true;
-  if (terminal_) {
-    fmt::print("\r\033[K{}", text);
-  } else {
-    fmt::print("{}\n", text);
-  }
-  std::fflush(stdout);
+  show(terminal_ ? "\r\033[K" + text : text + '\n');
 }
 
 void ProgressLine::message(const std::string& text) {
-  if (terminal_ && shown_) fmt::print("\r\033[K");
-  fmt::print("{}\n", text);
-  std::fflush(stdout);
+  show((terminal_ && shown_ ? "\r\033[K" : "") + text + '\n');
 }
 
 }  // namespace binade::train

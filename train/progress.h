@@ -10,7 +10,7 @@ namespace binade::train {
 struct ProgressValues {
   int64_t step = 0, steps = 0;
   double loss = 0, smoothed = 0;
-  double tokens_per_second = 0;
+  double tokens_per_second = 0;  // NaN, here and below: not known yet
   double learning_rate = 0;
   double grad_norm = 0;
   double scale = 1;
@@ -25,7 +25,7 @@ std::string format_progress(const ProgressValues& values);
 std::string format_duration(double seconds);  // "1:32", "2:05:11"
 
 // On a terminal the line is rewritten in place, at most ten times a second; elsewhere a line is
-// printed every few seconds.
+// printed every few seconds. A standard output that cannot be written to is no reason to end a run.
 class ProgressLine {
  public:
   ProgressLine();

@@ -8,11 +8,16 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include <binade/core/file.h>
 #include <binade/core/log.h>
+#include <binade/core/text.h>
 #include <binade/core/version.h>
+#include <binade/train/append_file.h>
+#include <binade/train/checkpoint.h>
 
 namespace binade::train {
 
@@ -20,6 +25,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kUnderflow = "underflow.jsonl";
+// Every file of the folder that grows row by row; a new one is cut back by being named here.
+constexpr const char* kRowFiles[] = {kMetrics, kUnderflow};
 
 Json to_json(const MetricValue& value) {
   return std::visit(
@@ -32,25 +42,57 @@ Json to_json(const MetricValue& value) {
       value);
 }
 
-Json parse(const fs::path& path) {
+// One line of JSON, whatever bytes its texts have.
+std::string line_of(const Json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
+Json parse(const std::string& text, const std::string& name) {
+  check_json_depth(text, name);
   try {
-    return Json::parse(read_text_file(path));
+    Json json = Json::parse(text);
+    check(json.is_object(), name, " is not a JSON object");
+    return json;
   } catch (const Json::exception& error) {
-    fail(path.string(), " is not valid JSON: ", error.what());
+    fail(name, " is not valid JSON: ", error.what());
+  }
+}
+
+Json parse(const fs::path& path) {
+  return parse(read_text_file(path), path.string());
+}
+
+// Passes the rows of a file up to `step` to `keep`, with the text of their lines. Half a line,
+// which a killed process may leave at the end, is dropped; a row without a step is not ours and
+// stays.
+void read_rows(const fs::path& file, int64_t step,
+               const std::function<void(const Json& row, const std::string& line)>& keep) {
+  std::ifstream lines(file);
+  check(lines.good(), "cannot read ", file.string(), ": ", std::strerror(errno));
+  for (std::string line; std::getline(lines, line);) {
+    const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object()) continue;
+    const auto at = row.find("step");
+    if (at != row.end() && at->is_number() && at->get<double>() > static_cast<double>(step))
+      continue;
+    keep(row, line);
   }
 }
 
 std::string show(const Json& object, const std::string& key) {
-  return object.contains(key) ? object.at(key).dump() : "unset";
+  return object.contains(key) ? line_of(object.at(key)) : "unset";
 }
 
 }  // namespace
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
+  check(!resume || has_run(), "the run folder ", path_.string(),
+        " holds no run that could be resumed; without --resume one begins there");
   std::error_code error;
   made_ = fs::create_directories(path_, error);
-  check(!error && fs::is_directory(path_), "cannot make the run folder ", path_.string(), ": ",
-        error ? error.message() : "a file of that name is there");
+  if (!error && !fs::is_directory(path_, error))
+    error = std::make_error_code(std::errc::not_a_directory);
+  check(!error, "cannot make the run folder ", path_.string(), ": ", error.message());
   const fs::path lock = path_ / "lock";
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   check(lock_ >= 0, "cannot write in the run folder ", path_.string(), ": ", std::strerror(errno));
@@ -59,28 +101,35 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     lock_ = -1;
     fail("the run folder ", path_.string(), " is in use by another process; choose another one");
   }
-  if (has_run() && !resume) {
+  try {
+    check(resume || !has_run(), "the run folder ", path_.string(),
+          " holds a run already; continue it with --resume, or choose another folder");
+    check(resume || list_checkpoints(path_ / "checkpoints").empty(), "the run folder ",
+          path_.string(),
+          " holds checkpoints of a run whose config.json is gone; choose another folder");
+  } catch (...) {
     ::close(lock_);
-    lock_ = -1;
-    fail("the run folder ", path_.string(),
-         " holds a run already; continue it with --resume, or choose another folder");
+    throw;
   }
 }
 
 RunFolder::~RunFolder() {
   std::error_code ignored;
-  if (made_ && !has_run()) fs::remove_all(path_, ignored);
+  if (made_ && !fs::exists(path_ / "config.json", ignored)) fs::remove_all(path_, ignored);
   if (lock_ >= 0) ::close(lock_);  // which releases it
 }
 
 bool RunFolder::has_run() const {
-  return fs::exists(path_ / "config.json");
+  std::error_code error;
+  const bool there = fs::exists(path_ / "config.json", error);
+  check(!error, "cannot look into the run folder ", path_.string(), ": ", error.message());
+  return there;
 }
 
 void RunFolder::check_config(const std::string& json,
                              const std::vector<std::string>& may_change) const {
   if (!has_run()) return;
-  const Json config = Json::parse(json), before = parse(path_ / "config.json");
+  const Json config = parse(json, "the configuration"), before = parse(path_ / "config.json");
   std::vector<std::string> keys;
   for (const auto& [key, value] : config.items()) keys.push_back(key);
   for (const auto& [key, value] : before.items())
@@ -97,7 +146,7 @@ void RunFolder::check_config(const std::string& json,
 }
 
 void RunFolder::set_config(const std::string& json) {
-  write_text_file(path_ / "config.json", Json::parse(json).dump(2) + "\n");
+  write_text_file(path_ / "config.json", parse(json, "the configuration").dump(2) + "\n");
 }
 
 void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
@@ -107,51 +156,72 @@ void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
   write_text_file(path_ / "manifest.json", manifest.dump(2) + "\n");
 }
 
-void RunFolder::rewind_metrics(int64_t step) {
-  const fs::path file = path_ / "metrics.jsonl";
-  metrics_.close();
-  std::string kept;
-  if (fs::exists(file)) {
-    std::istringstream lines(read_text_file(file));
-    for (std::string line; std::getline(lines, line);) {
-      // A killed process may leave half a line at the end.
-      const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (row.is_discarded() || !row.is_object() || row.value("step", int64_t{0}) > step) continue;
-      kept += line + '\n';
+void RunFolder::rewind(int64_t step) {
+  for (ChartSeries* series :
+       {&loss_, &smoothed_, &validation_, &scale_, &throughput_, &learning_rate_})
+    *series = {};
+  for (const char* name : kRowFiles) {
+    const fs::path path = path_ / name;
+    std::error_code error;
+    if (!fs::exists(path, error) && !error) continue;
+    AtomicFile file(path);
+    read_rows(path, step, [&](const Json& row, const std::string& line) {
+      file.write(line + '\n');
+      if (name != kMetrics) return;
       MetricRow values;
       for (const auto& [key, value] : row.items())
         if (value.is_number()) values.emplace_back(key, value.get<double>());
-      plot(row.value("step", int64_t{0}), values);
-    }
+      const auto at = row.find("step");
+      if (at != row.end() && at->is_number_integer()) plot(at->get<int64_t>(), values);
+    });
+    file.commit();
   }
-  write_text_file(file, kept);
+  first_step_ = step + 1;
+  tensorboard_.reset();
+}
+
+void RunFolder::report_failure(const char* what) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    // A full disk costs rows, not the run. It is said once, until writing works again.
+    if (failing_.insert(what).second) log_warning(error.what(), "; the run goes on without it");
+  }
+}
+
+void RunFolder::append(const char* file, const std::string& row) {
+  try {
+    AppendFile(path_ / file).append(row + '\n');
+    failing_.erase(file);
+  } catch (const Error&) {
+    report_failure(file);
+  }
 }
 
 void RunFolder::add_metrics(int64_t step, const MetricRow& row) {
-  if (!metrics_.is_open()) metrics_.open(path_ / "metrics.jsonl", std::ios::app);
-  if (!tensorboard_) tensorboard_ = std::make_unique<TensorboardWriter>(path_ / "tensorboard");
   Json json;
   json["step"] = step;
-  for (const auto& [key, value] : row) {
-    json[key] = to_json(value);
-    if (const double* number = std::get_if<double>(&value))
-      tensorboard_->scalar(key, step, *number);
-    if (const int64_t* count = std::get_if<int64_t>(&value))
-      tensorboard_->scalar(key, step, static_cast<double>(*count));
-  }
-  metrics_ << json.dump() << '\n';
-  metrics_.flush();
-  tensorboard_->flush();
-  // A full disk costs rows, not the run; what was cut short is ended, so that later rows are whole.
-  const bool fails = !metrics_.good() || !tensorboard_->good();
-  if (fails && !metrics_fail_)
-    log_warning("cannot write the metrics in ", path_.string(), ": is the disk full?");
-  metrics_fail_ = fails;
-  if (!metrics_.good()) {
-    metrics_.clear();
-    metrics_ << '\n';
-  }
+  for (const auto& [key, value] : row) json[key] = to_json(value);
+  append(kMetrics, line_of(json));
   plot(step, row);
+  try {
+    if (!tensorboard_)
+      tensorboard_ = std::make_unique<TensorboardWriter>(path_ / "tensorboard", first_step_);
+    for (const auto& [key, value] : row) {
+      if (const double* number = std::get_if<double>(&value))
+        tensorboard_->scalar(key, step, *number);
+      if (const int64_t* count = std::get_if<int64_t>(&value))
+        tensorboard_->scalar(key, step, static_cast<double>(*count));
+    }
+    tensorboard_->flush();
+    failing_.erase("tensorboard");
+  } catch (const Error&) {
+    report_failure("tensorboard");
+  }
+}
+
+void RunFolder::add_underflow_report(const std::string& json) {
+  append(kUnderflow, json);
 }
 
 void RunFolder::plot(int64_t step, const MetricRow& row) {
@@ -174,21 +244,19 @@ void RunFolder::write_chart() {
     series.name = name;
     return series;
   };
-  write_text("chart.svg", draw_chart({{"loss",
-                                       {named(loss_, "step"), named(smoothed_, "smoothed"),
-                                        named(validation_, "validation")},
-                                       false},
-                                      {"loss scale", {named(scale_, "")}, true},
-                                      {"tokens per second", {named(throughput_, "")}, false},
-                                      {"learning rate", {named(learning_rate_, "")}, false}},
-                                     "step"));
-}
-
-void RunFolder::append_line(const std::string& name, const std::string& line) const {
-  std::ofstream file(path_ / name, std::ios::app);
-  file << line << '\n';
-  file.flush();
-  if (!file.good()) log_warning("cannot write ", (path_ / name).string(), ": is the disk full?");
+  const std::vector<ChartPanel> panels = {
+      {"loss",
+       {named(loss_, "step"), named(smoothed_, "smoothed"), named(validation_, "validation")},
+       false},
+      {"loss scale", {named(scale_, "")}, true},
+      {"tokens per second", {named(throughput_, "")}, false},
+      {"learning rate", {named(learning_rate_, "")}, false}};
+  try {
+    write_text("chart.svg", draw_chart(panels, "step"));
+    failing_.erase("chart");
+  } catch (const Error&) {
+    report_failure("chart");
+  }
 }
 
 void RunFolder::write_text(const std::string& name, const std::string& text) {

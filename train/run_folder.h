@@ -3,13 +3,15 @@
 //   config.json     the exact configuration      manifest.json  versions, device, algorithms
 //   metrics.jsonl   a row a step                 tensorboard/   the same for TensorBoard
 //   chart.svg       loss, scale, throughput      checkpoints/   see checkpoint.h
-//   sample.txt      text at the end              lock           held while a process uses the
-//   folder
+//   sample.txt      text at the end              lock           held while a process uses it
+//   underflow.jsonl reports, on request
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -20,14 +22,16 @@
 
 namespace binade::train {
 
-// A row of metrics.jsonl, in order of insertion. Non-finite numbers are written as null.
+// A row of metrics.jsonl, in order of insertion. Non-finite numbers are written as null; in texts,
+// bytes that are no UTF-8 become U+FFFD.
 using MetricValue = std::variant<int64_t, double, bool, std::string>;
 using MetricRow = std::vector<std::pair<std::string, MetricValue>>;
 
 class RunFolder {
  public:
-  // Makes the folder and takes its lock; throws Error when another process has it, or when it holds
-  // a run and `resume` is false.
+  // Takes the folder's lock; throws Error when another process has it. To begin a run (`resume` is
+  // false) the folder is made; Error when it holds one already, or checkpoints of one. To resume,
+  // it must hold a run.
   RunFolder(std::filesystem::path path, bool resume);
   // Removes the folder again if it was made here and no run was begun in it (set_config).
   ~RunFolder();
@@ -46,22 +50,27 @@ class RunFolder {
   // name → JSON text.
   void write_manifest(const std::map<std::string, std::string>& more);
 
-  // Drops rows past `step`: they belong to steps that will be run again.
-  void rewind_metrics(int64_t step);
-  // Appends a row (its "step" is the key) and sends its numbers to TensorBoard.
+  // Takes metrics, underflow reports and TensorBoard events back to the end of `step`: later steps
+  // will be run again.
+  void rewind(int64_t step);
+  // Appends a row to metrics.jsonl (its "step" is the key) and sends its numbers to TensorBoard. A
+  // row that cannot be written, on a full disk say, is lost with a warning.
   void add_metrics(int64_t step, const MetricRow& row);
-  void write_chart();  // from the rows so far
+  // Appends a row, a JSON object with its "step", to underflow.jsonl; as above.
+  void add_underflow_report(const std::string& json);
+  void write_chart();  // from the rows so far; a failure as above
   void write_text(const std::string& name, const std::string& text);
-  void append_line(const std::string& name, const std::string& line) const;
 
  private:
+  void append(const char* file, const std::string& row);
+  void report_failure(const char* what);
   void plot(int64_t step, const MetricRow& row);
   std::filesystem::path path_;
   int lock_ = -1;
-  bool made_ = false;          // the folder was not there before
-  bool metrics_fail_ = false;  // the last row could not be written
+  bool made_ = false;                  // the folder was not there before
+  std::set<std::string> failing_;      // what could not be written the last time
+  std::optional<int64_t> first_step_;  // where a resumed run goes on
   std::unique_ptr<TensorboardWriter> tensorboard_;
-  std::ofstream metrics_;
   ChartSeries loss_, smoothed_, validation_, scale_, throughput_, learning_rate_;
 };
 

@@ -26,6 +26,8 @@ double seconds_between(Clock::time_point a, Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
 
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
 double number(const std::map<std::string, std::string>& values, const char* key) {
   const auto found = values.find(key);
   check(found != values.end(), "the checkpoint has no value ", key);
@@ -62,14 +64,14 @@ class Trainer::Pace {
     window_.push_back(training_);
     if (window_.size() > kWindow) window_.pop_front();
   }
+  // Tokens a second; NaN while too few steps were counted to tell.
   double recent() const {
     return rate(static_cast<int64_t>(window_.size()) - 1,
                 window_.empty() ? 0 : window_.back() - window_.front());
   }
   double mean() const { return rate(ticks_ - kFirstCounted, training_ - first_); }
   double seconds_for(int64_t steps) const {
-    const double pace = recent();
-    return pace > 0 ? static_cast<double>(steps * tokens_per_step) / pace : 0;
+    return static_cast<double>(steps * tokens_per_step) / recent();
   }
 
  private:
@@ -77,7 +79,8 @@ class Trainer::Pace {
   static constexpr size_t kWindow = 24;
 
   double rate(int64_t steps, double seconds) const {
-    return steps > 0 && seconds > 0 ? static_cast<double>(steps * tokens_per_step) / seconds : 0;
+    return steps > 0 && seconds > 0 ? static_cast<double>(steps * tokens_per_step) / seconds
+                                    : kUnknown;
   }
 
   Clock::time_point last_ = Clock::now();
@@ -103,7 +106,7 @@ Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler
 bool Trainer::resume() {
   const auto found = checkpoints_.newest();
   if (!found) {
-    folder_.rewind_metrics(0);
+    folder_.rewind(0);
     return false;
   }
   const Checkpoint& checkpoint = found->checkpoint;
@@ -125,6 +128,7 @@ bool Trainer::resume() {
   step_ = last_saved_ = steps_done;
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
+  last_loss_ = checkpoint.values.contains("loss") ? number(checkpoint.values, "loss") : smoothed_;
   best_validation_ = number(checkpoint.values, "best_validation");
 #if BINADE_HAVE_CUDA
   // The same product algorithms give the same bits.
@@ -132,7 +136,7 @@ bool Trainer::resume() {
       table != checkpoint.values.end() && optimizer_.device().is_cuda())
     cuda::import_matmul_algorithms(table->second);
 #endif
-  folder_.rewind_metrics(step_);
+  folder_.rewind(step_);
   return true;
 }
 
@@ -143,6 +147,7 @@ Checkpoint Trainer::snapshot() const {
   checkpoint.sections["scaler"] = scaler_.state();
   if (ema_) checkpoint.sections["ema"] = ema_->state();
   checkpoint.values = {{"step", std::to_string(step_)},
+                       {"loss", exact(last_loss_)},
                        {"loss_smoothed", exact(smoothed_)},
                        {"best_validation", exact(best_validation_)}};
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
@@ -160,13 +165,12 @@ bool Trainer::save(bool best) {
     return true;
   } catch (const Error& error) {
     // A full disk must not cost the run: what was saved before is still there.
-    log_warning("no checkpoint was written at step ", step_, ": ", error.what(),
-                "; training goes on");
+    log_warning("no checkpoint was written at step ", step_, ": ", error.what());
     return false;
   }
 }
 
-void Trainer::handle(const StepReport& report) {
+void Trainer::handle(const StepReport& report, bool diagnose) {
   pace_->tick();
   const int64_t done = report.step + 1;
   if (std::isfinite(report.loss)) {
@@ -184,13 +188,14 @@ void Trainer::handle(const StepReport& report) {
                    {"scale", report.scale},
                    {"skipped", report.skipped},
                    {"skipped_total", report.skipped_total},
-                   {"tokens_per_s", pace_->recent()},
                    {"peak_gib", static_cast<double>(peak) / 1073741824.0}};
+  if (const double pace = pace_->recent(); std::isfinite(pace))
+    row.emplace_back("tokens_per_s", pace);
   if (report.skipped) {
     row.emplace_back("offender", report.offender ? report.offender->parameter : "norm overflow");
     row.emplace_back("offender_kind",
                      std::string(report.offender && report.offender->is_nan ? "nan" : "inf"));
-    if (options_.diagnose_overflow) {
+    if (diagnose) {
       std::string text = train_step_.diagnose_overflow(report.scale);
       if (text.empty()) text = "no op produced a non-finite value when the step ran again";
       pace_->line.message(concat("step ", done, " was skipped: ", text));
@@ -212,28 +217,31 @@ void Trainer::handle(const StepReport& report) {
                                         .peak_bytes = peak}),
                        done == options_.steps);
   }
-  check(report.at_floor < kMostStepsAtFloor, "the last ", report.at_floor,
-        " steps were skipped with the loss scale at its floor of ", scaler_.options().min_scale,
-        "; the first bad gradient is in ",
-        report.offender ? report.offender->parameter : "the norm", " (",
-        report.offender && report.offender->is_nan ? "NaN" : "inf",
-        "): lower the learning rate, or look for the op with the overflow diagnosis");
 }
 
 void Trainer::report_underflow() {
   const amp::UnderflowReport report = train_step_.underflow_report();
-  folder_.append_line("underflow.jsonl", report.to_json(step_));
+  folder_.add_underflow_report(report.to_json(step_));
   folder_.add_metrics(step_, {{"underflow_share", report.share()}});
   pace_->line.message(concat("step ", step_, ": ", report.summary()));
 }
 
 void Trainer::validate_now() {
   if (!task_.validate) return;
+  const auto leave = [&] {
+    if (ema_) ema_->swap();
+    task_.model->train();
+  };
   task_.model->eval();
   if (ema_) ema_->swap();
-  const double loss = task_.validate();
-  if (ema_) ema_->swap();
-  task_.model->train();
+  double loss = 0;
+  try {
+    loss = task_.validate();
+  } catch (...) {
+    leave();  // or the checkpoint would have the averages for weights
+    throw;
+  }
+  leave();
   const double best_before = best_validation_;
   const bool best = loss < best_before;
   if (best) best_validation_ = loss;
@@ -244,13 +252,20 @@ void Trainer::validate_now() {
   if (best && !save(true)) best_validation_ = best_before;
 }
 
-Trainer::Outcome Trainer::run() {
-  const StopSignals signals;
-  task_.model->train();
+void Trainer::collect(bool wait) {
+  const std::vector<StepReport> reports = train_step_.take_reports(wait);
+  for (const StepReport& report : reports) handle(report, options_.diagnose_overflow);
+  for (const StepReport& report : reports)
+    check(report.at_floor < kMostStepsAtFloor, "the last ", report.at_floor,
+          " steps were skipped with the loss scale at its floor of ", scaler_.options().min_scale,
+          "; the first bad gradient is in ",
+          report.offender ? report.offender->parameter : "the norm", " (",
+          report.offender && report.offender->is_nan ? "NaN" : "inf",
+          "): lower the learning rate, or look for the op with the overflow diagnosis");
+}
+
+void Trainer::loop() {
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
-  const auto collect = [this](bool wait) {
-    for (const StepReport& report : train_step_.take_reports(wait)) handle(report);
-  };
   pace_->start();
   while (step_ < options_.steps && !StopSignals::requested()) {
     const StepData data = task_.data(step_);
@@ -274,6 +289,36 @@ Trainer::Outcome Trainer::run() {
   check_device_faults(optimizer_.device());
   if (last_saved_ != step_) save(false);
   folder_.write_chart();
+}
+
+void Trainer::rescue() {
+  // A step that threw has updated nothing: weights, moments and scaler are those of step_.
+  const auto attempt = [](const char* what, const auto& part) {
+    try {
+      part();
+    } catch (const std::exception& error) {
+      log_warning("the run ends without ", what, ": ", error.what());
+    }
+  };
+  attempt("its last metrics", [&] {
+    for (const StepReport& report : train_step_.take_reports(/*wait=*/true))
+      handle(report, /*diagnose=*/false);
+  });
+  attempt("a last checkpoint", [&] {
+    if (step_ > 0 && last_saved_ != step_) save(false);
+  });
+  attempt("its chart", [&] { folder_.write_chart(); });
+}
+
+Trainer::Outcome Trainer::run() {
+  const StopSignals signals;
+  task_.model->train();
+  try {
+    loop();
+  } catch (...) {
+    rescue();
+    throw;
+  }
   return {step_, StopSignals::requested(), last_loss_, best_validation_, pace_->mean()};
 }
 

@@ -60,23 +60,28 @@ class Trainer {
   // Goes on from the newest whole checkpoint of the folder; false if there is none. Throws Error
   // when it is past options.steps.
   bool resume();
-  // Trains up to options.steps, or until SIGINT or SIGTERM asked to stop, and writes a checkpoint.
-  // Throws Error when the scale is stuck at its floor (naming the offender).
+  // Trains up to options.steps, or until a signal asked to stop (signals.h), and writes a
+  // checkpoint and the chart. Throws Error when the scale is stuck at its floor (naming the
+  // offender). What is thrown here or in the task leaves a checkpoint of the last whole step, and
+  // the chart, as well.
   struct Outcome {
     int64_t steps_done = 0;
-    bool stopped = false;  // by a signal
-    double last_loss = 0;
-    double best_validation = 0;  // infinity if there was no validation
-    double tokens_per_second = 0;
+    bool stopped = false;          // by a signal
+    double last_loss = 0;          // of a run that was finished before, as its checkpoint has it
+    double best_validation = 0;    // infinity if there was no validation
+    double tokens_per_second = 0;  // NaN after too few steps to tell
   };
   Outcome run();
   int64_t steps_done() const { return step_; }
 
  private:
-  void handle(const StepReport& report);
+  void loop();
+  void collect(bool wait);
+  void handle(const StepReport& report, bool diagnose);
   void validate_now();
   void report_underflow();
   bool save(bool best);  // false, with a warning, when it could not be written
+  void rescue();         // what an exception leaves behind
   Checkpoint snapshot() const;
 
   Task task_;

@@ -69,7 +69,9 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
   add("--extensions", o.extensions,
       "Endings of the files to take from folders; default: all, of the default text .h and .hpp");
-  add("--text-limit", o.text_limit, "MiB of text to read from folders; 0: all")->check(count);
+  add("--text-limit", o.text_limit,
+      "MiB of text to read from folders: the files, in order, that still fit; 0: all")
+      ->check(count);
   add("--tokenizer", o.tokenizer,
       "bpe (trained on the text; of token shards, the one beside them), bytes, or a folder with a "
       "tokenizer");
@@ -121,8 +123,7 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--momentum", o.momentum, "SGD's and Muon's momentum")->check(fraction);
   add("--ema", o.ema,
       "Decay of a moving average of the weights, which is validated, writes the sample and is "
-      "saved "
-      "by --save-hf; 0: off")
+      "saved by --save-hf; 0: off")
       ->check(fraction);
   add("--clip", o.clip, "Largest global gradient norm; 0: no clipping")->check(rate);
   add("--schedule", o.schedule, "constant, linear, cosine or wsd after the warm-up")
@@ -137,8 +138,7 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
   add("--precision", o.precision,
       "fp32, fp16, fp16-autocast, bf16, fp16-static:S, fp16-no-masters or fp16-pure; default: fp32 "
-      "on a CPU, fp16 "
-      "on a GPU");
+      "on a CPU, fp16 on a GPU");
   add("--init-scale", o.init_scale, "First loss scale of dynamic scaling; a power of two");
   add("--min-scale", o.min_scale, "Floor of the loss scale; a power of two");
   add("--growth-interval", o.growth_interval, "Good steps before the scale doubles")
@@ -162,7 +162,8 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
 
   group = "Run";
   add("--run-dir", o.run_dir, "Run folder: metrics, checkpoints, configuration, chart, sample");
-  flag("--resume", o.resume, "Go on from the run folder's newest checkpoint, with its options");
+  flag("--resume", o.resume,
+       "Go on with the run in the run folder, from its newest checkpoint and with its options");
   add("--save-hf", o.save_hf,
       "Write the model (and tokenizer) as a Hugging Face folder at the end");
   add("--checkpoint-every", o.checkpoint_every, "Steps between checkpoints; 0: at the end only")

@@ -12,19 +12,19 @@ namespace binade::examples {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> with_saved_config(int argc, char** argv) {
-  std::vector<std::string> arguments(argv + 1, argv + argc);
-  const auto has = [&](const std::string& name) {
-    return std::find(arguments.begin(), arguments.end(), name) != arguments.end();
-  };
-  if (!has("--resume") || has("--config")) return arguments;
-  std::string run_dir = TrainGptOptions().run_dir;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i] == "--run-dir" && i + 1 < arguments.size()) run_dir = arguments[i + 1];
-    if (arguments[i].rfind("--run-dir=", 0) == 0) run_dir = arguments[i].substr(10);
+std::vector<std::string> with_saved_config(std::vector<std::string> arguments) {
+  CLI::App app;
+  TrainGptOptions options;
+  add_options(app, options);
+  try {
+    parse(app, arguments);
+  } catch (const std::exception&) {
+    return arguments;  // run_program() will say what is wrong with them
   }
-  const fs::path saved = fs::path(run_dir) / "config.json";
-  if (fs::exists(saved)) arguments.insert(arguments.end(), {"--config", saved.string()});
+  if (!options.resume || app.get_option("--config")->count() > 0) return arguments;
+  const fs::path saved = fs::path(options.run_dir) / "config.json";
+  std::error_code error;
+  if (fs::exists(saved, error)) arguments.insert(arguments.begin(), "--config=" + saved.string());
   return arguments;
 }
 
@@ -41,19 +41,11 @@ namespace {
 
 std::vector<fs::path> text_files(const TrainGptOptions& options,
                                  const std::vector<std::string>& text) {
-  std::vector<fs::path> given(text.begin(), text.end());
-  data::TextFileOptions which{.extensions = options.extensions};
+  data::TextFileOptions which{
+      .extensions = options.extensions,
+      .limit = options.text_limit == 0 ? std::nullopt : std::optional(options.text_limit << 20)};
   if (which.extensions.empty() && text == TrainGptOptions().text) which.extensions = {".h", ".hpp"};
-  std::vector<fs::path> files = data::list_text_files(given, which);
-  if (options.text_limit == 0) return files;
-  // The limit is for folders of unknown size; a file that is named itself is always taken.
-  int64_t left = options.text_limit << 20;
-  std::erase_if(files, [&](const fs::path& file) {
-    if (std::find(given.begin(), given.end(), file) != given.end()) return false;
-    left -= static_cast<int64_t>(fs::file_size(file));
-    return left < 0;
-  });
-  return files;
+  return data::list_text_files({text.begin(), text.end()}, which);
 }
 
 bool are_shards(const std::vector<std::string>& text) {
@@ -75,7 +67,7 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
   std::vector<std::string> texts;
   for (const fs::path& file : text_files(options, options.text))
     texts.push_back(data::read_text(file));
-  fmt::print("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
+  say("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
   return data::train_bpe(texts, {.vocab_size = options.vocabulary});
 }
 
@@ -224,7 +216,7 @@ train::TrainerOptions trainer_options(const TrainGptOptions& options) {
 Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device) {
   if (options.recompute != "auto") return parse_recompute(options.recompute);
   if (!device.is_cuda()) return Recompute::nothing;
-  // GELU is recomputed inside a product and frees the most for the least; SwiGLU takes a pass of
+  // GELU is recomputed inside a matmul and frees the most for the least; SwiGLU takes a pass of
   // its own, as norms do.
   return family == nn::Family::gpt2 ? Recompute::activations : Recompute::norms;
 }

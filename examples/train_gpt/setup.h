@@ -13,7 +13,7 @@ namespace binade::examples {
 
 // Options that a resumed run may have otherwise than before.
 inline const std::vector<std::string> kMayChange = {"steps",
-                                                    "resume",
+                                                    "resume",  // of older run folders
                                                     "run-dir",
                                                     "save-hf",
                                                     "quiet",
@@ -30,7 +30,7 @@ inline const std::vector<std::string> kMayChange = {"steps",
 
 // --resume alone takes the options of the run folder; options given beside it are compared with
 // them.
-std::vector<std::string> with_saved_config(int argc, char** argv);
+std::vector<std::string> with_saved_config(std::vector<std::string> arguments);
 
 void set_gpu_switches(const TrainGptOptions& options, Device device);
 

@@ -5,7 +5,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/memory.h>
 
-namespace binade::train {
+namespace binade::heads::language_model {
 
 namespace {
 
@@ -29,7 +29,7 @@ WindowBatches::WindowBatches(std::shared_ptr<const data::WindowSampler> sampler,
         " rows cannot be split into ", accumulation, " micro-batches of equal size");
 }
 
-StepData WindowBatches::operator()(int64_t step) {
+train::StepData WindowBatches::operator()(int64_t step) {
   if (!prefetcher_) {
     data::PrefetchOptions options{.depth = kPrefetchDepth, .first_batch = step};
     if (device_.is_cuda()) {
@@ -51,7 +51,7 @@ StepData WindowBatches::operator()(int64_t step) {
   const int64_t rows = sampler_->options().batch_size, length = sampler_->options().seq_len;
   const Array inputs = rows_of(batch, batch->inputs, rows, length);
   const Array targets = rows_of(batch, batch->targets, rows, length);
-  StepData data;
+  train::StepData data;
   const int64_t part = rows / accumulation_;
   for (int64_t m = 0; m < accumulation_; ++m)
     data.micro_batches.push_back(
@@ -61,7 +61,7 @@ StepData WindowBatches::operator()(int64_t step) {
   return data;
 }
 
-LossFunction language_model_loss(const nn::CausalLm& model) {
+train::LossFunction loss(const nn::CausalLm& model) {
   return [&model](const TensorList& batch, const Tensor& normaliser) {
     return model.loss(batch[0], batch[1], normaliser);
   };
@@ -82,11 +82,11 @@ double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sam
     const int64_t used = std::min(rows, windows - first);
     std::fill(targets.begin() + used * length, targets.end(), -100);
     const amp::Autocast scope(preset);
-    const Tensor loss = model.loss(Tensor::from(inputs, {rows, length}, device),
-                                   Tensor::from(targets, {rows, length}, device), one);
-    BINADE_DISPATCH(device, axpy(1, loss.array(), total));
+    const Tensor batch_loss = model.loss(Tensor::from(inputs, {rows, length}, device),
+                                         Tensor::from(targets, {rows, length}, device), one);
+    BINADE_DISPATCH(device, axpy(1, batch_loss.array(), total));
   }
   return total.item() / static_cast<double>(windows * length);
 }
 
-}  // namespace binade::train
+}  // namespace binade::heads::language_model

@@ -9,7 +9,7 @@
 #include <binade/nn/models/causal_lm.h>
 #include <binade/train/trainer.h>
 
-namespace binade::train {
+namespace binade::heads::language_model {
 
 // Batches of the sampler's windows, {inputs, targets} (B / accumulation, T) i32 each, made ready in
 // the background, in page-locked memory for a GPU.
@@ -19,7 +19,7 @@ class WindowBatches {
   WindowBatches(std::shared_ptr<const data::WindowSampler> sampler, int64_t accumulation,
                 Device device);
   // For Task::data: consecutive indices, from any start.
-  StepData operator()(int64_t step);
+  train::StepData operator()(int64_t step);
 
  private:
   std::shared_ptr<const data::WindowSampler> sampler_;
@@ -29,11 +29,11 @@ class WindowBatches {
 };
 
 // For Task::loss.
-LossFunction language_model_loss(const nn::CausalLm& model);
+train::LossFunction loss(const nn::CausalLm& model);
 
 // Mean loss a token over the sampler's first `batches` batches, or all of its windows if those are
 // fewer. The model should be in evaluation mode.
 double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sampler,
                        const amp::Preset& preset, int64_t batches);
 
-}  // namespace binade::train
+}  // namespace binade::heads::language_model

@@ -31,8 +31,10 @@ for seed in "${seeds[@]}"; do
     run=$output/$preset-$seed
     if [[ ! -s $run.evaluation ]]; then
       say "$preset, seed $seed"
+      resume=()
+      [[ -e $run/config.json ]] && resume=(--resume)
       # A run may fail visibly: that is what the last two presets are here for.
-      "$build/examples/train_gpt" --run-dir "$run" --resume --text "$text" --vocabulary 4096 \
+      "$build/examples/train_gpt" --run-dir "$run" "${resume[@]}" --text "$text" --vocabulary 4096 \
         --validation-text "$test" --validation-batches 1000 --validate-every 100 --checkpoint-every 0 \
         --layers 6 --dim 384 --heads 6 --seq-len 256 --batch-size 32 --dropout 0.1 \
         --learning-rate 1e-3 --warmup 40 --steps "$steps" --seed "$seed" --precision "$preset" \

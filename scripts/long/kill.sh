@@ -33,6 +33,12 @@ progress() {
 }
 
 writing() { compgen -G "$checkpoints/*.writing-*" >/dev/null; }
+# Starts the run, or goes on with it once there is one.
+start_or_resume() {
+  local resume=()
+  [[ -e $run/config.json ]] && resume=(--resume)
+  exec "$program" "${options[@]}" --run-dir "$run" "${resume[@]}" >"$work/killed.log" 2>&1
+}
 alive() { kill -0 "$pid" 2>/dev/null; }
 
 say "the uninterrupted run"
@@ -42,7 +48,7 @@ say "the uninterrupted run"
 inside=0
 for ((i = 1; i <= kills; ++i)); do
   start=$(progress)
-  "$program" "${options[@]}" --run-dir "$run" --resume >"$work/killed.log" 2>&1 &
+  start_or_resume &
   pid=$!
   target=$((start + 1 + RANDOM % (steps / kills - 4)))
   until (($(progress) >= target)); do
@@ -65,7 +71,7 @@ for ((i = 1; i <= kills; ++i)); do
 done
 
 say "the last resume"
-"$program" "${options[@]}" --run-dir "$run" --resume >"$work/killed.log" 2>&1 ||
+(start_or_resume) ||
   die "the resumed run failed: $(tail -n 1 "$work/killed.log")"
 ((inside >= 5)) || die "only $inside kills fell inside a checkpoint's write; run it again"
 last=checkpoints/step-$(printf %09d "$steps").safetensors

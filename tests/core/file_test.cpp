@@ -42,7 +42,7 @@ size_t entries(const fs::path& folder) {
 // While it lives, no file can grow beyond so many bytes: what a full disk looks like to write().
 class FileSizeLimit {
  public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_DFL)) {
     REQUIRE(::getrlimit(RLIMIT_FSIZE, &before_) == 0);
     const rlimit tight{bytes, before_.rlim_max};
     REQUIRE(::setrlimit(RLIMIT_FSIZE, &tight) == 0);

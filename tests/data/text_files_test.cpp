@@ -40,6 +40,39 @@ TEST_CASE("files are listed in sorted order", "[data][text_files]") {
         Strings{"c/d/e.txt", "c/none"});
 }
 
+TEST_CASE("an ending may have several dots", "[data][text_files]") {
+  const TemporaryFolder folder;
+  for (const char* name : {"index.d.ts", "index.ts", "a.d.ts/inner.txt", ".d.ts", "README"})
+    folder.write(name, name);
+  CHECK(names(list_text_files({folder.path()}, {{".d.ts"}}), folder.path()) ==
+        Strings{"index.d.ts"});
+  CHECK(names(list_text_files({folder.path()}, {{".ts"}}), folder.path()) ==
+        Strings{".d.ts", "index.d.ts", "index.ts"});
+  CHECK_THROWS_WITH(list_text_files({folder.path()}, {{"README"}}), Contains("no text files"));
+}
+
+TEST_CASE("a limit takes the files that still fit", "[data][text_files]") {
+  const TemporaryFolder folder;
+  folder.write("a", std::string(100, 'a'));  // too large by itself: those after it still count
+  folder.write("b", std::string(30, 'b'));
+  folder.write("c", std::string(30, 'c'));
+  folder.write("d", std::string(10, 'd'));
+  const auto within = [&](int64_t limit) {
+    return names(list_text_files({folder.path()}, {.limit = limit}), folder.path());
+  };
+  CHECK(within(170) == Strings{"a", "b", "c", "d"});
+  CHECK(within(169) == Strings{"a", "b", "c"});
+  CHECK(within(60) == Strings{"b", "c"});
+  CHECK(within(45) == Strings{"b", "d"});
+  CHECK(within(10) == Strings{"d"});
+  CHECK_THROWS_WITH(within(9), Contains("beyond the limit of 9 bytes") &&
+                                   Contains((folder.path() / "d").string()) &&
+                                   Contains("raise the limit"));
+  // A file that is named itself does not count.
+  CHECK(names(list_text_files({folder.path() / "a", folder.path()}, {.limit = 45}),
+              folder.path()) == Strings{"a", "b", "d"});
+}
+
 TEST_CASE("links are followed once", "[data][text_files]") {
   const TemporaryFolder folder;
   folder.write("a/one.txt", "1");

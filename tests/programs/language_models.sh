@@ -26,6 +26,11 @@ for model in "$hf" "$run" "$run/checkpoints/step-000000004.safetensors"; do
   expect "evaluate reads ${model#"$work"/}" 0 "bits per byte" \
     evaluate --model "$model" --text "$text"
 done
+onto_a_full_disk() { "$@" >/dev/full; }
+for program in "generate --prompt a --max-new-tokens 5" "evaluate --text $text"; do
+  # shellcheck disable=SC2086
+  expect "${program%% *} on a full disk" 2 "cannot write" onto_a_full_disk $program --model "$hf"
+done
 expect "generate writes several texts" 0 "--- 3" \
   generate --model "$hf" --prompt a --max-new-tokens 5 --samples 3 \
   --temperature 1 --top-k 20 --top-p 0.9 --seed 2

@@ -1,6 +1,9 @@
 // Checkpoints: what is written is read back, damage is noticed, a full disk costs nothing.
 #include <binade/train/checkpoint.h>
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
@@ -162,13 +165,123 @@ TEST_CASE("a damaged checkpoint is warned about and the one before it is used",
   CHECK(equal(single.newest()->checkpoint, example(2)));
 }
 
+TEST_CASE("checkpoints are ordered by their number", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder checkpoints(folder.path(), 2);
+  for (const int64_t step : {5, 999'999'999}) checkpoints.save(step, example(step), false);
+  checkpoints.save(int64_t{10'000'000'000}, example(1), false);
+  folder.write("step-best.safetensors", "not a number");
+  folder.write("step-7.safetensors.copy", "not the ending");
+  CHECK(names_in(folder.path()) ==
+        std::vector<std::string>{"step-10000000000.safetensors", "step-7.safetensors.copy",
+                                 "step-999999999.safetensors", "step-best.safetensors"});
+  const auto found = train::list_checkpoints(folder.path());
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].filename() == "step-999999999.safetensors");
+  CHECK(checkpoints.newest()->path.filename() == "step-10000000000.safetensors");
+  CHECK(train::list_checkpoints(folder / "none").empty());
+  CHECK_THROWS_WITH(train::list_checkpoints(folder.write("file", "")), Contains("file"));
+}
+
+TEST_CASE("a checkpoint that is not understood is an error and is never deleted",
+          "[train][checkpoint]") {
+  // A header as a later version may write it, with a dtype that this one does not know.
+  const std::string header = R"({"__metadata__":{"binade_checkpoint":"2"},)"
+                             R"("model.w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}})";
+  const auto size = static_cast<uint64_t>(header.size());
+  std::string newer(8, '\0');
+  std::memcpy(newer.data(), &size, 8);
+  newer += header + "ab";
+
+  for (const int kind : {0, 1, 2, 3}) {
+    const TemporaryFolder folder;
+    CheckpointFolder checkpoints(folder.path(), 1);
+    checkpoints.save(1, example(1), false);
+    const std::string name = "step-000000005.safetensors";
+    const fs::path path = folder / name;
+    std::string expected;
+    if (kind == 0) folder.write(name, newer), expected = "format 2";
+    if (kind == 1)
+      write_safetensors(path, {{"weight", Array::zeros({2}, DType::f32)}}),
+          expected = "not a checkpoint";
+    if (kind == 2) fs::create_directory(path), expected = "it is a folder";
+    if (kind == 3) fs::create_symlink("nowhere", path), expected = "No such file";
+    INFO(expected);
+    CHECK_THROWS_WITH(checkpoints.newest(), Contains(path.string()) && Contains(expected));
+    try {
+      train::read_checkpoint(path);
+      FAIL("it was read");
+    } catch (const train::DamagedCheckpoint&) {
+      FAIL("it counts as damaged");
+    } catch (const Error&) {
+    }
+    checkpoints.save(2, example(2), false);  // before it
+    CHECK(fs::exists(fs::symlink_status(path)));
+    checkpoints.save(9, example(9), false);  // after it, where it is one too many
+    CHECK(fs::exists(fs::symlink_status(path)));
+    CHECK(!fs::exists(folder / "step-000000001.safetensors"));
+    CHECK(fs::exists(folder / "step-000000009.safetensors"));
+  }
+}
+
+TEST_CASE("a checkpoint that cannot be opened is not passed over", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  CheckpointFolder checkpoints(folder.path(), 3);
+  for (const int64_t step : {1, 2}) checkpoints.save(step, example(step), false);
+  const fs::path newest = folder / "step-000000002.safetensors";
+  {
+    // The process has as many files open as it may.
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit none{0, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    std::string read, found;
+    bool damaged = false;
+    try {
+      train::read_checkpoint(newest);
+    } catch (const train::DamagedCheckpoint&) {
+      damaged = true;
+    } catch (const Error& error) {
+      read = error.what();
+    }
+    try {
+      checkpoints.newest();
+    } catch (const Error& error) {
+      found = error.what();
+    }
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(!damaged);
+    CHECK_THAT(read, Contains(newest.string()) && Contains("Too many open files"));
+    CHECK_THAT(found, Contains(folder.path().string()) && Contains("Too many open files"));
+  }
+  if (geteuid() != 0) {
+    fs::permissions(newest, fs::perms::none);
+    CHECK_THROWS_WITH(checkpoints.newest(),
+                      Contains(newest.string()) && Contains("Permission denied"));
+  }
+}
+
+TEST_CASE("values and names that are not UTF-8 are refused with a sentence",
+          "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  Checkpoint value = example(), name = example();
+  value.values["note"] = "\xff";
+  name.sections["model"]["\xff"] = Array::zeros({1}, DType::f32);
+  for (const Checkpoint& checkpoint : {value, name})
+    CHECK_THROWS_WITH(train::write_checkpoint(folder / "a.safetensors", checkpoint),
+                      Contains("a.safetensors") && Contains("UTF-8"));
+  CHECK(names_in(folder.path()).empty());
+}
+
 TEST_CASE("what an interrupted write left is removed", "[train][checkpoint]") {
   const TemporaryFolder folder;
   CheckpointFolder(folder.path(), 1).save(1, example(1), false);
   folder.write("step-000000002.safetensors.writing-4711", "half");
   folder.write("best.safetensors.writing-link", "half");
+  folder.write("notes.writing-1", "mine");
   const CheckpointFolder again(folder.path(), 1);
-  CHECK(names_in(folder.path()) == std::vector<std::string>{"step-000000001.safetensors"});
+  CHECK(names_in(folder.path()) ==
+        std::vector<std::string>{"notes.writing-1", "step-000000001.safetensors"});
   CHECK(equal(again.newest()->checkpoint, example(1)));
 }
 

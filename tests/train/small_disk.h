@@ -13,7 +13,9 @@ namespace binade::test {
 class SmallDisk {
  public:
   explicit SmallDisk(rlim_t bytes) {
-    previous_handler_ = std::signal(SIGXFSZ, SIG_IGN);  // write() fails with EFBIG instead
+    // As in a program that does nothing about it: whoever writes must see to that. (A parent may
+    // have had it ignored, as Python has.)
+    previous_handler_ = std::signal(SIGXFSZ, SIG_DFL);
     check(getrlimit(RLIMIT_FSIZE, &previous_) == 0, "cannot read the limit of file sizes");
     const rlimit limit{bytes, previous_.rlim_max};
     check(setrlimit(RLIMIT_FSIZE, &limit) == 0, "cannot limit file sizes");

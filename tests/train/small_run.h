@@ -7,9 +7,9 @@
 
 #include <binade/amp/grad_scaler.h>
 #include <binade/core/random.h>
+#include <binade/heads/language_model/language_model.h>
 #include <binade/nn/models/causal_lm.h>
 #include <binade/optim/adamw.h>
-#include <binade/heads/language_model/language_model.h>
 #include <binade/train/step.h>
 
 namespace binade::test {
@@ -49,7 +49,7 @@ struct SmallRun {
     scaler = std::make_unique<amp::GradScaler>(
         options.device, dynamic ? options.scaler : amp::GradScalerOptions::of(preset));
     step_options = {.clip = options.clip, .seed = options.seed, .capture = options.capture};
-    step = std::make_unique<train::TrainStep>(train::language_model_loss(*model), *optimizer,
+    step = std::make_unique<train::TrainStep>(heads::language_model::loss(*model), *optimizer,
                                               *scaler, preset, step_options);
   }
 

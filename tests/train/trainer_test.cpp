@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <stdexcept>
 
 #include <binade/core/file.h>
 
@@ -27,10 +28,12 @@ namespace {
 // A run in a folder, from nothing or resumed.
 struct FolderRun {
   explicit FolderRun(const fs::path& path, const SmallRunOptions& options = {})
-      : small(options), folder(path, /*resume=*/true), ema(*small.optimizer, 0.9) {
+      : small(options),
+        folder(path, /*resume=*/fs::exists(path / "config.json")),
+        ema(*small.optimizer, 0.9) {
     task.model = small.model.get();
     task.data = [](int64_t step) { return small_batch(step, 8, 2); };
-    task.loss = train::language_model_loss(*small.model);
+    task.loss = heads::language_model::loss(*small.model);
     trainer_options.steps = 12;
     trainer_options.schedule = {.learning_rate = 0.02, .warmup = 3, .total = 12};
     trainer_options.step = small.step_options;
@@ -144,6 +147,89 @@ TEST_CASE("a resumed run may take more steps, not fewer", "[train][trainer]") {
   CHECK(more.resumed_at == 12);
 }
 
+TEST_CASE("a finished run that is resumed has its last values", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  train::Trainer::Outcome first;
+  {
+    FolderRun run(path);
+    run.task.validate = [] { return 1.5; };
+    first = run.run();
+  }
+  FolderRun again(path);
+  again.task.validate = [] { return 1.5; };
+  const train::Trainer::Outcome outcome = again.run();
+  CHECK(outcome.steps_done == 12);
+  CHECK(!outcome.stopped);
+  CHECK(first.last_loss > 0);
+  CHECK(outcome.last_loss == first.last_loss);
+  CHECK(outcome.best_validation == 1.5);
+  CHECK(std::isnan(outcome.tokens_per_second));
+}
+
+TEST_CASE("an exception leaves a checkpoint and the chart, from which the run goes on",
+          "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path whole = temporary.path() / "whole";
+  const auto validate = [](FolderRun& run) {
+    run.trainer_options.validate_every = 5;
+    run.task.validate = [] { return 2.0; };
+  };
+  {
+    FolderRun run(whole, kLively);
+    validate(run);
+    run.run();
+  }
+  for (const std::string where : {"data", "loss", "validation"}) {
+    INFO(where);
+    const fs::path path = temporary.path() / where;
+    int64_t expected = 7;
+    {
+      FolderRun run(path, kLively);
+      validate(run);
+      if (where == "data")
+        run.task.data = [](int64_t step) {
+          if (step == 7) throw std::runtime_error("no more data");
+          return small_batch(step, 8, 2);
+        };
+      if (where == "loss")
+        // In the second micro-batch of a step: the first one's gradients are there already.
+        run.task.loss = [calls = 0, loss = run.task.loss](const TensorList& batch,
+                                                          const Tensor& normaliser) mutable {
+          if (++calls == 2 * 7 + 2) throw std::runtime_error("no more data");
+          return loss(batch, normaliser);
+        };
+      if (where == "validation") {
+        run.task.validate = []() -> double { throw std::runtime_error("no more data"); };
+        expected = 5;
+      }
+      CHECK_THROWS_WITH(run.run(), "no more data");
+      CHECK(run.small.model->training());
+    }
+    CHECK(fs::exists(path / "chart.svg"));
+    CHECK(checkpoint_at(path, expected).values.at("step") == std::to_string(expected));
+    CHECK(rows_of(path / "metrics.jsonl").back().at("step") == expected);
+    FolderRun rest(path, kLively);
+    validate(rest);
+    rest.run();
+    CHECK(rest.resumed_at == expected);
+    // Averages that stayed in the model, or half a step's gradients, would show here.
+    train::Checkpoint a = checkpoint_at(whole, 12), b = checkpoint_at(path, 12);
+    CHECK(same_bits(a, b));
+  }
+}
+
+TEST_CASE("the throughput is left out until it is known", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun(path).run();
+  const std::vector<Json> rows = rows_of(path / "metrics.jsonl");
+  CHECK(!rows.front().contains("tokens_per_s"));
+  CHECK(rows.back().contains("tokens_per_s"));
+  for (const Json& row : rows)
+    if (row.contains("tokens_per_s")) CHECK(row.at("tokens_per_s") > 0);
+}
+
 TEST_CASE("a resume with other data is refused", "[train][trainer]") {
   const TemporaryFolder temporary;
   const fs::path path = temporary.path() / "a";
@@ -196,7 +282,7 @@ TEST_CASE("training goes on when the disk is full", "[train][trainer]") {
     return small_batch(step);
   };
   const ExpectWarning checkpoint("no checkpoint was written at step"),
-      metrics("cannot write the metrics");
+      metrics("metrics.jsonl: File too large"), events("tensorboard");
   CHECK(run.run().steps_done == 12);
   CHECK(old_stayed);
   CHECK(checkpoint_at(path, 12).values.at("step") == "12");
