@@ -1,6 +1,6 @@
 // Anomaly mode: names the op that first produced a NaN.
 #include <binade/autograd/tape.h>
-#include <binade/autograd/value_range.h>
+#include <binade/core/value_range.h>
 
 namespace binade {
 
