@@ -17,7 +17,6 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-
 Array f16(const std::vector<float>& values) {
   return Array::from(values, {static_cast<int64_t>(values.size())}).to(DType::f16);
 }
