@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include <binade/autograd/value_range.h>
+#include <binade/core/value_range.h>
 
 namespace binade {
 

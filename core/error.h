@@ -2,15 +2,18 @@
 // failed, the shapes and dtypes involved, and what to do. Nothing in the library exits or aborts.
 #pragma once
 
-#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include <binade/core/text.h>
 
 namespace binade {
 
+// what() is well-formed UTF-8, whatever paths and names the text quotes: see valid_utf8().
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& text) : std::runtime_error(valid_utf8(text)) {}
 };
 
 // Thrown when a device cannot give the memory that was asked for.
@@ -19,10 +22,11 @@ class OutOfMemory : public Error {
   using Error::Error;
 };
 
-// Joins anything that has an operator<<: concat("got ", shape, " of ", dtype).
+// Joins anything that has an operator<<: concat("got ", shape, " of ", dtype). Numbers have a
+// decimal point under every locale.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream text;
+  TextStream text;
   (text << ... << parts);
   return std::move(text).str();
 }

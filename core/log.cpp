@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include <binade/core/text.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -34,7 +35,8 @@ LogSink set_log_sink(LogSink new_sink) {
   return std::exchange(sink(), std::move(new_sink));
 }
 
-void write_log(LogLevel level, std::string_view message) {
+void write_log(LogLevel level, std::string_view text) {
+  const std::string message = valid_utf8(text);
   const std::lock_guard lock(sink_mutex);
   if (sink()) {
     sink()(level, message);

@@ -17,8 +17,8 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 // Sets the sink and returns the one before; an empty sink stands for spdlog.
 LogSink set_log_sink(LogSink sink);
 
-// Writes one line, without a newline at its end.
-void write_log(LogLevel level, std::string_view message);
+// Writes one line, without a newline at its end; valid_utf8() is applied to it.
+void write_log(LogLevel level, std::string_view text);
 
 // Joins the parts as concat() does and logs them.
 template <class... Parts>

@@ -1,11 +1,13 @@
 #include <binade/core/text.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iomanip>
+#include <locale>
 #include <numeric>
-#include <sstream>
 
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 
 namespace binade {
 
@@ -28,8 +30,67 @@ void check_json_depth(std::string_view text, std::string_view source) {
   }
 }
 
+std::string valid_utf8(std::string_view text) {
+  constexpr const char* kHex = "0123456789ABCDEF";
+  std::string out;
+  out.reserve(text.size());
+  while (true) {
+    const size_t valid = utf8_valid_prefix(text);
+    out.append(text.substr(0, valid));
+    text.remove_prefix(valid);
+    if (text.empty()) return out;
+    for (int left = utf8_step(text).length; left > 0; --left, text.remove_prefix(1)) {
+      const auto byte = static_cast<unsigned char>(text[0]);
+      out.append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});
+    }
+  }
+}
+
+std::string xml_text(std::string_view text) {
+  const std::string valid = valid_utf8(text);
+  std::string out;
+  for (size_t pos = 0; pos < valid.size();) {
+    const size_t begin = pos;
+    const char32_t c = utf8_next(valid, pos);
+    const bool space = c == '\t' || c == '\n' || c == '\r';
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else if (c == '\'')
+      out += "&#39;";
+    else if ((c < ' ' && !space) || c == 0xFFFE || c == 0xFFFF)
+      out += kReplacementCharacter;
+    else
+      out.append(valid, begin, pos - begin);
+  }
+  return out;
+}
+
+TextStream::TextStream() {
+  imbue(std::locale::classic());
+}
+
+std::string exact_number(double value) {
+  char text[32];  // the longest is "-2.2250738585072014e-308"
+  const auto [end, error] = std::to_chars(std::begin(text), std::end(text), value);
+  return {text, end};
+}
+
+std::optional<double> parse_number(std::string_view text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [read_until, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || read_until != end) return std::nullopt;
+  return value;
+}
+
 std::string gib(int64_t bytes) {
-  std::ostringstream text;
+  TextStream text;
   text << std::fixed << std::setprecision(2) << static_cast<double>(bytes) / (1 << 30) << " GiB";
   return std::move(text).str();
 }

@@ -1,7 +1,7 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/added_tokens.h>
 #include <binade/data/unicode.h>
-#include <binade/data/utf8.h>
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_model.h>
 #include <binade/data/byte_alphabet.h>
-#include <binade/data/utf8.h>
 
 #include <algorithm>
 #include <functional>

@@ -1,12 +1,12 @@
 #include <binade/core/error.h>
 #include <binade/core/file.h>
+#include <binade/core/utf8.h>
 #include <binade/data/added_tokens.h>
 #include <binade/data/bpe_model.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/normalizer.h>
 #include <binade/data/pre_tokenizer.h>
 #include <binade/data/token_text.h>
-#include <binade/data/utf8.h>
 
 #include <algorithm>
 #include <limits>

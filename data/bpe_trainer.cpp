@@ -1,10 +1,10 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_trainer.h>
 #include <binade/data/byte_alphabet.h>
 #include <binade/data/pair_map.h>
 #include <binade/data/parallel.h>
 #include <binade/data/pre_tokenizer.h>
-#include <binade/data/utf8.h>
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
+#include <binade/core/utf8.h>
 #include <binade/data/byte_alphabet.h>
-#include <binade/data/utf8.h>
 
 namespace binade::data {
 namespace {

@@ -1,7 +1,7 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/normalizer.h>
 #include <binade/data/unicode.h>
-#include <binade/data/utf8.h>
 #include <utf8proc.h>
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/normalizer.h>
 #include <binade/data/pre_tokenizer.h>
 #include <binade/data/unicode.h>
-#include <binade/data/utf8.h>
 
 #include <algorithm>
 #include <string>

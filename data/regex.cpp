@@ -1,8 +1,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/regex.h>
 #include <binade/data/unicode.h>
-#include <binade/data/utf8.h>
 #include <pcre2.h>
 
 #include <cctype>

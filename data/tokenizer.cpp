@@ -1,9 +1,9 @@
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_tokenizer.h>
 #include <binade/data/sentencepiece_tokenizer.h>
 #include <binade/data/tokenizer.h>
-#include <binade/data/utf8.h>
 
 namespace binade::data {
 

@@ -1,7 +1,7 @@
 #include <binade/core/json_view.h>
+#include <binade/core/utf8.h>
 #include <binade/data/byte_alphabet.h>
 #include <binade/data/tokenizer_spec.h>
-#include <binade/data/utf8.h>
 
 #include <limits>
 #include <unordered_map>

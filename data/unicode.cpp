@@ -1,5 +1,5 @@
+#include <binade/core/utf8.h>
 #include <binade/data/unicode.h>
-#include <binade/data/utf8.h>
 #include <utf8proc.h>
 
 #include <algorithm>

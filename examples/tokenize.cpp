@@ -16,11 +16,11 @@
 #include <sstream>
 
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_trainer.h>
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
-#include <binade/data/utf8.h>
 
 #include "common.h"
 
@@ -75,7 +75,7 @@ void decode_lines(const data::Tokenizer& tokenizer) {
     std::istringstream fields(line);
     const std::vector<int32_t> ids(std::istream_iterator<int32_t>(fields), {});
     check(fields.eof(), "line ", number, ": expected ids with spaces between");
-    std::cout << nlohmann::json(data::utf8_replace_invalid(tokenizer.decode(ids))).dump() << '\n';
+    std::cout << nlohmann::json(utf8_replace_invalid(tokenizer.decode(ids))).dump() << '\n';
   }
 }
 

@@ -1,10 +1,10 @@
 #include "temporary_folder.h"
 
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_alphabet.h>
 #include <binade/data/tokenizer_spec.h>
-#include <binade/data/utf8.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>

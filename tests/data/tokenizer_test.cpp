@@ -2,11 +2,11 @@
 #include "temporary_folder.h"
 
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_tokenizer.h>
 #include <binade/data/sentencepiece_tokenizer.h>
 #include <binade/data/tokenizer.h>
-#include <binade/data/utf8.h>
 
 #include <catch2/catch.hpp>
 #include <fstream>

@@ -1,4 +1,4 @@
-#include <binade/autograd/value_range.h>
+#include <binade/core/value_range.h>
 
 #include <cmath>
 

@@ -1,10 +1,10 @@
-#include <binade/data/utf8.h>
+#include <binade/core/utf8.h>
 
 #include <catch2/catch.hpp>
 
-using namespace binade::data;
+using namespace binade;
 
-TEST_CASE("every code point is encoded and decoded", "[data][utf8]") {
+TEST_CASE("every code point is encoded and decoded", "[core][utf8]") {
   size_t bytes = 0;
   for (char32_t c = 0; c <= 0x10FFFF; ++c) {
     std::string text;
@@ -23,7 +23,7 @@ TEST_CASE("every code point is encoded and decoded", "[data][utf8]") {
   REQUIRE(bytes == 128 + 2 * 1920 + 3 * (63488 - 2048) + 4 * 1048576);
 }
 
-TEST_CASE("malformed UTF-8 is found and replaced by maximal subparts", "[data][utf8]") {
+TEST_CASE("malformed UTF-8 is found and replaced by maximal subparts", "[core][utf8]") {
   const std::string r(kReplacementCharacter);
   const std::pair<std::string, std::string> cases[] = {
       {"abc", "abc"},

@@ -1,9 +1,9 @@
-#include <binade/data/utf8.h>
+#include <binade/core/utf8.h>
 
 #include <cstdint>
 #include <cstring>
 
-namespace binade::data {
+namespace binade {
 
 Utf8Step utf8_step(std::string_view text) {
   if (text.empty()) return {};
@@ -85,4 +85,4 @@ void utf8_append(std::string& out, char32_t code_point) {
   }
 }
 
-}  // namespace binade::data
+}  // namespace binade

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace binade::data {
+namespace binade {
 
 // One step of a scan. A malformed step covers the maximal subpart that Unicode recommends to
 // replace by a single U+FFFD.
@@ -31,4 +31,4 @@ void utf8_append(std::string& out, char32_t code_point);
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
 
-}  // namespace binade::data
+}  // namespace binade
