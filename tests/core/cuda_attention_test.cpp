@@ -148,7 +148,7 @@ TEST_CASE("attention has the same bits each time and in a graph", "[cuda][attent
     const Case c{2, 4, 2, 256, 256, 64, true};
     std::vector<Array> v;
     for (const Array& array : arrays_of(c, dtype, true, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     const AttentionParams params = plain_params(c);
     check_same_bits(
         [&] { BINADE_DISPATCH(v[0].device(), attention(v[0], v[1], v[2], params, v[3], v[4])); },

@@ -24,6 +24,7 @@ void run_gelu(const Array& x, const Array& weight, const Array& bias, const Arra
     epilogue.pre_activation = pre;
     kernels::cpu::matmul(x, weight.transpose(0, 1), out, epilogue);
   } else if constexpr (kCudaBuilt) {
+    const cuda::DeviceScope scope(x.device());
     REQUIRE(kernels::cuda::gelu_product(x, weight, bias, pre, out));
   }
 }
@@ -38,6 +39,7 @@ void run_gelu_backward(const Array& dy, const Array& weight, const Array& pre, c
     epilogue.gelu_again = again;
     kernels::cpu::matmul(dy, weight, out, epilogue);
   } else if constexpr (kCudaBuilt) {
+    const cuda::DeviceScope scope(dy.device());
     REQUIRE(kernels::cuda::gelu_backward_product(dy, weight, pre, out, sums, again));
   }
 }
@@ -46,6 +48,7 @@ void run_swiglu(const Array& x, const Array& weight, const Array& pre, const Arr
   if (x.device().is_cpu()) {
     kernels::cpu::matmul_swiglu(x, weight, pre, hidden);
   } else if constexpr (kCudaBuilt) {
+    const cuda::DeviceScope scope(x.device());
     REQUIRE(kernels::cuda::swiglu_product(x, weight, pre, hidden));
   }
 }
@@ -62,6 +65,7 @@ void run_swiglu_backward(const Array& dy, const Array& weight, const Array& gate
     kernels::cpu::copy(wide[0], dgate);
     kernels::cpu::copy(wide[1], dup);
   } else if constexpr (kCudaBuilt) {
+    const cuda::DeviceScope scope(dy.device());
     REQUIRE(kernels::cuda::swiglu_backward_product(dy, weight, gate, up, dgate, dup));
   }
 }
@@ -70,7 +74,8 @@ void run_swiglu_backward(const Array& dy, const Array& weight, const Array& gate
 void require_kernels() {
   require_gpu();
   if constexpr (kCudaBuilt) {
-    const Array x = Array::zeros({8, 8}, DType::f16, Device::cuda());
+    const Array x = Array::zeros({8, 8}, DType::f16, test_gpu());
+    const cuda::DeviceScope scope(test_gpu());
     if (!kernels::cuda::gelu_product(x, x, {}, {}, gpu_empty({8, 8}, DType::f16)))
       skip(
           "the products with activations are built with CUTLASS and run on compute capability 9.0");
@@ -144,7 +149,7 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
             rows(m, n, dtype, random, gap, 2), rows(m, n, dtype, random, gap),
             rows(m, n, dtype, random, gap)};
         std::vector<Array> on_gpu;
-        for (const Array& array : arrays) on_gpu.push_back(on_device(array, Device::cuda()));
+        for (const Array& array : arrays) on_gpu.push_back(on_device(array, test_gpu()));
         for (const bool stored : {false, true}) {
           INFO(dtype << (stored ? ", with GELU again" : ", alone"));
           const auto again = [&](const Array& array) { return stored ? array : Array(); };
@@ -250,7 +255,7 @@ TEST_CASE("SwiGLU's derivative in Hopper's product is right to a rounding", "[cu
     for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
     for (int j = 0; j < 8; ++j) write(weight, j, 1);
     const Array dgate = gpu_empty(gate.shape(), dtype), dup = gpu_empty(gate.shape(), dtype);
-    const auto on_gpu = [](const Array& x) { return on_device(x, Device::cuda()); };
+    const auto on_gpu = [](const Array& x) { return on_device(x, test_gpu()); };
     run_swiglu_backward(on_gpu(dy), on_gpu(weight), on_gpu(gate), on_gpu(up), dgate, dup);
     const Array dgate_read = on_device(dgate, Device::cpu()),
                 dup_read = on_device(dup, Device::cpu());
@@ -277,7 +282,7 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
   for (const DType dtype : {DType::f16, DType::bf16}) {
     const Array x = all_halves(dtype), eye = Array::zeros({8, 8}, dtype);
     for (int i = 0; i < 8; ++i) write(eye, 9 * i, 1);
-    const Array on_gpu = on_device(x, Device::cuda()), eye_on_gpu = on_device(eye, Device::cuda());
+    const Array on_gpu = on_device(x, test_gpu()), eye_on_gpu = on_device(eye, test_gpu());
     const Array pre = gpu_empty(x.shape(), dtype), y = gpu_empty(x.shape(), dtype);
     run_gelu(on_gpu, eye_on_gpu, {}, pre, y);
     // Rows of dy · weight are ones.
@@ -285,8 +290,8 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
     for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
     for (int j = 0; j < 8; ++j) write(weight, j, 1);
     const Array dx = gpu_empty(x.shape(), dtype), again = gpu_empty(x.shape(), dtype);
-    run_gelu_backward(on_device(dy, Device::cuda()), on_device(weight, Device::cuda()), on_gpu, dx,
-                      {}, again);
+    run_gelu_backward(on_device(dy, test_gpu()), on_device(weight, test_gpu()), on_gpu, dx, {},
+                      again);
 
     const Array pre_read = on_device(pre, Device::cpu()), y_read = on_device(y, Device::cpu());
     const Array dx_read = on_device(dx, Device::cpu()),
@@ -339,6 +344,7 @@ TEST_CASE("products with GELU for Hopper refuse what TMA cannot move", "[cuda][m
   require_kernels();
   if constexpr (kCudaBuilt) {
     const auto product = [](const Array& x, const Array& weight, const Array& out) {
+      const cuda::DeviceScope scope(x.device());
       return kernels::cuda::gelu_product(x, weight, {}, {}, out);
     };
     const auto half = [](const Shape& shape) { return gpu_empty(shape, DType::f16); };

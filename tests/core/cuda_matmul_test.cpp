@@ -245,7 +245,7 @@ TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmu
   const Array b = gpu_random({136, 88}, DType::f16, random);
   const Array captured = gpu_empty({72, 88}, DType::f16), eager = gpu_empty({72, 88}, DType::f16);
   if constexpr (kCudaBuilt) {
-    auto graph = cuda::CapturedGraph::capture([&] { run_matmul(a, b, captured); });
+    auto graph = cuda::CapturedGraph::capture([&] { run_matmul(a, b, captured); }, test_gpu());
     graph.replay();
   }
   run_matmul(a, b, eager);
@@ -260,9 +260,9 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
   const Array out = gpu_empty({48, 48}, DType::f16);
   run_matmul(a, a.transpose(0, 1), out);
   if constexpr (kCudaBuilt) {
-    const std::string table = cuda::export_matmul_algorithms();
-    CHECK(cuda::import_matmul_algorithms(table));
-    CHECK(cuda::export_matmul_algorithms() == table);
+    const std::string table = cuda::export_matmul_algorithms(test_gpu());
+    CHECK(cuda::import_matmul_algorithms(table, test_gpu()));
+    CHECK(cuda::export_matmul_algorithms(test_gpu()) == table);
     const std::vector<std::byte> bits = bits_of(out);
     run_matmul(a, a.transpose(0, 1), out);
     const bool same = bits_of(out) == bits;
@@ -278,17 +278,21 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
       const bool last = other.at(entry) == ']';
       other.insert(entry,
                    std::string(R"({"preferred":true,"problem":)") + fields + (last ? "}" : "},"));
-      CHECK(cuda::import_matmul_algorithms(other));
-      CHECK(cuda::export_matmul_algorithms() == table);
+      CHECK(cuda::import_matmul_algorithms(other, test_gpu()));
+      CHECK(cuda::export_matmul_algorithms(test_gpu()) == table);
     }
 
-    std::string foreign = table;
-    const size_t place = foreign.find("\"multiprocessors\":");
-    REQUIRE(place != std::string::npos);
-    foreign.insert(place + 18, "1");
-    CHECK_FALSE(cuda::import_matmul_algorithms(foreign));
-    CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2)), Error);
-    CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}"), Error);
+    for (const auto& [key, inserted] :
+         {std::pair("\"multiprocessors\":", "1"), std::pair("\"gpu\":\"", "Other ")}) {
+      std::string foreign = table;
+      const size_t place = foreign.find(key);
+      REQUIRE(place != std::string::npos);
+      foreign.insert(place + std::string_view(key).size(), inserted);
+      CHECK_FALSE(cuda::import_matmul_algorithms(foreign, test_gpu()));
+    }
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2), test_gpu()),
+                    Error);
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}", test_gpu()), Error);
   }
 }
 
@@ -302,24 +306,24 @@ TEST_CASE("product algorithms are kept on disk, and written only when they chang
   const Array a = gpu_random({56, 88}, DType::f16, random);
   run_matmul(a, a.transpose(0, 1), gpu_empty({56, 56}, DType::f16));
   if constexpr (kCudaBuilt) {
-    cuda::save_algorithm_cache();
+    cuda::save_algorithm_cache(test_gpu());
     REQUIRE(std::distance(fs::directory_iterator(folder), {}) == 1);
     const fs::path file = fs::directory_iterator(folder)->path();
-    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms(test_gpu()));
     fs::remove(file);
-    cuda::save_algorithm_cache();
+    cuda::save_algorithm_cache(test_gpu());
     CHECK_FALSE(fs::exists(file));
     run_matmul(a.slice(0, 0, 40), a.transpose(0, 1), gpu_empty({40, 56}, DType::f16));
-    cuda::save_algorithm_cache();
-    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
+    cuda::save_algorithm_cache(test_gpu());
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms(test_gpu()));
   }
 }
 
 TEST_CASE("f32 products keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
   require_gpu();
   // 1 + 2^-12 is lost in TF32's 10 bits.
-  const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, Device::cuda());
-  const Array b = Array::full({64, 64}, 1, DType::f32, Device::cuda());
+  const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, test_gpu());
+  const Array b = Array::full({64, 64}, 1, DType::f32, test_gpu());
   const Array out = gpu_empty({64, 64}, DType::f32);
   run_matmul(a, b, out);
   CHECK(read(on_device(out, Device::cpu()), 0) == 64 + 64 * 0x1p-12);

@@ -8,6 +8,7 @@
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/kernels/reduce.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
 #include <binade/core/kernels/cuda/matmul/fused_matmul_sm90.h>
 
 namespace binade::kernels::cuda {
@@ -36,7 +37,7 @@ bool applies(const Array& a, std::initializer_list<const Array*> others) {
 }
 
 RowMatrix matrix_of(const Array& x) {
-  return x.defined() ? RowMatrix{x.data(), x.stride(0)} : RowMatrix{};
+  return x.defined() ? RowMatrix{device_pointer(x), x.stride(0)} : RowMatrix{};
 }
 
 FusedOperands operands_of(const Array& a, const Array& weight, const Array& out) {
@@ -52,7 +53,7 @@ bool gelu_product(const Array& x, const Array& weight, const Array& bias, const 
   if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
   GeluOperands operands{operands_of(x, weight, out)};
   operands.pre = matrix_of(pre);
-  if (bias.defined()) operands.bias = bias.data();
+  if (bias.defined()) operands.bias = device_pointer(bias);
   if constexpr (kBuilt) launch_gelu_forward_sm90(operands);
   return true;
 }

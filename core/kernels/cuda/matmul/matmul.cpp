@@ -11,6 +11,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
 #include <binade/core/kernels/cuda/matmul/fused_matmul.h>
 #include <binade/core/kernels/cuda/matmul/matmul_plan.h>
 
@@ -116,7 +117,7 @@ cublasComputeType_t compute_type(DType dtype) {
 }
 
 const std::byte* advance(const Array& x, int64_t elements) {
-  return static_cast<const std::byte*>(x.data()) + elements * size_of(x.dtype());
+  return static_cast<const std::byte*>(device_pointer(x)) + elements * size_of(x.dtype());
 }
 
 // What is fused behind one launch.
@@ -184,7 +185,7 @@ class Product {
     operands.a = advance(b_, b);
     operands.b = advance(a_, a);
     operands.d = const_cast<std::byte*>(advance(out_, out));
-    if (fusion_.bias.defined()) operands.bias = fusion_.bias.data();
+    if (fusion_.bias.defined()) operands.bias = device_pointer(fusion_.bias);
     if (fusion_.aux.defined()) operands.aux = const_cast<std::byte*>(advance(fusion_.aux, aux));
     return operands;
   }

@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include <binade/core/cuda/graph.h>
@@ -40,9 +41,13 @@ struct AlgorithmTable {
   std::map<FusedProblem, bool> own_kernels;  // whether they are preferred
 };
 
+// The table of the current device. Devices of one kind share it: what one has timed serves the
+// others.
 AlgorithmTable& algorithm_table() {
-  static AlgorithmTable table;
-  return table;
+  static std::mutex mutex;
+  static std::map<std::string, AlgorithmTable> tables;  // by the device's name
+  const std::lock_guard lock(mutex);
+  return tables[binade::cuda::device_properties().name];
 }
 
 cudaDataType_t type_of(int64_t value) {
@@ -309,13 +314,15 @@ namespace {
 nlohmann::json table_origin() {
   const DeviceProperties& device = device_properties();
   return {{"cublaslt", cublasLtGetVersion()},
+          {"gpu", device.name},
           {"compute_capability", device.major * 10 + device.minor},
           {"multiprocessors", device.multiprocessors}};
 }
 
 }  // namespace
 
-std::string export_matmul_algorithms() {
+std::string export_matmul_algorithms(Device device) {
+  const DeviceScope scope(device);
   kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
   nlohmann::json entries = nlohmann::json::array();
   const std::lock_guard lock(table.mutex);
@@ -337,7 +344,8 @@ std::string export_matmul_algorithms() {
       .dump();
 }
 
-bool import_matmul_algorithms(std::string_view text) {
+bool import_matmul_algorithms(std::string_view text, Device device) {
+  const DeviceScope scope(device);
   std::map<MatmulProblem, std::optional<MatmulAlgorithm>> entries;
   std::map<FusedProblem, bool> own_kernels;
   try {
@@ -358,7 +366,7 @@ bool import_matmul_algorithms(std::string_view text) {
         own_kernels.emplace(std::bit_cast<FusedProblem>(entry.at("problem").get<FusedFields>()),
                             entry.at("preferred").get<bool>());
   } catch (const nlohmann::json::exception& error) {
-    fail("the table of product algorithms cannot be read: ", error.what());
+    fail("the table of matmul algorithms cannot be read: ", error.what());
   }
   kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
   const std::lock_guard lock(table.mutex);
