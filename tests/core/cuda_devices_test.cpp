@@ -31,11 +31,11 @@ const Device kFirst = Device::cuda(0), kSecond = Device::cuda(1);
 
 // (x·w + x)·2 by a library and two kernels.
 Array compute(const Array& x, const Array& w) {
-  const Array product = Array::empty({x.size(0), w.size(1)}, x.dtype(), x.device());
-  BINADE_DISPATCH(x.device(), matmul(x, w, product, {}));
-  BINADE_DISPATCH(x.device(), binary(BinaryOp::add, product, x, product));
-  BINADE_DISPATCH(x.device(), binary(BinaryOp::add, product, product, product));
-  return product;
+  const Array out = Array::empty({x.size(0), w.size(1)}, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), matmul(x, w, out, {}));
+  BINADE_DISPATCH(x.device(), binary(BinaryOp::add, out, x, out));
+  BINADE_DISPATCH(x.device(), binary(BinaryOp::add, out, out, out));
+  return out;
 }
 
 }  // namespace

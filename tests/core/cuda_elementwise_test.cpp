@@ -85,7 +85,7 @@ TEST_CASE("SwiGLU agrees on both devices", "[cuda][elementwise]") {
   Random random(5);
   for (const DType dtype : kFloatingDTypes)
     for (const int64_t width : {40, 33}) {
-      const auto half_of_packed = [&](int64_t start) {  // rows (gate | up) of one product
+      const auto half_of_packed = [&](int64_t start) {  // rows (gate | up) of one matmul
         return random_array({7, 2 * width}, dtype, random).slice(1, start, start + width);
       };
       const Array out = random_array({7, width}, dtype, random);

@@ -1,4 +1,4 @@
-// Products on the GPU against those on the CPU.
+// Matmuls on the GPU against those on the CPU.
 #include <stdlib.h>
 
 #include <filesystem>
@@ -45,7 +45,7 @@ Array in_layout(int layout, const Shape& shape, DType dtype, Random& random) {
   }
 }
 
-// The dtypes of a product's inputs and of its output.
+// The dtypes of a matmul's inputs and of its output.
 struct DTypes {
   DType in, out;
 };
@@ -55,7 +55,7 @@ const DTypes kDTypes[] = {{DType::f64, DType::f64}, {DType::f32, DType::f32},
 
 }  // namespace
 
-TEST_CASE("products agree on both devices in every dtype and layout", "[cuda][matmul]") {
+TEST_CASE("matmuls agree on both devices in every dtype and layout", "[cuda][matmul]") {
   require_gpu();
   Random random(1);
   struct Size {
@@ -84,7 +84,7 @@ TEST_CASE("products agree on both devices in every dtype and layout", "[cuda][ma
         }
 }
 
-TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
+TEST_CASE("batches of matmuls agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(2);
   for (const auto& [in, out_dtype] : kDTypes) {
@@ -98,7 +98,7 @@ TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
       return random_array(shape, dtype, random);
     };
     compare(make({3, 24, 40}), make({3, 40, 16}), out({3, 24, 16}));
-    // One b for all: rows of one product, also where a's rows do not follow each other.
+    // One b for all: rows of one matmul, also where a's rows do not follow each other.
     compare(make({3, 24, 40}), make({40, 16}).expand({3, 40, 16}), out({3, 24, 16}));
     compare(make({3, 32, 40}).slice(1, 0, 24), make({40, 16}).expand({3, 40, 16}),
             out({3, 24, 16}));
@@ -115,7 +115,7 @@ TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
   }
 }
 
-TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
+TEST_CASE("matmuls with epilogues agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(3);
   for (const auto& [in, out_dtype] : kDTypes)
@@ -142,14 +142,14 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
                 if (kind == 3) epilogue.pre_activation = v[3];
                 epilogue.dgelu = kind >= 4;
                 if (kind >= 4) epilogue.pre_activation = v[3];
-                if (kind == 5) epilogue.gelu_again = v[5];
+                if (kind == 5) epilogue.recomputed_gelu = v[5];
                 run_matmul(v[0], v[1], v[2], epilogue);
               },
               {a, b, out, pre, bias, again}, slack);
         }
 }
 
-TEST_CASE("sums of a product's columns agree on both devices", "[cuda][matmul]") {
+TEST_CASE("sums of a matmul's columns agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
   for (const auto& [in, out_dtype] : kDTypes)
@@ -206,7 +206,7 @@ TEST_CASE("sums of the rows of a agree on both devices", "[cuda][matmul]") {
           }
 }
 
-TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul]") {
+TEST_CASE("matmuls have the same bits each time and in a graph", "[cuda][matmul]") {
   require_gpu();
   Random random(4);
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -238,7 +238,7 @@ TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul
   }
 }
 
-TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmul]") {
+TEST_CASE("a matmul first met in a capture equals the eager one", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
   const Array a = gpu_random({72, 136}, DType::f16, random);
@@ -253,7 +253,7 @@ TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmu
   CHECK(same);
 }
 
-TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmul]") {
+TEST_CASE("the table of matmul algorithms can be saved and read", "[cuda][matmul]") {
   require_gpu();
   Random random(6);
   const Array a = gpu_random({48, 80}, DType::f16, random);
@@ -296,7 +296,7 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
   }
 }
 
-TEST_CASE("product algorithms are kept on disk, and written only when they changed",
+TEST_CASE("matmul algorithms are kept on disk, and written only when they changed",
           "[cuda][matmul]") {
   require_gpu();
   namespace fs = std::filesystem;
@@ -319,7 +319,7 @@ TEST_CASE("product algorithms are kept on disk, and written only when they chang
   }
 }
 
-TEST_CASE("f32 products keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
+TEST_CASE("f32 matmuls keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
   require_gpu();
   // 1 + 2^-12 is lost in TF32's 10 bits.
   const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, test_gpu());

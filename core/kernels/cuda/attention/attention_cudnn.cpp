@@ -41,7 +41,7 @@ bool takes(const AttentionParams& params, const Array& q, const Array& k, const 
   if (!is_half(q.dtype()) || params.mask.defined() || params.dropout > 0) return false;
   if (params.causal && q.size(2) > k.size(2)) return false;
   // One query a head is a token being decoded: the keys grow by one every time, and a plan for each
-  // length would cost far more than the plain products do.
+  // length would cost far more than the plain matmuls do.
   if (q.size(2) == 1) return false;
   if (q.numel() == 0 || k.numel() == 0 || q.size(3) % 8 != 0 || q.size(3) > kMaxHeadSize)
     return false;

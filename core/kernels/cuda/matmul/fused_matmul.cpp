@@ -15,7 +15,7 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-// Where it is not, the functions of fused_products_sm90.h are missing.
+// Where it is not, the functions of fused_matmul_sm90.h are missing.
 constexpr bool kBuilt = BINADE_HAVE_CUTLASS != 0;
 
 // What TMA can move: contiguous rows, all at multiples of 16 bytes, sizes of 32 bits.
@@ -47,8 +47,8 @@ FusedOperands operands_of(const Array& a, const Array& weight, const Array& out)
 
 }  // namespace
 
-bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
-                  const Array& out) {
+bool fused_matmul_gelu(const Array& x, const Array& weight, const Array& bias, const Array& pre,
+                       const Array& out) {
   if (!applies(x, {&weight, &pre, &out})) return false;
   if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
   GeluOperands operands{operands_of(x, weight, out)};
@@ -58,12 +58,13 @@ bool gelu_product(const Array& x, const Array& weight, const Array& bias, const 
   return true;
 }
 
-bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
-                           const Array& column_sums, const Array& gelu_again) {
-  if (!applies(dy, {&weight, &pre, &out, &gelu_again})) return false;
+bool fused_matmul_gelu_backward(const Array& dy, const Array& weight, const Array& pre,
+                                const Array& out, const Array& column_sums,
+                                const Array& recomputed_gelu) {
+  if (!applies(dy, {&weight, &pre, &out, &recomputed_gelu})) return false;
   GeluOperands operands{operands_of(dy, weight, out)};
   operands.pre = matrix_of(pre);
-  operands.gelu_again = matrix_of(gelu_again);
+  operands.recomputed = matrix_of(recomputed_gelu);
   Array partial;
   if (column_sums.defined()) {
     partial = Array::empty({fused_tile_rows(operands.m), operands.n}, DType::f32, out.device());
@@ -74,7 +75,8 @@ bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pr
   return true;
 }
 
-bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+bool fused_matmul_swiglu(const Array& x, const Array& weight, const Array& pre,
+                         const Array& hidden) {
   if (!applies(x, {&weight, &pre, &hidden}) || hidden.size(1) % kSwigluColumns != 0) return false;
   SwigluForwardOperands operands{operands_of(x, weight, hidden)};
   operands.pre = matrix_of(pre);
@@ -82,8 +84,8 @@ bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const
   return true;
 }
 
-bool swiglu_backward_product(const Array& dy, const Array& weight, const Array& gate,
-                             const Array& up, const Array& dgate, const Array& dup) {
+bool fused_matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
+                                  const Array& up, const Array& dgate, const Array& dup) {
   if (!applies(dy, {&weight, &gate, &up, &dgate, &dup})) return false;
   SwigluBackwardOperands operands{operands_of(dy, weight, dgate)};
   operands.gate = matrix_of(gate);
