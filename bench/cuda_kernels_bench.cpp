@@ -1,7 +1,7 @@
 // The hot kernels of a GPT-2 124M training step (batch 32, 1024 tokens, f16) on one GPU: the time
 // of each, its floor, and the ratio of the two. A floor is what the card needs at the rates
 // measured at the start: bytes that must move at the rate of a large copy, or multiplications at
-// that of a product of 8192³. Behind them those of a layer of a Llama-shaped model.
+// that of a matmul of 8192³. Behind them those of a layer of a Llama-shaped model.
 // Usage: cuda_kernels_bench [runs [only the groups of this name]]
 #include <cuda_runtime.h>
 
@@ -43,7 +43,7 @@ Array make(const Shape& shape, DType dtype = DType::f16) {
   return Array::empty(shape, dtype, Device::cuda());
 }
 
-// Normal numbers: the power that a product draws, and so its speed, depends on its inputs.
+// Normal numbers: the power that a matmul draws, and so its speed, depends on its inputs.
 Array random(const Shape& shape, double spread = 1, DType dtype = DType::f16) {
   static uint64_t place = 0;
   PhiloxKey key;
@@ -92,15 +92,15 @@ Rates measure_rates() {
   });
   constexpr int64_t kSize = 8192;
   const Array a = random({kSize, kSize}), b = random({kSize, kSize}), out = make({kSize, kSize});
-  const double product_time = time_of([&] { gpu::matmul(a, b, out, {}); });
+  const double matmul_time = time_of([&] { gpu::matmul(a, b, out, {}); });
   return {2.0 * static_cast<double>(from.bytes()) / copy_time,
-          2.0 * std::pow(static_cast<double>(kSize), 3) / product_time};
+          2.0 * std::pow(static_cast<double>(kSize), 3) / matmul_time};
 }
 
 class Table {
  public:
   explicit Table(Rates rates) : rates_(rates) {
-    std::printf("copy %.0f GB/s, f16 product of 8192^3 %.0f TFLOP/s, %d runs\n", rates.bytes * 1e-9,
+    std::printf("copy %.0f GB/s, f16 matmul of 8192^3 %.0f TFLOP/s, %d runs\n", rates.bytes * 1e-9,
                 rates.flops * 1e-12, runs);
     std::printf("%-44s %10s %10s %7s\n", "kernel", "time us", "floor us", "ratio");
   }
@@ -116,8 +116,8 @@ class Table {
 };
 
 // out (m, n) = a · b, with weights as (outputs, inputs).
-void product(Table& table, const std::string& name, const Array& a, const Array& b,
-             const MatmulEpilogue& epilogue = {}, DType out_dtype = DType::f16) {
+void time_matmul(Table& table, const std::string& name, const Array& a, const Array& b,
+                 const MatmulEpilogue& epilogue = {}, DType out_dtype = DType::f16) {
   const Array out = make({a.size(0), b.size(1)}, out_dtype);
   out.zero();
   double bytes = static_cast<double>(a.bytes() + b.bytes() + out.bytes());
@@ -129,7 +129,7 @@ void product(Table& table, const std::string& name, const Array& a, const Array&
   table.row(name, bytes, flops, [&] { gpu::matmul(a, b, out, epilogue); });
 }
 
-void products(Table& table) {
+void time_matmuls(Table& table) {
   const Array x = random({kRows, kWidth}), wide = random({kRows, 4 * kWidth});
   const Array dy = random({kRows, kWidth}), dqkv = random({kRows, 3 * kWidth});
   const Array w_qkv = random({3 * kWidth, kWidth}, 0.02), w_out = random({kWidth, kWidth}, 0.02);
@@ -140,19 +140,19 @@ void products(Table& table) {
     epilogue.bias = random({n});
     return epilogue;
   };
-  product(table, "qkv + bias", x, w_qkv.transpose(0, 1), with_bias(3 * kWidth));
-  product(table, "attention out + bias", x, w_out.transpose(0, 1), with_bias(kWidth));
-  product(table, "mlp down + bias", wide, w_down.transpose(0, 1), with_bias(kWidth));
-  product(table, "mlp up, input gradient", wide, w_up);
-  product(table, "qkv, input gradient", dqkv, w_qkv);
+  time_matmul(table, "qkv + bias", x, w_qkv.transpose(0, 1), with_bias(3 * kWidth));
+  time_matmul(table, "attention out + bias", x, w_out.transpose(0, 1), with_bias(kWidth));
+  time_matmul(table, "mlp down + bias", wide, w_down.transpose(0, 1), with_bias(kWidth));
+  time_matmul(table, "mlp up, input gradient", wide, w_up);
+  time_matmul(table, "qkv, input gradient", dqkv, w_qkv);
   MatmulEpilogue adding;
   adding.beta = 1;
-  product(table, "mlp up, weight gradient, added", wide.transpose(0, 1), x, adding);
-  product(table, "mlp up, weight gradient, added to f32", wide.transpose(0, 1), x, adding,
-          DType::f32);
-  product(table, "qkv, weight gradient, added", dqkv.transpose(0, 1), x, adding);
+  time_matmul(table, "mlp up, weight gradient, added", wide.transpose(0, 1), x, adding);
+  time_matmul(table, "mlp up, weight gradient, added to f32", wide.transpose(0, 1), x, adding,
+              DType::f32);
+  time_matmul(table, "qkv, weight gradient, added", dqkv.transpose(0, 1), x, adding);
   const auto weight_gradient = [&](const std::string& name, const Array& dy, const Array& x) {
-    product(table, name, dy.transpose(0, 1), x);
+    time_matmul(table, name, dy.transpose(0, 1), x);
     const Array row = make({1, dy.size(1)});
     table.row(name + ", bias grad alone", static_cast<double>(dy.bytes()), 0,
               [&] { gpu::reduce(ReduceOp::sum, dy, row, 0); });
@@ -162,9 +162,9 @@ void products(Table& table) {
   weight_gradient("qkv, weight gradient", dqkv, x);
 }
 
-// The products of an MLP that have GELU in their epilogue, each through cuBLASLt, which a batch of
-// one is left to, and through CUTLASS, beside the plain product.
-void gelu_products(Table& table, int64_t rows, int64_t width) {
+// The matmuls of an MLP that have GELU in their epilogue, each through cuBLASLt, which a batch of
+// one is left to, and through CUTLASS, beside the plain matmul.
+void time_gelu_matmuls(Table& table, int64_t rows, int64_t width) {
   const int64_t hidden = 4 * width;
   const std::string size = ", " + std::to_string(rows) + " x " + std::to_string(width);
   const Array x = random({rows, width}), bias = random({hidden}), pre = random({rows, hidden});
@@ -185,9 +185,9 @@ void gelu_products(Table& table, int64_t rows, int64_t width) {
   table.row("mlp up + bias + gelu (cuBLASLt)", wide_bytes, flops,
             [&] { gpu::matmul(batch(x), batch(up.transpose(0, 1)), batch(out), gelu); });
   table.row("mlp up + bias + gelu (CUTLASS)", wide_bytes, flops,
-            [&] { gpu::gelu_product(x, up, bias, pre, out); });
+            [&] { gpu::fused_matmul_gelu(x, up, bias, pre, out); });
   table.row("mlp up + bias + gelu, no input kept (CUTLASS)", bytes, flops,
-            [&] { gpu::gelu_product(x, up, bias, {}, out); });
+            [&] { gpu::fused_matmul_gelu(x, up, bias, {}, out); });
 
   table.row("mlp down, input gradient" + size, bytes, flops,
             [&] { gpu::matmul(x, down, out, {}); });
@@ -199,23 +199,23 @@ void gelu_products(Table& table, int64_t rows, int64_t width) {
   table.row("column sums of it, alone", static_cast<double>(out.bytes()), 0,
             [&] { gpu::reduce(ReduceOp::sum, out, batch(sums), 0); });
   table.row("mlp down, input gradient x dgelu (CUTLASS)", wide_bytes, flops,
-            [&] { gpu::gelu_backward_product(x, down, pre, out, {}, {}); });
+            [&] { gpu::fused_matmul_gelu_backward(x, down, pre, out, {}, {}); });
   table.row("the same with column sums (CUTLASS)", wide_bytes, flops,
-            [&] { gpu::gelu_backward_product(x, down, pre, out, sums, {}); });
+            [&] { gpu::fused_matmul_gelu_backward(x, down, pre, out, sums, {}); });
   const Array again = make({rows, hidden});
   table.row("the same with column sums and gelu again (CUTLASS)",
             wide_bytes + static_cast<double>(again.bytes()), flops,
-            [&] { gpu::gelu_backward_product(x, down, pre, out, sums, again); });
+            [&] { gpu::fused_matmul_gelu_backward(x, down, pre, out, sums, again); });
 }
 
 void head(Table& table) {
   const Array x = random({kRows, kWidth}), w = random({kPaddedVocabulary, kWidth}, 0.02);
-  product(table, "logits", x, w.transpose(0, 1));
+  time_matmul(table, "logits", x, w.transpose(0, 1));
   const Array logits = random({kRows, kPaddedVocabulary});
   MatmulEpilogue adding;
   adding.beta = 1;
-  product(table, "logits, input gradient", logits, w);
-  product(table, "logits, weight gradient, added", logits.transpose(0, 1), x, adding);
+  time_matmul(table, "logits, input gradient", logits, w);
+  time_matmul(table, "logits, weight gradient, added", logits.transpose(0, 1), x, adding);
 
   const Array rows = logits.slice(1, 0, kVocabulary);
   const Array targets = Array::zeros({kRows}, DType::i64, Device::cuda());
@@ -238,8 +238,8 @@ void head(Table& table) {
   in_place("cross_entropy_in_place, 6656 rows", logits.slice(0, 0, 6656), kVocabulary);
   in_place("cross_entropy_in_place, 128256 classes", random({4096, 128256}), 128256);
   const Array sum = random({kPaddedVocabulary, kWidth}, 1, DType::f32);
-  product(table, "logits, weight gradient of 6656 rows, added to f32",
-          logits.slice(0, 0, 6656).transpose(0, 1), x.slice(0, 0, 6656), adding, DType::f32);
+  time_matmul(table, "logits, weight gradient of 6656 rows, added to f32",
+              logits.slice(0, 0, 6656).transpose(0, 1), x.slice(0, 0, 6656), adding, DType::f32);
   const Array half = make(sum.shape()), one = Array::full({}, 1, DType::f32, Device::cuda());
   table.row("scale, f32 to f16", static_cast<double>(sum.bytes() + half.bytes()), 0,
             [&] { gpu::scale(sum, one, half, 0); });
@@ -259,7 +259,7 @@ void attention(Table& table) {
   params.causal = true;
   const Array q = heads(qkv, 0), k = heads(qkv, 1), v = heads(qkv, 2);
   const double x_bytes = static_cast<double>(out.bytes());
-  // Two products of T·T·D, of which a causal mask needs half; five of them backward.
+  // Two matmuls of T·T·D, of which a causal mask needs half; five of them backward.
   const double flops = 2.0 * static_cast<double>(out.numel()) * static_cast<double>(kTokens);
   table.row("attention", 4 * x_bytes, flops,
             [&] { gpu::attention(q, k, v, params, out, logsumexp); });
@@ -313,12 +313,12 @@ void llama(Table& table) {
   constexpr int64_t kRows = 16384, kWidth = 960, kHidden = 2560, kQkv = 25 * 64;
   const Array x = random({kRows, kWidth}), residual = random(x.shape()), dx = make(x.shape());
   const Array y = random(x.shape()), sum = make(x.shape());
-  product(table, "llama qkv", x, random({kQkv, kWidth}, 0.02).transpose(0, 1));
-  product(table, "llama gate and up", x, random({2 * kHidden, kWidth}, 0.02).transpose(0, 1));
+  time_matmul(table, "llama qkv", x, random({kQkv, kWidth}, 0.02).transpose(0, 1));
+  time_matmul(table, "llama gate and up", x, random({2 * kHidden, kWidth}, 0.02).transpose(0, 1));
   const Array hidden = random({kRows, kHidden}), both = random({2 * kHidden, kWidth}, 0.02);
   const Array down = random({kWidth, kHidden}, 0.02);
-  product(table, "llama down", hidden, down.transpose(0, 1));
-  product(table, "llama down, input gradient", x, down);
+  time_matmul(table, "llama down", hidden, down.transpose(0, 1));
+  time_matmul(table, "llama down, input gradient", x, down);
 
   const Array gate_up = make({kRows, 2 * kHidden}), dgate_up = make(gate_up.shape());
   const auto gate_of = [](const Array& packed) { return packed.slice(1, 0, kHidden); };
@@ -327,7 +327,7 @@ void llama(Table& table) {
   table.row("llama gate and up, swiglu (CUTLASS)",
             3 * bytes + static_cast<double>(x.bytes() + both.bytes()),
             4.0 * static_cast<double>(hidden.numel() * kWidth),
-            [&] { gpu::swiglu_product(x, both, gate_up, hidden); });
+            [&] { gpu::fused_matmul_swiglu(x, both, gate_up, hidden); });
   table.row("swiglu, packed", 3 * bytes, 0,
             [&] { gpu::swiglu(gate_of(gate_up), up_of(gate_up), hidden); });
   table.row("swiglu backward, packed", 5 * bytes, 0, [&] {
@@ -337,8 +337,8 @@ void llama(Table& table) {
   const double flops = 2.0 * static_cast<double>(hidden.numel() * kWidth);
   table.row("llama down, input gradient x dswiglu (CUTLASS)",
             4 * bytes + static_cast<double>(x.bytes() + down.bytes()), flops, [&] {
-              gpu::swiglu_backward_product(x, down, gate_of(gate_up), up_of(gate_up),
-                                           gate_of(dgate_up), up_of(dgate_up));
+              gpu::fused_matmul_swiglu_backward(x, down, gate_of(gate_up), up_of(gate_up),
+                                                gate_of(dgate_up), up_of(dgate_up));
             });
 
   const Array weight = random({kWidth}), dweight = make({kWidth});
@@ -382,10 +382,10 @@ int main(int argc, char** argv) {
     const auto group = [&](const char* name, const std::function<void()>& run) {
       if (only.empty() || only == name) run();
     };
-    group("products", [&] { products(table); });
+    group("matmuls", [&] { time_matmuls(table); });
     group("gelu", [&] {
-      gelu_products(table, kRows, kWidth);
-      gelu_products(table, kRows / 2, 1024);
+      time_gelu_matmuls(table, kRows, kWidth);
+      time_gelu_matmuls(table, kRows / 2, 1024);
     });
     group("head", [&] { head(table); });
     group("attention", [&] { attention(table); });

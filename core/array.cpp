@@ -329,11 +329,13 @@ const Array& Array::copy_from(const Array& source) const {
   // Across devices the bytes travel between contiguous arrays of one dtype; conversion and layout
   // are done on the side that has them.
   const Array packed = from.to(dtype_).contiguous();
+  const bool host_involved = device().is_cpu() || packed.device().is_cpu();
+  const auto& move = host_involved ? cuda::copy_and_wait : cuda::copy_async;
   if (is_contiguous()) {
-    cuda::copy_and_wait(data(), device(), packed.data(), packed.device(), bytes());
+    move(data(), device(), packed.data(), packed.device(), bytes());
   } else {
     const Array landed = empty(shape_, dtype_, device());
-    cuda::copy_and_wait(landed.data(), device(), packed.data(), packed.device(), bytes());
+    move(landed.data(), device(), packed.data(), packed.device(), bytes());
     BINADE_DISPATCH(device(), copy(landed, *this));
   }
   return *this;

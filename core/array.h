@@ -113,16 +113,17 @@ class Array {
   Array flatten() const { return reshape({-1}); }
 
   // ---- copies ----------------------------------------------------------------------------------
-  Array contiguous() const;       // itself if contiguous
-  Array clone() const;            // always a contiguous copy
-  Array to(DType dtype) const;    // itself if nothing changes
-  Array to(Device device) const;  // itself if nothing changes; waits for the copy
+  Array contiguous() const;     // itself if contiguous
+  Array clone() const;          // always a contiguous copy
+  Array to(DType dtype) const;  // itself if nothing changes
+  // Itself if nothing changes. Waits for a copy from or to the CPU; GPUs order theirs themselves.
+  Array to(Device device) const;
 
   // ---- in place (bump the storage's version) ----------------------------------------------------
 
   const Array& fill(double value) const;
   const Array& zero() const;
-  // Elements of `source`, broadcast and converted; the devices may differ (then it waits).
+  // Elements of `source`, broadcast and converted; the devices may differ (then as in to()).
   const Array& copy_from(const Array& source) const;
   void bump_version() const { storage_->bump_version(); }
 

@@ -115,7 +115,7 @@ class CpuPool {
     }
     void* block = ::operator new(static_cast<size_t>(size), alignment_of(size), std::nothrow);
 #ifdef MADV_HUGEPAGE
-    // A product strides over more small pages than the processor remembers translations of. Where
+    // A matmul strides over more small pages than the processor remembers translations of. Where
     // the system has no large pages to give, it stays with small ones.
     if (block != nullptr && size >= kSmallestHuge)
       madvise(block, static_cast<size_t>(size), MADV_HUGEPAGE);

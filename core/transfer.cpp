@@ -18,7 +18,7 @@ constexpr size_t kRing = 4;  // steps that the host may run ahead of a device
 
 Fence Fence::after_queued_work(Device device) {
   Fence fence;
-  if (device.is_cuda()) fence.event_ = cuda::record_event();
+  if (device.is_cuda()) fence.event_ = cuda::record_event(device);
   return fence;
 }
 bool Fence::passed() const {

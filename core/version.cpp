@@ -18,7 +18,7 @@ namespace binade {
 
 namespace {
 
-// How large f32 products are computed on this processor.
+// How large f32 matmuls are computed on this processor.
 const char* cpu_products() {
   using namespace kernels::cpu;
   if (tile_kernel() != nullptr) return "amx: six products of bf16 parts";

@@ -61,7 +61,7 @@ TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradSc
   loss_sum_ = Array::zeros({}, DType::f32, device);
   report_ = Array::zeros({kFirstBad + group_count(optimizer)}, DType::f64, device);
 #if BINADE_HAVE_CUDA
-  if (device.is_cuda()) cuda::load_algorithm_cache();
+  if (device.is_cuda()) cuda::load_algorithm_cache(device);
 #endif
 }
 
@@ -117,11 +117,11 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
       check(current_op_observer() == nullptr,
             "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
             "captured as a CUDA graph; set StepOptions::capture to false");
-      cuda::save_algorithm_cache();  // the eager steps have met every product
+      cuda::save_algorithm_cache(optimizer_.device());  // the eager steps met all matmuls
       // The graph takes memory of its own: what the eager steps have left would be held twice.
       release_cached_memory(optimizer_.device());
       auto graph = std::make_unique<Graph>();
-      graph->captured = cuda::CapturedGraph::capture([this] { queue_work(); });
+      graph->captured = cuda::CapturedGraph::capture([this] { queue_work(); }, optimizer_.device());
       graph_ = std::move(graph);
     }
     if (graph_) {

@@ -134,7 +134,7 @@ bool Trainer::resume() {
   // The same product algorithms give the same bits.
   if (const auto table = checkpoint.values.find("matmul_algorithms");
       table != checkpoint.values.end() && optimizer_.device().is_cuda())
-    cuda::import_matmul_algorithms(table->second);
+    cuda::import_matmul_algorithms(table->second, optimizer_.device());
 #endif
   folder_.rewind(step_);
   return true;
@@ -153,7 +153,7 @@ Checkpoint Trainer::snapshot() const {
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
 #if BINADE_HAVE_CUDA
   if (optimizer_.device().is_cuda())
-    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms();
+    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms(optimizer_.device());
 #endif
   return checkpoint;
 }

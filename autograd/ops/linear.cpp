@@ -302,7 +302,7 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
         kernels::MatmulEpilogue dgelu;
         dgelu.dgelu = true;
         dgelu.pre_activation = pre.array();
-        if (again) dgelu.gelu_again = empty_like(dgelu.pre_activation);
+        if (again) dgelu.recomputed_gelu = empty_like(dgelu.pre_activation);
         Array dpre;
         if (through) {
           dpre = empty_like(dgelu.pre_activation);
@@ -313,13 +313,13 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
           BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
         } else if (again) {
           BINADE_DISPATCH(dy.device(), unary(kernels::UnaryOp::gelu_tanh, dgelu.pre_activation,
-                                             dgelu.gelu_again));
+                                             dgelu.recomputed_gelu));
         }
         layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy,
                         backward.column_sums(),
-                        [&] { return again ? dgelu.gelu_again : hidden.array(); });
+                        [&] { return again ? dgelu.recomputed_gelu : hidden.array(); });
         if (!through) return;
-        dgelu.gelu_again = Array();  // not needed any more
+        dgelu.recomputed_gelu = Array();  // not needed any more
         layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, dgelu.out_sums,
                         [&] { return x.array().reshape(x_rows); });
         product_into(backward.slot(0).open(), dpre, up.array());

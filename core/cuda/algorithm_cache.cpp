@@ -2,8 +2,10 @@
 
 #include <cublasLt.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -17,10 +19,14 @@ namespace binade::cuda {
 
 namespace {
 
-struct Cache {
-  std::mutex mutex;
+struct CacheFile {
   bool loaded = false;
   std::string kept;  // what the file holds
+};
+
+struct Cache {
+  std::mutex mutex;
+  std::map<std::filesystem::path, CacheFile> files;
 };
 
 Cache& cache() {
@@ -29,10 +35,12 @@ Cache& cache() {
 }
 
 // Empty where there is no folder to keep things in.
-std::filesystem::path cache_file() {
-  const DeviceProperties& device = device_properties();
-  const std::string name = concat("products-sm", device.major, device.minor, "-",
-                                  device.multiprocessors, "-", cublasLtGetVersion(), ".json");
+std::filesystem::path cache_file(Device device) {
+  const DeviceScope scope(device);
+  std::string gpu = device_properties().name;
+  for (char& c : gpu)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '-';
+  const std::string name = concat("matmul-", gpu, '-', cublasLtGetVersion(), ".json");
   if (const char* folder = std::getenv("BINADE_CACHE")) return std::filesystem::path(folder) / name;
   if (const char* home = std::getenv("HOME"))
     return std::filesystem::path(home) / ".cache" / "binade" / name;
@@ -41,33 +49,35 @@ std::filesystem::path cache_file() {
 
 }  // namespace
 
-void load_algorithm_cache() {
+void load_algorithm_cache(Device device) {
+  if (deterministic()) return;
+  const std::filesystem::path path = cache_file(device);
   Cache& state = cache();
   const std::lock_guard lock(state.mutex);
-  if (deterministic() || std::exchange(state.loaded, true)) return;
-  const std::filesystem::path file = cache_file();
-  if (file.empty() || !std::filesystem::exists(file)) return;
+  CacheFile& file = state.files[path];
+  if (std::exchange(file.loaded, true) || path.empty() || !std::filesystem::exists(path)) return;
   try {
-    const std::string table = read_text_file(file);
-    if (import_matmul_algorithms(table)) state.kept = table;
+    const std::string table = read_text_file(path);
+    if (import_matmul_algorithms(table, device)) file.kept = table;
   } catch (const Error& error) {
-    log_info("product algorithms are timed anew: ", error.what());
+    log_info("matmul algorithms are timed anew: ", error.what());
   }
 }
 
-void save_algorithm_cache() {
+void save_algorithm_cache(Device device) {
+  const std::filesystem::path path = cache_file(device);
+  if (deterministic() || path.empty()) return;
   Cache& state = cache();
   const std::lock_guard lock(state.mutex);
-  const std::filesystem::path file = cache_file();
-  if (deterministic() || file.empty()) return;
-  std::string table = export_matmul_algorithms();
-  if (table == state.kept) return;
+  CacheFile& file = state.files[path];
+  std::string table = export_matmul_algorithms(device);
+  if (table == file.kept) return;
   try {
-    create_folder(file.parent_path());
-    write_text_file(file, table);
-    state.kept = std::move(table);
+    create_folder(path.parent_path());
+    write_text_file(path, table);
+    file.kept = std::move(table);
   } catch (const Error& error) {
-    log_info("product algorithms could not be kept for the next start: ", error.what());
+    log_info("matmul algorithms could not be kept for the next start: ", error.what());
   }
 }
 

@@ -9,8 +9,9 @@
 
 namespace binade::cuda {
 
-// Queues a copy on the current stream. Host memory must be page-locked (core/memory.h) and stay as
-// it is until the copy is done.
+// Queues a copy on the stream of the device, of the destination's where both are devices; there it
+// runs after what the source's stream holds, and before what that stream gets from then on. Host
+// memory must be page-locked (core/memory.h) and stay as it is until the copy is done.
 void copy_async(void* destination, Device destination_device, const void* source,
                 Device source_device, int64_t bytes);
 // Copies and waits (a host synchronisation): for host memory of any kind.
@@ -21,7 +22,7 @@ void copy_and_wait(void* destination, Device destination_device, const void* sou
 int device_count();
 // Why device_count() is 0, as a sentence; empty if it is not.
 std::string unavailable_reason();
-// Waits until everything queued on the device is done (a host synchronisation).
+// Waits until everything that this library queued on the device is done (a host synchronisation).
 void synchronize(int device);
 
 // Host synchronisations so far (stream, device and event waits made through this library): a step

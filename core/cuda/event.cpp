@@ -4,7 +4,8 @@
 
 namespace binade::cuda {
 
-std::shared_ptr<void> record_event() {
+std::shared_ptr<void> record_event(Device device) {
+  const DeviceScope scope(device);
   cudaEvent_t event = nullptr;
   check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
   std::shared_ptr<void> owner(event,

@@ -1,12 +1,14 @@
-// Marks in the current stream's queue, free of CUDA headers.
+// Marks in a device's queue of work, free of CUDA headers.
 #pragma once
 
 #include <memory>
 
+#include <binade/core/device.h>
+
 namespace binade::cuda {
 
-// Records an event on the current stream.
-std::shared_ptr<void> record_event();
+// Records an event behind what is queued on the device.
+std::shared_ptr<void> record_event(Device device);
 bool event_passed(void* event);
 void wait_for_event(void* event);  // a host synchronisation
 

@@ -8,7 +8,10 @@
 namespace binade::cuda {
 
 struct CapturedGraph::Impl {
-  GraphArena arena{current_device()};  // outlives the executable graph, which uses its memory
+  explicit Impl(Device where) : device(where), arena(where.index()) {}
+
+  Device device;
+  GraphArena arena;  // outlives the executable graph, which uses its memory
   Handle<cudaGraphExec_t, cudaGraphExecDestroy> executable;
   size_t nodes = 0;
 };
@@ -18,36 +21,47 @@ CapturedGraph::CapturedGraph(CapturedGraph&&) noexcept = default;
 CapturedGraph& CapturedGraph::operator=(CapturedGraph&&) noexcept = default;
 CapturedGraph::~CapturedGraph() = default;
 
-CapturedGraph CapturedGraph::capture(const std::function<void()>& work) {
-  check(!is_capturing(), "a capture cannot start inside another one");
-  CapturedGraph result;
-  result.impl_ = std::make_unique<Impl>();
-  Impl& impl = *result.impl_;
-  const cudaStream_t stream = current_stream();
-  Handle<cudaGraph_t, cudaGraphDestroy> graph;
+namespace {
 
-  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+using Graph = Handle<cudaGraph_t, cudaGraphDestroy>;
+
+// What `work` queues on the current device.
+Graph record(const std::function<void()>& work, GraphArena& arena) {
+  const CaptureScope capture;
+  Graph graph;
+  check_cuda(cudaStreamBeginCapture(capture.stream(), cudaStreamCaptureModeThreadLocal),
              "cudaStreamBeginCapture");
   try {
-    const GraphArena::Scope scope(impl.arena);
+    const GraphArena::Scope scope(arena);
     work();
   } catch (...) {
-    cudaStreamEndCapture(stream, graph.put());
+    cudaStreamEndCapture(capture.stream(), graph.put());
     cudaGetLastError();  // an invalidated capture ends with an error of its own
     throw;
   }
-  check_cuda(cudaStreamEndCapture(stream, graph.put()),
+  check_cuda(cudaStreamEndCapture(capture.stream(), graph.put()),
              "capturing a step (something in it cannot be part of a CUDA graph)");
+  return graph;
+}
 
+}  // namespace
+
+CapturedGraph CapturedGraph::capture(const std::function<void()>& work, Device device) {
+  const DeviceScope scope(device);
+  CapturedGraph result;
+  result.impl_ = std::make_unique<Impl>(device);
+  Impl& impl = *result.impl_;
+  const Graph graph = record(work, impl.arena);
   replace_fills_by_kernels(graph.get());
   check_cuda(cudaGraphGetNodes(graph.get(), nullptr, &impl.nodes), "cudaGraphGetNodes");
   check_cuda(cudaGraphInstantiate(impl.executable.put(), graph.get(), 0), "cudaGraphInstantiate");
-  check_cuda(cudaGraphUpload(impl.executable.get(), stream), "cudaGraphUpload");
+  check_cuda(cudaGraphUpload(impl.executable.get(), current_stream()), "cudaGraphUpload");
   return result;
 }
 
 void CapturedGraph::replay() {
   check(impl_ != nullptr, "replay() of a graph that was not captured");
+  const DeviceScope scope(impl_->device);
   check_cuda(cudaGraphLaunch(impl_->executable.get(), current_stream()), "cudaGraphLaunch");
 }
 
@@ -56,10 +70,7 @@ size_t CapturedGraph::node_count() const {
 }
 
 bool is_capturing() {
-  if (device_count() == 0) return false;  // there is no stream to ask
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(current_stream(), &status), "cudaStreamIsCapturing");
-  return status != cudaStreamCaptureStatusNone;
+  return CaptureScope::active();
 }
 
 }  // namespace binade::cuda

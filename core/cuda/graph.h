@@ -4,15 +4,17 @@
 #include <functional>
 #include <memory>
 
+#include <binade/core/device.h>
+
 namespace binade::cuda {
 
 class CapturedGraph {
  public:
-  // Runs `work` once under stream capture: nothing is executed, everything queued on the current
-  // stream is recorded. Arrays allocated meanwhile come from an arena that the graph owns, so that
-  // replays may use the same addresses; memory freed inside is reused inside. A host
-  // synchronisation inside `work` throws Error.
-  static CapturedGraph capture(const std::function<void()>& work);
+  // Runs `work` once under stream capture: nothing is executed, everything that this thread queues
+  // on `device` is recorded; other threads go on as ever. Arrays allocated meanwhile come from an
+  // arena that the graph owns, so that replays may use the same addresses; memory freed inside is
+  // reused inside. Work on another device and a host synchronisation inside `work` throw Error.
+  static CapturedGraph capture(const std::function<void()>& work, Device device = Device::cuda());
 
   CapturedGraph();  // empty
   CapturedGraph(CapturedGraph&&) noexcept;
@@ -20,7 +22,7 @@ class CapturedGraph {
   ~CapturedGraph();
 
   explicit operator bool() const { return impl_ != nullptr; }
-  void replay();              // queues the whole graph on the current stream
+  void replay();              // queues the whole graph on its device
   size_t node_count() const;  // kernels, copies and fills recorded
 
  private:
@@ -28,7 +30,7 @@ class CapturedGraph {
   std::unique_ptr<Impl> impl_;
 };
 
-// Whether the current stream is being captured.
+// Whether this thread is inside a capture.
 bool is_capturing();
 
 }  // namespace binade::cuda

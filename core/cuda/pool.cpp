@@ -27,7 +27,7 @@ class RelaxedCapture {
 };
 
 void* map_device_memory(int64_t bytes, int device) {
-  const DeviceScope scope(device);
+  const DeviceScope scope(Device::cuda(device));
   const RelaxedCapture relaxed;
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(bytes));
@@ -41,7 +41,7 @@ void* map_device_memory(int64_t bytes, int device) {
 
 // cudaFree waits for the work that is queued on the device.
 void unmap_device_memory(void* data, int device) {
-  const DeviceScope scope(device);
+  const DeviceScope scope(Device::cuda(device));
   const RelaxedCapture relaxed;
   check_cuda(cudaFree(data), "cudaFree");
 }
@@ -130,7 +130,7 @@ void DevicePool::retire_if_unused(GraphArena::State& arena) {
 
 void DevicePool::throw_out_of_memory(int64_t bytes) {
   size_t free = 0, total = 0;
-  const DeviceScope scope(device);
+  const DeviceScope scope(Device::cuda(device));
   const RelaxedCapture relaxed;
   if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
   throw OutOfMemory(concat(
@@ -151,7 +151,7 @@ void pool_free(void* data, int64_t, int device) noexcept {
 }
 
 MemoryStats pool_stats(int device) {
-  const DeviceScope scope(device);
+  const DeviceScope scope(Device::cuda(device));
   DevicePool& pool = DevicePool::of(device);
   const std::scoped_lock lock(pool.mutex);
   MemoryStats stats = pool.stats;

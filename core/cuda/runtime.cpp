@@ -3,11 +3,11 @@
 #include <array>
 #include <atomic>
 #include <mutex>
+#include <vector>
 
 #include <binade/core/cuda/architectures.h>
 #include <binade/core/cuda/copy.h>
 #include <binade/core/cuda/faults.h>
-#include <binade/core/cuda/graph.h>
 
 namespace binade::cuda {
 
@@ -21,6 +21,8 @@ struct DeviceContext {
   cudaStream_t stream = nullptr;
   uint32_t* fault_word = nullptr;
   DeviceProperties properties{};
+  std::mutex mutex;
+  std::vector<cudaStream_t> idle_capture_streams;
 };
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -29,9 +31,21 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-void open_device(DeviceContext& context, int device) {
-  check_cuda(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking),
+std::string name_of(int device) {
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  return properties.name;
+}
+
+cudaStream_t make_stream() {
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
              "cudaStreamCreateWithFlags");
+  return stream;
+}
+
+void open_device(DeviceContext& context, int device) {
+  context.stream = make_stream();
   void* word = nullptr;
   check_cuda(cudaMalloc(&word, sizeof(uint32_t)), "cudaMalloc");
   check_cuda(cudaMemsetAsync(word, 0, sizeof(uint32_t), context.stream), "cudaMemsetAsync");
@@ -39,6 +53,7 @@ void open_device(DeviceContext& context, int device) {
   size_t free = 0, total = 0;
   check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   context.properties = {
+      .name = name_of(device),
       .multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
       .max_threads_per_multiprocessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device),
       .major = attribute(cudaDevAttrComputeCapabilityMajor, device),
@@ -50,10 +65,10 @@ void open_device(DeviceContext& context, int device) {
   };
 }
 
-DeviceContext& current_context() {
+// The context of the current device, whose index is `device`.
+DeviceContext& context_of(int device) {
   static std::array<DeviceContext, kMaxDevices>& contexts =
       *new std::array<DeviceContext, kMaxDevices>;
-  const int device = current_device();
   check(device < kMaxDevices, "CUDA device ", device, " is beyond the ", kMaxDevices,
         " that Binade knows");
   DeviceContext& context = contexts[static_cast<size_t>(device)];
@@ -61,7 +76,17 @@ DeviceContext& current_context() {
   return context;
 }
 
-thread_local cudaStream_t scoped_stream = nullptr;
+DeviceContext& current_context() {
+  return context_of(current_device());
+}
+
+// The stream that this thread captures, if it does.
+struct Capturing {
+  cudaStream_t stream = nullptr;
+  int device = 0;
+};
+thread_local Capturing capturing;
+
 std::atomic<int64_t> synchronisations{0};
 
 // Usable devices and, if there is none, why.
@@ -135,23 +160,54 @@ int current_device() {
   return device;
 }
 
-DeviceScope::DeviceScope(int device) : previous_(current_device()) {
-  if (device != previous_) check_cuda(cudaSetDevice(device), "cudaSetDevice");
+// The runtime keeps the current device of each thread itself. A copy of it here would be wrong as
+// soon as the host program calls cudaSetDevice.
+DeviceScope::DeviceScope(Device device) : previous_(current_device()) {
+  check(device.is_cuda(), "a CUDA device was expected, got ", device);
+  if (device.index() == previous_) return;
+  check(device.index() < device_count(), "there is no device ", device, ": this machine has ",
+        device_count(), " usable GPU(s), numbered from 0");
+  check_cuda(cudaSetDevice(device.index()), "cudaSetDevice");
+  changed_ = true;
 }
 
 DeviceScope::~DeviceScope() {
-  int device = previous_;
-  if (cudaGetDevice(&device) == cudaSuccess && device != previous_) cudaSetDevice(previous_);
+  if (changed_) cudaSetDevice(previous_);
 }
 
 cudaStream_t current_stream() {
-  return scoped_stream != nullptr ? scoped_stream : current_context().stream;
+  const int device = current_device();
+  if (capturing.stream == nullptr) return context_of(device).stream;
+  check(
+      device == capturing.device, "work for cuda:", device,
+      " was queued inside a step that is being captured as a CUDA graph on cuda:", capturing.device,
+      ": a captured step works on one device; move it out of the step, or turn "
+      "capturing off");
+  return capturing.stream;
 }
 
-StreamScope::StreamScope(cudaStream_t stream) : previous_(std::exchange(scoped_stream, stream)) {}
+CaptureScope::CaptureScope() {
+  check(!active(), "a capture cannot start inside another one");
+  const int device = current_device();
+  DeviceContext& context = context_of(device);
+  {
+    const std::scoped_lock lock(context.mutex);
+    if (context.idle_capture_streams.empty()) context.idle_capture_streams.push_back(make_stream());
+    stream_ = context.idle_capture_streams.back();
+    context.idle_capture_streams.pop_back();
+  }
+  capturing = {stream_, device};
+}
 
-StreamScope::~StreamScope() {
-  scoped_stream = previous_;
+CaptureScope::~CaptureScope() {
+  DeviceContext& context = context_of(capturing.device);
+  capturing = {};
+  const std::scoped_lock lock(context.mutex);
+  context.idle_capture_streams.push_back(stream_);
+}
+
+bool CaptureScope::active() {
+  return capturing.stream != nullptr;
 }
 
 const DeviceProperties& device_properties() {
@@ -163,7 +219,7 @@ int64_t host_synchronisations() {
 }
 
 void note_host_synchronisation() {
-  check(!is_capturing(),
+  check(!CaptureScope::active(),
         "something waits for the GPU (reads a value, copies from or to the CPU, or synchronises) "
         "inside a step that is being captured as a CUDA graph: move it out of the step, or turn "
         "capturing off");
@@ -172,34 +228,58 @@ void note_host_synchronisation() {
 
 // ---- copies -------------------------------------------------------------------------------------
 
+namespace {
+
+cudaStream_t stream_of(Device device) {
+  const DeviceScope scope(device);
+  return current_stream();
+}
+
+// Lets what is queued on one device's stream from now on run after what is queued on another's.
+void order_after(Device later, Device earlier) {
+  const cudaStream_t behind = stream_of(later);
+  const DeviceScope scope(earlier);
+  Event mark;
+  check_cuda(cudaEventCreateWithFlags(mark.put(), cudaEventDisableTiming), "cudaEventCreate");
+  check_cuda(cudaEventRecord(mark.get(), current_stream()), "cudaEventRecord");
+  check_cuda(cudaStreamWaitEvent(behind, mark.get(), 0), "cudaStreamWaitEvent");
+}
+
+}  // namespace
+
 void copy_async(void* destination, Device destination_device, const void* source,
                 Device source_device, int64_t bytes) {
-  const DeviceScope scope(
-      (destination_device.is_cuda() ? destination_device : source_device).index());
-  const cudaMemcpyKind kind = destination_device.is_cpu() ? cudaMemcpyDeviceToHost
-                              : source_device.is_cpu()    ? cudaMemcpyHostToDevice
-                                                          : cudaMemcpyDefault;
-  check_cuda(
-      cudaMemcpyAsync(destination, source, static_cast<size_t>(bytes), kind, current_stream()),
-      "cudaMemcpyAsync");
+  const auto count = static_cast<size_t>(bytes);
+  const bool host_involved = destination_device.is_cpu() || source_device.is_cpu();
+  const Device device = destination_device.is_cpu() ? source_device : destination_device;
+  if (host_involved || destination_device == source_device) {
+    const cudaMemcpyKind kind = destination_device.is_cpu() ? cudaMemcpyDeviceToHost
+                                : source_device.is_cpu()    ? cudaMemcpyHostToDevice
+                                                            : cudaMemcpyDeviceToDevice;
+    check_cuda(cudaMemcpyAsync(destination, source, count, kind, stream_of(device)),
+               "cudaMemcpyAsync");
+    return;
+  }
+  // The source was written on its own stream, and its memory is used again there.
+  order_after(destination_device, source_device);
+  check_cuda(cudaMemcpyPeerAsync(destination, destination_device.index(), source,
+                                 source_device.index(), count, stream_of(destination_device)),
+             "cudaMemcpyPeerAsync");
+  order_after(source_device, destination_device);
 }
 
 void copy_and_wait(void* destination, Device destination_device, const void* source,
                    Device source_device, int64_t bytes) {
   note_host_synchronisation();
-  const bool between_devices = destination_device.is_cuda() && source_device.is_cuda() &&
-                               !(destination_device == source_device);
-  if (between_devices) synchronize(source_device.index());  // the source is ready
   copy_async(destination, destination_device, source, source_device, bytes);
-  const DeviceScope scope(
-      (destination_device.is_cuda() ? destination_device : source_device).index());
-  check_cuda(cudaStreamSynchronize(current_stream()), "cudaStreamSynchronize");
+  const Device device = destination_device.is_cpu() ? source_device : destination_device;
+  check_cuda(cudaStreamSynchronize(stream_of(device)), "cudaStreamSynchronize");
 }
 
+// Not the device: that cannot be waited for while another thread captures a step.
 void synchronize(int device) {
-  const DeviceScope scope(device);
   note_host_synchronisation();
-  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  check_cuda(cudaStreamSynchronize(stream_of(Device::cuda(device))), "cudaStreamSynchronize");
 }
 
 // ---- faults -------------------------------------------------------------------------------------
@@ -209,7 +289,7 @@ uint32_t* fault_word() {
 }
 
 void check_faults(int device) {
-  const DeviceScope scope(device);
+  const DeviceScope scope(Device::cuda(device));
   uint32_t fault = 0;
   copy_and_wait(&fault, Device::cpu(), fault_word(), Device::cuda(device), sizeof(fault));
   if (fault == 0) return;

@@ -4,10 +4,12 @@
 
 #include <cuda_runtime.h>
 
+#include <string>
 #include <type_traits>
 #include <utility>
 
 #include <binade/core/cuda/copy.h>
+#include <binade/core/cuda/device_scope.h>
 #include <binade/core/device.h>
 #include <binade/core/error.h>
 
@@ -16,33 +18,28 @@ namespace binade::cuda {
 // Throws Error (OutOfMemory for cudaErrorMemoryAllocation) naming the call that failed.
 void check_cuda(cudaError_t status, const char* what);
 
-// The device that this thread's calls go to: 0 unless cudaSetDevice was called.
-int current_device();
-
-// Makes `device` the current one while alive.
-class DeviceScope {
- public:
-  explicit DeviceScope(int device);
-  ~DeviceScope();
-  DeviceScope(const DeviceScope&) = delete;
-  DeviceScope& operator=(const DeviceScope&) = delete;
-
- private:
-  int previous_;
-};
-
-// The thread's stream: all kernels and copies are queued on it. A non-blocking stream per device.
+// The stream of the current device that all kernels and copies are queued on: one non-blocking
+// stream per device, which all threads share, or that of the CaptureScope which this thread is in.
+// Inside one, throws Error where the current device is not the captured one: a kernel there would
+// run now and be missing in every replay.
 cudaStream_t current_stream();
-// Uses `stream` as the current one while alive.
-class StreamScope {
+
+// While it lives, this thread queues its work on a stream which no other thread uses, to capture
+// it: what other threads queue meanwhile goes to the device's own stream, and runs. Throws Error
+// inside another one.
+class CaptureScope {
  public:
-  explicit StreamScope(cudaStream_t stream);
-  ~StreamScope();
-  StreamScope(const StreamScope&) = delete;
-  StreamScope& operator=(const StreamScope&) = delete;
+  CaptureScope();  // on the current device
+  ~CaptureScope();
+  CaptureScope(const CaptureScope&) = delete;
+  CaptureScope& operator=(const CaptureScope&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  // Whether this thread is in one.
+  static bool active();
 
  private:
-  cudaStream_t previous_;
+  cudaStream_t stream_;
 };
 
 // Owner of a CUDA library handle: Handle<cudaEvent_t, cudaEventDestroy>.
@@ -70,6 +67,7 @@ using Event = Handle<cudaEvent_t, cudaEventDestroy>;
 
 // Facts about the current device, read once.
 struct DeviceProperties {
+  std::string name;  // "NVIDIA H100 80GB HBM3": equal for cards of one kind
   int multiprocessors;
   int max_threads_per_multiprocessor;
   int major, minor;

@@ -9,10 +9,12 @@
 //   - sums run in f32 (f64 for f64 inputs) in an order that depends on the shape alone, so that two
 //     runs give the same bits;
 //   - `beta` is 0 (overwrite) or 1 (add to what the output holds);
-//   - CUDA kernels are queued on the current stream and never wait for it.
+//   - CUDA kernels are queued on the stream of the arrays' device, which the dispatch makes the
+//     current one, and never wait for it.
 #pragma once
 
 #include <binade/core/array.h>
+#include <binade/core/cuda/device_scope.h>
 
 // BINADE_KERNEL(name, args...) declares cpu::name and cuda::name.
 #define BINADE_KERNEL(name, ...) \
@@ -23,7 +25,8 @@
   void name(__VA_ARGS__);        \
   }
 
-// One visible line that picks the kernel of the array's device:
+// One visible line that picks the kernel of the array's device, and runs it with that device
+// current:
 //   BINADE_DISPATCH(x.device(), softmax(x, y));
 #define BINADE_DISPATCH(where, ...)                                 \
   do {                                                              \
@@ -31,6 +34,7 @@
       ::binade::kernels::cpu::__VA_ARGS__;                          \
     } else {                                                        \
       if constexpr (::binade::kCudaBuilt) {                         \
+        const ::binade::cuda::DeviceScope binade_scope(where);      \
         ::binade::kernels::cuda::__VA_ARGS__;                       \
       } else {                                                      \
         ::binade::fail("this build of Binade has no CUDA kernels"); \

@@ -1,11 +1,11 @@
-// Matrix products. Half inputs multiply with f32 accumulation on both devices.
+// Matmuls. Half inputs multiply with f32 accumulation on both devices.
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
 
 namespace binade::kernels {
 
-// What is fused behind a product. Arrays left undefined are not used.
+// What is fused behind a matmul. Arrays left undefined are not used.
 struct MatmulEpilogue {
   float beta = 0;        // out = beta·out + a·b; 0 or 1
   Array bias;            // (N): added to every row before the activation
@@ -13,12 +13,12 @@ struct MatmulEpilogue {
   Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
   bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
   // (…, M, N), out's dtype, memory of its own; with `dgelu`: receives gelu_tanh(pre_activation),
-  // rounded once. A product that reads the one can store the other on the way.
-  Array gelu_again;
-  // (N), two-dimensional products only: receives the sums over M of what out holds afterwards. f32
-  // (f64 for f64 products).
+  // rounded once. A matmul that reads the one can store the other on the way.
+  Array recomputed_gelu;
+  // (N), two-dimensional matmuls only: receives the sums over M of what out holds afterwards. f32
+  // (f64 for f64 matmuls).
   Array out_sums;
-  // (M), two-dimensional products only: receives (+ a_sums_beta·) the sums of a's rows over K, in
+  // (M), two-dimensional matmuls only: receives (+ a_sums_beta·) the sums of a's rows over K, in
   // f32 sums. With a = dyᵀ these are the bias gradient beside the weight gradient.
   Array a_sums;
   float a_sums_beta = 0;
@@ -31,7 +31,7 @@ struct MatmulEpilogue {
 BINADE_KERNEL(matmul, const Array& a, const Array& b, const Array& out,
               const MatmulEpilogue& epilogue)
 
-// The two halves of a SwiGLU layer that meet a product. All arrays of one floating dtype, with
+// The two halves of a SwiGLU layer that meet a matmul. All arrays of one floating dtype, with
 // contiguous rows, the outputs apart from the inputs. Large ones on Hopper GPUs are one kernel
 // each.
 //

@@ -231,7 +231,7 @@ int64_t trained_count(const optim::Optimizer& optimizer) {
 std::map<std::string, std::string> manifest(Device device) {
   std::map<std::string, std::string> facts = {{"device", '"' + concat(device) + '"'}};
 #if BINADE_HAVE_CUDA
-  if (device.is_cuda()) facts["matmul_algorithms"] = cuda::export_matmul_algorithms();
+  if (device.is_cuda()) facts["matmul_algorithms"] = cuda::export_matmul_algorithms(device);
 #endif
   return facts;
 }

@@ -10,9 +10,9 @@
 
 #include <binade/optim/sgd.h>
 
+#include "gpu.h"
 #include "optim/parameters.h"
 #include "shared.h"
-#include "skip.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -91,8 +91,8 @@ TEST_CASE("GradScaler follows PyTorch's trace", "[amp][grad_scaler]") {
 }
 
 TEST_CASE("GradScaler follows PyTorch's trace on a GPU", "[amp][grad_scaler][cuda]") {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-  follow_trace(Device::cuda());
+  require_gpu();
+  follow_trace(test_gpu());
 }
 
 TEST_CASE("GradScaler spends its hysteresis credit before it backs off", "[amp][grad_scaler]") {

@@ -2,7 +2,7 @@
 
 #include <binade/autograd/ops.h>
 
-#include "skip.h"
+#include "gpu.h"
 
 using namespace binade;
 
@@ -156,7 +156,7 @@ TEST_CASE("a cast weight serves several backward passes", "[autocast]") {
 }
 
 TEST_CASE("linear under a policy gives the CPU's gradients on the GPU", "[autocast][cuda]") {
-  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
+  binade::test::require_gpu();
   const auto run = [](Device device, bool gelu) {
     const auto parameter = [&](const Shape& shape, double scale) {
       const Array values = Array::arange(shape.numel(), DType::f32).view(shape);
@@ -179,7 +179,7 @@ TEST_CASE("linear under a policy gives the CPU's gradients on the GPU", "[autoca
     return values;
   };
   for (const bool gelu : {false, true}) {
-    const auto near = run(Device::cpu(), gelu), far = run(Device::cuda(), gelu);
+    const auto near = run(Device::cpu(), gelu), far = run(binade::test::test_gpu(), gelu);
     for (size_t i = 0; i < near.size(); ++i)
       CHECK(far[i] == Approx(near[i]).epsilon(0.01).margin(0.01));
   }

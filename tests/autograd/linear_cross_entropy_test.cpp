@@ -273,14 +273,14 @@ TEST_CASE("the head loss on the GPU equals f64 and replays in a graph",
   for (const auto& [rows, classes, chunk] :
        {std::tuple<int64_t, int64_t, int64_t>{300, 1000, 0}, {300, 1003, 128}, {77, 50257, 32}}) {
     INFO(rows << " rows, " << classes << " classes, chunks of " << chunk);
-    const Head head(rows, 64, classes, DType::f16, Device::cuda()), exact(head, DType::f64);
+    const Head head(rows, 64, classes, DType::f16, test_gpu()), exact(head, DType::f64);
     exact.plain_loss().backward();
     const Array dx = gpu_empty(head.x.shape(), DType::f16);
     const Array dweight = gpu_empty(head.weight.shape(), DType::f16);
     head.x.bind_grad(dx);
     head.weight.bind_grad(dweight);
-    const LossScale scale(4096, Device::cuda());
-    const Tensor seed(Array::full({}, 4096, DType::f32, Device::cuda()));
+    const LossScale scale(4096, test_gpu());
+    const Tensor seed(Array::full({}, 4096, DType::f32, test_gpu()));
     LinearCrossEntropyOptions options;
     options.rows_per_chunk = chunk;
     check_same_bits(

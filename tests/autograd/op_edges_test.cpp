@@ -7,7 +7,7 @@
 #include <binade/autograd/ops.h>
 #include <binade/core/random.h>
 
-#include "skip.h"
+#include "gpu.h"
 
 using namespace binade;
 
@@ -195,13 +195,13 @@ TEST_CASE("dropout draws anew at every use, and the same again at the same place
 }
 
 TEST_CASE("moving to another device is differentiable", "[ops][cuda]") {
-  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
+  binade::test::require_gpu();
   const Tensor x = leaf({1, 2}, DType::f32);
-  const Tensor far = to(x, Device::cuda());
-  CHECK(far.device() == Device::cuda());
+  const Tensor far = to(x, binade::test::test_gpu());
+  CHECK(far.device() == binade::test::test_gpu());
   CHECK(gradient(far * 3, x) == Numbers{3, 3});
-  const Tensor there(Array::full({2}, 1, DType::f32, Device::cuda()), true);
+  const Tensor there(Array::full({2}, 1, DType::f32, binade::test::test_gpu()), true);
   sum(to(there, Device::cpu()) * 2).backward();
-  CHECK(there.grad().device() == Device::cuda());
+  CHECK(there.grad().device() == binade::test::test_gpu());
   CHECK(there.grad().to_vector<double>() == Numbers{2, 2});
 }

@@ -3,7 +3,7 @@
 
 #include <binade/autograd/ops.h>
 
-#include "skip.h"
+#include "gpu.h"
 
 using namespace binade;
 using Catch::Matchers::Contains;
@@ -156,8 +156,8 @@ TEST_CASE("image ops refuse shapes that do not fit", "[ops][errors]") {
 }
 
 TEST_CASE("ops refuse arguments on different devices", "[ops][errors][cuda]") {
-  if (cuda_device_count() == 0) binade::test::skip(cuda_unavailable_reason());
-  const Tensor far = Tensor::zeros({2, 2}, DType::f32, Device::cuda());
+  binade::test::require_gpu();
+  const Tensor far = Tensor::zeros({2, 2}, DType::f32, binade::test::test_gpu());
   CHECK_ERROR(add(zeros({2, 2}), far),
               Contains("add") && Contains("cuda") && Contains("to(x, device)"));
   CHECK_ERROR(linear(zeros({2, 2}), far), Contains("linear") && Contains("cuda"));

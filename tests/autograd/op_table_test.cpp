@@ -9,8 +9,8 @@
 
 #include <binade/autograd/gradcheck.h>
 
+#include "gpu.h"
 #include "op_table.h"
-#include "skip.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -323,8 +323,8 @@ TEST_CASE("gradients overwrite a bound buffer first and add to it then", "[ops]"
 }
 
 TEST_CASE("every op on the GPU equals the CPU", "[ops][cuda]") {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-  const Device gpu = Device::cuda();
+  require_gpu();
+  const Device gpu = test_gpu();
   for (const OpRow& row : rows())
     for (const DType dtype : dtypes_of(row)) {
       if (dtype == DType::f64) continue;  // the CPU's, for gradient checks
@@ -351,6 +351,28 @@ TEST_CASE("every op on the GPU equals the CPU", "[ops][cuda]") {
       for (size_t i = 0; i < got.size(); ++i)
         CHECK(difference(got[i].data, expected[i].data, dtype, 12) == "");
     }
+}
+
+// No GPU is needed: an op must look at the devices before it looks at the values.
+TEST_CASE("every op refuses inputs on different devices, and on different GPUs", "[ops][errors]") {
+  const auto claimed = [](const Tensor& x, Device device) {
+    return Tensor(
+        Array::from_blob(x.array().data(), x.shape(), x.dtype(), device, x.array().storage()));
+  };
+  for (const OpRow& row : rows()) {
+    if (row.inputs.size() < 2) continue;
+    const TensorList host = make_inputs(row, DType::f32);
+    for (size_t i = 0; i < host.size(); ++i) {
+      for (const auto& [others, one] : {std::pair(Device::cpu(), Device::cuda()),
+                                        std::pair(Device::cuda(0), Device::cuda(1))}) {
+        INFO(row.name() << ", input " << i << " on " << one << ", the others on " << others);
+        TensorList inputs;
+        for (size_t k = 0; k < host.size(); ++k)
+          inputs.push_back(claimed(host[k], k == i ? one : others));
+        CHECK_THROWS_WITH(row.call(inputs), Catch::Contains("different devices"));
+      }
+    }
+  }
 }
 
 TEST_CASE("every exported op has a row", "[ops]") {

@@ -1,4 +1,4 @@
-// Products on BF16 tiles: their accuracy beside that of FP32 multiply-adds, and the numbers that do
+// Matmuls on BF16 tiles: their accuracy beside that of FP32 multiply-adds, and the numbers that do
 // not split.
 #include <catch2/catch.hpp>
 
@@ -67,20 +67,20 @@ Errors errors_of(const Array& out, const Reference& expected) {
   return errors;
 }
 
-Array split_product(const Array& a, const Array& b) {
+Array split_matmul(const Array& a, const Array& b) {
   const Array out = Array::empty({a.size(0), b.size(1)}, DType::f32);
-  split_matmul(MatmulProblem(a, b, out, {}), {});
+  bf16_split_matmul(MatmulProblem(a, b, out, {}), {});
   return out;
 }
-Array vector_product(const Array& a, const Array& b) {
+Array vector_matmul(const Array& a, const Array& b) {
   const Array out = Array::empty({a.size(0), b.size(1)}, DType::f32);
-  packed_matmul(MatmulProblem(a, b, out, {}), {});
+  blocked_matmul(MatmulProblem(a, b, out, {}), {});
   return out;
 }
 
 }  // namespace
 
-TEST_CASE("split f32 products are as accurate as multiply-adds", "[matmul][cpu]") {
+TEST_CASE("split f32 matmuls are as accurate as multiply-adds", "[matmul][cpu]") {
   need_tiles();
   const int64_t m = 64, n = 96, k = GENERATE(16, 64, 384, 2048, 9000);
   const double binades = GENERATE(0, 12);
@@ -88,15 +88,15 @@ TEST_CASE("split f32 products are as accurate as multiply-adds", "[matmul][cpu]"
   const Array a = random_normal({m, k}, DType::f32, binades, 1);
   const Array b = random_normal({k, n}, DType::f32, binades, 2);
   const Reference expected(a, b);
-  const Errors split = errors_of(split_product(a, b), expected);
-  const Errors vectors = errors_of(vector_product(a, b), expected);
+  const Errors split = errors_of(split_matmul(a, b), expected);
+  const Errors vectors = errors_of(vector_matmul(a, b), expected);
   CAPTURE(split.rms, vectors.rms, split.largest, vectors.largest);
   // With few terms, of which one is most of the sum, the products that are left out show.
   CHECK(split.rms <= (k <= 16 ? 1.2 : 1.0) * vectors.rms);
   CHECK(split.largest <= (k <= 16 ? 1.2 : 1.0) * vectors.largest);
 }
 
-TEST_CASE("split products keep every bit of an operand", "[matmul][cpu]") {
+TEST_CASE("split matmuls keep every bit of an operand", "[matmul][cpu]") {
   need_tiles();
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
   const int64_t size = 96;
@@ -104,18 +104,18 @@ TEST_CASE("split products keep every bit of an operand", "[matmul][cpu]") {
   for (int64_t i = 0; i < size; ++i) write(identity, i * (size + 1), 1);
   const double binades = dtype == DType::f16 ? 20 : 80;
   const Array x = random_normal({size, size}, dtype, binades, 3);
-  CHECK(values_of(split_product(x, identity)) == values_of(x));
-  CHECK(values_of(split_product(identity, x)) == values_of(x));
+  CHECK(values_of(split_matmul(x, identity)) == values_of(x));
+  CHECK(values_of(split_matmul(identity, x)) == values_of(x));
 }
 
-TEST_CASE("split products of half numbers are exact", "[matmul][cpu]") {
+TEST_CASE("split matmuls of half numbers are exact", "[matmul][cpu]") {
   need_tiles();
   const DType dtype = GENERATE(DType::f16, DType::bf16);
   const Array a = random_normal({48, 1}, dtype, 6, 4), b = random_normal({1, 80}, dtype, 6, 5);
-  CHECK(values_of(split_product(a, b)) == Reference(a, b).product);
+  CHECK(values_of(split_matmul(a, b)) == Reference(a, b).product);
 }
 
-TEST_CASE("split products of numbers that do not split", "[matmul][cpu]") {
+TEST_CASE("split matmuls of numbers that do not split", "[matmul][cpu]") {
   need_tiles();
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -139,7 +139,7 @@ TEST_CASE("split products of numbers that do not split", "[matmul][cpu]") {
     write(b, 5 * n + 4, 0);
     if (dtype != DType::f16) write(b, 8 * n + 9, 4), write(b, 8 * n + 10, -4);
   }
-  const Array out = split_product(a, b);
+  const Array out = split_matmul(a, b);
   const Reference expected(a, b);
   int64_t wrong = 0, special = 0;
   for (int64_t i = 0; i < m * n; ++i) {

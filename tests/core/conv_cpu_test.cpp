@@ -23,7 +23,7 @@ const ConvCase kCases[] = {
     {1, 4, 8, 7, 6, 3, 2, {2, 1, 0, 1, 1, 1, 2}},     // stride, groups
     {2, 4, 13, 10, 4, 3, 3, {1, 2, 2, 3, 2, 3, 4}},   // dilation, depthwise
     {3, 5, 6, 6, 7, 1, 1, {1, 1, 0, 0, 1, 1, 1}},     // pointwise
-    {2, 6, 5, 5, 4, 1, 1, {2, 2, 1, 1, 1, 1, 2}},     // pointwise that is not a plain product
+    {2, 6, 5, 5, 4, 1, 1, {2, 2, 1, 1, 1, 1, 2}},     // pointwise that is not a plain matmul
     {1, 2, 4, 3, 3, 5, 4, {1, 1, 4, 3, 1, 1, 1}},     // padding beyond the image
     {1, 40, 20, 20, 3, 5, 5, {1, 1, 2, 2, 1, 1, 1}},  // several pieces of an image
 };

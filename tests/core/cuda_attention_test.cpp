@@ -1,5 +1,5 @@
 // Attention and rotary embedding on the GPU against those on the CPU: cuDNN's fused kernels for
-// f16 and bf16, products and a softmax for the rest.
+// f16 and bf16, matmuls and a softmax for the rest.
 #include <binade/core/cuda/libraries.h>
 #include <binade/core/kernels/attention.h>
 
@@ -49,7 +49,7 @@ void compare(const Case& c, std::vector<Array> arrays,
   INFO(arrays[0].dtype() << ", B " << c.batch << ", H " << c.heads << '/' << c.key_heads << ", T "
                          << c.queries << '/' << c.keys << ", D " << c.dim << ", causal " << c.causal
                          << ", strides " << arrays[0].strides());
-  // Fused kernels round the probabilities to halves before the second product, and use the
+  // Fused kernels round the probabilities to halves before the second matmul, and use the
   // hardware's exponential.
   const double slack = 4;
   compare_devices(
@@ -148,7 +148,7 @@ TEST_CASE("attention has the same bits each time and in a graph", "[cuda][attent
     const Case c{2, 4, 2, 256, 256, 64, true};
     std::vector<Array> v;
     for (const Array& array : arrays_of(c, dtype, true, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     const AttentionParams params = plain_params(c);
     check_same_bits(
         [&] { BINADE_DISPATCH(v[0].device(), attention(v[0], v[1], v[2], params, v[3], v[4])); },

@@ -11,13 +11,9 @@
 #include <binade/core/device.h>
 
 #include "core/kernel_arrays.h"
-#include "skip.h"
+#include "gpu.h"
 
 namespace binade::test {
-
-inline void require_gpu() {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-}
 
 inline const std::vector<DType> kFloatingDTypes{DType::f64, DType::f32, DType::f16, DType::bf16};
 inline const std::vector<DType> kAllDTypes{DType::f64, DType::f32, DType::f16, DType::bf16,
@@ -110,7 +106,7 @@ inline double difference(const Array& a, const Array& b) {
 template <class Op>
 void compare_devices(const Op& op, const std::vector<Array>& arrays, double slack = 1) {
   std::vector<Array> device_arrays;
-  for (const Array& array : arrays) device_arrays.push_back(on_device(array, Device::cuda()));
+  for (const Array& array : arrays) device_arrays.push_back(on_device(array, test_gpu()));
   op(arrays);
   op(device_arrays);
   for (size_t i = 0; i < arrays.size(); ++i) {

@@ -83,7 +83,7 @@ TEST_CASE("convolutions have the same bits each time and in a graph", "[cuda][co
     const ConvCase& c = kConvCases[4];
     std::vector<Array> v;
     for (const Array& array : conv_arrays(c, dtype, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     check_same_bits(
         [&] { BINADE_DISPATCH(v[0].device(), conv2d(v[0], v[1], v[2], c.params, v[3])); }, {v[3]});
     check_same_bits(

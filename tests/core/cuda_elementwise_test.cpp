@@ -85,7 +85,7 @@ TEST_CASE("SwiGLU agrees on both devices", "[cuda][elementwise]") {
   Random random(5);
   for (const DType dtype : kFloatingDTypes)
     for (const int64_t width : {40, 33}) {
-      const auto half_of_packed = [&](int64_t start) {  // rows (gate | up) of one product
+      const auto half_of_packed = [&](int64_t start) {  // rows (gate | up) of one matmul
         return random_array({7, 2 * width}, dtype, random).slice(1, start, start + width);
       };
       const Array out = random_array({7, width}, dtype, random);
@@ -267,9 +267,9 @@ TEST_CASE("halves round alike on both devices, subnormals and overflow included"
                      static_cast<int>(random() % 48) - 30));
   for (const DType dtype : {DType::f16, DType::bf16}) {
     const Array out = Array::zeros({4096}, dtype);
-    const Array device_out = on_device(out, Device::cuda());
+    const Array device_out = on_device(out, test_gpu());
     out.copy_from(x);
-    device_out.copy_from(on_device(x, Device::cuda()));
+    device_out.copy_from(on_device(x, test_gpu()));
     CHECK(difference(out, on_device(device_out, Device::cpu())) == 0);
   }
 }
@@ -290,10 +290,10 @@ TEST_CASE("fills and ranges agree on both devices", "[cuda][elementwise]") {
 
 TEST_CASE("elementwise kernels take arrays without elements", "[cuda][elementwise]") {
   require_gpu();
-  const Array x = Array::empty({0, 4}, DType::f32, Device::cuda());
+  const Array x = Array::empty({0, 4}, DType::f32, test_gpu());
   BINADE_DISPATCH(x.device(), unary(UnaryOp::exp, x, x));
   BINADE_DISPATCH(x.device(), binary(BinaryOp::add, x, x, x));
   BINADE_DISPATCH(x.device(), copy(x, x));
   BINADE_DISPATCH(x.device(), fill(x, 1));
-  CHECK_NOTHROW(synchronize(Device::cuda()));
+  CHECK_NOTHROW(synchronize(test_gpu()));
 }

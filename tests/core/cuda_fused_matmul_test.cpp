@@ -1,4 +1,4 @@
-// Hopper's products with GELU and SwiGLU (fused_products.h): against the CPU's, to the last bits of
+// Hopper's matmuls with GELU and SwiGLU (fused_matmul.h): against the CPU's, to the last bits of
 // the activation, and as the kernels use them.
 #include <binade/core/kernels/cuda/matmul/fused_matmul.h>
 #include <binade/core/kernels/elementwise.h>
@@ -14,7 +14,7 @@ using kernels::MatmulEpilogue;
 
 namespace {
 
-// On the CPU the formula that it promises, by matmul; on the GPU the product itself.
+// On the CPU the formula that it promises, by matmul; on the GPU the matmul itself.
 void run_gelu(const Array& x, const Array& weight, const Array& bias, const Array& pre,
               const Array& out) {
   if (x.device().is_cpu()) {
@@ -24,7 +24,8 @@ void run_gelu(const Array& x, const Array& weight, const Array& bias, const Arra
     epilogue.pre_activation = pre;
     kernels::cpu::matmul(x, weight.transpose(0, 1), out, epilogue);
   } else if constexpr (kCudaBuilt) {
-    REQUIRE(kernels::cuda::gelu_product(x, weight, bias, pre, out));
+    const cuda::DeviceScope scope(x.device());
+    REQUIRE(kernels::cuda::fused_matmul_gelu(x, weight, bias, pre, out));
   }
 }
 
@@ -35,10 +36,11 @@ void run_gelu_backward(const Array& dy, const Array& weight, const Array& pre, c
     epilogue.dgelu = true;
     epilogue.pre_activation = pre;
     epilogue.out_sums = sums;
-    epilogue.gelu_again = again;
+    epilogue.recomputed_gelu = again;
     kernels::cpu::matmul(dy, weight, out, epilogue);
   } else if constexpr (kCudaBuilt) {
-    REQUIRE(kernels::cuda::gelu_backward_product(dy, weight, pre, out, sums, again));
+    const cuda::DeviceScope scope(dy.device());
+    REQUIRE(kernels::cuda::fused_matmul_gelu_backward(dy, weight, pre, out, sums, again));
   }
 }
 
@@ -46,7 +48,8 @@ void run_swiglu(const Array& x, const Array& weight, const Array& pre, const Arr
   if (x.device().is_cpu()) {
     kernels::cpu::matmul_swiglu(x, weight, pre, hidden);
   } else if constexpr (kCudaBuilt) {
-    REQUIRE(kernels::cuda::swiglu_product(x, weight, pre, hidden));
+    const cuda::DeviceScope scope(x.device());
+    REQUIRE(kernels::cuda::fused_matmul_swiglu(x, weight, pre, hidden));
   }
 }
 
@@ -62,18 +65,19 @@ void run_swiglu_backward(const Array& dy, const Array& weight, const Array& gate
     kernels::cpu::copy(wide[0], dgate);
     kernels::cpu::copy(wide[1], dup);
   } else if constexpr (kCudaBuilt) {
-    REQUIRE(kernels::cuda::swiglu_backward_product(dy, weight, gate, up, dgate, dup));
+    const cuda::DeviceScope scope(dy.device());
+    REQUIRE(kernels::cuda::fused_matmul_swiglu_backward(dy, weight, gate, up, dgate, dup));
   }
 }
 
-// Skips the test where fused_products.h has no kernels: on other GPUs, or without CUTLASS.
+// Skips the test where fused_matmul.h has no kernels: on other GPUs, or without CUTLASS.
 void require_kernels() {
   require_gpu();
   if constexpr (kCudaBuilt) {
-    const Array x = Array::zeros({8, 8}, DType::f16, Device::cuda());
-    if (!kernels::cuda::gelu_product(x, x, {}, {}, gpu_empty({8, 8}, DType::f16)))
-      skip(
-          "the products with activations are built with CUTLASS and run on compute capability 9.0");
+    const Array x = Array::zeros({8, 8}, DType::f16, test_gpu());
+    const cuda::DeviceScope scope(test_gpu());
+    if (!kernels::cuda::fused_matmul_gelu(x, x, {}, {}, gpu_empty({8, 8}, DType::f16)))
+      skip("the matmuls with activations are built with CUTLASS and run on compute capability 9.0");
   }
 }
 
@@ -113,7 +117,7 @@ double sigmoid_of_gelu(double x) {
 
 }  // namespace
 
-TEST_CASE("products with GELU for Hopper agree with the CPU's", "[cuda][matmul]") {
+TEST_CASE("matmuls with GELU for Hopper agree with the CPU's", "[cuda][matmul]") {
   require_kernels();
   Random random(1);
   for (const DType dtype : {DType::f16, DType::bf16})
@@ -132,7 +136,7 @@ TEST_CASE("products with GELU for Hopper agree with the CPU's", "[cuda][matmul]"
       }
 }
 
-TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
+TEST_CASE("matmuls with GELU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
   require_kernels();
   Random random(2);
   for (const DType dtype : {DType::f16, DType::bf16})
@@ -144,7 +148,7 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
             rows(m, n, dtype, random, gap, 2), rows(m, n, dtype, random, gap),
             rows(m, n, dtype, random, gap)};
         std::vector<Array> on_gpu;
-        for (const Array& array : arrays) on_gpu.push_back(on_device(array, Device::cuda()));
+        for (const Array& array : arrays) on_gpu.push_back(on_device(array, test_gpu()));
         for (const bool stored : {false, true}) {
           INFO(dtype << (stored ? ", with GELU again" : ", alone"));
           const auto again = [&](const Array& array) { return stored ? array : Array(); };
@@ -160,7 +164,7 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
           const bool kept = bits_of(on_gpu[4]) == untouched;
           CHECK(kept != stored);
         }
-        // What is stored beside it changes nothing in the product.
+        // What is stored beside it changes nothing in the matmul.
         const Array alone = gpu_empty({m, n}, dtype), beside = gpu_empty({m, n}, dtype);
         run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], alone, {}, {});
         run_gelu_backward(on_gpu[0], on_gpu[1], on_gpu[2], beside, {}, on_gpu[4]);
@@ -169,7 +173,7 @@ TEST_CASE("products with GELU's derivative for Hopper agree with the CPU's", "[c
       }
 }
 
-TEST_CASE("products with SwiGLU for Hopper agree with the CPU's", "[cuda][matmul]") {
+TEST_CASE("matmuls with SwiGLU for Hopper agree with the CPU's", "[cuda][matmul]") {
   require_kernels();
   Random random(7);
   // One tile and less, tails of rows and of K, a cluster's tile beyond the last row, more tiles
@@ -188,7 +192,7 @@ TEST_CASE("products with SwiGLU for Hopper agree with the CPU's", "[cuda][matmul
       }
 }
 
-TEST_CASE("SwiGLU in Hopper's product is what swiglu makes of the gate and up beside it",
+TEST_CASE("SwiGLU in Hopper's matmul is what swiglu makes of the gate and up beside it",
           "[cuda][matmul]") {
   require_kernels();
   Random random(8);
@@ -210,7 +214,7 @@ TEST_CASE("SwiGLU in Hopper's product is what swiglu makes of the gate and up be
   }
 }
 
-TEST_CASE("products with SwiGLU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
+TEST_CASE("matmuls with SwiGLU's derivative for Hopper agree with the CPU's", "[cuda][matmul]") {
   require_kernels();
   Random random(5);
   for (const DType dtype : {DType::f16, DType::bf16})
@@ -241,7 +245,7 @@ TEST_CASE("products with SwiGLU's derivative for Hopper agree with the CPU's", "
       }
 }
 
-TEST_CASE("SwiGLU's derivative in Hopper's product is right to a rounding", "[cuda][matmul]") {
+TEST_CASE("SwiGLU's derivative in Hopper's matmul is right to a rounding", "[cuda][matmul]") {
   require_kernels();
   for (const DType dtype : {DType::f16, DType::bf16}) {
     const Array gate = all_halves(dtype), up = Array::full(gate.shape(), 1, dtype);
@@ -250,7 +254,7 @@ TEST_CASE("SwiGLU's derivative in Hopper's product is right to a rounding", "[cu
     for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
     for (int j = 0; j < 8; ++j) write(weight, j, 1);
     const Array dgate = gpu_empty(gate.shape(), dtype), dup = gpu_empty(gate.shape(), dtype);
-    const auto on_gpu = [](const Array& x) { return on_device(x, Device::cuda()); };
+    const auto on_gpu = [](const Array& x) { return on_device(x, test_gpu()); };
     run_swiglu_backward(on_gpu(dy), on_gpu(weight), on_gpu(gate), on_gpu(up), dgate, dup);
     const Array dgate_read = on_device(dgate, Device::cpu()),
                 dup_read = on_device(dup, Device::cpu());
@@ -271,13 +275,12 @@ TEST_CASE("SwiGLU's derivative in Hopper's product is right to a rounding", "[cu
   }
 }
 
-TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding",
-          "[cuda][matmul]") {
+TEST_CASE("GELU and its derivative in Hopper's matmuls are right to a rounding", "[cuda][matmul]") {
   require_kernels();
   for (const DType dtype : {DType::f16, DType::bf16}) {
     const Array x = all_halves(dtype), eye = Array::zeros({8, 8}, dtype);
     for (int i = 0; i < 8; ++i) write(eye, 9 * i, 1);
-    const Array on_gpu = on_device(x, Device::cuda()), eye_on_gpu = on_device(eye, Device::cuda());
+    const Array on_gpu = on_device(x, test_gpu()), eye_on_gpu = on_device(eye, test_gpu());
     const Array pre = gpu_empty(x.shape(), dtype), y = gpu_empty(x.shape(), dtype);
     run_gelu(on_gpu, eye_on_gpu, {}, pre, y);
     // Rows of dy · weight are ones.
@@ -285,8 +288,8 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
     for (int64_t i = 0; i < dy.size(0); ++i) write(dy, 8 * i, 1);
     for (int j = 0; j < 8; ++j) write(weight, j, 1);
     const Array dx = gpu_empty(x.shape(), dtype), again = gpu_empty(x.shape(), dtype);
-    run_gelu_backward(on_device(dy, Device::cuda()), on_device(weight, Device::cuda()), on_gpu, dx,
-                      {}, again);
+    run_gelu_backward(on_device(dy, test_gpu()), on_device(weight, test_gpu()), on_gpu, dx, {},
+                      again);
 
     const Array pre_read = on_device(pre, Device::cpu()), y_read = on_device(y, Device::cpu());
     const Array dx_read = on_device(dx, Device::cpu()),
@@ -315,7 +318,7 @@ TEST_CASE("GELU and its derivative in Hopper's products are right to a rounding"
   }
 }
 
-TEST_CASE("products with activations for Hopper have the same bits each time", "[cuda][matmul]") {
+TEST_CASE("matmuls with activations for Hopper have the same bits each time", "[cuda][matmul]") {
   require_kernels();
   Random random(3);
   for (const DType dtype : {DType::f16, DType::bf16}) {
@@ -335,28 +338,29 @@ TEST_CASE("products with activations for Hopper have the same bits each time", "
   }
 }
 
-TEST_CASE("products with GELU for Hopper refuse what TMA cannot move", "[cuda][matmul]") {
+TEST_CASE("matmuls with GELU for Hopper refuse what TMA cannot move", "[cuda][matmul]") {
   require_kernels();
   if constexpr (kCudaBuilt) {
-    const auto product = [](const Array& x, const Array& weight, const Array& out) {
-      return kernels::cuda::gelu_product(x, weight, {}, {}, out);
+    const auto applies = [](const Array& x, const Array& weight, const Array& out) {
+      const cuda::DeviceScope scope(x.device());
+      return kernels::cuda::fused_matmul_gelu(x, weight, {}, {}, out);
     };
     const auto half = [](const Shape& shape) { return gpu_empty(shape, DType::f16); };
     const Array x = half({16, 24}), weight = half({32, 24}), out = half({16, 32});
     x.zero();
     weight.zero();
-    CHECK(product(x, weight, out));
-    CHECK_FALSE(product(half({16, 20}), half({32, 20}), out));
-    CHECK_FALSE(product(x, half({36, 24}), half({16, 36})));
-    CHECK_FALSE(product(half({24, 16}).transpose(0, 1), weight, out));
-    CHECK_FALSE(product(half({16, 28}).slice(1, 0, 24), weight, out));
-    CHECK_FALSE(product(half({16, 32}).slice(1, 4, 28), weight, out));
+    CHECK(applies(x, weight, out));
+    CHECK_FALSE(applies(half({16, 20}), half({32, 20}), out));
+    CHECK_FALSE(applies(x, half({36, 24}), half({16, 36})));
+    CHECK_FALSE(applies(half({24, 16}).transpose(0, 1), weight, out));
+    CHECK_FALSE(applies(half({16, 28}).slice(1, 0, 24), weight, out));
+    CHECK_FALSE(applies(half({16, 32}).slice(1, 4, 28), weight, out));
     const auto single = [](const Shape& shape) { return gpu_empty(shape, DType::f32); };
-    CHECK_FALSE(product(single({16, 24}), single({32, 24}), single({16, 32})));
+    CHECK_FALSE(applies(single({16, 24}), single({32, 24}), single({16, 32})));
   }
 }
 
-TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
+TEST_CASE("large matmuls with GELU agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(4);
   const int64_t m = 2048, n = 1024, k = 1024;
@@ -387,7 +391,7 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
             epilogue.dgelu = true;
             epilogue.pre_activation = v[2];
             epilogue.out_sums = Array::empty({n}, DType::f32, v[0].device());
-            if (stored) epilogue.gelu_again = v[4];
+            if (stored) epilogue.recomputed_gelu = v[4];
             run(v[0], v[1], v[3], epilogue);
             CHECK(column_sum_error(on_device(epilogue.out_sums, Device::cpu()),
                                    on_device(v[3], Device::cpu())) <= 8 * epsilon_of(DType::f32));
@@ -396,7 +400,7 @@ TEST_CASE("large products with GELU agree on both devices", "[cuda][matmul]") {
   }
 }
 
-TEST_CASE("large products with SwiGLU agree on both devices", "[cuda][matmul]") {
+TEST_CASE("large matmuls with SwiGLU agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(6);
   const int64_t m = 2048, h = 1024, k = 1024;
@@ -413,7 +417,7 @@ TEST_CASE("large products with SwiGLU agree on both devices", "[cuda][matmul]") 
           {random_array({m, k}, dtype, random, 0.05), random_array({2 * h, k}, dtype, random),
            random_array({m, 2 * h}, dtype, random), random_array({m, h}, dtype, random)},
           2);
-    // The product is rounded to the dtype before the derivative on one side only.
+    // The matmul is rounded to the dtype before the derivative on one side only.
     compare_devices(
         [&](const auto& v) {
           BINADE_DISPATCH(v[0].device(),

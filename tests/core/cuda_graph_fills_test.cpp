@@ -43,12 +43,12 @@ void queue(const std::vector<Fill>& fills, const Array& bytes) {
 
 TEST_CASE("fills of a replayed graph write what fills write", "[cuda][graph]") {
   require_gpu();
-  const Array bytes = Array::empty({9 * kMiB}, DType::u8, Device::cuda());
+  const Array bytes = Array::empty({9 * kMiB}, DType::u8, test_gpu());
   bytes.fill(3);
   std::vector<uint8_t> expected(static_cast<size_t>(bytes.numel()), 3);
   for (const auto& [offset, count, value] : kFills)
     std::fill_n(expected.begin() + offset, count, static_cast<uint8_t>(value));
-  CapturedGraph graph = CapturedGraph::capture([&] { queue(kFills, bytes); });
+  CapturedGraph graph = CapturedGraph::capture([&] { queue(kFills, bytes); }, test_gpu());
   CHECK(graph.node_count() == kFills.size());
   graph.replay();
   CHECK((bytes.to_vector<uint8_t>() == expected));
@@ -56,7 +56,8 @@ TEST_CASE("fills of a replayed graph write what fills write", "[cuda][graph]") {
 
 TEST_CASE("every fill of a graph becomes a kernel between the same neighbours", "[cuda][graph]") {
   require_gpu();
-  const Array bytes = Array::zeros({4096}, DType::u8, Device::cuda());
+  const binade::cuda::DeviceScope scope(test_gpu());
+  const Array bytes = Array::zeros({4096}, DType::u8, test_gpu());
   cudaGraph_t graph = nullptr;
   check_cuda(cudaGraphCreate(&graph, 0), "cudaGraphCreate");
   // Words of 1, 2 and 4 bytes behind one another, then several rows, which stay a fill.

@@ -138,7 +138,7 @@ TEST_CASE("embeddings and their gradients agree on both devices", "[cuda][indexi
 
 TEST_CASE("an index out of range is noted, left out and reported once", "[cuda][indexing]") {
   require_gpu();
-  const Device gpu = Device::cuda();
+  const Device gpu = test_gpu();
   const Array table = Array::full({4, 8}, 3, DType::f32, gpu);
   const Array index = Array::from<int64_t>({1, 4, -1}, {3}, gpu);
   const Array rows = Array::full({3, 8}, 7, DType::f32, gpu);
@@ -164,15 +164,15 @@ TEST_CASE("an index out of range is noted, left out and reported once", "[cuda][
 
 TEST_CASE("draws have the same bits on both devices", "[cuda][random]") {
   require_gpu();
-  const PhiloxKey host = key_on(Device::cpu()), device = key_on(Device::cuda());
+  const PhiloxKey host = key_on(Device::cpu()), device = key_on(test_gpu());
   for (const int64_t count : {1, 4, 1000, 4099})
     for (const DType dtype : kFloatingDTypes) {
-      const Array a = Array::zeros({count}, dtype), b = on_device(a, Device::cuda());
+      const Array a = Array::zeros({count}, dtype), b = on_device(a, test_gpu());
       kernels::cpu::uniform(a, host, -1.5, 2.5);
       BINADE_DISPATCH(b.device(), uniform(b, device, -1.5, 2.5));
       CHECK(difference(a, on_device(b, Device::cpu())) == 0);
     }
-  const Array a = Array::zeros({5, 1001}, DType::boolean), b = on_device(a, Device::cuda());
+  const Array a = Array::zeros({5, 1001}, DType::boolean), b = on_device(a, test_gpu());
   kernels::cpu::bernoulli(a, host, 0.3);
   BINADE_DISPATCH(b.device(), bernoulli(b, device, 0.3));
   CHECK(difference(a, on_device(b, Device::cpu())) == 0);
@@ -186,9 +186,9 @@ TEST_CASE("normals agree within two units in the last place", "[cuda][random]") 
   for (const int64_t offset : {0, 1}) {  // whole blocks of words, and elements one by one
     const Array all = Array::zeros({20003 + offset}, DType::f32);
     const Array a = all.slice(0, offset);
-    const Array b = on_device(a, Device::cuda());
+    const Array b = on_device(a, test_gpu());
     kernels::cpu::normal(a, key_on(Device::cpu()), 0, 1);
-    BINADE_DISPATCH(b.device(), normal(b, key_on(Device::cuda()), 0, 1));
+    BINADE_DISPATCH(b.device(), normal(b, key_on(test_gpu()), 0, 1));
     const std::vector<float> x = a.to_vector<float>(), y = b.to_vector<float>();
     int64_t worst = 0;
     double sum = 0, squares = 0;
@@ -222,8 +222,8 @@ TEST_CASE("dropout drops the same elements on both devices in any layout", "[cud
 
 TEST_CASE("draws on the GPU follow the step on the device", "[cuda][random]") {
   require_gpu();
-  PhiloxKey key = key_on(Device::cuda());
-  const Array first = Array::zeros({64}, DType::f32, Device::cuda()), second = first.clone();
+  PhiloxKey key = key_on(test_gpu());
+  const Array first = Array::zeros({64}, DType::f32, test_gpu()), second = first.clone();
   BINADE_DISPATCH(first.device(), uniform(first, key, 0, 1));
   key.step.fill(6);
   BINADE_DISPATCH(first.device(), uniform(second, key, 0, 1));

@@ -1,4 +1,4 @@
-// Products on the GPU against those on the CPU.
+// Matmuls on the GPU against those on the CPU.
 #include <stdlib.h>
 
 #include <filesystem>
@@ -45,7 +45,7 @@ Array in_layout(int layout, const Shape& shape, DType dtype, Random& random) {
   }
 }
 
-// The dtypes of a product's inputs and of its output.
+// The dtypes of a matmul's inputs and of its output.
 struct DTypes {
   DType in, out;
 };
@@ -55,7 +55,7 @@ const DTypes kDTypes[] = {{DType::f64, DType::f64}, {DType::f32, DType::f32},
 
 }  // namespace
 
-TEST_CASE("products agree on both devices in every dtype and layout", "[cuda][matmul]") {
+TEST_CASE("matmuls agree on both devices in every dtype and layout", "[cuda][matmul]") {
   require_gpu();
   Random random(1);
   struct Size {
@@ -84,7 +84,7 @@ TEST_CASE("products agree on both devices in every dtype and layout", "[cuda][ma
         }
 }
 
-TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
+TEST_CASE("batches of matmuls agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(2);
   for (const auto& [in, out_dtype] : kDTypes) {
@@ -98,7 +98,7 @@ TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
       return random_array(shape, dtype, random);
     };
     compare(make({3, 24, 40}), make({3, 40, 16}), out({3, 24, 16}));
-    // One b for all: rows of one product, also where a's rows do not follow each other.
+    // One b for all: rows of one matmul, also where a's rows do not follow each other.
     compare(make({3, 24, 40}), make({40, 16}).expand({3, 40, 16}), out({3, 24, 16}));
     compare(make({3, 32, 40}).slice(1, 0, 24), make({40, 16}).expand({3, 40, 16}),
             out({3, 24, 16}));
@@ -115,7 +115,7 @@ TEST_CASE("batches of products agree on both devices", "[cuda][matmul]") {
   }
 }
 
-TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
+TEST_CASE("matmuls with epilogues agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(3);
   for (const auto& [in, out_dtype] : kDTypes)
@@ -142,14 +142,14 @@ TEST_CASE("products with epilogues agree on both devices", "[cuda][matmul]") {
                 if (kind == 3) epilogue.pre_activation = v[3];
                 epilogue.dgelu = kind >= 4;
                 if (kind >= 4) epilogue.pre_activation = v[3];
-                if (kind == 5) epilogue.gelu_again = v[5];
+                if (kind == 5) epilogue.recomputed_gelu = v[5];
                 run_matmul(v[0], v[1], v[2], epilogue);
               },
               {a, b, out, pre, bias, again}, slack);
         }
 }
 
-TEST_CASE("sums of a product's columns agree on both devices", "[cuda][matmul]") {
+TEST_CASE("sums of a matmul's columns agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
   for (const auto& [in, out_dtype] : kDTypes)
@@ -206,7 +206,7 @@ TEST_CASE("sums of the rows of a agree on both devices", "[cuda][matmul]") {
           }
 }
 
-TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul]") {
+TEST_CASE("matmuls have the same bits each time and in a graph", "[cuda][matmul]") {
   require_gpu();
   Random random(4);
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -238,14 +238,14 @@ TEST_CASE("products have the same bits each time and in a graph", "[cuda][matmul
   }
 }
 
-TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmul]") {
+TEST_CASE("a matmul first met in a capture equals the eager one", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
   const Array a = gpu_random({72, 136}, DType::f16, random);
   const Array b = gpu_random({136, 88}, DType::f16, random);
   const Array captured = gpu_empty({72, 88}, DType::f16), eager = gpu_empty({72, 88}, DType::f16);
   if constexpr (kCudaBuilt) {
-    auto graph = cuda::CapturedGraph::capture([&] { run_matmul(a, b, captured); });
+    auto graph = cuda::CapturedGraph::capture([&] { run_matmul(a, b, captured); }, test_gpu());
     graph.replay();
   }
   run_matmul(a, b, eager);
@@ -253,16 +253,16 @@ TEST_CASE("a product first met in a capture equals the eager one", "[cuda][matmu
   CHECK(same);
 }
 
-TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmul]") {
+TEST_CASE("the table of matmul algorithms can be saved and read", "[cuda][matmul]") {
   require_gpu();
   Random random(6);
   const Array a = gpu_random({48, 80}, DType::f16, random);
   const Array out = gpu_empty({48, 48}, DType::f16);
   run_matmul(a, a.transpose(0, 1), out);
   if constexpr (kCudaBuilt) {
-    const std::string table = cuda::export_matmul_algorithms();
-    CHECK(cuda::import_matmul_algorithms(table));
-    CHECK(cuda::export_matmul_algorithms() == table);
+    const std::string table = cuda::export_matmul_algorithms(test_gpu());
+    CHECK(cuda::import_matmul_algorithms(table, test_gpu()));
+    CHECK(cuda::export_matmul_algorithms(test_gpu()) == table);
     const std::vector<std::byte> bits = bits_of(out);
     run_matmul(a, a.transpose(0, 1), out);
     const bool same = bits_of(out) == bits;
@@ -278,21 +278,25 @@ TEST_CASE("the table of product algorithms can be saved and read", "[cuda][matmu
       const bool last = other.at(entry) == ']';
       other.insert(entry,
                    std::string(R"({"preferred":true,"problem":)") + fields + (last ? "}" : "},"));
-      CHECK(cuda::import_matmul_algorithms(other));
-      CHECK(cuda::export_matmul_algorithms() == table);
+      CHECK(cuda::import_matmul_algorithms(other, test_gpu()));
+      CHECK(cuda::export_matmul_algorithms(test_gpu()) == table);
     }
 
-    std::string foreign = table;
-    const size_t place = foreign.find("\"multiprocessors\":");
-    REQUIRE(place != std::string::npos);
-    foreign.insert(place + 18, "1");
-    CHECK_FALSE(cuda::import_matmul_algorithms(foreign));
-    CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2)), Error);
-    CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}"), Error);
+    for (const auto& [key, inserted] :
+         {std::pair("\"multiprocessors\":", "1"), std::pair("\"gpu\":\"", "Other ")}) {
+      std::string foreign = table;
+      const size_t place = foreign.find(key);
+      REQUIRE(place != std::string::npos);
+      foreign.insert(place + std::string_view(key).size(), inserted);
+      CHECK_FALSE(cuda::import_matmul_algorithms(foreign, test_gpu()));
+    }
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2), test_gpu()),
+                    Error);
+    CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}", test_gpu()), Error);
   }
 }
 
-TEST_CASE("product algorithms are kept on disk, and written only when they changed",
+TEST_CASE("matmul algorithms are kept on disk, and written only when they changed",
           "[cuda][matmul]") {
   require_gpu();
   namespace fs = std::filesystem;
@@ -302,24 +306,24 @@ TEST_CASE("product algorithms are kept on disk, and written only when they chang
   const Array a = gpu_random({56, 88}, DType::f16, random);
   run_matmul(a, a.transpose(0, 1), gpu_empty({56, 56}, DType::f16));
   if constexpr (kCudaBuilt) {
-    cuda::save_algorithm_cache();
+    cuda::save_algorithm_cache(test_gpu());
     REQUIRE(std::distance(fs::directory_iterator(folder), {}) == 1);
     const fs::path file = fs::directory_iterator(folder)->path();
-    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms(test_gpu()));
     fs::remove(file);
-    cuda::save_algorithm_cache();
+    cuda::save_algorithm_cache(test_gpu());
     CHECK_FALSE(fs::exists(file));
     run_matmul(a.slice(0, 0, 40), a.transpose(0, 1), gpu_empty({40, 56}, DType::f16));
-    cuda::save_algorithm_cache();
-    CHECK(read_text_file(file) == cuda::export_matmul_algorithms());
+    cuda::save_algorithm_cache(test_gpu());
+    CHECK(read_text_file(file) == cuda::export_matmul_algorithms(test_gpu()));
   }
 }
 
-TEST_CASE("f32 products keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
+TEST_CASE("f32 matmuls keep all of f32 unless TF32 is allowed", "[cuda][matmul]") {
   require_gpu();
   // 1 + 2^-12 is lost in TF32's 10 bits.
-  const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, Device::cuda());
-  const Array b = Array::full({64, 64}, 1, DType::f32, Device::cuda());
+  const Array a = Array::full({64, 64}, 1 + 0x1p-12, DType::f32, test_gpu());
+  const Array b = Array::full({64, 64}, 1, DType::f32, test_gpu());
   const Array out = gpu_empty({64, 64}, DType::f32);
   run_matmul(a, b, out);
   CHECK(read(on_device(out, Device::cpu()), 0) == 64 + 64 * 0x1p-12);

@@ -129,8 +129,8 @@ TEST_CASE("column sums of a norm's input gradient are those of what is stored", 
         INFO(dtype << ", size " << size << ", beta " << beta);
         std::vector<Array> v;
         for (const Array& array : norm_arrays(size, dtype, dtype, 0, random))
-          v.push_back(on_device(array, Device::cuda()));
-        const Array sums = Array::full({size[1]}, NAN, statistics_dtype(dtype), Device::cuda());
+          v.push_back(on_device(array, test_gpu()));
+        const Array sums = Array::full({size[1]}, NAN, statistics_dtype(dtype), test_gpu());
         BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
         BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], beta,
                                                            v[10], 0, {}, 0, sums));
@@ -149,7 +149,7 @@ TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
   for (const DType dtype : {DType::f32, DType::f16}) {
     std::vector<Array> v;
     for (const Array& array : norm_arrays({1000, 768}, dtype, dtype, 0, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     check_same_bits(
         [&] {
           BINADE_DISPATCH(v[0].device(),
@@ -157,7 +157,7 @@ TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
         },
         {v[4], v[5], v[6], v[7]});
     BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
-    const Array sums = Array::empty({768}, DType::f32, Device::cuda());
+    const Array sums = Array::empty({768}, DType::f32, test_gpu());
     check_same_bits(
         [&] {
           BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], 0,
@@ -262,7 +262,7 @@ TEST_CASE("cross-entropy in place has the loss of the pass that only reads", "[c
   for (const int64_t classes : {7, 1030, 50257, 128003}) {
     std::vector<Array> v;
     for (const Array& array : loss_arrays(9, classes, classes, DType::f16, DType::i64, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     const Array in_place = gpu_empty({9}, DType::f32);
     BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
     BINADE_DISPATCH(v[0].device(), cross_entropy_in_place(v[0], classes, v[1], {}, {}, in_place));
@@ -310,12 +310,12 @@ TEST_CASE("cross-entropy of extreme logits is finite", "[cuda][loss]") {
 
 TEST_CASE("cross-entropy notes a target that is no class", "[cuda][loss]") {
   require_gpu();
-  const Array logits = Array::zeros({2, 4}, DType::f32, Device::cuda());
-  const Array targets = on_device(array_of({1, 4}, {2}, DType::i64), Device::cuda());
+  const Array logits = Array::zeros({2, 4}, DType::f32, test_gpu());
+  const Array targets = on_device(array_of({1, 4}, {2}, DType::i64), test_gpu());
   const Array loss = gpu_empty({2}, DType::f32), logsumexp = gpu_empty({2}, DType::f32);
   BINADE_DISPATCH(logits.device(), cross_entropy(logits, targets, {}, loss, logsumexp));
-  CHECK_THROWS_AS(check_device_faults(Device::cuda()), Error);
-  CHECK_NOTHROW(check_device_faults(Device::cuda()));
+  CHECK_THROWS_AS(check_device_faults(test_gpu()), Error);
+  CHECK_NOTHROW(check_device_faults(test_gpu()));
   CHECK(read(on_device(loss, Device::cpu()), 1) == 0);
 }
 
@@ -324,7 +324,7 @@ TEST_CASE("cross-entropy has the same bits each time and in a graph", "[cuda][lo
   Random random(25);
   std::vector<Array> v;
   for (const Array& array : loss_arrays(50, 50257, 50304, DType::f16, DType::i64, random))
-    v.push_back(on_device(array, Device::cuda()));
+    v.push_back(on_device(array, test_gpu()));
   check_same_bits(
       [&] { BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3])); },
       {v[2], v[3]});

@@ -120,7 +120,7 @@ TEST_CASE("a step with a non-finite gradient writes nothing on the GPU", "[cuda]
     INFO(name);
     const auto arrays = update_arrays(777, 0, DType::f16, DType::f32, DType::f16, 1, 3, random);
     std::vector<Array> device_arrays;
-    for (const Array& array : arrays) device_arrays.push_back(on_device(array, Device::cuda()));
+    for (const Array& array : arrays) device_arrays.push_back(on_device(array, test_gpu()));
     update(device_arrays);
     for (size_t i = 0; i < arrays.size(); ++i)
       CHECK(difference(arrays[i], on_device(device_arrays[i], Device::cpu())) == 0);
@@ -135,7 +135,7 @@ TEST_CASE("updates have the same bits each time and in a graph", "[cuda][optimiz
     std::vector<Array> v;
     for (const Array& array :
          update_arrays(10007, 0, DType::f16, DType::f32, DType::f16, 0, 3, random))
-      v.push_back(on_device(array, Device::cuda()));
+      v.push_back(on_device(array, test_gpu()));
     check_same_bits([&, &update = update] { update(v); }, {v[1], v[2], v[3], v[4]});
   }
 }
@@ -174,7 +174,7 @@ TEST_CASE("gradient statistics have the same bits each time and in a graph", "[c
   require_gpu();
   Random random(36);
   const Array grad = gpu_random({1000003}, DType::f16, random);
-  const Array inv_scale = on_device(scalar(0.5, DType::f32), Device::cuda());
+  const Array inv_scale = on_device(scalar(0.5, DType::f32), test_gpu());
   const Array norm_sq = gpu_empty({}, DType::f64), first_bad = gpu_empty({}, DType::i64);
   check_same_bits(
       [&] { BINADE_DISPATCH(grad.device(), gradient_stats(grad, inv_scale, norm_sq, first_bad)); },

@@ -79,11 +79,11 @@ TEST_CASE("long and wide reductions agree on both devices", "[cuda][reduce]") {
 TEST_CASE("sums on the GPU have the same bits each time", "[cuda][reduce]") {
   require_gpu();
   Random random(23);
-  const Array x = on_device(random_array({70, 5003}, DType::f32, random), Device::cuda());
+  const Array x = on_device(random_array({70, 5003}, DType::f32, random), test_gpu());
   for (const Shape& shape : {Shape{70, 1}, Shape{1, 5003}, Shape{1, 1}}) {
     std::vector<float> first;
     for (int run = 0; run < 3; ++run) {
-      const Array out = Array::zeros(shape, DType::f32, Device::cuda());
+      const Array out = Array::zeros(shape, DType::f32, test_gpu());
       BINADE_DISPATCH(x.device(), reduce(ReduceOp::sum, x, out, 0));
       if (run == 0) first = out.to_vector<float>();
       CHECK(out.to_vector<float>() == first);
@@ -104,8 +104,8 @@ TEST_CASE("extrema keep NaN, and nothing has a sum of zero", "[cuda][reduce]") {
           [&](const auto& v) { BINADE_DISPATCH(v[0].device(), reduce(op, v[0], v[1], 0)); },
           {x, Array::zeros({4, 1}, DType::f16)});
   }
-  const Array out = Array::full({3, 1}, 7, DType::f32, Device::cuda());
-  const Array nothing = Array::empty({3, 0}, DType::f32, Device::cuda());
+  const Array out = Array::full({3, 1}, 7, DType::f32, test_gpu());
+  const Array nothing = Array::empty({3, 0}, DType::f32, test_gpu());
   BINADE_DISPATCH(out.device(), reduce(ReduceOp::sum, nothing, out, 0));
   CHECK(out.to_vector<float>() == std::vector<float>{0, 0, 0});
 }

@@ -31,7 +31,7 @@ void check_same_bits(const Work& work, const std::vector<Array>& outputs) {
   const bool same_again = bits_after(work) == first;
   CHECK(same_again);
   if constexpr (kCudaBuilt) {
-    cuda::CapturedGraph graph = cuda::CapturedGraph::capture(work);
+    cuda::CapturedGraph graph = cuda::CapturedGraph::capture(work, test_gpu());
     CHECK(graph.node_count() > 0);
     for (int replay = 0; replay < 2; ++replay) CHECK(bits_after([&] { graph.replay(); }) == first);
   }
@@ -39,10 +39,10 @@ void check_same_bits(const Work& work, const std::vector<Array>& outputs) {
 
 // A random array on the GPU.
 inline Array gpu_random(const Shape& shape, DType dtype, Random& random, double spread = 1) {
-  return on_device(random_array(shape, dtype, random, spread), Device::cuda());
+  return on_device(random_array(shape, dtype, random, spread), test_gpu());
 }
 inline Array gpu_empty(const Shape& shape, DType dtype) {
-  return Array::empty(shape, dtype, Device::cuda());
+  return Array::empty(shape, dtype, test_gpu());
 }
 
 }  // namespace binade::test

@@ -31,7 +31,7 @@ using binade::kernels::cuda::Order;
 
 namespace {
 
-const Device kGpu = Device::cuda();
+const Device kGpu = test_gpu();
 constexpr int64_t kMiB = 1 << 20;
 
 // An allocator over addresses that nobody touches.
@@ -266,7 +266,7 @@ TEST_CASE("a replayed graph gives the same bits as running its work", "[cuda][gr
   const auto eager = run_twice(work);
   CHECK((eager[5] != eager[12]));  // dropout drew anew in the second step
 
-  CapturedGraph graph = CapturedGraph::capture(work);
+  CapturedGraph graph = CapturedGraph::capture(work, kGpu);
   CHECK(graph.node_count() >= 10);
   const int64_t waits = binade::cuda::host_synchronisations();
   graph.replay();
@@ -277,7 +277,7 @@ TEST_CASE("a replayed graph gives the same bits as running its work", "[cuda][gr
 TEST_CASE("capturing executes nothing", "[cuda][graph]") {
   require_gpu();
   const Array x = Array::zeros({100}, DType::f32, kGpu);
-  CapturedGraph graph = CapturedGraph::capture([&] { x.fill(1); });
+  CapturedGraph graph = CapturedGraph::capture([&] { x.fill(1); }, kGpu);
   CHECK(x.to_vector<float>()[99] == 0);
   graph.replay();
   CHECK(x.to_vector<float>()[99] == 1);
@@ -291,15 +291,17 @@ TEST_CASE("a graph has memory of its own until it is gone", "[cuda][graph]") {
   Array held = Array::empty({bytes}, DType::u8, kGpu);
   void* const held_data = held.data();
   {
-    CapturedGraph graph = CapturedGraph::capture([&] {
-      for (int i = 0; i < 2; ++i) {
-        const Array temporary = Array::empty({bytes}, DType::u8, kGpu);
-        temporary.fill(i);
-        inside.push_back(temporary.data());
-      }
-      held.fill(1);
-      held = {};  // the graph writes there: nobody else may have it
-    });
+    CapturedGraph graph = CapturedGraph::capture(
+        [&] {
+          for (int i = 0; i < 2; ++i) {
+            const Array temporary = Array::empty({bytes}, DType::u8, kGpu);
+            temporary.fill(i);
+            inside.push_back(temporary.data());
+          }
+          held.fill(1);
+          held = {};  // the graph writes there: nobody else may have it
+        },
+        kGpu);
     CHECK(inside[0] == inside[1]);
     std::vector<Array> outside;
     for (int i = 0; i < 12; ++i) {
@@ -317,10 +319,12 @@ TEST_CASE("an array made inside a capture outlives the graph", "[cuda][graph]") 
   require_gpu();
   const int64_t in_use = memory_stats(kGpu).in_use;
   Array made;
-  CapturedGraph graph = CapturedGraph::capture([&] {
-    made = Array::empty({1000}, DType::f32, kGpu);
-    made.fill(5);
-  });
+  CapturedGraph graph = CapturedGraph::capture(
+      [&] {
+        made = Array::empty({1000}, DType::f32, kGpu);
+        made.fill(5);
+      },
+      kGpu);
   graph.replay();
   graph = {};
   const Array other = Array::full({1000}, 9, DType::f32, kGpu);
@@ -332,10 +336,10 @@ TEST_CASE("an array made inside a capture outlives the graph", "[cuda][graph]") 
 TEST_CASE("waiting for the GPU inside a capture is refused with a sentence", "[cuda][graph]") {
   require_gpu();
   const Array x = Array::full({1}, 4, DType::f32, kGpu);
-  CHECK_THROWS_WITH(CapturedGraph::capture([&] { x.item(); }),
+  CHECK_THROWS_WITH(CapturedGraph::capture([&] { x.item(); }, kGpu),
                     Catch::Contains("captured as a CUDA graph"));
-  CHECK_THROWS_AS(CapturedGraph::capture([&] { synchronize(kGpu); }), Error);
-  CHECK_THROWS_WITH(CapturedGraph::capture([&] { CapturedGraph::capture([] {}); }),
+  CHECK_THROWS_AS(CapturedGraph::capture([&] { synchronize(kGpu); }, kGpu), Error);
+  CHECK_THROWS_WITH(CapturedGraph::capture([&] { CapturedGraph::capture([] {}, kGpu); }, kGpu),
                     Catch::Contains("inside another"));
   CHECK_FALSE(binade::cuda::is_capturing());
   CHECK(x.item() == 4);

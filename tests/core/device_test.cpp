@@ -36,8 +36,9 @@ TEST_CASE("an array on a GPU that is not there is refused with the reason", "[de
   const Device missing = Device::cuda(cuda_device_count());
   CHECK_THROWS_AS(Array::zeros({2}, DType::f32, missing), Error);
   CHECK_THROWS_AS(Array::zeros({2}, DType::f32).to(missing), Error);
-  if (cuda_device_count() == 0)
-    CHECK_THROWS_WITH(Array::zeros({2}, DType::f32, missing), Contains(cuda_unavailable_reason()));
+  const std::string reason =
+      cuda_device_count() == 0 ? cuda_unavailable_reason() : concat("there is no device ", missing);
+  CHECK_THROWS_WITH(Array::zeros({2}, DType::f32, missing), Contains(reason));
 }
 
 TEST_CASE("the CPU needs no waiting and notes no faults", "[device]") {

@@ -176,11 +176,12 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
       again[static_cast<size_t>(i)] = gelu(pre);
     });
     const bool store = GENERATE(false, true);
-    if (store) epilogue.gelu_again = random_array({m, n}, out_dtype, random);
+    if (store) epilogue.recomputed_gelu = random_array({m, n}, out_dtype, random);
     kernels::cpu::matmul(a, b, out, epilogue);
     // The finite difference above is good to about 1e-9.
     CHECK(worst_error(out, expected) <= 2 * allowed + 1e-8);
-    if (store) CHECK(worst_error(epilogue.gelu_again, again) <= tolerance(dtype, out_dtype, 0));
+    if (store)
+      CHECK(worst_error(epilogue.recomputed_gelu, again) <= tolerance(dtype, out_dtype, 0));
   }
   SECTION("sums of the rows of a") {
     const DType sums_dtype = GENERATE(DType::f32, DType::bf16);

@@ -1,4 +1,4 @@
-// The CPU's own products: the micro-kernels, packing, and the large products made of them.
+// The CPU's own matmuls: the micro-kernels, packing, and the large matmuls made of them.
 #include <binade/core/kernels/cpu/matmul/packed_panels.h>
 
 #include <omp.h>
@@ -6,8 +6,8 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
-#include <binade/core/kernels/cpu/matmul/amx_tile.h>
 #include <binade/core/kernels/cpu/common/line_functions.h>
+#include <binade/core/kernels/cpu/matmul/amx_tile.h>
 #include <binade/core/kernels/cpu/matmul/blocked_matmul.h>
 #include <binade/core/kernels/matmul.h>
 
@@ -20,12 +20,12 @@ using kernels::MatmulEpilogue;
 
 namespace {
 
-double product_tolerance(DType sums, DType out, int64_t k) {
+double matmul_tolerance(DType sums, DType out, int64_t k) {
   return 8 * std::sqrt(static_cast<double>(k) + 1) * epsilon_of(sums) + 1.01 * epsilon_of(out);
 }
 
 // Plain loops in f64.
-std::vector<double> product_of(const Array& a, const Array& b) {
+std::vector<double> matmul_of(const Array& a, const Array& b) {
   const int64_t m = a.size(0), k = a.size(1), n = b.size(1);
   const std::vector<double> x = values_of(a), y = values_of(b);
   std::vector<double> out(static_cast<size_t>(m * n), 0);
@@ -55,8 +55,8 @@ Array matrix(Layout storage, int64_t rows, int64_t columns, DType dtype, Random&
 // The ways that this processor has of multiplying packed operands.
 using PackedMatmul = void (*)(const MatmulProblem&, const MatmulEpilogue&);
 std::vector<PackedMatmul> packed_matmuls() {
-  std::vector<PackedMatmul> ways = {&packed_matmul};
-  if (tile_kernel() != nullptr) ways.push_back(&split_matmul);
+  std::vector<PackedMatmul> ways = {&blocked_matmul};
+  if (tile_kernel() != nullptr) ways.push_back(&bf16_split_matmul);
   return ways;
 }
 
@@ -81,14 +81,14 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
       const Array b = random_array({k, columns}, DType::f32, random);
       const Array c =
           random_array({rows, columns + 3}, DType::f32, random).slice(1, 1, 1 + columns);
-      std::vector<double> expected = product_of(a, b);
+      std::vector<double> expected = matmul_of(a, b);
       if (accumulate) {
         const std::vector<double> old = values_of(c);
         for (size_t i = 0; i < expected.size(); ++i) expected[i] += old[i];
       }
       kernel->multiply[rows - 1](k, a.data<float>(), a.stride(0), b.data<float>(), accumulate,
                                  c.data<float>(), c.stride(0));
-      CHECK(worst_error(c, expected, std::sqrt(k)) <= product_tolerance(DType::f32, DType::f32, k));
+      CHECK(worst_error(c, expected, std::sqrt(k)) <= matmul_tolerance(DType::f32, DType::f32, k));
     }
   }
 }
@@ -131,8 +131,8 @@ TEST_CASE("a right operand made ready once multiplies in parts", "[matmul][cpu]"
   const Array out = Array::empty({m, n - column}, DType::f32);
   right.multiply(m, n - column, k - row, block(a.slice(1, row, k)), row, column, false,
                  out.data<float>(), n - column);
-  CHECK(worst_error(out, product_of(a.slice(1, row, k), b.slice(0, row, k).slice(1, column, n)),
-                    std::sqrt(k)) <= product_tolerance(DType::f32, DType::f32, k));
+  CHECK(worst_error(out, matmul_of(a.slice(1, row, k), b.slice(0, row, k).slice(1, column, n)),
+                    std::sqrt(k)) <= matmul_tolerance(DType::f32, DType::f32, k));
 }
 
 TEST_CASE("rows a page apart are multiplied as others are", "[matmul][cpu]") {
@@ -141,10 +141,10 @@ TEST_CASE("rows a page apart are multiplied as others are", "[matmul][cpu]") {
               b = random_array({1024, 64}, DType::f32, random);
   const Array out = Array::empty({40, 64}, DType::f32);
   matmul(a, b, out, {});
-  CHECK(worst_error(out, product_of(a, b), 32) <= product_tolerance(DType::f32, DType::f32, 1024));
+  CHECK(worst_error(out, matmul_of(a, b), 32) <= matmul_tolerance(DType::f32, DType::f32, 1024));
 }
 
-TEST_CASE("large cpu products equal f64 loops over odd sizes, transposes and strides",
+TEST_CASE("large cpu matmuls equal f64 loops over odd sizes, transposes and strides",
           "[matmul][cpu]") {
   Random random(4);
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
@@ -160,11 +160,11 @@ TEST_CASE("large cpu products equal f64 loops over odd sizes, transposes and str
   const Array out = Array::empty({size.m, size.n}, dtype);
   set_all(out, std::numeric_limits<double>::quiet_NaN());  // β = 0 must not read it
   multiply(MatmulProblem(a, b, out, {}), {});
-  CHECK(worst_error(out, product_of(a, b), std::sqrt(static_cast<double>(size.k))) <=
-        product_tolerance(DType::f32, dtype, size.k));
+  CHECK(worst_error(out, matmul_of(a, b), std::sqrt(static_cast<double>(size.k))) <=
+        matmul_tolerance(DType::f32, dtype, size.k));
 }
 
-TEST_CASE("large cpu products cut k and the columns where they do not fit the cache",
+TEST_CASE("large cpu matmuls cut k and the columns where they do not fit the cache",
           "[matmul][cpu]") {
   Random random(5);
   const bool long_k = GENERATE(true, false);
@@ -173,7 +173,7 @@ TEST_CASE("large cpu products cut k and the columns where they do not fit the ca
   const Array a = random_array({m, k}, dtype, random), b = random_array({k, n}, dtype, random);
   const Layout storage = GENERATE(Layout::padded, Layout::columns);
   const Array out = matrix(storage, m, n, dtype, random);
-  std::vector<double> expected = product_of(a, b), sums(static_cast<size_t>(m), 0);
+  std::vector<double> expected = matmul_of(a, b), sums(static_cast<size_t>(m), 0);
   const std::vector<double> old = values_of(out), x = values_of(a);
   for (size_t i = 0; i < expected.size(); ++i) expected[i] += old[i];
   for (size_t i = 0; i < x.size(); ++i) sums[i / static_cast<size_t>(k)] += x[i];
@@ -183,11 +183,11 @@ TEST_CASE("large cpu products cut k and the columns where they do not fit the ca
   const PackedMatmul multiply = GENERATE(from_range(packed_matmuls()));
   multiply(MatmulProblem(a, b, out, epilogue), epilogue);
   const double scale = std::sqrt(static_cast<double>(k));
-  CHECK(worst_error(out, expected, scale) <= product_tolerance(DType::f32, dtype, k));
-  CHECK(worst_error(epilogue.a_sums, sums, scale) <= product_tolerance(DType::f32, DType::f32, k));
+  CHECK(worst_error(out, expected, scale) <= matmul_tolerance(DType::f32, dtype, k));
+  CHECK(worst_error(epilogue.a_sums, sums, scale) <= matmul_tolerance(DType::f32, DType::f32, k));
 }
 
-TEST_CASE("large cpu products give the same bits on any number of threads", "[matmul][cpu]") {
+TEST_CASE("large cpu matmuls give the same bits on any number of threads", "[matmul][cpu]") {
   Random random(6);
   const int64_t n = GENERATE(200, 900);
   const Array a = random_array({300, 700}, DType::f32, random);

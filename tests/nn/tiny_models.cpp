@@ -9,8 +9,8 @@
 
 #include <binade/core/random.h>
 
+#include "gpu.h"
 #include "shared.h"
-#include "skip.h"
 #include "temporary_folder.h"
 
 namespace binade::test {
@@ -71,8 +71,8 @@ double relative_difference(const Array& a, const Array& b) {
 }
 
 Device cuda_or_skip() {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-  return Device::cuda();
+  require_gpu();
+  return test_gpu();
 }
 
 }  // namespace binade::test

@@ -36,6 +36,15 @@ rejected "a scale that is no power of two" "init_scale must be a power of two" \
   --precision fp16 --init-scale 1000
 rejected "a scale below its floor" "is outside" --precision fp16 --init-scale 2 --min-scale 4
 rejected "an unknown device" "tpu" --device tpu
+rejected "a GPU beyond those there are" "--device cuda:99 cannot be used" --device cuda:99
+problem=$(complaint 0 "" train --device cuda:1)
+if grep -qF "cuda:1 cannot be used" "$case_output"; then
+  echo "skip a run on the second GPU: there is none"
+else
+  report "a run on the second GPU" "$problem"
+  expect "a run on the second GPU goes on there" 0 "" train --device cuda:1 --resume --steps 8
+fi
+rm -rf "$run"
 rejected "heads that do not divide the width" "heads" --dim 15
 rejected "micro-batches that do not divide the batch" "micro-batches" --accumulation 3
 rejected "a missing text" "$work/none.txt" --text "$work/none.txt"

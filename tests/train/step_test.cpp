@@ -11,7 +11,7 @@
 #include <binade/core/cuda/libraries.h>
 #endif
 
-#include "skip.h"
+#include "gpu.h"
 #include "train/small_run.h"
 
 using namespace binade;
@@ -213,13 +213,13 @@ TEST_CASE("TrainStep refuses empty steps", "[train][step]") {
 #if BINADE_HAVE_CUDA
 
 TEST_CASE("a captured step gives the eager step's bits and never waits", "[train][step][cuda]") {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
+  require_gpu();
   cuda::set_deterministic(true);
   for (const char* preset : {"fp16", "bf16", "fp32"}) {
     for (const int64_t micro_batches : {1, 2}) {
       INFO(preset << " in " << micro_batches);
       const SmallRunOptions options{
-          .preset = preset, .dropout = 0.1, .capture = false, .device = Device::cuda()};
+          .preset = preset, .dropout = 0.1, .capture = false, .device = test_gpu()};
       SmallRunOptions captured = options;
       captured.capture = true;
       SmallRun eager(options), graph(captured);
@@ -249,8 +249,8 @@ TEST_CASE("a captured step gives the eager step's bits and never waits", "[train
 }
 
 TEST_CASE("a GPU's steps follow the CPU's", "[train][step][cuda]") {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-  SmallRun cpu, gpu({.device = Device::cuda()});
+  require_gpu();
+  SmallRun cpu, gpu({.device = test_gpu()});
   const auto a = run_steps(cpu, 0, 6), b = run_steps(gpu, 0, 6);
   for (size_t i = 0; i < a.size(); ++i) {
     CHECK(b[i].loss == Approx(a[i].loss).epsilon(1e-4));
@@ -259,9 +259,32 @@ TEST_CASE("a GPU's steps follow the CPU's", "[train][step][cuda]") {
   CHECK(distance(cpu, gpu) < 1e-3);
 }
 
+TEST_CASE("training on the second GPU gives the first one's bits, alone and interleaved",
+          "[train][step][cuda][devices]") {
+  require_two_gpus();
+  cuda::set_deterministic(true);
+  for (const bool capture : {false, true}) {
+    SmallRunOptions options{
+        .preset = "fp16", .dropout = 0.1, .capture = capture, .device = Device::cuda(0)};
+    SmallRun alone(options), first(options);
+    options.device = Device::cuda(1);
+    SmallRun second(options), second_alone(options);
+    run_steps(alone, 0, 6);
+    run_steps(second_alone, 0, 6);
+    for (int64_t step = 0; step < 6; ++step)
+      for (SmallRun* run : {&first, &second}) run_steps(*run, step, step + 1);
+    CHECK(second.step->captured() == capture);
+    CHECK(second.optimizer->device() == Device::cuda(1));
+    CHECK(second_alone.weights() == alone.weights());
+    CHECK(first.weights() == alone.weights());
+    CHECK(second.weights() == alone.weights());
+  }
+  cuda::set_deterministic(false);
+}
+
 TEST_CASE("a skipped step is reported from a captured step, too", "[train][step][cuda]") {
-  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
-  SmallRun run({.preset = "fp16", .device = Device::cuda()});
+  require_gpu();
+  SmallRun run({.preset = "fp16", .device = test_gpu()});
   run_steps(run, 0, 4);
   REQUIRE(run.step->captured());
   poison(run, "transformer.h.1.mlp.c_fc.bias", std::numeric_limits<float>::infinity());

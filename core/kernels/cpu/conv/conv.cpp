@@ -1,4 +1,4 @@
-// Convolution as matrix products: the patches that a run of output pixels sees are laid out as the
+// Convolution as matmuls: the patches that a run of output pixels sees are laid out as the
 // columns of a (C/groups · R · S, pixels) matrix, a piece of an image at a time, so that it stays
 // in cache. f16 and bf16 become f32 as patches are read.
 #include <algorithm>

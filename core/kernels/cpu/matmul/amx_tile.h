@@ -1,4 +1,4 @@
-// FP32 products on BF16 tiles (Intel AMX). A number x of 24 significant bits is split exactly into
+// FP32 matmuls on BF16 tiles (Intel AMX). A number x of 24 significant bits is split exactly into
 // three BF16 parts of 8, x = x₀ + x₁ + x₂ with |x₁| ≤ 2⁻⁸·|x| and |x₂| ≤ 2⁻¹⁶·|x|, and the products
 // xᵢ·yⱼ with i + j < 3, exact in FP32, are summed in FP32: what is left out is at most 2⁻²³ of x·y,
 // 2⁻²⁶ in the root mean square (Henry, Tang & Heinecke, "Leveraging the bfloat16 artificial

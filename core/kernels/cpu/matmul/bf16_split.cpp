@@ -24,21 +24,22 @@ void keep(const float* tile, int64_t rows, int64_t columns, bool add, float* c, 
 }  // namespace
 
 template <class T>
-bool SplitEngine<T>::pack_b(int64_t k, int64_t n, Block<const T> b, uint16_t* packed) const {
+bool Bf16SplitEngine<T>::pack_b(int64_t k, int64_t n, Block<const T> b, uint16_t* packed) const {
   const auto split = tile_kernel()->split_b[kParts - 1][b.transposed ? 0 : 1];
   return split(n, k, b.data, b.leading, packed, nullptr);
 }
 
 template <class T>
-typename SplitEngine<T>::Rows SplitEngine<T>::take_rows(int64_t m, int64_t k, Block<const T> a,
-                                                        uint16_t* buffer, float* sums) const {
+typename Bf16SplitEngine<T>::Rows Bf16SplitEngine<T>::take_rows(int64_t m, int64_t k,
+                                                                Block<const T> a, uint16_t* buffer,
+                                                                float* sums) const {
   const auto split = tile_kernel()->split_a[kParts - 1][a.transposed ? 1 : 0];
   return {buffer, m, k, split(m, k, a.data, a.leading, buffer, sums)};
 }
 
 template <class T>
-void SplitEngine<T>::multiply(const Rows& rows, int64_t n, const uint16_t* columns, bool accumulate,
-                              float* c, int64_t leading_c) const {
+void Bf16SplitEngine<T>::multiply(const Rows& rows, int64_t n, const uint16_t* columns,
+                                  bool accumulate, float* c, int64_t leading_c) const {
   const TileKernel& kernel = *tile_kernel();
   const TileScope scope(kernel);
   const int64_t line = depth(rows.k), panel = kLines * line;
@@ -74,8 +75,8 @@ void SplitEngine<T>::multiply(const Rows& rows, int64_t n, const uint16_t* colum
   }
 }
 
-template class SplitEngine<float>;
-template class SplitEngine<Half>;
-template class SplitEngine<BFloat16>;
+template class Bf16SplitEngine<float>;
+template class Bf16SplitEngine<Half>;
+template class Bf16SplitEngine<BFloat16>;
 
 }  // namespace binade::kernels::cpu

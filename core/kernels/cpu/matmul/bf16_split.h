@@ -1,5 +1,5 @@
-// Products of f32, f16 and bf16 on BF16 tiles (amx_tile.h): both operands are split into parts as
-// they are packed. Private to this folder.
+// Panels of BF16 parts, for large matmuls of f32, f16 and bf16 on BF16 tiles (amx_tile.h): both
+// operands are split into parts as they are packed. Private to this folder.
 #pragma once
 
 #include <type_traits>
@@ -10,10 +10,10 @@
 
 namespace binade::kernels::cpu {
 
-// An engine of PackedProduct, as VectorEngine (packed_product.h) is. The parts of a task's rows for
+// An engine of BlockedMatmul, as VectorEngine (packed_panels.h) is. The parts of a task's rows for
 // one step along k, 384 KiB, stay in the second level of the cache.
 template <class T>
-class SplitEngine {
+class Bf16SplitEngine {
  public:
   using Source = T;
   using Packed = uint16_t;

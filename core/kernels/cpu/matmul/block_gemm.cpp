@@ -48,9 +48,9 @@ void eigen_gemm(int64_t m, int64_t n, int64_t k, Block<const T> a, Block<const T
   });
 }
 
-// k = 0: the product is zero.
+// k = 0: the result is zero.
 template <class T>
-void zero_product(int64_t m, int64_t n, bool accumulate, T* c, int64_t leading_c) {
+void zero_result(int64_t m, int64_t n, bool accumulate, T* c, int64_t leading_c) {
   if (accumulate) return;
   for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * leading_c, n, T(0));
 }
@@ -87,7 +87,7 @@ void store(const T* row, int64_t n, void* target, DType dtype, int64_t stride) {
 
 void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
           bool accumulate, float* c, int64_t leading_c) {
-  if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
+  if (k == 0) return zero_result(m, n, accumulate, c, leading_c);
   if (worth_packing(m, b.transposed)) {
     thread_local RightOperand<float> right;
     right.assign(k, n, b, m);
@@ -104,7 +104,7 @@ void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const flo
 
 void gemm(int64_t m, int64_t n, int64_t k, Block<const double> a, Block<const double> b,
           bool accumulate, double* c, int64_t leading_c) {
-  if (k == 0) return zero_product(m, n, accumulate, c, leading_c);
+  if (k == 0) return zero_result(m, n, accumulate, c, leading_c);
   eigen_gemm(m, n, k, a, b, accumulate, c, leading_c);
 }
 

@@ -1,5 +1,5 @@
-// Building blocks of the CPU's matrix products (private to this folder): one single-threaded
-// product of blocks in memory, and rows of any floating dtype read into and written from the
+// Building blocks of the CPU's matmuls (private to this folder): one single-threaded
+// matmul of blocks in memory, and rows of any floating dtype read into and written from the
 // compute type (float for f16, bf16 and f32; double for f64).
 #pragma once
 

@@ -1,14 +1,14 @@
-// A large product: b is packed by all threads and read by all, then each thread takes blocks of
+// A large matmul: b is packed by all threads and read by all, then each thread takes blocks of
 // rows, packs what they read of a, and keeps its block of the output in cache until the epilogue
-// has seen it. An engine multiplies: on BF16 tiles (SplitEngine) where the processor has them, or
-// in f32 vectors (VectorEngine), for which f16 and bf16 are converted block by block on the way.
+// has seen it. An engine multiplies: on BF16 tiles (Bf16SplitEngine) where the processor has them,
+// or in f32 vectors (VectorEngine), for which f16 and bf16 are converted block by block on the way.
 #include <binade/core/kernels/cpu/matmul/blocked_matmul.h>
 
 #include <atomic>
 
-#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/matmul/bf16_split.h>
+#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade::kernels::cpu {
@@ -18,9 +18,9 @@ namespace {
 // Everything is cut by the shape alone, so that the order of every sum does not depend on the
 // number of threads.
 template <class Engine>
-class PackedProduct {
+class BlockedMatmul {
  public:
-  PackedProduct(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
+  BlockedMatmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
       : problem_(problem),
         a_sums_(epilogue.a_sums.defined() ? problem.m : 0),
         accumulate_(epilogue.beta != 0),
@@ -285,10 +285,10 @@ class PackedProduct {
 
 template <class Engine>
 void multiply_with(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
-  PackedProduct<Engine> product(problem, epilogue);
-  product.run();
+  BlockedMatmul<Engine> matmul(problem, epilogue);
+  matmul.run();
   if (!epilogue.a_sums.defined()) return;
-  std::vector<double> sums = product.a_sums();
+  std::vector<double> sums = matmul.a_sums();
   const Array total = Array::from_blob(sums.data(), epilogue.a_sums.shape(), DType::f64);
   if (epilogue.a_sums_beta == 0)
     copy(total, epilogue.a_sums);
@@ -299,23 +299,23 @@ void multiply_with(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
 }  // namespace
 
 bool worth_packing(const MatmulProblem& problem) {
-  constexpr int64_t kRows = 32, kProducts = 1 << 20;
+  constexpr int64_t kRows = 32, kMultiplyAdds = 1 << 20;
   return problem.batch.numel() == 1 && problem.a.matrix.dtype != DType::f64 && problem.m >= kRows &&
-         problem.m * problem.n * problem.k >= kProducts;
+         problem.m * problem.n * problem.k >= kMultiplyAdds;
 }
 
-void packed_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
+void blocked_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
   multiply_with<VectorEngine>(problem, epilogue);
 }
 
-void split_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
+void bf16_split_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
   switch (problem.a.matrix.dtype) {
     case DType::f16:
-      return multiply_with<SplitEngine<Half>>(problem, epilogue);
+      return multiply_with<Bf16SplitEngine<Half>>(problem, epilogue);
     case DType::bf16:
-      return multiply_with<SplitEngine<BFloat16>>(problem, epilogue);
+      return multiply_with<Bf16SplitEngine<BFloat16>>(problem, epilogue);
     default:
-      return multiply_with<SplitEngine<float>>(problem, epilogue);
+      return multiply_with<Bf16SplitEngine<float>>(problem, epilogue);
   }
 }
 

@@ -1,13 +1,13 @@
-// Matrix products by tiles, where packing the operands (matmul_packed.h) does not pay: each thread
+// Matmuls by tiles, where packing the operands (blocked_matmul.h) does not pay: each thread
 // takes tiles of the output, multiplies into a tile of the compute type, applies the epilogue while
 // the tile is in cache and stores it. f32 and f64 operands are read where they lie; f16 and bf16
 // ones are converted panel by panel on the way in.
 #include <algorithm>
 
+#include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/matmul/amx_tile.h>
 #include <binade/core/kernels/cpu/matmul/blocked_matmul.h>
 #include <binade/core/kernels/cpu/matmul/matmul_problem.h>
-#include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
@@ -47,9 +47,9 @@ struct Tiling {
 };
 
 template <class T>
-class TiledProduct {
+class TiledMatmul {
  public:
-  TiledProduct(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
+  TiledMatmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
       : problem_(problem),
         accumulate_(epilogue.beta != 0),
         epilogue_(problem, epilogue),
@@ -122,20 +122,20 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
   const MatmulProblem problem(a, b, out, epilogue);
   if (worth_packing(problem)) {
     if (tile_kernel() != nullptr)
-      split_matmul(problem, epilogue);
+      bf16_split_matmul(problem, epilogue);
     else
-      packed_matmul(problem, epilogue);
+      blocked_matmul(problem, epilogue);
   } else {
     if (a.dtype() == DType::f64)
-      TiledProduct<double>(problem, epilogue).run();
+      TiledMatmul<double>(problem, epilogue).run();
     else
-      TiledProduct<float>(problem, epilogue).run();
+      TiledMatmul<float>(problem, epilogue).run();
     if (epilogue.a_sums.defined())
       reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
   }
   if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
-  if (epilogue.gelu_again.defined())
-    unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
+  if (epilogue.recomputed_gelu.defined())
+    unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.recomputed_gelu);
 }
 
 void matmul_swiglu(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {

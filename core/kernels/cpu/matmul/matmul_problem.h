@@ -1,4 +1,4 @@
-// What the ways of a matrix product on the CPU share: the problem as strided matrices, and the
+// What the ways of a matmul on the CPU share: the problem as strided matrices, and the
 // epilogue of one line of the output. Private to this folder.
 #pragma once
 
@@ -56,7 +56,7 @@ struct MatmulProblem {
     }
   }
 
-  // (…, B, M, K) · one (K, N) matrix is (…, B·M, K) · (K, N): one large product instead of many.
+  // (…, B, M, K) · one (K, N) matrix is (…, B·M, K) · (K, N): one large matmul instead of many.
   bool fold_last_batch() {
     const int last = batch.dims() - 1;
     const auto foldable = [&](const Batched& operand) {

@@ -1,4 +1,4 @@
-// The innermost loop of the CPU's own matrix products (Goto & van de Geijn 2008; Van Zee & van de
+// The innermost loop of the CPU's own matmuls (Goto & van de Geijn 2008; Van Zee & van de
 // Geijn 2015): a tile of the output held in registers while a few rows of a and a packed
 // micro-panel of b stream by. Private to this folder.
 #pragma once

@@ -1,6 +1,6 @@
-// Products of packed operands on one thread: b, and where need be a, are laid out in the order the
-// micro-kernel reads them. That costs a pass over an operand, which is repaid for every row (of a)
-// or column (of b) it meets. Private to this folder.
+// Panels of f32, and matmuls of them on one thread: b, and where need be a, are laid out in the
+// order the micro-kernel reads them. That costs a pass over an operand, which is repaid for every
+// row (of a) or column (of b) it meets. Private to this folder.
 #pragma once
 
 #include <algorithm>
@@ -48,8 +48,8 @@ struct PackedColumns {
 void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
                      PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
 
-// How PackedProduct (matmul_packed.cpp) multiplies f32: an engine packs columns of b, makes rows of
-// a ready, and multiplies these. This one works on the vectors of the micro-kernel.
+// How BlockedMatmul (blocked_matmul.cpp) multiplies f32: an engine packs columns of b, makes rows
+// of a ready, and multiplies these. This one works on the vectors of the micro-kernel.
 class VectorEngine {
  public:
   using Source = float;  // what operands are converted to where they are something else …
@@ -80,12 +80,12 @@ class VectorEngine {
                 int64_t leading_c) const;
 };
 
-// Whether packing b pays for products with `rows` rows of a in all: a transposed b needs it more.
+// Whether packing b pays for matmuls with `rows` rows of a in all: a transposed b needs it more.
 inline bool worth_packing(int64_t rows, bool b_is_transposed) {
   return rows >= (b_is_transposed ? 16 : 64);
 }
 
-// b made ready once for several products on one thread, which have `rows` rows of a in all. What is
+// b made ready once for several matmuls on one thread, which have `rows` rows of a in all. What is
 // assigned must live as long as it is multiplied.
 template <class T>
 class RightOperand;

@@ -1,4 +1,4 @@
-// Attention: cuDNN's fused kernels where they take the problem, otherwise products and a softmax.
+// Attention: cuDNN's fused kernels where they take the problem, otherwise matmuls and a softmax.
 #include <binade/core/kernels/attention.h>
 
 #include <binade/core/kernels/cuda/attention/attention_cudnn.h>

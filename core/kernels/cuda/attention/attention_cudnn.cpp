@@ -16,6 +16,8 @@
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/log.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
+
 namespace binade::kernels::cuda {
 
 namespace {
@@ -39,7 +41,7 @@ bool takes(const AttentionParams& params, const Array& q, const Array& k, const 
   if (!is_half(q.dtype()) || params.mask.defined() || params.dropout > 0) return false;
   if (params.causal && q.size(2) > k.size(2)) return false;
   // One query a head is a token being decoded: the keys grow by one every time, and a plan for each
-  // length would cost far more than the plain products do.
+  // length would cost far more than the plain matmuls do.
   if (q.size(2) == 1) return false;
   if (q.numel() == 0 || k.numel() == 0 || q.size(3) % 8 != 0 || q.size(3) > kMaxHeadSize)
     return false;
@@ -165,11 +167,11 @@ bool cudnn_attention(const Array& q, const Array& k, const Array& v, const Atten
     statistics->set_data_type(fe::DataType_t::FLOAT);
     return build(std::move(graph), q, k);
   });
-  return execute(plan, {{kQ, q.data()},
-                        {kK, k.data()},
-                        {kV, v.data()},
-                        {kOut, out.data()},
-                        {kLogsumexp, logsumexp.data()}});
+  return execute(plan, {{kQ, device_pointer(q)},
+                        {kK, device_pointer(k)},
+                        {kV, device_pointer(v)},
+                        {kOut, device_pointer(out)},
+                        {kLogsumexp, device_pointer(logsumexp)}});
 }
 
 bool cudnn_attention_backward(const Array& q, const Array& k, const Array& v, const Array& out,
@@ -192,15 +194,15 @@ bool cudnn_attention_backward(const Array& q, const Array& k, const Array& v, co
     output(grad_v, dv, kDV);
     return build(std::move(graph), q, k);
   });
-  return execute(plan, {{kQ, q.data()},
-                        {kK, k.data()},
-                        {kV, v.data()},
-                        {kOut, out.data()},
-                        {kLogsumexp, logsumexp.data()},
-                        {kDOut, dout.data()},
-                        {kDQ, dq.data()},
-                        {kDK, dk.data()},
-                        {kDV, dv.data()}});
+  return execute(plan, {{kQ, device_pointer(q)},
+                        {kK, device_pointer(k)},
+                        {kV, device_pointer(v)},
+                        {kOut, device_pointer(out)},
+                        {kLogsumexp, device_pointer(logsumexp)},
+                        {kDOut, device_pointer(dout)},
+                        {kDQ, device_pointer(dq)},
+                        {kDK, device_pointer(dk)},
+                        {kDV, device_pointer(dv)}});
 }
 
 }  // namespace binade::kernels::cuda

@@ -27,7 +27,7 @@ Array transposed(const Array& x) {
 }
 
 // out (B, Hkv, Tk, D) = Σ over the group of aᵀ·b for a (B, Hkv, G, Tq, Tk), b (B, Hkv, G, Tq, D).
-void sum_of_products(const Array& a, const Array& b, const Array& out) {
+void sum_of_matmuls(const Array& a, const Array& b, const Array& out) {
   const int64_t group = a.size(2);
   // Several terms are added up in f32.
   const Array sum =
@@ -49,13 +49,13 @@ DType score_dtype(const Array& q) {
   return q.dtype() == DType::f64 ? DType::f64 : DType::f32;
 }
 
-// The products of rows of a (B, Hq, Tq, D) with rows of b (B, Hkv, Tk, D).
-Array row_products(const Array& a, const Array& b) {
-  const Array products = like_scores(a, b, score_dtype(a));
+// The dot products of rows of a (B, Hq, Tq, D) with rows of b (B, Hkv, Tk, D).
+Array row_matmul(const Array& a, const Array& b) {
+  const Array scores = like_scores(a, b, score_dtype(a));
   const int64_t heads = b.size(1);
-  matmul(grouped(a, heads), transposed(for_group(b, a.size(1) / heads)), grouped(products, heads),
+  matmul(grouped(a, heads), transposed(for_group(b, a.size(1) / heads)), grouped(scores, heads),
          {});
-  return products;
+  return scores;
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ Array row_products(const Array& a, const Array& b) {
 void plain_attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
                      const Array& out, const Array& logsumexp) {
   const Array probabilities = like_scores(q, k, q.dtype());
-  masked_softmax(row_products(q, k), params, probabilities, logsumexp);
+  masked_softmax(row_matmul(q, k), params, probabilities, logsumexp);
   const int64_t heads = k.size(1);
   matmul(grouped(probabilities, heads), for_group(v, q.size(1) / heads), grouped(out, heads), {});
 }
@@ -75,10 +75,10 @@ void plain_attention_backward(const Array& q, const Array& k, const Array& v,
   const int64_t heads = k.size(1);
   const Array probabilities = like_scores(q, k, q.dtype());
   const Array dscores = like_scores(q, k, q.dtype());
-  masked_softmax_backward(row_products(q, k), params, logsumexp, row_products(dout, v),
-                          probabilities, dscores);
-  sum_of_products(grouped(probabilities, heads), grouped(dout, heads), dv);
-  sum_of_products(grouped(dscores, heads), grouped(q, heads), dk);
+  masked_softmax_backward(row_matmul(q, k), params, logsumexp, row_matmul(dout, v), probabilities,
+                          dscores);
+  sum_of_matmuls(grouped(probabilities, heads), grouped(dout, heads), dv);
+  sum_of_matmuls(grouped(dscores, heads), grouped(q, heads), dk);
   matmul(grouped(dscores, heads), for_group(k, q.size(1) / heads), grouped(dq, heads), {});
 }
 

@@ -1,4 +1,4 @@
-// Attention as products and a softmax, for what cuDNN's fused kernels do not take: f32 and f64,
+// Attention as matmuls and a softmax, for what cuDNN's fused kernels do not take: f32 and f64,
 // masks, dropout, unaligned views. The scores lie in memory: B·Hq·Tq·Tk numbers.
 #pragma once
 

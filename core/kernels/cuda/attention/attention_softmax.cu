@@ -43,14 +43,14 @@ RowRules rules_of(const Array& scores, const AttentionParams& params) {
                  nullptr};
   if (params.mask.defined()) {
     const Array mask = params.mask.expand(scores.shape());
-    rules.mask = mask.data();
+    rules.mask = device_pointer(mask);
     rules.mask_dtype = mask.dtype();
     rules.mask_batch = mask.stride(0);
     rules.mask_head = mask.stride(1);
     rules.mask_query = mask.stride(2);
     rules.mask_key = mask.stride(3);
   }
-  if (params.dropout > 0) rules.step = static_cast<const int64_t*>(params.key.step.data());
+  if (params.dropout > 0) rules.step = device_data<const int64_t>(params.key.step);
   return rules;
 }
 

@@ -11,6 +11,8 @@
 #include <binade/core/array.h>
 #include <binade/core/device_errors.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
+
 namespace binade::kernels::cuda {
 
 // The device's type for a C++ element type: Half -> __half, BFloat16 -> __nv_bfloat16.
@@ -36,10 +38,11 @@ using ComputeOf = std::conditional_t<
     std::is_same_v<T, double>, double,
     std::conditional_t<std::is_same_v<T, bool> || std::is_integral_v<T>, int64_t, float>>;
 
-// The array's first element as a device type. The caller has looked at the dtype.
+// The array's first element as a device type. The caller has looked at the dtype. Throws Error for
+// an array that is not on the current device.
 template <class T>
 T* device_data(const Array& array) {
-  return static_cast<T*>(array.data());
+  return static_cast<T*>(device_pointer(array));
 }
 
 template <class T>

@@ -11,6 +11,8 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
+
 namespace binade::kernels::cuda {
 
 using binade::cuda::check_cudnn;
@@ -240,7 +242,8 @@ Array as_channels(const Array& vector) {
 void conv2d(const Array& x, const Array& weight, const Array& bias, const ConvParams& params,
             const Array& y) {
   if (y.numel() == 0) return;
-  Convolution(x, weight, y, params).forward(x.data(), weight.data(), y.data());
+  Convolution(x, weight, y, params)
+      .forward(device_pointer(x), device_pointer(weight), device_pointer(y));
   if (bias.defined())
     binary(BinaryOp::add, y, as_channels(bias.to(y.dtype())).expand(y.shape()), y);
 }
@@ -257,11 +260,12 @@ void conv2d_backward(const Array& x, const Array& weight, const Array& dy, const
   Convolution convolution(x, weight, dy, params);
   if (dx.defined())
     write_gradient(dx, dx_beta, x.dtype(), [&](const Array& out, float beta) {
-      convolution.backward_data(weight.data(), dy.data(), out.data(), beta);
+      convolution.backward_data(device_pointer(weight), device_pointer(dy), device_pointer(out),
+                                beta);
     });
   if (dweight.defined())
     write_gradient(dweight, dweight_beta, x.dtype(), [&](const Array& out, float beta) {
-      convolution.backward_weight(x.data(), dy.data(), out.data(), beta);
+      convolution.backward_weight(device_pointer(x), device_pointer(dy), device_pointer(out), beta);
     });
   if (dbias.defined()) reduce(ReduceOp::sum, dy, as_channels(dbias), dbias_beta);
 }

@@ -202,10 +202,10 @@ void axpy(double alpha, const Array& x, const Array& y) {
   const bool wide = x.dtype() == DType::f64 || y.dtype() == DType::f64;
   if (wide) {
     launch("axpy", axpy_any_kernel<double>, grid_for(layout.items), kBlock, 0, layout, alpha,
-           x.data(), x.dtype(), y.data(), y.dtype());
+           device_pointer(x), x.dtype(), device_pointer(y), y.dtype());
   } else {
     launch("axpy", axpy_any_kernel<float>, grid_for(layout.items), kBlock, 0, layout,
-           static_cast<float>(alpha), x.data(), x.dtype(), y.data(), y.dtype());
+           static_cast<float>(alpha), device_pointer(x), x.dtype(), device_pointer(y), y.dtype());
   }
 }
 

@@ -82,7 +82,8 @@ void copy(const Array& x, const Array& out) {
 
   const Layout layout = make_layout({&out, &x}, 1);
   launch("convert", is_floating(from) ? convert_kernel<double> : convert_kernel<int64_t>,
-         grid_for(layout.items), kBlock, 0, layout, x.data(), from, out.data(), to);
+         grid_for(layout.items), kBlock, 0, layout, device_pointer(x), from, device_pointer(out),
+         to);
 }
 
 void fill(const Array& out, double value) {
@@ -107,8 +108,8 @@ void fill(const Array& out, double value) {
 }
 
 void arange(const Array& out, double start, double step) {
-  launch("arange", arange_kernel, grid_for(out.numel()), kBlock, 0, out.data(), out.dtype(),
-         out.numel(), start, step);
+  launch("arange", arange_kernel, grid_for(out.numel()), kBlock, 0, device_pointer(out),
+         out.dtype(), out.numel(), start, step);
 }
 
 }  // namespace binade::kernels::cuda

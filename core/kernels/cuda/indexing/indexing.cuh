@@ -18,7 +18,7 @@ struct IndexReader {
   uint32_t* fault;
 
   IndexReader(const Array& index, int64_t target_size)
-      : data(index.data()),
+      : data(device_pointer(index)),
         wide(index.dtype() == DType::i64),
         size(target_size),
         fault(::binade::cuda::fault_word()) {

@@ -376,7 +376,7 @@ CrossEntropy<T> arguments(const Array& logits, const Array& targets,
   return {device_data<T>(logits),
           logits.stride(0),
           logits.size(1),
-          {targets.data(), targets.dtype(), targets.stride(0), params.ignore_index,
+          {device_pointer(targets), targets.dtype(), targets.stride(0), params.ignore_index,
            binade::cuda::fault_word()},
           static_cast<ComputeOf<T>>(params.label_smoothing)};
 }

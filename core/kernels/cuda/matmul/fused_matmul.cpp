@@ -8,13 +8,14 @@
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/kernels/reduce.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
 #include <binade/core/kernels/cuda/matmul/fused_matmul_sm90.h>
 
 namespace binade::kernels::cuda {
 
 namespace {
 
-// Where it is not, the functions of fused_products_sm90.h are missing.
+// Where it is not, the functions of fused_matmul_sm90.h are missing.
 constexpr bool kBuilt = BINADE_HAVE_CUTLASS != 0;
 
 // What TMA can move: contiguous rows, all at multiples of 16 bytes, sizes of 32 bits.
@@ -36,7 +37,7 @@ bool applies(const Array& a, std::initializer_list<const Array*> others) {
 }
 
 RowMatrix matrix_of(const Array& x) {
-  return x.defined() ? RowMatrix{x.data(), x.stride(0)} : RowMatrix{};
+  return x.defined() ? RowMatrix{device_pointer(x), x.stride(0)} : RowMatrix{};
 }
 
 FusedOperands operands_of(const Array& a, const Array& weight, const Array& out) {
@@ -46,23 +47,24 @@ FusedOperands operands_of(const Array& a, const Array& weight, const Array& out)
 
 }  // namespace
 
-bool gelu_product(const Array& x, const Array& weight, const Array& bias, const Array& pre,
-                  const Array& out) {
+bool fused_matmul_gelu(const Array& x, const Array& weight, const Array& bias, const Array& pre,
+                       const Array& out) {
   if (!applies(x, {&weight, &pre, &out})) return false;
   if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
   GeluOperands operands{operands_of(x, weight, out)};
   operands.pre = matrix_of(pre);
-  if (bias.defined()) operands.bias = bias.data();
+  if (bias.defined()) operands.bias = device_pointer(bias);
   if constexpr (kBuilt) launch_gelu_forward_sm90(operands);
   return true;
 }
 
-bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pre, const Array& out,
-                           const Array& column_sums, const Array& gelu_again) {
-  if (!applies(dy, {&weight, &pre, &out, &gelu_again})) return false;
+bool fused_matmul_gelu_backward(const Array& dy, const Array& weight, const Array& pre,
+                                const Array& out, const Array& column_sums,
+                                const Array& recomputed_gelu) {
+  if (!applies(dy, {&weight, &pre, &out, &recomputed_gelu})) return false;
   GeluOperands operands{operands_of(dy, weight, out)};
   operands.pre = matrix_of(pre);
-  operands.gelu_again = matrix_of(gelu_again);
+  operands.recomputed = matrix_of(recomputed_gelu);
   Array partial;
   if (column_sums.defined()) {
     partial = Array::empty({fused_tile_rows(operands.m), operands.n}, DType::f32, out.device());
@@ -73,7 +75,8 @@ bool gelu_backward_product(const Array& dy, const Array& weight, const Array& pr
   return true;
 }
 
-bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const Array& hidden) {
+bool fused_matmul_swiglu(const Array& x, const Array& weight, const Array& pre,
+                         const Array& hidden) {
   if (!applies(x, {&weight, &pre, &hidden}) || hidden.size(1) % kSwigluColumns != 0) return false;
   SwigluForwardOperands operands{operands_of(x, weight, hidden)};
   operands.pre = matrix_of(pre);
@@ -81,8 +84,8 @@ bool swiglu_product(const Array& x, const Array& weight, const Array& pre, const
   return true;
 }
 
-bool swiglu_backward_product(const Array& dy, const Array& weight, const Array& gate,
-                             const Array& up, const Array& dgate, const Array& dup) {
+bool fused_matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& gate,
+                                  const Array& up, const Array& dgate, const Array& dup) {
   if (!applies(dy, {&weight, &gate, &up, &dgate, &dup})) return false;
   SwigluBackwardOperands operands{operands_of(dy, weight, dgate)};
   operands.gate = matrix_of(gate);

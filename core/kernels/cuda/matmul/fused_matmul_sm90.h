@@ -1,4 +1,4 @@
-// The device part of fused_products.cpp, which is built where CUTLASS is and runs on devices of
+// The device part of fused_matmul.cpp, which is built where CUTLASS is and runs on devices of
 // compute capability 9.0 only.
 #pragma once
 
@@ -26,7 +26,7 @@ struct FusedOperands {
 struct GeluOperands : FusedOperands {
   const void* bias;      // forward: (n), or null
   RowMatrix pre;         // (m, n); forward writes it, if it is there, and backward reads it
-  RowMatrix gelu_again;  // (m, n), or null: backward writes gelu(pre)
+  RowMatrix recomputed;  // (m, n), or null: backward writes gelu(pre)
   float* partial_sums;   // backward, or null: receives (fused_tile_rows(m), n)
 };
 
@@ -42,13 +42,13 @@ struct SwigluBackwardOperands : FusedOperands {
 };
 
 inline constexpr int64_t kFusedTileRows = 128, kFusedTileCols = 128;
-inline constexpr int64_t kSwigluColumns = 64;  // of a tile of SwiGLU's forward product
+inline constexpr int64_t kSwigluColumns = 64;  // of a tile of SwiGLU's forward matmul
 
 constexpr int64_t fused_tile_rows(int64_t m) {
   return (m + kFusedTileRows - 1) / kFusedTileRows;
 }
 
-// Queue the product on the current stream.
+// Queue the kernel on the current stream.
 void launch_gelu_forward_sm90(const GeluOperands& operands);
 void launch_gelu_backward_sm90(const GeluOperands& operands);
 void launch_swiglu_forward_sm90(const SwigluForwardOperands& operands);

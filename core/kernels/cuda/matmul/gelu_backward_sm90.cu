@@ -204,7 +204,7 @@ struct Backward {
   using Fusion = fusion::Sm90EVT<ColumnSums, Product>;
 
   static void launch(const GeluOperands& x) {
-    const typename Slope::Arguments slope{{}, StoreThrough<T, T>::arguments(x.gelu_again)};
+    const typename Slope::Arguments slope{{}, StoreThrough<T, T>::arguments(x.recomputed)};
     FusedProduct<T, RowMajor, T, Fusion>::launch("gelu_backward_product", x, x.pre,
                                                  {{{}, slope, {}}, {x.partial_sums}});
   }

@@ -1,4 +1,4 @@
-// Products through cuBLASLt. It is column-major: the row-major out = a·b is its out' = b'·a', so
+// Matmuls through cuBLASLt. It is column-major: the row-major out = a·b is its out' = b'·a', so
 // the operands change places and rows become columns.
 #include <binade/core/kernels/matmul.h>
 
@@ -11,6 +11,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
+#include <binade/core/kernels/cuda/common/device_pointer.h>
 #include <binade/core/kernels/cuda/matmul/fused_matmul.h>
 #include <binade/core/kernels/cuda/matmul/matmul_plan.h>
 
@@ -47,7 +48,7 @@ struct LeadingDim {
   int64_t size, a, b, out, aux;
 };
 
-// The product without its epilogue's meaning: sizes, strides, and the leading dimensions that could
+// The matmul without its epilogue's meaning: sizes, strides, and the leading dimensions that could
 // not be folded into the rows or into each other.
 struct Geometry {
   int64_t m, n, k;
@@ -64,7 +65,7 @@ Geometry geometry_of(const Array& a, const Array& b, const Array& out, const Arr
       g.leading.push_back(
           {out.size(dim), a.stride(dim), b.stride(dim), out.stride(dim), stride(aux, dim)});
 
-  // Rows of all leading dimensions that share one b are rows of one larger product.
+  // Rows of all leading dimensions that share one b are rows of one larger matmul.
   while (!g.leading.empty()) {
     const LeadingDim inner = g.leading.back();
     const int64_t rows = g.m * inner.size;
@@ -116,7 +117,7 @@ cublasComputeType_t compute_type(DType dtype) {
 }
 
 const std::byte* advance(const Array& x, int64_t elements) {
-  return static_cast<const std::byte*>(x.data()) + elements * size_of(x.dtype());
+  return static_cast<const std::byte*>(device_pointer(x)) + elements * size_of(x.dtype());
 }
 
 // What is fused behind one launch.
@@ -126,10 +127,10 @@ struct Fusion {
   Array aux;  // pre_activation
 };
 
-// One batched product, ready to launch at any place of the remaining leading dimensions.
-class Product {
+// One batched matmul, ready to launch at any place of the remaining leading dimensions.
+class LibraryMatmul {
  public:
-  Product(const Array& a, const Array& b, const Array& out, float beta, Fusion fusion)
+  LibraryMatmul(const Array& a, const Array& b, const Array& out, float beta, Fusion fusion)
       : a_(a), b_(b), out_(out), fusion_(std::move(fusion)) {
     const Geometry g = geometry_of(a, b, out, fusion_.aux);
     loops_ = g.leading;
@@ -184,7 +185,7 @@ class Product {
     operands.a = advance(b_, b);
     operands.b = advance(a_, a);
     operands.d = const_cast<std::byte*>(advance(out_, out));
-    if (fusion_.bias.defined()) operands.bias = fusion_.bias.data();
+    if (fusion_.bias.defined()) operands.bias = device_pointer(fusion_.bias);
     if (fusion_.aux.defined()) operands.aux = const_cast<std::byte*>(advance(fusion_.aux, aux));
     return operands;
   }
@@ -239,7 +240,7 @@ void sum_rows(const Array& a, const MatmulEpilogue& epilogue) {
   reduce(ReduceOp::sum, a, epilogue.a_sums.unsqueeze(1), epilogue.a_sums_beta);
 }
 
-// The epilogue as kernels of its own, on what the product left in `out`.
+// The epilogue as kernels of its own, on what the matmul left in `out`.
 void apply_epilogue(const MatmulEpilogue& epilogue, const Array& out) {
   if (epilogue.bias.defined())
     binary(BinaryOp::add, out, epilogue.bias.to(out.dtype()).expand(out.shape()), out);
@@ -267,14 +268,14 @@ std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out
   return fusion;
 }
 
-// Queues the product with its epilogue (but for the column sums) in one launch. False where the
+// Queues the matmul with its epilogue (but for the column sums) in one launch. False where the
 // library cannot.
 bool launch_fused(const Array& a, const Array& b, const Array& out,
                   const MatmulEpilogue& epilogue) {
   const std::optional<Fusion> fusion = fusion_of(epilogue, out);
   if (!fusion) return false;
-  const Product product(a, b, out, epilogue.beta, *fusion);
-  return (!fusion->aux.defined() || product.aux_fits()) && product.launch();
+  const LibraryMatmul matmul(a, b, out, epilogue.beta, *fusion);
+  return (!fusion->aux.defined() || matmul.aux_fits()) && matmul.launch();
 }
 
 // out' = b'·a', which leaves rows of out contiguous where its columns were.
@@ -283,8 +284,8 @@ bool is_transposed(const Array& out) {
   return layout && layout->transposed;
 }
 
-void product_only(const Array& a, const Array& b, const Array& out, float beta) {
-  check(Product(a, b, out, beta, {}).launch(), "cuBLASLt has no algorithm for a product of ",
+void plain_matmul(const Array& a, const Array& b, const Array& out, float beta) {
+  check(LibraryMatmul(a, b, out, beta, {}).launch(), "cuBLASLt has no algorithm for a matmul of ",
         a.shape(), " and ", b.shape(), " of dtype ", name_of(a.dtype()));
 }
 
@@ -312,7 +313,7 @@ void library_matmul(const Array& a, const Array& b, const Array& out,
   const Array left = matrix_layout(a) ? a : a.contiguous();
   const Array right = matrix_layout(b) ? b : b.contiguous();
   if (!plain && launch_fused(left, right, out, epilogue)) return;
-  product_only(left, right, out, epilogue.beta);
+  plain_matmul(left, right, out, epilogue.beta);
   apply_epilogue(epilogue, out);
 }
 
@@ -320,7 +321,7 @@ void sum_columns(const Array& out, const MatmulEpilogue& epilogue) {
   if (epilogue.out_sums.defined()) reduce(ReduceOp::sum, out, epilogue.out_sums.unsqueeze(0), 0);
 }
 
-// The product as one of fused_products.h, if it is of a size for which that may pay.
+// The matmul as one of fused_matmul.h, if it is of a size for which that may pay.
 std::optional<FusedProblem> fused_problem(FusedProblem::Kind kind, const Array& a,
                                           const Array& out) {
   constexpr int64_t kLeastMultiplications = int64_t{1} << 31;  // about 64 tiles' worth of K = 2048
@@ -347,16 +348,16 @@ std::optional<FusedProblem> gelu_problem(const Array& a, const Array& out,
   if (!problem) return problem;
   problem->has_input = pre.defined();
   problem->column_sums = epilogue.out_sums.defined();
-  problem->gelu_again = epilogue.gelu_again.defined();
+  problem->recomputed_gelu = epilogue.recomputed_gelu.defined();
   return problem;
 }
 
 bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   if (epilogue.dgelu)
-    return gelu_backward_product(a, b, epilogue.pre_activation, out, epilogue.out_sums,
-                                 epilogue.gelu_again);
+    return fused_matmul_gelu_backward(a, b, epilogue.pre_activation, out, epilogue.out_sums,
+                                      epilogue.recomputed_gelu);
   const Array bias = epilogue.bias.defined() ? epilogue.bias.to(out.dtype()).contiguous() : Array();
-  if (!gelu_product(a, b.transpose(0, 1), bias, epilogue.pre_activation, out)) return false;
+  if (!fused_matmul_gelu(a, b.transpose(0, 1), bias, epilogue.pre_activation, out)) return false;
   sum_columns(out, epilogue);
   return true;
 }
@@ -365,9 +366,9 @@ bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulE
 
 void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   const auto library = [&] {
-    // First, because the library's products may write over pre_activation.
-    if (epilogue.gelu_again.defined())
-      unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.gelu_again);
+    // First, because the library's matmuls may write over pre_activation.
+    if (epilogue.recomputed_gelu.defined())
+      unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.recomputed_gelu);
     library_matmul(a, b, out, epilogue);
     sum_columns(out, epilogue);
   };
@@ -385,7 +386,7 @@ void matmul_swiglu(const Array& x, const Array& weight, const Array& pre, const 
     matmul(x, weight.transpose(0, 1), both, {});
     swiglu(both.slice(1, 0, width), both.slice(1, width), hidden);
   };
-  const auto own = [&] { return swiglu_product(x, weight, pre, hidden); };
+  const auto own = [&] { return fused_matmul_swiglu(x, weight, pre, hidden); };
   std::optional<FusedProblem> problem = fused_problem(FusedProblem::swiglu, x, hidden);
   if (problem) problem->has_input = pre.defined();
   if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
@@ -398,7 +399,7 @@ void matmul_swiglu_backward(const Array& dy, const Array& weight, const Array& g
     matmul(dy, weight, dh, {});
     swiglu_backward(gate, up, dh, dgate, dup, 0);
   };
-  const auto own = [&] { return swiglu_backward_product(dy, weight, gate, up, dgate, dup); };
+  const auto own = [&] { return fused_matmul_swiglu_backward(dy, weight, gate, up, dgate, dup); };
   const std::optional<FusedProblem> problem =
       fused_problem(FusedProblem::swiglu_backward, dy, dgate);
   if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();

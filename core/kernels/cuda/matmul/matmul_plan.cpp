@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include <binade/core/cuda/graph.h>
@@ -22,7 +23,7 @@ namespace {
 constexpr int kSuggestions = 16;
 constexpr int kTimedRuns = 5;
 constexpr float kScreening = 1.15f;  // what is slower than the best by more in one run is dropped
-// Workspace has to be cleared by a fill in front of the product. That takes 0.8 µs, and in a
+// Workspace has to be cleared by a fill in front of the matmul. That takes 0.8 µs, and in a
 // replayed graph the gaps around it some 3 more, which the stopwatch does not see.
 constexpr float kWorkspaceCost = 2.5e-3f;                    // ms
 constexpr uint64_t kMaxWorkspaceBytes = uint64_t{32} << 20;  // what NVIDIA advises for Hopper
@@ -40,9 +41,13 @@ struct AlgorithmTable {
   std::map<FusedProblem, bool> own_kernels;  // whether they are preferred
 };
 
+// The table of the current device. Devices of one kind share it: what one has timed serves the
+// others.
 AlgorithmTable& algorithm_table() {
-  static AlgorithmTable table;
-  return table;
+  static std::mutex mutex;
+  static std::map<std::string, AlgorithmTable> tables;  // by the device's name
+  const std::lock_guard lock(mutex);
+  return tables[binade::cuda::device_properties().name];
 }
 
 cudaDataType_t type_of(int64_t value) {
@@ -55,8 +60,8 @@ class Descriptors {
   Descriptors(const MatmulProblem& p, const MatmulOperands& operands) {
     const cudaDataType_t scale_type =
         type_of(p.output_type) == CUDA_R_64F ? CUDA_R_64F : CUDA_R_32F;
-    check_cublas(cublasLtMatmulDescInit(&product_, static_cast<cublasComputeType_t>(p.compute_type),
-                                        scale_type),
+    check_cublas(cublasLtMatmulDescInit(
+                     &operation_, static_cast<cublasComputeType_t>(p.compute_type), scale_type),
                  "cublasLtMatmulDescInit");
     set(CUBLASLT_MATMUL_DESC_TRANSA, int32_t{p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N});
     set(CUBLASLT_MATMUL_DESC_TRANSB, int32_t{p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N});
@@ -76,7 +81,7 @@ class Descriptors {
     init(&d_, type_of(p.output_type), p.m, p.n, p.ldd, p.batch, p.stride_d);
   }
 
-  cublasLtMatmulDesc_t product() { return &product_; }
+  cublasLtMatmulDesc_t operation() { return &operation_; }
   cublasLtMatrixLayout_t a() { return &a_; }
   cublasLtMatrixLayout_t b() { return &b_; }
   cublasLtMatrixLayout_t d() { return &d_; }
@@ -84,7 +89,7 @@ class Descriptors {
  private:
   template <class T>
   void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    check_cublas(cublasLtMatmulDescSetAttribute(&product_, attribute, &value, sizeof(value)),
+    check_cublas(cublasLtMatmulDescSetAttribute(&operation_, attribute, &value, sizeof(value)),
                  "cublasLtMatmulDescSetAttribute");
   }
 
@@ -104,12 +109,12 @@ class Descriptors {
         "cublasLtMatrixLayoutSetAttribute");
   }
 
-  cublasLtMatmulDescOpaque_t product_;
+  cublasLtMatmulDescOpaque_t operation_;
   cublasLtMatrixLayoutOpaque_t a_, b_, d_;
 };
 
-cublasStatus_t queue_product(const MatmulProblem& problem, const MatmulOperands& operands,
-                             Descriptors& descriptors, const MatmulAlgorithm& algorithm) {
+cublasStatus_t queue_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
+                            Descriptors& descriptors, const MatmulAlgorithm& algorithm) {
   const float factors_f32[] = {1, static_cast<float>(problem.accumulate)};
   const double factors_f64[] = {1, static_cast<double>(problem.accumulate)};
   const bool f64 = type_of(problem.output_type) == CUDA_R_64F;
@@ -118,7 +123,7 @@ cublasStatus_t queue_product(const MatmulProblem& problem, const MatmulOperands&
   Array scratch;
   if (algorithm.workspace_bytes > 0) scratch = binade::cuda::workspace(algorithm.workspace_bytes);
   return cublasLtMatmul(
-      binade::cuda::cublaslt_handle(), descriptors.product(), alpha, operands.a, descriptors.a(),
+      binade::cuda::cublaslt_handle(), descriptors.operation(), alpha, operands.a, descriptors.a(),
       operands.b, descriptors.b(), beta, operands.d, descriptors.d(), operands.d, descriptors.d(),
       &algorithm.algorithm, scratch.defined() ? scratch.data() : nullptr,
       static_cast<size_t>(algorithm.workspace_bytes), binade::cuda::current_stream());
@@ -145,7 +150,7 @@ std::vector<MatmulAlgorithm> suggest(const MatmulProblem& problem, Descriptors& 
   std::array<cublasLtMatmulHeuristicResult_t, kSuggestions> results{};
   int count = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      binade::cuda::cublaslt_handle(), descriptors.product(), descriptors.a(), descriptors.b(),
+      binade::cuda::cublaslt_handle(), descriptors.operation(), descriptors.a(), descriptors.b(),
       descriptors.d(), descriptors.d(), &preference, kSuggestions, results.data(), &count);
   std::vector<MatmulAlgorithm> algorithms;
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
@@ -163,7 +168,7 @@ binade::cuda::Event make_event() {
   return event;
 }
 
-// Times algorithms one run at a time with a cold L2 cache, as products in a training step find it:
+// Times algorithms one run at a time with a cold L2 cache, as matmuls in a training step find it:
 // their operands come from memory, and algorithms differ in how well they hide that.
 class Stopwatch {
  public:
@@ -206,7 +211,7 @@ class Stopwatch {
 std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOperands operands,
                                        Descriptors& descriptors,
                                        const std::vector<MatmulAlgorithm>& algorithms) {
-  // What the product would add to, or may read as GELU's input, must survive the timing.
+  // What the matmul would add to, or may read as GELU's input, must survive the timing.
   Array scratch;
   const bool overwrites = !problem.accumulate &&
                           (problem.epilogue & CUBLASLT_EPILOGUE_DGELU) != CUBLASLT_EPILOGUE_DGELU;
@@ -221,7 +226,7 @@ std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOpera
   }
   Stopwatch stopwatch;
   const auto run = [&](const MatmulAlgorithm& algorithm) {
-    check_cublas(queue_product(problem, operands, descriptors, algorithm), "cublasLtMatmul");
+    check_cublas(queue_matmul(problem, operands, descriptors, algorithm), "cublasLtMatmul");
   };
   struct Candidate {
     const MatmulAlgorithm* algorithm;
@@ -229,7 +234,7 @@ std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOpera
   };
   std::vector<Candidate> candidates;
   for (const MatmulAlgorithm& algorithm : algorithms)  // the first run loads the kernel
-    if (queue_product(problem, operands, descriptors, algorithm) == CUBLAS_STATUS_SUCCESS)
+    if (queue_matmul(problem, operands, descriptors, algorithm) == CUBLAS_STATUS_SUCCESS)
       candidates.push_back({&algorithm, stopwatch.time([&] { run(algorithm); })});
   if (candidates.empty()) return std::nullopt;
   const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
@@ -270,7 +275,7 @@ std::optional<MatmulAlgorithm> choose_algorithm(const MatmulProblem& problem,
 void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
                    const MatmulAlgorithm& algorithm) {
   Descriptors descriptors(problem, operands);
-  check_cublas(queue_product(problem, operands, descriptors, algorithm), "cublasLtMatmul");
+  check_cublas(queue_matmul(problem, operands, descriptors, algorithm), "cublasLtMatmul");
 }
 
 bool prefers_own_kernel(const FusedProblem& problem, const std::function<bool()>& own,
@@ -309,13 +314,15 @@ namespace {
 nlohmann::json table_origin() {
   const DeviceProperties& device = device_properties();
   return {{"cublaslt", cublasLtGetVersion()},
+          {"gpu", device.name},
           {"compute_capability", device.major * 10 + device.minor},
           {"multiprocessors", device.multiprocessors}};
 }
 
 }  // namespace
 
-std::string export_matmul_algorithms() {
+std::string export_matmul_algorithms(Device device) {
+  const DeviceScope scope(device);
   kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
   nlohmann::json entries = nlohmann::json::array();
   const std::lock_guard lock(table.mutex);
@@ -337,7 +344,8 @@ std::string export_matmul_algorithms() {
       .dump();
 }
 
-bool import_matmul_algorithms(std::string_view text) {
+bool import_matmul_algorithms(std::string_view text, Device device) {
+  const DeviceScope scope(device);
   std::map<MatmulProblem, std::optional<MatmulAlgorithm>> entries;
   std::map<FusedProblem, bool> own_kernels;
   try {
@@ -358,7 +366,7 @@ bool import_matmul_algorithms(std::string_view text) {
         own_kernels.emplace(std::bit_cast<FusedProblem>(entry.at("problem").get<FusedFields>()),
                             entry.at("preferred").get<bool>());
   } catch (const nlohmann::json::exception& error) {
-    fail("the table of product algorithms cannot be read: ", error.what());
+    fail("the table of matmul algorithms cannot be read: ", error.what());
   }
   kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
   const std::lock_guard lock(table.mutex);

@@ -1,5 +1,5 @@
-// One cuBLASLt product: its description, the algorithm chosen for it, and its launch. And the
-// choice between it and a product of fused_products.h.
+// One cuBLASLt matmul: its description, the algorithm chosen for it, and its launch. And the
+// choice between it and a matmul of fused_matmul.h.
 #pragma once
 
 #include <cublasLt.h>
@@ -46,15 +46,15 @@ struct MatmulAlgorithm {
 // The algorithm for a problem, or nothing when cuBLASLt has none (then try without an epilogue).
 // The first call for a problem times cuBLASLt's suggestions on the current stream, once per
 // process; under capture or in deterministic mode it takes the first suggestion. The timed runs
-// write to `operands.d` where the product overwrites it anyway.
+// write to `operands.d` where the matmul overwrites it anyway.
 std::optional<MatmulAlgorithm> choose_algorithm(const MatmulProblem& problem,
                                                 const MatmulOperands& operands);
 
-// Queues the product on the current stream.
+// Queues the matmul on the current stream.
 void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
                    const MatmulAlgorithm& algorithm);
 
-// What decides whether a product of fused_products.h is faster than cuBLASLt's, in the same table.
+// What decides whether a matmul of fused_matmul.h is faster than cuBLASLt's, in the same table.
 struct FusedProblem {
   enum Kind : int64_t { gelu, gelu_backward, swiglu, swiglu_backward };
 
@@ -63,7 +63,7 @@ struct FusedProblem {
   Kind kind = gelu;
   int64_t has_input = 0;  // the activation's input is stored, or read
   int64_t column_sums = 0;
-  int64_t gelu_again = 0;  // backward stores GELU of its input, too
+  int64_t recomputed_gelu = 0;  // backward stores GELU of its input, too
 
   auto operator<=>(const FusedProblem&) const = default;
 };

@@ -19,7 +19,7 @@ struct PerChannel {
   PerChannel() = default;
   PerChannel(const Array& array) {
     if (!array.defined()) return;
-    data = array.data();
+    data = device_pointer(array);
     dtype = array.dtype();
   }
   template <class C>

@@ -21,7 +21,7 @@ struct NormColumns {
     return columns.defined() ? columns.contiguous() : columns;
   }
   static NormColumns of(const Array& packed) {
-    return packed.defined() ? NormColumns{packed.data(), packed.dtype()}
+    return packed.defined() ? NormColumns{device_pointer(packed), packed.dtype()}
                             : NormColumns{nullptr, DType::f32};
   }
 };

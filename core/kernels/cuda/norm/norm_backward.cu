@@ -262,7 +262,7 @@ void backward(const char* name, const Array& dy, const Array& x, const Array& an
       const Array& target = targets.array[which];
       if (!target.defined()) continue;
       args.sums[which] = partials.data() + slot * blocks * cols;
-      folds.target[slot++] = {target.data(), target.dtype(), 1, targets.beta[which] != 0};
+      folds.target[slot++] = {device_pointer(target), target.dtype(), 1, targets.beta[which] != 0};
     }
     const auto launch_long = [&](auto kernel, int64_t vecs) {
       for (int64_t first = 0; first < vecs; first += kBlock * kLongOwned)

@@ -200,7 +200,7 @@ void reduce(ReduceOp op, const Array& x, const Array& out, float beta) {
   visit_all(x.dtype(), [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
     using C = ComputeOf<T>;
-    const Target<C> target{out.data(), out.dtype(),
+    const Target<C> target{device_pointer(out), out.dtype(),
                            op == ReduceOp::mean ? x.numel() / out.numel() : 1, beta != 0};
     if (op == ReduceOp::sum || op == ReduceOp::mean)
       fold_all<T>(x, out, SumFold<C>(), target);
