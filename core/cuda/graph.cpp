@@ -4,6 +4,7 @@
 #include <binade/core/cuda/graph_fills.h>
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
+#include <binade/core/write_log.h>
 
 namespace binade::cuda {
 
@@ -13,6 +14,7 @@ struct CapturedGraph::Impl {
   Device device;
   GraphArena arena;  // outlives the executable graph, which uses its memory
   Handle<cudaGraphExec_t, cudaGraphExecDestroy> executable;
+  WriteLog writes;  // of one run: every replay repeats them
   size_t nodes = 0;
 };
 
@@ -25,14 +27,15 @@ namespace {
 
 using Graph = Handle<cudaGraph_t, cudaGraphDestroy>;
 
-// What `work` queues on the current device.
-Graph record(const std::function<void()>& work, GraphArena& arena) {
+// What `work` queues on the current device; what it writes is noted in `writes`.
+Graph record(const std::function<void()>& work, GraphArena& arena, WriteLog& writes) {
   const CaptureScope capture;
   Graph graph;
   check_cuda(cudaStreamBeginCapture(capture.stream(), cudaStreamCaptureModeThreadLocal),
              "cudaStreamBeginCapture");
   try {
     const GraphArena::Scope scope(arena);
+    const WriteLog::Scope noting(writes);
     work();
   } catch (...) {
     cudaStreamEndCapture(capture.stream(), graph.put());
@@ -51,7 +54,7 @@ CapturedGraph CapturedGraph::capture(const std::function<void()>& work, Device d
   CapturedGraph result;
   result.impl_ = std::make_unique<Impl>(device);
   Impl& impl = *result.impl_;
-  const Graph graph = record(work, impl.arena);
+  const Graph graph = record(work, impl.arena, impl.writes);
   replace_fills_by_kernels(graph.get());
   check_cuda(cudaGraphGetNodes(graph.get(), nullptr, &impl.nodes), "cudaGraphGetNodes");
   check_cuda(cudaGraphInstantiate(impl.executable.put(), graph.get(), 0), "cudaGraphInstantiate");
@@ -63,6 +66,7 @@ void CapturedGraph::replay() {
   check(impl_ != nullptr, "replay() of a graph that was not captured");
   const DeviceScope scope(impl_->device);
   check_cuda(cudaGraphLaunch(impl_->executable.get(), current_stream()), "cudaGraphLaunch");
+  impl_->writes.bump_versions();
 }
 
 size_t CapturedGraph::node_count() const {
