@@ -1,4 +1,4 @@
-// Products for Hopper with an epilogue of their own: CUTLASS's warp-specialised persistent kernel
+// Matmuls for Hopper with an epilogue of their own: CUTLASS's warp-specialised persistent kernel
 // with two consumer warp groups that take turns (ping-pong), so that the epilogue of one tile runs
 // beside the multiplications of the next. That matters here: two values of the special function
 // unit an element cost a third of the time that the multiplications of K = 768 do.
@@ -99,11 +99,141 @@ struct LoadBeside {
   }
 };
 
+// A node of CUTLASS's tree of epilogue operations that is written from scratch, apart from its
+// callbacks: what the host does for a node that needs no workspace, and a producer that loads
+// nothing for it. Arguments reach the device as they are; Storage is its shared memory.
+template <class NodeArguments, class NodeStorage>
+class VisitorNode {
+ public:
+  using Arguments = NodeArguments;
+  using Params = NodeArguments;
+  using SharedStorage = NodeStorage;
+
+  template <class Problem>
+  static constexpr Params to_underlying_arguments(const Problem&, const Arguments& arguments,
+                                                  void*) {
+    return arguments;
+  }
+  template <class Problem>
+  static bool can_implement(const Problem&, const Arguments&) {
+    return true;
+  }
+  template <class Problem>
+  static size_t get_workspace_size(const Problem&, const Arguments&) {
+    return 0;
+  }
+  template <class Problem>
+  static cutlass::Status initialize_workspace(const Problem&, const Arguments&, void*, cudaStream_t,
+                                              cutlass::CudaHostAdapter* = nullptr) {
+    return cutlass::Status::kSuccess;
+  }
+
+  CUTLASS_HOST_DEVICE VisitorNode() {}
+  CUTLASS_HOST_DEVICE VisitorNode(const Params& params, const SharedStorage& shared)
+      : params_(&params), shared_(const_cast<SharedStorage*>(&shared)) {}
+
+  CUTLASS_DEVICE bool is_producer_load_needed() const { return false; }
+  CUTLASS_DEVICE bool is_C_load_needed() const { return false; }
+
+  template <class... Args>
+  CUTLASS_DEVICE auto get_producer_load_callbacks(
+      const fusion::detail::ProducerLoadArgs<Args...>&) {
+    return fusion::detail::EmptyProducerLoadCallbacks{};
+  }
+
+ protected:
+  const Params* params_ = nullptr;
+  SharedStorage* shared_ = nullptr;
+};
+
+// The part of a tile that a visit() of the epilogue is about. A thread has 16 of its elements:
+// element i lies in row 8·(i/2 % 2) + lane/4 of its warp's 16, and in column 8·(i/4) + 2·(lane % 4)
+// + i % 2.
+struct Subtile {
+  static constexpr int kWarps = 4;  // of the warp group that has the tile
+  static constexpr int kRows = 64, kCols = 32;
+  static constexpr int kThreadElements = kRows * kCols / (32 * kWarps);
+};
+
+// Fails to compile where CUTLASS deals elements out in another way. `place(row, column)` is the
+// coordinate of an element as the node's tile counts it.
+template <class ConsumerStoreArgs, class Place>
+CUTLASS_DEVICE void require_subtile(const ConsumerStoreArgs& args, const Place& place) {
+  using namespace cute;
+  CUTE_STATIC_ASSERT_V(size(args.tiled_copy) == Int<32 * Subtile::kWarps>{});
+  CUTE_STATIC_ASSERT_V(size<0>(args.epi_tile) == Int<Subtile::kRows>{});
+  CUTE_STATIC_ASSERT_V(size<1>(args.epi_tile) == Int<Subtile::kCols>{});
+  CUTE_STATIC_ASSERT_V(args.tCcD(Int<1>{}) == place(_0{}, _1{}));
+  CUTE_STATIC_ASSERT_V(args.tCcD(Int<2>{}) == place(_8{}, _0{}));
+  CUTE_STATIC_ASSERT_V(args.tCcD(Int<4>{}) == place(_0{}, _8{}));
+  CUTE_STATIC_ASSERT_V(args.tCcD(Int<8>{}) == place(_0{}, _16{}));
+}
+
+// What a StoringNode makes of its inputs.
+template <class Result, class Stored>
+struct ResultAndStored {
+  Result result;
+  Stored stored;
+};
+
+// A node that hands on one function of the sums and of what it is given, and stores another on the
+// way, unless its address is null: Function(sums, inputs...) gives both.
+template <class T, class Function>
+class StoringNode : public StoreThrough<T, T>::Node {
+  using Store = typename StoreThrough<T, T>::Node;
+
+ public:
+  using Store::Store;
+
+  template <class StoreCallbacks>
+  struct Callbacks : StoreCallbacks {
+    template <class Sums, class... Inputs>
+    CUTLASS_DEVICE auto visit(const Sums& sums, int vector, int subtile_row, int subtile_col,
+                              const Inputs&... inputs) {
+      const auto both = Function()(sums, inputs...);
+      StoreCallbacks::visit(sums, vector, subtile_row, subtile_col, both.stored);
+      return both.result;
+    }
+  };
+
+  template <bool kReferenceSource, class... Args>
+  CUTLASS_DEVICE auto get_consumer_store_callbacks(
+      const fusion::detail::ConsumerStoreArgs<Args...>& args) {
+    auto callbacks = Store::template get_consumer_store_callbacks<kReferenceSource>(args);
+    return Callbacks<decltype(callbacks)>{callbacks};
+  }
+};
+
+// The epilogue and the main loop that CUTLASS makes for tiles of a shape. Out and Source may be
+// void: no output of its own, and nothing read.
+template <class TileShape, class EpilogueTile, class Source, class Out, class OutLayout,
+          class Fusion>
+using EpilogueOf = typename cutlass::epilogue::collective::CollectiveBuilder<
+    cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, TileShape, Cluster, EpilogueTile, float,
+    float, Source, OutLayout, kAlignment, Out, OutLayout, kAlignment, EpilogueSchedule,
+    Fusion>::CollectiveOp;
+template <class T, class TileShape, class WeightLayout, class Epilogue>
+using MainloopOf = typename cutlass::gemm::collective::CollectiveBuilder<
+    cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, T, RowMajor, kAlignment, T, WeightLayout,
+    kAlignment, float, TileShape, Cluster,
+    cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
+        sizeof(typename Epilogue::SharedStorage))>,
+    cutlass::gemm::KernelTmaWarpSpecializedPingpong>::CollectiveOp;
+
+// Calls Kernel<T>::launch(operands) for their dtype.
+template <template <class T> class Kernel, class Operands>
+void launch_of_dtype(const Operands& operands) {
+  if (operands.dtype == DType::f16)
+    Kernel<cutlass::half_t>::launch(operands);
+  else
+    Kernel<cutlass::bfloat16_t>::launch(operands);
+}
+
 // Queues the kernel that CUTLASS makes of a main loop and an epilogue for a problem (M, N, K, 1).
 template <class Mainloop, class Epilogue, class Problem>
-void launch_product(const char* name, const Problem& problem,
-                    const typename Mainloop::Arguments& operands,
-                    const typename Epilogue::Arguments& epilogue) {
+void launch_kernel(const char* name, const Problem& problem,
+                   const typename Mainloop::Arguments& operands,
+                   const typename Epilogue::Arguments& epilogue) {
   using Kernel = cutlass::gemm::kernel::GemmUniversal<Problem, Mainloop, Epilogue,
                                                       cutlass::gemm::PersistentScheduler>;
   using Adapter = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
@@ -130,17 +260,10 @@ void launch_product(const char* name, const Problem& problem,
 // The kernel of out = a · weight with the epilogue Fusion, which reads `source` (elements of type
 // Source, or void: it reads none).
 template <class T, class WeightLayout, class Source, class Fusion>
-struct FusedProduct {
-  using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
-      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, Cluster,
-      cutlass::epilogue::collective::EpilogueTileAuto, float, float, Source, RowMajor, kAlignment,
-      T, RowMajor, kAlignment, EpilogueSchedule, Fusion>::CollectiveOp;
-  using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
-      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, T, RowMajor, kAlignment, T, WeightLayout,
-      kAlignment, float, Tile, Cluster,
-      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
-          sizeof(typename Epilogue::SharedStorage))>,
-      cutlass::gemm::KernelTmaWarpSpecializedPingpong>::CollectiveOp;
+struct FusedMatmul {
+  using Epilogue = EpilogueOf<Tile, cutlass::epilogue::collective::EpilogueTileAuto, Source, T,
+                              RowMajor, Fusion>;
+  using Mainloop = MainloopOf<T, Tile, WeightLayout, Epilogue>;
 
   static void launch(const char* name, const FusedOperands& x, const RowMatrix& source,
                      const typename Fusion::Arguments& fusion_arguments) {
@@ -157,7 +280,7 @@ struct FusedProduct {
     cute::get<0>(epilogue.dD) = x.out.ld;
     const cute::Shape<int, int, int, int> problem{static_cast<int>(x.m), static_cast<int>(x.n),
                                                   static_cast<int>(x.k), 1};
-    launch_product<Mainloop, Epilogue>(name, problem, operands, epilogue);
+    launch_kernel<Mainloop, Epilogue>(name, problem, operands, epilogue);
   }
 };
 

@@ -6,7 +6,7 @@ namespace {
 
 using namespace sm90;
 
-// gelu(pre), pre = product + bias, which is stored on the way.
+// gelu(pre), pre = a·b + bias, which is stored on the way.
 template <class T>
 struct Forward {
   using StorePre = StoreThrough<T, void>;
@@ -18,18 +18,15 @@ struct Forward {
 
   static void launch(const GeluOperands& x) {
     const typename AddBias::Arguments add_bias{{}, {static_cast<const T*>(x.bias)}, {}};
-    FusedProduct<T, ColumnMajor, void, Fusion>::launch(
-        "gelu_product", x, {}, {{add_bias, StorePre::arguments(x.pre)}, {}});
+    FusedMatmul<T, ColumnMajor, void, Fusion>::launch("fused_matmul_gelu", x, {},
+                                                      {{add_bias, StorePre::arguments(x.pre)}, {}});
   }
 };
 
 }  // namespace
 
 void launch_gelu_forward_sm90(const GeluOperands& operands) {
-  if (operands.dtype == DType::f16)
-    Forward<cutlass::half_t>::launch(operands);
-  else
-    Forward<cutlass::bfloat16_t>::launch(operands);
+  launch_of_dtype<Forward>(operands);
 }
 
 }  // namespace binade::kernels::cuda
