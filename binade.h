@@ -5,8 +5,12 @@
 #include <binade/amp/overflow_diagnosis.h>
 #include <binade/amp/preset.h>
 #include <binade/amp/underflow_report.h>
+#include <binade/autograd/anomaly.h>
+#include <binade/autograd/custom_function.h>
 #include <binade/autograd/gradcheck.h>
+#include <binade/autograd/observer.h>
 #include <binade/autograd/ops.h>
+#include <binade/autograd/recompute.h>
 #include <binade/core/log.h>
 #include <binade/core/random.h>
 #include <binade/core/safetensors.h>
@@ -18,6 +22,7 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/heads/language_model/language_model.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
 #include <binade/nn/batch_norm.h>
@@ -34,5 +39,4 @@
 #include <binade/optim/muon.h>
 #include <binade/optim/schedule.h>
 #include <binade/optim/sgd.h>
-#include <binade/heads/language_model/language_model.h>
 #include <binade/train/trainer.h>

@@ -4,13 +4,14 @@
 //   { run the step that overflowed again, eagerly }
 //   if (diagnosis.found()) std::cout << diagnosis.text();
 //
-// Anomaly mode (autograd/tape.h) throws at the first NaN; this goes on, and takes inf as well: in
-// FP16 that is where a NaN comes from.
+// Anomaly mode (autograd/anomaly.h) throws at the first NaN; this goes on, and takes inf as well:
+// in FP16 that is where a NaN comes from.
 #pragma once
 
+#include <memory>
 #include <string>
 
-#include <binade/autograd/tape.h>
+#include <binade/autograd/observer.h>
 
 namespace binade::amp {
 

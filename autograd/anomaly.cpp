@@ -1,5 +1,7 @@
-// Anomaly mode: names the op that first produced a NaN.
-#include <binade/autograd/tape.h>
+#include <binade/autograd/anomaly.h>
+
+#include <string>
+
 #include <binade/autograd/value_range.h>
 
 namespace binade {

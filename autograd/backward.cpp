@@ -373,8 +373,8 @@ void backward_within(Backward& node, const TensorList& inputs, const TensorList&
   walk.run();
 }
 
-std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs,
-                         const std::vector<Tensor>& seeds, const BackwardOptions& options) {
+TensorList grad(const TensorList& outputs, const TensorList& inputs, const TensorList& seeds,
+                const BackwardOptions& options) {
   check(seeds.empty() || seeds.size() == outputs.size(), "grad: ", seeds.size(), " seeds for ",
         outputs.size(), " outputs");
   check(!inputs.empty(), "grad needs at least one input");
@@ -382,7 +382,7 @@ std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<T
   for (size_t i = 0; i < outputs.size(); ++i)
     walk.seed(outputs[i], seeds.empty() ? ones_like(outputs[i]) : seeds[i]);
   walk.run();
-  std::vector<Tensor> results;
+  TensorList results;
   for (const Tensor& input : inputs) results.push_back(walk.result(input));
   return results;
 }

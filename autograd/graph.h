@@ -1,12 +1,11 @@
-// The tape's inside: nodes, edges and the state of tensors. Included by the tape's own sources
-// only.
+// INTERNAL: the tape's inside, nodes, edges and the state of tensors. Only the sources in autograd/
+// include it; it may change in any version.
 #pragma once
 
 #include <memory>
 #include <variant>
 #include <vector>
 
-#include <binade/autograd/recipe.h>
 #include <binade/autograd/tape.h>
 
 namespace binade {
@@ -41,7 +40,7 @@ struct TensorState {
   Pending grad;               // of leaves, and of tensors with retain_grad
   std::vector<std::pair<int, GradHook>> hooks;
   int next_hook = 0;
-  std::shared_ptr<const Recipe> recipe;  // how the value is made again; null: it is kept
+  std::shared_ptr<const Recipe> recipe;  // how the value is recomputed; null: it is kept
 };
 
 // Where the gradient of one input goes: to an output of another node, or to a leaf.

@@ -1,5 +1,8 @@
-// Recompute: activations are dropped in the forward pass and made again in the backward pass.
+#include <binade/autograd/recompute.h>
+
+#include <iterator>
 #include <optional>
+#include <utility>
 
 #include <binade/autograd/graph.h>
 #include <binade/core/precision.h>
@@ -8,6 +11,8 @@
 namespace binade {
 
 namespace {
+
+thread_local Recompute recompute_choice = Recompute::nothing;
 
 // The precision policy, loss scale and random place of the first run, for the second. They are
 // copies: the scope that set them may have ended before backward began.
@@ -35,6 +40,29 @@ class SameCircumstances {
 };
 
 }  // namespace
+
+Recompute parse_recompute(std::string_view name) {
+  constexpr std::string_view kNames[] = {"nothing", "norms", "activations", "norms+activations",
+                                         "blocks"};
+  for (size_t i = 0; i < std::size(kNames); ++i)
+    if (name == kNames[i]) return static_cast<Recompute>(i);
+  fail("unknown kind of recompute \"", name,
+       "\"; it is nothing, norms, activations, norms+activations or blocks");
+}
+
+RecomputeScope::RecomputeScope(Recompute choice)
+    : previous_(std::exchange(recompute_choice, choice)) {}
+RecomputeScope::~RecomputeScope() {
+  recompute_choice = previous_;
+}
+
+bool recomputes(Recompute what) {
+  return (static_cast<int>(recompute_choice) & static_cast<int>(what)) != 0;
+}
+
+void attach_recipe(const Tensor& result, Recipe recipe) {
+  result.state()->recipe = std::make_shared<const Recipe>(std::move(recipe));
+}
 
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs) {

@@ -12,8 +12,6 @@ namespace {
 
 // Of all threads together: a graph may be recorded by several, one after the other.
 std::atomic<uint64_t> next_sequence{0};
-thread_local OpObserver* observer = nullptr;
-thread_local Recompute recompute_choice = Recompute::nothing;
 
 Edge edge_to(const Tensor& input) {
   if (!input.requires_grad()) return {};
@@ -32,7 +30,8 @@ bool any_requires_grad(const Inputs& inputs) {
 template <class Inputs>
 TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array> values,
                        Node::Function backward) {
-  if (observer) observer->on_forward(name, TensorList(inputs), values);
+  if (OpObserver* observer = current_op_observer())
+    observer->on_forward(name, TensorList(inputs), values);
   TensorList results;
   results.reserve(values.size());
   for (Array& value : values) results.emplace_back(std::move(value));
@@ -92,7 +91,7 @@ Saved::Saved(Array array) : array_(std::move(array)) {
   if (array_.defined()) version_ = array_.storage()->version();
 }
 
-Saved Saved::remade(const Tensor& tensor) {
+Saved Saved::recomputed(const Tensor& tensor) {
   if (!tensor.defined()) return Saved();
   if (!tensor.state()->recipe) return Saved(tensor.array());
   Saved saved;
@@ -113,29 +112,6 @@ Tensor Saved::tensor() const {
   if (!defined()) return {};
   const Array value = array();
   return state_ ? Tensor(state_) : Tensor(value);
-}
-
-Recompute parse_recompute(std::string_view name) {
-  constexpr std::string_view kNames[] = {"nothing", "norms", "activations", "norms+activations",
-                                         "blocks"};
-  for (size_t i = 0; i < std::size(kNames); ++i)
-    if (name == kNames[i]) return static_cast<Recompute>(i);
-  fail("unknown kind of recompute \"", name,
-       "\"; it is nothing, norms, activations, norms+activations or blocks");
-}
-
-RecomputeScope::RecomputeScope(Recompute choice)
-    : previous_(std::exchange(recompute_choice, choice)) {}
-RecomputeScope::~RecomputeScope() {
-  recompute_choice = previous_;
-}
-
-bool makes_again(Recompute what) {
-  return (static_cast<int>(recompute_choice) & static_cast<int>(what)) != 0;
-}
-
-void attach_recipe(const Tensor& result, Recipe recipe) {
-  result.state()->recipe = std::make_shared<const Recipe>(std::move(recipe));
 }
 
 Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
@@ -169,52 +145,6 @@ void want_column_sums(const Tensor& result) {
 
 bool will_record(std::initializer_list<Tensor> inputs) {
   return grad_enabled() && any_requires_grad(inputs);
-}
-
-TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
-                           CustomBackward backward) {
-  TensorList outputs;
-  {
-    const NoGrad off;
-    outputs = forward(inputs);
-  }
-  std::vector<Array> values;
-  std::vector<Saved> saved_inputs, saved_outputs;
-  for (const Tensor& input : inputs) saved_inputs.emplace_back(input);
-  for (const Tensor& output : outputs) {
-    check(output.defined(), "custom function ", name, " returned an undefined tensor");
-    values.push_back(output.array());
-    saved_outputs.emplace_back(output.array());
-  }
-  // Backward gets the outputs on the tape, so that its own gradient sees where they came from.
-  const auto node = std::make_shared<std::weak_ptr<Node>>();
-  const auto on_tape = [node](const Saved& output, size_t index) {
-    Tensor tensor(output.array());
-    if (!is_floating(tensor.dtype())) return tensor;
-    tensor.state()->node = node->lock();
-    tensor.state()->output = static_cast<int>(index);
-    tensor.state()->requires_grad = true;
-    return tensor;
-  };
-  TensorList results =
-      record(name, inputs, std::move(values),
-             MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
-               TensorList in, out;
-               for (const Saved& input : saved_inputs) in.push_back(input.tensor());
-               for (const Saved& output : saved_outputs) out.push_back(on_tape(output, out.size()));
-               return backward(in, out, grads);
-             }));
-  for (const Tensor& result : results)
-    if (result.state()->node) *node = result.state()->node;
-  return results;
-}
-
-OpObserver* exchange_op_observer(OpObserver* next) {
-  return std::exchange(observer, next);
-}
-
-OpObserver* current_op_observer() {
-  return observer;
 }
 
 }  // namespace binade

@@ -15,15 +15,17 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
-#include <string>
 #include <vector>
 
-#include <binade/autograd/recipe.h>
+// What users of the tape need comes with it.
+#include <binade/autograd/anomaly.h>
+#include <binade/autograd/custom_function.h>
+#include <binade/autograd/observer.h>
+#include <binade/autograd/recompute.h>
 #include <binade/autograd/tensor.h>
 
 namespace binade {
 
-using TensorList = std::vector<Tensor>;
 class BackwardWalk;
 
 // A value kept for backward. Reading it after somebody changed it in place throws Error.
@@ -32,11 +34,11 @@ class Saved {
   Saved() = default;
   explicit Saved(const Tensor& tensor);
   explicit Saved(Array array);  // an op's output or a statistic: off the tape, so no cycle
-  // Keeps how the tensor is made again where it has a recipe (remake.h), otherwise its value. For
-  // fused backward functions: tensor() is then off the tape.
-  static Saved remade(const Tensor& tensor);
+  // Keeps how the tensor is recomputed where it has a recipe (recompute.h), otherwise its value.
+  // For fused backward functions: tensor() is then off the tape.
+  static Saved recomputed(const Tensor& tensor);
   bool defined() const { return array_.defined() || recipe_; }
-  Array array() const;    // throws if modified since; with a recipe, made anew by every call
+  Array array() const;    // throws if modified since; with a recipe, recomputed by every call
   Tensor tensor() const;  // on the tape, if it was saved from a Tensor
 
  private:
@@ -120,52 +122,5 @@ void want_column_sums(const Tensor& result);
 // Whether record() would put an op on these inputs on the tape: ops skip saving statistics
 // otherwise.
 bool will_record(std::initializer_list<Tensor> inputs);
-
-// A function with a gradient of the user's own:
-//   Tensor y = custom_function("clip_grad", {x}, [](const TensorList& in) -> TensorList {…},
-//                              [](const TensorList& in, const TensorList& out, const TensorList&
-//                              dy) -> TensorList {…});
-// `forward` runs off the tape.
-using CustomForward = std::function<TensorList(const TensorList& inputs)>;
-using CustomBackward = std::function<TensorList(const TensorList& inputs, const TensorList& outputs,
-                                                const TensorList& grads)>;
-TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
-                           CustomBackward backward);
-
-// Recompute (activation checkpointing, Chen et al. 2016): runs `segment` off the tape and again, on
-// it, when its gradient is wanted. Random numbers and the precision policy are those of the first
-// run, so the result is bitwise the same. Parameters and other tensors that `segment` uses get
-// their gradients as usual, from backward() and grad() alike.
-TensorList recompute(std::function<TensorList(const TensorList&)> segment,
-                     const TensorList& inputs);
-
-// ---- watching (anomaly mode, overflow diagnosis) ------------------------------------------------
-// Sees every op as it runs; thread-local.
-// Costs nothing when absent.
-class OpObserver {
- public:
-  virtual ~OpObserver() = default;
-  virtual void on_forward(const char* name, const TensorList& inputs,
-                          const std::vector<Array>& outputs) = 0;
-  // `inputs`: the op's forward inputs; `dinputs`: the gradients it just produced for them.
-  virtual void on_backward(const char* name, const std::vector<Array>& doutputs,
-                           const std::vector<Array>& dinputs) = 0;
-};
-OpObserver* exchange_op_observer(OpObserver* observer);
-OpObserver* current_op_observer();
-
-// While alive, the first op whose output or gradient has a NaN throws Error that names the op and
-// the ranges of its inputs. Waits for the GPU after every op.
-class AnomalyMode {
- public:
-  AnomalyMode();
-  ~AnomalyMode();
-  AnomalyMode(const AnomalyMode&) = delete;
-  AnomalyMode& operator=(const AnomalyMode&) = delete;
-
- private:
-  std::unique_ptr<OpObserver> observer_;
-  OpObserver* previous_;
-};
 
 }  // namespace binade

@@ -69,19 +69,24 @@ class Tensor {
   Tensor& set_requires_grad(bool requires_grad);
   // The same value off the tape. The one explicit way to cut the graph.
   Tensor detach() const;
-  // The gradient kept from backward(); undefined if there is none. With create_graph, grad_tensor()
-  // is differentiable.
+  // The gradient kept from backward(); undefined if there is none. It is contiguous (a bound one:
+  // the buffer) and in memory of its own: no other gradient, seed or hook shares it. With
+  // create_graph, grad_tensor() is differentiable.
   Array grad() const;
   Tensor grad_tensor() const;
   // Forgets the gradient; the next backward overwrites instead of adding. Frees the graph of a
   // gradient made with create_graph.
   void zero_grad() const;
   // Makes backward write the gradient into `buffer` (shape and dtype of the tensor), for example a
-  // slice of a parameter group's contiguous buffer. Leaves only.
+  // slice of a parameter group's contiguous buffer. A gradient that is there already is copied into
+  // it. Leaves only.
   void bind_grad(Array buffer) const;
-  // Keep the gradient of a tensor that is not a leaf.
+  // Keep the gradient of a tensor that is not a leaf, as its hooks leave it.
   void retain_grad() const;
-  // Called with the gradient once it is complete; what it returns, if defined, replaces it.
+  // Called by every backward with the gradient that this backward brings, once it is complete; what
+  // the hook returns, if defined, replaces it. A leaf adds the outcome to the gradient it has.
+  // Hooks run in the order they were registered in; one that is removed or registered meanwhile
+  // counts from the next backward on. The hook of an inner tensor lives as long as the graph.
   // Returns a function that removes the hook.
   std::function<void()> register_hook(std::function<Array(const Array& grad)> hook) const;
 
@@ -99,13 +104,15 @@ class Tensor {
   std::shared_ptr<TensorState> state_;
 };
 
+using TensorList = std::vector<Tensor>;
+
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
 
 // Gradients of `outputs` (seeded with ones, or with `seeds`) with respect to `inputs`, without
-// touching anybody's grad(). Inputs that are not reached give undefined tensors.
-std::vector<Tensor> grad(const std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs,
-                         const std::vector<Tensor>& seeds = {},
-                         const BackwardOptions& options = {});
+// touching anybody's grad(). Inputs that are not reached give undefined tensors. Results are
+// contiguous, in memory of their own.
+TensorList grad(const TensorList& outputs, const TensorList& inputs, const TensorList& seeds = {},
+                const BackwardOptions& options = {});
 
 // ---- grad mode (thread-local) -------------------------------------------------------------------
 

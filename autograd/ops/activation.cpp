@@ -138,7 +138,7 @@ Tensor swiglu_packed(const Tensor& gate_up) {
                         swiglu_backward(x.slice(1, 0, hidden), x.slice(1, hidden), dy,
                                         dx.slice(1, 0, hidden), dx.slice(1, hidden), to.beta));
       });
-  if (makes_again(Recompute::activations) && result.requires_grad())
+  if (recomputes(Recompute::activations) && result.requires_grad())
     attach_recipe(result, [rows = Saved(rows), activate] { return activate(rows.array()); });
   return result;
 }

@@ -14,7 +14,7 @@ Tensor gelu_tanh(const Tensor& x);  // 0.5·x·(1 + tanh(√(2/π)·(x + 0.04471
 Tensor softplus(const Tensor& x);   // log(1 + exp(x))
 Tensor swiglu(const Tensor& gate, const Tensor& up);  // silu(gate)·up
 // The same of one array (…, 2H), the gate's half first → (…, H); its gradient is one array, too.
-// Made again in backward under Recompute::activations.
+// Recomputed in backward under Recompute::activations.
 Tensor swiglu_packed(const Tensor& gate_up);
 
 // Zeroes elements with the given probability and divides the others by 1 − probability. The mask is

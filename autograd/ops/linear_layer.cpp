@@ -44,7 +44,7 @@ Array rows_of(const Array& x) {
 
 Saved save_input(bool needed, const Tensor& x, const Array& input) {
   if (!needed) return Saved();
-  return input.shares_storage(x.array()) ? Saved::remade(x) : Saved(input);
+  return input.shares_storage(x.array()) ? Saved::recomputed(x) : Saved(input);
 }
 
 void matmul_into(const GradSlot::Destination& to, const Array& a, const Array& b,

@@ -26,7 +26,7 @@ struct LinearLayer {
 // x as the (N, I) rows that a matmul reads.
 Array rows_of(const Array& x);
 
-// What a weight's gradient needs of x: how it is made again, if that is known and the matmul read
+// What a weight's gradient needs of x: how it is recomputed, if that is known and the matmul read
 // x itself, not a cast of it.
 Saved save_input(bool needed, const Tensor& x, const Array& input);
 

@@ -32,7 +32,7 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
   down.forward(hidden, rows_to_write(y));
   if (!recorded) return record(op, {x, up_in, up_bias, down_in, down_bias}, y, FusedBackward());
 
-  const bool keeps_hidden = !makes_again(Recompute::activations);
+  const bool keeps_hidden = !recomputes(Recompute::activations);
   const Tensor result = record(
       op, {x, up_in, up_bias, down_in, down_bias}, y,
       [x = save_input(up_in.requires_grad(), x, input), x_rows = rows.shape(),
@@ -111,22 +111,22 @@ Tensor swiglu_mlp(const Tensor& x, const Tensor& gate, const Tensor& up, const T
   down.forward(hidden, rows_to_write(y));
   if (!recorded) return record(op, inputs, {y}, FusedBackward())[0];
 
-  const bool keeps_hidden = !makes_again(Recompute::activations);
+  const bool keeps_hidden = !recomputes(Recompute::activations);
   const Tensor result =
       record(op, inputs, {y},
              FusedBackward([gate_of, up_of, pre = Saved(pre), joint = layers.backward(),
                             hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
                             down = Saved(down.weight)](Backward& backward) {
                const Array dy = rows_of(backward.grad()), before = pre.array();
-               const auto made_again = [&] {
+               const auto recompute_hidden = [&] {
                  const Array again =
                      Array::empty(gate_of(before).shape(), before.dtype(), before.device());
                  BINADE_DISPATCH(again.device(), swiglu(gate_of(before), up_of(before), again));
                  return again;
                };
-               layer_gradients(backward.slot(5).open(), backward.slot(6).open(), dy,
-                               backward.column_sums(),
-                               [&] { return hidden.defined() ? hidden.array() : made_again(); });
+               layer_gradients(
+                   backward.slot(5).open(), backward.slot(6).open(), dy, backward.column_sums(),
+                   [&] { return hidden.defined() ? hidden.array() : recompute_hidden(); });
                bool through = false;
                for (int slot = 0; slot < 5; ++slot) through |= backward.needed(slot);
                if (!through) return;

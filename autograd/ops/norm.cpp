@@ -54,11 +54,11 @@ Array row_statistic(const Array& rows) {
   return Array::empty({rows.size(0)}, statistics_dtype(rows.dtype()), rows.device());
 }
 
-// Under Recompute::norms, says how y, the norm of `rows`, is made again: by the same kernel, so to
+// Under Recompute::norms, says how y, the norm of `rows`, is recomputed: by the same kernel, so to
 // the same bits.
 void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, const Tensor& bias,
                   double eps, bool subtract_mean) {
-  if (!makes_again(Recompute::norms) || !y.requires_grad()) return;
+  if (!recomputes(Recompute::norms) || !y.requires_grad()) return;
   attach_recipe(
       y,
       [rows = Saved(rows), weight = Saved(weight.array()), bias = Saved(array_of(bias)),

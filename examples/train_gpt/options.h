@@ -151,7 +151,7 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
       "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
       ->check(count);
   add("--recompute", o.recompute,
-      "What backward makes again instead of keeping it: nothing, norms, activations (GELU or "
+      "What backward recomputes instead of keeping it: nothing, norms, activations (GELU or "
       "SwiGLU), norms+activations, blocks (all but a block's input); auto: on a GPU what costs "
       "least, activations for GPT-2 and norms for others, else nothing")
       ->check(CLI::IsMember(

@@ -224,7 +224,7 @@ train::TrainerOptions trainer_options(const TrainGptOptions& options) {
 Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device) {
   if (options.recompute != "auto") return parse_recompute(options.recompute);
   if (!device.is_cuda()) return Recompute::nothing;
-  // GELU is made again inside a product and frees the most for the least; SwiGLU takes a pass of
+  // GELU is recomputed inside a product and frees the most for the least; SwiGLU takes a pass of
   // its own, as norms do.
   return family == nn::Family::gpt2 ? Recompute::activations : Recompute::norms;
 }

@@ -39,7 +39,7 @@ class CausalLm : public Module {
   // already shifted.
   Tensor loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser = {}) const;
 
-  // What forward passes do not keep for backward, which then makes it again.
+  // What forward passes do not keep for backward, which then recomputes it.
   void set_recompute(Recompute choice) { recompute_ = choice; }
 
   const std::string& embedding_name() const { return embedding_name_; }  // of its weight

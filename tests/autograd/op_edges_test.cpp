@@ -141,7 +141,7 @@ TEST_CASE("weight gradients are zero when nothing flowed through", "[ops]") {
   CHECK(bias.grad().to_vector<double>() == Numbers(2, 0));
 }
 
-TEST_CASE("GELU made again gives the same gradients whichever of them are needed", "[ops]") {
+TEST_CASE("GELU recomputed gives the same gradients whichever of them are needed", "[ops]") {
   Numbers numbers(40);
   for (size_t i = 0; i < numbers.size(); ++i)
     numbers[i] = static_cast<double>(7 * i % 11) / 8 - 0.5;

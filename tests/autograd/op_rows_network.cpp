@@ -146,7 +146,7 @@ void add_products(OpTable& table) {
     });
   };
   for (const Recompute level : {Recompute::nothing, Recompute::activations}) {
-    const char* variant = level == Recompute::nothing ? "" : "made again";
+    const char* variant = level == Recompute::nothing ? "" : "recomputed";
     table
         .add(
             "swiglu_packed", variant, {real({2, 3, 8}), real({5, 4})},
@@ -220,7 +220,7 @@ void add_products(OpTable& table) {
         .rounded(4);
   table
       .add(
-          "gelu_mlp", "made again", {real({3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1)},
+          "gelu_mlp", "recomputed", {real({3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1)},
           [](const TensorList& in) -> TensorList {
             const RecomputeScope scope(Recompute::activations);
             return {gelu_mlp(in[0], in[1], {}, in[2], {})};

@@ -146,7 +146,7 @@ TEST_CASE("kinds of recompute are named, and others refused", "[recompute]") {
   CHECK_THROWS_WITH(parse_recompute("all"),
                     Catch::Contains("\"all\"") && Catch::Contains("norms+activations or blocks"));
   const auto chosen = [] {
-    return std::pair(makes_again(Recompute::norms), makes_again(Recompute::activations));
+    return std::pair(recomputes(Recompute::norms), recomputes(Recompute::activations));
   };
   CHECK(chosen() == std::pair(false, false));
   {
@@ -162,7 +162,7 @@ TEST_CASE("kinds of recompute are named, and others refused", "[recompute]") {
   CHECK(chosen() == std::pair(false, false));
 }
 
-TEST_CASE("a norm's output is not kept where it can be made again", "[recompute]") {
+TEST_CASE("a norm's output is not kept where it can be recomputed", "[recompute]") {
   const int64_t rows = 512, cols = 256;
   const Tensor x = Tensor::ones({rows, cols});
   const Tensor scale(Array::full({cols}, 1, DType::f32), true);

@@ -1,0 +1,48 @@
+#include <binade/autograd/custom_function.h>
+
+#include <memory>
+#include <utility>
+
+#include <binade/autograd/graph.h>
+
+namespace binade {
+
+TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+                           CustomBackward backward) {
+  TensorList outputs;
+  {
+    const NoGrad off;
+    outputs = forward(inputs);
+  }
+  std::vector<Array> values;
+  std::vector<Saved> saved_inputs, saved_outputs;
+  for (const Tensor& input : inputs) saved_inputs.emplace_back(input);
+  for (const Tensor& output : outputs) {
+    check(output.defined(), "custom function ", name, " returned an undefined tensor");
+    values.push_back(output.array());
+    saved_outputs.emplace_back(output.array());
+  }
+  // Backward gets the outputs on the tape, so that its own gradient sees where they came from.
+  const auto node = std::make_shared<std::weak_ptr<Node>>();
+  const auto on_tape = [node](const Saved& output, size_t index) {
+    Tensor tensor(output.array());
+    if (!is_floating(tensor.dtype())) return tensor;
+    tensor.state()->node = node->lock();
+    tensor.state()->output = static_cast<int>(index);
+    tensor.state()->requires_grad = true;
+    return tensor;
+  };
+  TensorList results =
+      record(name, inputs, std::move(values),
+             MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
+               TensorList in, out;
+               for (const Saved& input : saved_inputs) in.push_back(input.tensor());
+               for (const Saved& output : saved_outputs) out.push_back(on_tape(output, out.size()));
+               return backward(in, out, grads);
+             }));
+  for (const Tensor& result : results)
+    if (result.state()->node) *node = result.state()->node;
+  return results;
+}
+
+}  // namespace binade
