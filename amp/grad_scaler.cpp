@@ -119,6 +119,10 @@ void GradScaler::update() {
       .max_scale = static_cast<float>(options_.max_scale),
       .dynamic = options_.dynamic};
   BINADE_DISPATCH(device, update_scale(state_, settings, found_inf_));
+  // A loss that was scaled before cannot go backward with the scale of now: let it notice.
+  for (const Array& written : {state_.scale, state_.inv_scale, state_.tracker, state_.credit,
+                               state_.skipped, state_.at_floor, found_inf_, norm_, grad_factor_})
+    written.bump_version();
   progress_.clear();
   max_norm_ = 0;
 }

@@ -5,6 +5,7 @@
 #include <binade/autograd/graph.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/write_log.h>
 
 namespace binade {
 
@@ -16,6 +17,7 @@ namespace {
 struct CachedCast {
   std::weak_ptr<TensorState> leaf;
   uint64_t version = 0;  // of the leaf's storage when it was cast
+  uint64_t scope = 0;  // WriteLog::current_scope() then: a captured cast has values in replays only
   Array values;
 };
 
@@ -24,9 +26,10 @@ thread_local std::unordered_map<const TensorState*, CachedCast> cast_cache;
 Array cached_cast(const Tensor& leaf, DType dtype) {
   CachedCast& entry = cast_cache[leaf.state().get()];
   const uint64_t version = leaf.array().storage()->version();
-  if (entry.leaf.lock() != leaf.state() || entry.version != version ||
+  const uint64_t scope = WriteLog::current_scope();
+  if (entry.leaf.lock() != leaf.state() || entry.version != version || entry.scope != scope ||
       entry.values.dtype() != dtype)
-    entry = {leaf.state(), version, leaf.array().to(dtype)};
+    entry = {leaf.state(), version, scope, leaf.array().to(dtype)};
   return entry.values;
 }
 

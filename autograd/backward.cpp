@@ -1,12 +1,14 @@
 // The walk over the tape, from a result back to the leaves.
 #include <algorithm>
+#include <deque>
+#include <list>
+#include <map>
 #include <queue>
 #include <unordered_map>
+#include <utility>
 
 #include <binade/autograd/graph.h>
-#include <binade/autograd/ops/arithmetic.h>
 #include <binade/core/cuda/graph.h>
-#include <binade/core/kernels/elementwise.h>
 #include <binade/core/precision.h>
 
 namespace binade {
@@ -17,70 +19,6 @@ bool capturing() {
   if constexpr (kCudaBuilt) return cuda::is_capturing();
   return false;
 }
-
-}  // namespace
-
-// ---- gradients in the making --------------------------------------------------------------------
-
-GradSlot::Destination Pending::open() {
-  if (tensor.defined()) {  // left by a walk with create_graph; it goes on as a plain value
-    if (!bound) array = tensor.array();
-    tensor = {};
-  }
-  column_sums = {};
-  if (!holds) {
-    if (!bound) array = Array::empty(shape, dtype, device);
-    holds = true;
-    return {array, 0};
-  }
-  // Added to in place only where nobody else looks at the same memory.
-  if (!bound && (array.storage().use_count() > 1 || !array.is_contiguous())) array = array.clone();
-  return {array, 1};
-}
-
-void Pending::add(const Array& gradient, const Array& sums) {
-  check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
-        "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
-        gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
-  if (!holds && !bound) {
-    array = gradient;
-    column_sums = sums;
-    holds = true;
-    return;
-  }
-  const auto [target, beta] = open();
-  if (beta == 0) {
-    BINADE_DISPATCH(device, copy(gradient, target));
-  } else {
-    BINADE_DISPATCH(device, binary(kernels::BinaryOp::add, target, gradient, target));
-  }
-}
-
-void Pending::add(const Tensor& gradient) {
-  check(gradient.shape() == shape && gradient.dtype() == dtype, "backward produced a gradient of ",
-        gradient.shape(), ' ', gradient.dtype(), " for a tensor of ", shape, ' ', dtype);
-  if (holds && !tensor.defined()) tensor = Tensor(array);
-  tensor = holds ? tensor + gradient : gradient;
-  holds = true;
-  if (bound) array.copy_from(tensor.array());  // whoever gave the buffer reads it there
-}
-
-GradSlot::Destination GradSlot::open() {
-  if (pending_ == nullptr) return {};
-  return pending_->open();
-}
-
-void GradSlot::add(const Array& gradient, const Array& column_sums) {
-  if (pending_ != nullptr) pending_->add(gradient, column_sums);
-}
-
-bool GradSlot::wants_column_sums() const {
-  return pending_ != nullptr && pending_->wants_column_sums;
-}
-
-// ---- the walk -----------------------------------------------------------------------------------
-
-namespace {
 
 // Gradients are computed in the dtypes of the forward pass, whatever policy is set by now.
 class NoPolicy {
@@ -110,21 +48,28 @@ class Unobserved {
 
 class BackwardWalk {
  public:
-  BackwardWalk(const BackwardOptions& options, std::vector<Tensor> only)
-      : options_(options), only_(std::move(only)) {}
+  // `only`: the tensors whose gradients grad() collects; none for backward().
+  BackwardWalk(const BackwardOptions& options, const TensorList& only)
+      : options_(options), collecting_(!only.empty()), mode_(options.create_graph) {
+    for (const Tensor& tensor : only)
+      if (tensor.requires_grad()) collected_[place_of(tensor)];
+  }
   // A walk inside the backward function of a node: see backward_within.
   BackwardWalk(const Backward& node, const TensorList& inputs)
-      : outer_(node.walk_), outer_sequence_(node.sequence_), own_leaves_(&inputs) {}
+      : outer_(node.walk_), outer_sequence_(node.sequence_), own_leaves_(&inputs), mode_(false) {}
 
   void seed(const Tensor& output, const Tensor& seed) {
     check(
         output.requires_grad(),
         "backward: the result does not require a gradient; no leaf with requires_grad leads to it");
+    check(seed.shape() == output.shape() && seed.dtype() == output.dtype() &&
+              seed.device() == output.device(),
+          "backward: a seed of ", seed.shape(), ' ', seed.dtype(), " on ", seed.device(),
+          " for a result of ", output.shape(), ' ', output.dtype(), " on ", output.device());
     if (Pending* pending = slot_of(edge_of(output))) give(*pending, seed);
   }
 
   void run() {
-    const NoPolicy off;
     while (!queue_.empty()) {
       const std::shared_ptr<Node> node = queue_.top().node;
       queue_.pop();
@@ -134,24 +79,59 @@ class BackwardWalk {
       // used.
       if (std::none_of(outputs.begin(), outputs.end(), [](const Pending& p) { return p.holds; }))
         continue;
+      check(!node->freed, "backward ran through ", node->name,
+            " before and freed what it needs; pass retain_graph to run it twice");
       finish_outputs(*node, outputs);
       visit(*node, outputs);
     }
-    for (const auto& leaf : hooked_leaves_) finish(*leaf, grad_of(*leaf));
+    for (Leaf& leaf : leaves_) finish_leaf(leaf);
+    const Unobserved copies_are_no_ops;
+    // What the leaves of recompute keep goes no further than its node.
+    if (outer_ == nullptr && !collecting_)
+      for (Leaf& leaf : leaves_) leaf.state->grad.own();
+    for (const auto& state : retained_) state->grad.own();
   }
 
-  // The gradient collected for one of `only`.
-  Tensor result(const Tensor& input) {
-    const auto found = collected_.find(input.state().get());
-    if (found == collected_.end() || !found->second.holds) return {};
-    const Pending& pending = found->second;
-    return pending.tensor.defined() ? pending.tensor : Tensor(pending.array);
+  // The gradients collected for `only`, in order.
+  TensorList results(const TensorList& inputs) {
+    TensorList results;
+    for (const Tensor& input : inputs) {
+      const auto found = collected_.find(place_of(input));
+      if (found == collected_.end() || !found->second.holds) {
+        results.emplace_back();
+        continue;
+      }
+      const Pending& pending = found->second;
+      results.push_back(pending.tensor.defined() ? pending.tensor : Tensor(pending.array));
+    }
+    collected_.clear();
+    const Unobserved copies_are_no_ops;
+    for (Tensor& result : results) own(result);
+    return results;
   }
 
  private:
   struct Queued {
     std::shared_ptr<Node> node;
     bool operator<(const Queued& other) const { return node->sequence < other.node->sequence; }
+  };
+  // Where a tensor stands in the graph, whichever handle one has of it: a node and which of its
+  // outputs, or a leaf.
+  using Place = std::pair<const void*, int>;
+
+  // A leaf that this walk has reached.
+  struct Leaf {
+    std::shared_ptr<TensorState> state;
+    bool
+        is_apart;  // its gradient of this walk is for the hooks, before it is added to the kept one
+    Pending apart;
+  };
+
+  // A second input of one node that leads where another one does. A fused function writes every
+  // slot as if it had it alone, so this one is written apart and added afterwards.
+  struct Repeated {
+    Pending* shared;
+    Pending apart;
   };
 
   static Edge edge_of(const Tensor& tensor) {
@@ -160,57 +140,63 @@ class BackwardWalk {
     return {state->node, state->output, nullptr};
   }
 
-  bool collecting() const { return !only_.empty(); }
-
-  static bool contains(const TensorList& tensors, const TensorState* state) {
-    return std::any_of(tensors.begin(), tensors.end(),
-                       [state](const Tensor& tensor) { return tensor.state().get() == state; });
+  static Place place_of(const Tensor& tensor) {
+    const TensorState* state = tensor.state().get();
+    if (state != nullptr && state->node != nullptr) return {state->node.get(), state->output};
+    return {state, -1};
   }
 
-  bool wanted(const TensorState* state) const { return contains(only_, state); }
+  static void own(Tensor& result) {
+    if (!result.defined()) return;
+    Pending pending;
+    pending.holds = true;
+    pending.tensor = std::move(result);
+    pending.own();
+    result = std::move(pending.tensor);
+  }
 
   // Whether what an edge leads to was there before the node that this walk is inside of ran: more
   // of its gradient may come from elsewhere.
   bool leads_outside(const Edge& edge) const {
     if (outer_ == nullptr) return false;
-    if (edge.leaf) return !contains(*own_leaves_, edge.leaf.get());
+    if (edge.leaf)
+      return std::none_of(own_leaves_->begin(), own_leaves_->end(),
+                          [&](const Tensor& own) { return own.state() == edge.leaf; });
     return edge.node && edge.node->sequence < outer_sequence_;
-  }
-
-  // Leaves keep their gradient; grad() collects it aside.
-  Pending& grad_of(TensorState& leaf) { return collecting() ? collected_[&leaf] : leaf.grad; }
-
-  static void describe(Pending& pending, const Shape& shape, DType dtype, Device device) {
-    pending.shape = shape;
-    pending.dtype = dtype;
-    pending.device = device;
   }
 
   // Where gradients along `edge` are summed; null when nobody wants them.
   Pending* slot_of(const Edge& edge) {
     if (leads_outside(edge)) return outer_->slot_of(edge);
-    if (edge.leaf) {
-      if (collecting() && !wanted(edge.leaf.get())) return nullptr;
-      Pending& grad = grad_of(*edge.leaf);
-      const Array& value = edge.leaf->value;
-      describe(grad, value.shape(), value.dtype(), value.device());
-      if (!edge.leaf->hooks.empty() && std::find(hooked_leaves_.begin(), hooked_leaves_.end(),
-                                                 edge.leaf) == hooked_leaves_.end())
-        hooked_leaves_.push_back(edge.leaf);
-      return &grad;
-    }
+    if (edge.leaf) return slot_of_leaf(edge.leaf);
     if (!edge.node) return nullptr;
     const auto [found, inserted] = pending_.try_emplace(edge.node.get());
     if (inserted) {
       found->second.resize(edge.node->outputs.size());
       for (size_t i = 0; i < found->second.size(); ++i) {
         const Node::Output& output = edge.node->outputs[i];
-        describe(found->second[i], output.shape, output.dtype, output.device);
+        found->second[i].describe(output.shape, output.dtype, output.device);
         found->second[i].wants_column_sums = output.wants_column_sums;
       }
       queue_.push({edge.node});
     }
     return &found->second[static_cast<size_t>(edge.output)];
+  }
+
+  // Straight into the gradient that the leaf keeps, unless a hook is to see what this walk brings.
+  Pending* slot_of_leaf(const std::shared_ptr<TensorState>& state) {
+    if (!state->requires_grad) return nullptr;  // any more
+    const auto describe = [&state](Pending& pending) {
+      pending.describe(state->value.shape(), state->value.dtype(), state->value.device());
+      return &pending;
+    };
+    Leaf*& known = leaf_of_[state.get()];
+    if (known == nullptr) {
+      if (collecting_ && collected_.count({state.get(), -1}) == 0) return nullptr;
+      const bool hooked = state->hooks && !state->hooks->entries.empty();
+      known = &leaves_.emplace_back(Leaf{state, collecting_ || hooked, {}});
+    }
+    return describe(known->is_apart ? known->apart : state->grad);
   }
 
   void give(Pending& pending, const Tensor& gradient) {
@@ -221,49 +207,69 @@ class BackwardWalk {
     }
   }
 
-  // Hooks see a gradient once it is complete; tensors that keep theirs get it then.
-  void finish(TensorState& state, Pending& pending) {
-    if (state.hooks.empty()) return;
+  void give(Pending& pending, const Pending& gradient) {
+    if (gradient.tensor.defined()) {
+      pending.add(gradient.tensor);
+    } else {
+      pending.add(gradient.array);
+    }
+  }
+
+  // Hooks see a gradient once it is complete.
+  void call_hooks(const std::shared_ptr<Hooks>& hooks, Pending& pending) {
+    if (!hooks || hooks->entries.empty() || !pending.holds) return;
     pending.column_sums = {};
     check(!capturing(),
           "a tensor hook runs on the host and would not run in a replayed CUDA graph; remove the "
           "hook or run the step without capture");
-    for (const auto& [id, hook] : std::vector(state.hooks)) {
-      const Array before = pending.tensor.defined() ? pending.tensor.array() : pending.array;
-      const Array replaced = hook(before);
+    if (!pending.tensor.defined())
+      pending.own();  // a hook that writes into it changes this one only
+    for (const auto& [id, hook] : std::vector(hooks->entries)) {
+      const Array replaced =
+          hook(pending.tensor.defined() ? pending.tensor.array() : pending.array);
       if (!replaced.defined()) continue;
       check(!options_.create_graph, "a hook cannot replace a gradient under create_graph");
-      check(replaced.shape() == pending.shape && replaced.dtype() == pending.dtype,
-            "a hook returned a gradient of ", replaced.shape(), ' ', replaced.dtype(),
-            " for a tensor of ", pending.shape, ' ', pending.dtype);
-      if (pending.bound) {
-        pending.array.copy_from(replaced);
-      } else {
-        pending.array = replaced;
-      }
+      check(replaced.shape() == pending.shape && replaced.dtype() == pending.dtype &&
+                replaced.device() == pending.device,
+            "a hook returned a gradient of ", replaced.shape(), ' ', replaced.dtype(), " on ",
+            replaced.device(), " for a tensor of ", pending.shape, ' ', pending.dtype, " on ",
+            pending.device);
+      pending.array = replaced;
     }
   }
 
+  void finish_leaf(Leaf& leaf) {
+    if (!leaf.is_apart) return;
+    call_hooks(leaf.state->hooks, leaf.apart);
+    if (!leaf.apart.holds) return;
+    if (collecting_) {
+      collected_[{leaf.state.get(), -1}] = std::move(leaf.apart);
+    } else {
+      Pending& kept = leaf.state->grad;
+      kept.describe(leaf.apart.shape, leaf.apart.dtype, leaf.apart.device);
+      give(kept, leaf.apart);
+    }
+    leaf.apart = {};
+  }
+
+  // Hooks, and tensors that keep their gradient.
   void finish_outputs(Node& node, std::vector<Pending>& outputs) {
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const auto state = node.outputs[i].tensor.lock();
-      if (!state || !outputs[i].holds) continue;
-      finish(*state, outputs[i]);
-      if (collecting() && wanted(state.get())) collected_[state.get()] = outputs[i];
-      if (state->retains_grad && !collecting()) {
-        describe(state->grad, outputs[i].shape, outputs[i].dtype, outputs[i].device);
-        if (options_.create_graph) {
-          state->grad.add(outputs[i].tensor);
-        } else {
-          state->grad.add(outputs[i].array);
-        }
+      const Pending& gradient = outputs[i];
+      if (!gradient.holds) continue;
+      call_hooks(node.outputs[i].hooks, outputs[i]);
+      if (collecting_) {
+        const auto wanted = collected_.find({&node, static_cast<int>(i)});
+        if (wanted != collected_.end()) wanted->second = gradient;
+      } else if (const auto state = node.outputs[i].tensor.lock(); state && state->retains_grad) {
+        state->grad.describe(gradient.shape, gradient.dtype, gradient.device);
+        give(state->grad, gradient);
+        retained_.push_back(state);
       }
     }
   }
 
   void visit(Node& node, std::vector<Pending>& outputs) {
-    check(!node.freed, "backward ran through ", node.name,
-          " before and freed what it needs; pass retain_graph to run it twice");
     if (const auto* fused = std::get_if<FusedBackward>(&node.backward)) {
       check(!options_.create_graph, node.name,
             " has a fused gradient that is not differentiable again (create_graph)");
@@ -273,6 +279,7 @@ class BackwardWalk {
     }
     if (!options_.retain_graph && !options_.create_graph) {
       node.backward = FusedBackward();  // frees what was saved as soon as it was used
+      for (Node::Output& output : node.outputs) output.hooks.reset();
       node.freed = true;
     }
   }
@@ -282,9 +289,18 @@ class BackwardWalk {
     backward.retained_ = options_.retain_graph;
     backward.walk_ = this;
     backward.sequence_ = node.sequence;
-    backward.slots_.resize(node.inputs.size());
-    for (size_t i = 0; i < node.inputs.size(); ++i)
-      backward.slots_[i].pending_ = slot_of(node.inputs[i]);
+    std::list<Repeated> repeated;
+    backward.slots_.reserve(node.inputs.size());
+    for (const Edge& edge : node.inputs) {
+      Pending* pending = slot_of(edge);
+      const auto is_same = [&](const GradSlot& slot) { return slot.pending_ == pending; };
+      if (pending && std::any_of(backward.slots_.begin(), backward.slots_.end(), is_same)) {
+        Repeated& again = repeated.emplace_back(Repeated{pending, {}});
+        again.apart.describe(pending->shape, pending->dtype, pending->device);
+        pending = &again.apart;
+      }
+      backward.slots_.emplace_back().pending_ = pending;
+    }
     for (Pending& output : outputs) {
       backward.grads_.push_back(std::move(output.array));
       backward.column_sums_.push_back(std::move(output.column_sums));
@@ -294,9 +310,11 @@ class BackwardWalk {
     if (OpObserver* observer = current_op_observer()) {
       std::vector<Array> inputs;
       for (const GradSlot& slot : backward.slots_)
-        inputs.push_back(slot.pending_ ? slot.pending_->array : Array());
+        inputs.push_back(slot.pending_ && slot.pending_->holds ? slot.pending_->array : Array());
       observer->on_backward(node.name, backward.grads_, inputs);
     }
+    for (const Repeated& again : repeated)
+      if (again.apart.holds) again.shared->add(again.apart.array);
   }
 
   void run_ops(Node& node, std::vector<Pending>& outputs) {
@@ -334,14 +352,19 @@ class BackwardWalk {
   }
 
   BackwardOptions options_;
-  std::vector<Tensor> only_;
+  bool collecting_ = false;
   BackwardWalk* outer_ = nullptr;
   uint64_t outer_sequence_ = 0;
   const TensorList* own_leaves_ = nullptr;
+  // What the walk runs under: sums are recorded where the gradients are to be differentiable.
+  NoPolicy no_policy_;
+  GradModeScope mode_;
   std::priority_queue<Queued> queue_;
   std::unordered_map<Node*, std::vector<Pending>> pending_;
-  std::unordered_map<TensorState*, Pending> collected_;
-  std::vector<std::shared_ptr<TensorState>> hooked_leaves_;
+  std::deque<Leaf> leaves_;  // in the order they were reached in
+  std::unordered_map<const TensorState*, Leaf*> leaf_of_;
+  std::vector<std::shared_ptr<TensorState>> retained_;  // inner tensors that keep what came
+  std::map<Place, Pending> collected_;
 };
 
 namespace {
@@ -382,9 +405,7 @@ TensorList grad(const TensorList& outputs, const TensorList& inputs, const Tenso
   for (size_t i = 0; i < outputs.size(); ++i)
     walk.seed(outputs[i], seeds.empty() ? ones_like(outputs[i]) : seeds[i]);
   walk.run();
-  TensorList results;
-  for (const Tensor& input : inputs) results.push_back(walk.result(input));
-  return results;
+  return walk.results(inputs);
 }
 
 }  // namespace binade

@@ -7,6 +7,16 @@
 
 namespace binade {
 
+namespace {
+
+// The gradient of `output`, zeros where nothing reached it.
+Tensor or_zeros(const Tensor& gradient, const Tensor& output) {
+  if (gradient.defined() || !is_floating(output.dtype())) return gradient;
+  return Tensor(Array::zeros({}, output.dtype(), output.device()).expand(output.shape()));
+}
+
+}  // namespace
+
 TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
                            CustomBackward backward) {
   TensorList outputs;
@@ -35,10 +45,11 @@ TensorList custom_function(const char* name, const TensorList& inputs, CustomFor
   TensorList results =
       record(name, inputs, std::move(values),
              MultiOpsBackward([=, backward = std::move(backward)](const TensorList& grads) {
-               TensorList in, out;
+               TensorList in, out, dy;
                for (const Saved& input : saved_inputs) in.push_back(input.tensor());
                for (const Saved& output : saved_outputs) out.push_back(on_tape(output, out.size()));
-               return backward(in, out, grads);
+               for (size_t i = 0; i < grads.size(); ++i) dy.push_back(or_zeros(grads[i], out[i]));
+               return backward(in, out, dy);
              }));
   for (const Tensor& result : results)
     if (result.state()->node) *node = result.state()->node;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -11,6 +12,12 @@
 namespace binade {
 
 using GradHook = std::function<Array(const Array&)>;
+
+// Of one tensor, in the order they are called in.
+struct Hooks {
+  std::vector<std::pair<int, GradHook>> entries;
+  int next_id = 0;
+};
 
 // A gradient while it is being summed, or kept on a leaf.
 struct Pending {
@@ -25,9 +32,13 @@ struct Pending {
   DType dtype = DType::f32;
   Device device;
 
+  void describe(const Shape& shape, DType dtype, Device device);
   GradSlot::Destination open();
   void add(const Array& gradient, const Array& sums = {});
   void add(const Tensor& gradient);
+  // For a gradient that is handed out: afterwards it is contiguous and nobody else sees its memory.
+  // One that nobody else holds is not copied.
+  void own();
 };
 
 // What a Tensor points to.
@@ -36,10 +47,9 @@ struct TensorState {
   std::shared_ptr<Node> node;  // the op it came from; null for leaves
   int output = 0;              // which of the node's outputs
   bool requires_grad = false;
-  bool retains_grad = false;  // an inner tensor whose gradient is kept
-  Pending grad;               // of leaves, and of tensors with retain_grad
-  std::vector<std::pair<int, GradHook>> hooks;
-  int next_hook = 0;
+  bool retains_grad = false;             // an inner tensor whose gradient is kept
+  Pending grad;                          // of leaves, and of tensors with retain_grad
+  std::shared_ptr<Hooks> hooks;          // of leaves; null: none
   std::shared_ptr<const Recipe> recipe;  // how the value is recomputed; null: it is kept
 };
 
@@ -57,8 +67,9 @@ class Node {
     Shape shape;
     DType dtype;
     Device device;
-    std::weak_ptr<TensorState> tensor;  // for hooks and retain_grad, while somebody holds it
+    std::weak_ptr<TensorState> tensor;  // for retain_grad, while somebody holds it
     bool wants_column_sums = false;     // see want_column_sums()
+    std::shared_ptr<Hooks> hooks;       // null: none
   };
   using Function = std::variant<FusedBackward, OpsBackward, MultiOpsBackward>;
 

@@ -78,7 +78,10 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
     outputs = segment(inputs);
   }
   std::vector<Array> values;
-  for (const Tensor& output : outputs) values.push_back(output.array());
+  for (const Tensor& output : outputs) {
+    check(output.defined(), "recompute: output ", values.size(), " of the segment is undefined");
+    values.push_back(output.array());
+  }
   std::vector<Saved> saved;
   for (const Tensor& input : inputs) saved.emplace_back(input);
 
@@ -88,16 +91,21 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   TensorList recorded = inputs;
   recorded.emplace_back(Array::empty({0}, DType::f32), true);
 
+  const size_t count = values.size();
   return record("recompute", recorded, std::move(values), [=](Backward& backward) {
     const SameCircumstances same(policy, loss_scale, place);
     TensorList leaves;
     for (size_t i = 0; i < saved.size(); ++i)
-      leaves.emplace_back(saved[i].array(), backward.needed(static_cast<int>(i)));
+      leaves.push_back(saved[i].defined()
+                           ? Tensor(saved[i].array(), backward.needed(static_cast<int>(i)))
+                           : Tensor());
     TensorList again;
     {
       const EnableGrad on;
       again = segment(leaves);
     }
+    check(again.size() == count, "recompute: the segment returned ", count,
+          " tensors in the forward pass and ", again.size(), " in backward");
     // One walk for all outputs, so that every node inside runs once.
     const NoGrad off;
     TensorList roots, seeds;

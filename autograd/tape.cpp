@@ -45,8 +45,8 @@ TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array
   for (const Tensor& input : inputs) node->inputs.push_back(edge_to(input));
   for (size_t i = 0; i < results.size(); ++i) {
     const auto& state = results[i].state();
-    node->outputs.push_back(
-        {state->value.shape(), state->value.dtype(), state->value.device(), state});
+    node->outputs.push_back({state->value.shape(), state->value.dtype(), state->value.device(),
+                             state, /*wants_column_sums=*/false, /*hooks=*/nullptr});
     if (!is_floating(state->value.dtype())) continue;  // indices of a sort, say
     state->node = node;
     state->output = static_cast<int>(i);

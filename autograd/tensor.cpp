@@ -72,7 +72,7 @@ Array Tensor::grad() const {
   check(defined(), "the tensor is undefined");
   const Pending& grad = state_->grad;
   if (!grad.holds) return {};
-  return grad.tensor.defined() ? grad.tensor.array() : grad.array;
+  return grad.tensor.defined() && !grad.bound ? grad.tensor.array() : grad.array;
 }
 
 Tensor Tensor::grad_tensor() const {
@@ -95,10 +95,13 @@ void Tensor::bind_grad(Array buffer) const {
   check(buffer.shape() == shape() && buffer.dtype() == dtype() && buffer.device() == device(),
         "bind_grad: a tensor of ", shape(), ' ', dtype(), " on ", device(), " got a buffer of ",
         buffer.shape(), ' ', buffer.dtype(), " on ", buffer.device());
-  state_->grad.array = std::move(buffer);
-  state_->grad.tensor = {};
-  state_->grad.bound = true;
-  state_->grad.holds = false;
+  for (int i = 0; i < buffer.dims(); ++i)
+    check(buffer.size(i) <= 1 || buffer.stride(i) != 0, "bind_grad: the buffer ", buffer.shape(),
+          " repeats its elements along dimension ", i, "; give one that is not expanded");
+  Pending& grad = state_->grad;
+  if (grad.holds) buffer.copy_from(this->grad());
+  grad.array = std::move(buffer);
+  grad.bound = true;
 }
 
 void Tensor::retain_grad() const {
@@ -108,11 +111,16 @@ void Tensor::retain_grad() const {
 
 std::function<void()> Tensor::register_hook(GradHook hook) const {
   check(requires_grad(), "register_hook needs a tensor that requires a gradient");
-  const int id = state_->next_hook++;
-  state_->hooks.emplace_back(id, std::move(hook));
-  return [weak = std::weak_ptr(state_), id] {
-    if (const auto state = weak.lock())
-      std::erase_if(state->hooks, [id](const auto& entry) { return entry.first == id; });
+  check(hook != nullptr, "register_hook needs a function");
+  // Those of an inner tensor belong to the graph: its last handle may be gone before backward.
+  std::shared_ptr<Hooks>& hooks =
+      is_leaf() ? state_->hooks : state_->node->outputs[static_cast<size_t>(state_->output)].hooks;
+  if (!hooks) hooks = std::make_shared<Hooks>();
+  const int id = hooks->next_id++;
+  hooks->entries.emplace_back(id, std::move(hook));
+  return [weak = std::weak_ptr(hooks), id] {
+    if (const auto remaining = weak.lock())
+      std::erase_if(remaining->entries, [id](const auto& entry) { return entry.first == id; });
   };
 }
 

@@ -86,7 +86,9 @@ class Tensor {
   // Called by every backward with the gradient that this backward brings, once it is complete; what
   // the hook returns, if defined, replaces it. A leaf adds the outcome to the gradient it has.
   // Hooks run in the order they were registered in; one that is removed or registered meanwhile
-  // counts from the next backward on. The hook of an inner tensor lives as long as the graph.
+  // counts from the next backward on. The hook of an inner tensor lives as long as the graph;
+  // one that holds its own tensor keeps both in memory until backward has run. What a hook computes
+  // is off the tape unless backward is given create_graph.
   // Returns a function that removes the hook.
   std::function<void()> register_hook(std::function<Array(const Array& grad)> hook) const;
 

@@ -4,6 +4,7 @@
 
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/memory.h>
+#include <binade/core/write_log.h>
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/copy.h>
 #endif
@@ -14,7 +15,9 @@ namespace binade {
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
   auto* data = static_cast<std::byte*>(allocate_bytes(bytes, device));
-  return std::shared_ptr<Storage>(new Storage(data, bytes, device, nullptr));
+  const std::shared_ptr<Storage> storage(new Storage(data, bytes, device, nullptr));
+  WriteLog::note(*storage);
+  return storage;
 }
 
 std::shared_ptr<Storage> Storage::wrap(void* data, int64_t bytes, Device device,
@@ -23,6 +26,11 @@ std::shared_ptr<Storage> Storage::wrap(void* data, int64_t bytes, Device device,
   if (owner == nullptr) owner = std::make_shared<char>();
   return std::shared_ptr<Storage>(
       new Storage(static_cast<std::byte*>(data), bytes, device, std::move(owner)));
+}
+
+void Storage::bump_version() {
+  ++version_;
+  WriteLog::note(*this);
 }
 
 Storage::~Storage() {

@@ -17,7 +17,7 @@ namespace binade {
 
 // A block of memory on one device. `version` counts in-place writes, so that the tape can tell when
 // a value that backward needs was changed after it was saved.
-class Storage {
+class Storage : public std::enable_shared_from_this<Storage> {
  public:
   // Memory of the device's pool; throws OutOfMemory.
   static std::shared_ptr<Storage> allocate(int64_t bytes, Device device);
@@ -31,8 +31,9 @@ class Storage {
   std::byte* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  bool is_foreign() const { return owner_ != nullptr; }  // memory owned by somebody else
   uint64_t version() const { return version_; }
-  void bump_version() { ++version_; }
+  void bump_version();  // noted in the thread's WriteLog, too
 
  private:
   Storage(std::byte* data, int64_t bytes, Device device, std::shared_ptr<void> owner)
@@ -89,6 +90,8 @@ class Array {
   bool is_contiguous() const;                 // row-major without gaps
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   bool shares_storage(const Array& other) const { return storage_ == other.storage_; }
+  // Whether this handle alone sees the memory, which is the pool's: it may be written over.
+  bool is_unshared() const { return storage_.use_count() == 1 && !storage_->is_foreign(); }
 
   // First element. The typed form checks the dtype.
   void* data() const { return storage_->data() + offset_ * size_of(dtype_); }

@@ -72,6 +72,7 @@ void Uploader::upload(const Array& source) {
   }
   for (Slot& slot : ring_)
     if (slot.source.defined() && slot.copied.passed()) slot.source = {};
+  destination_.bump_version();
   Slot& slot = ring_[next_++ % kRing];
   slot.copied.wait();
   if (source.is_contiguous() && source.dtype() == destination_.dtype() &&

@@ -56,6 +56,9 @@ void KvCache::advance(const std::vector<int64_t>& tokens) {
 
 std::pair<Tensor, Tensor> KvCache::extend(int64_t layer, const Tensor& keys, const Tensor& values) {
   check(keys.size(0) == batch(), "a cache of ", batch(), " rows got keys ", keys.shape());
+  check(!grad_enabled() || !(keys.requires_grad() || values.requires_grad()),
+        "a KV cache keeps values and no gradients: run the pass under NoGrad, or train on whole "
+        "sequences without a cache");
   Layer& store = layers_.at(static_cast<size_t>(layer));
   const Tensor all_keys = append(store.keys, keys);
   const Tensor all_values = append(store.values, values);

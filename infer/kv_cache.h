@@ -32,6 +32,7 @@ class KvCache : public nn::KeyValueStore {
   const std::vector<int64_t>& lengths() const { return lengths_; }  // tokens a row
   int64_t longest() const;
 
+  // Throws Error where keys or values would be recorded on the tape: the cache has no gradient.
   std::pair<Tensor, Tensor> extend(int64_t layer, const Tensor& keys,
                                    const Tensor& values) override;
 

@@ -13,11 +13,13 @@ Ema::Ema(const Optimizer& optimizer, double decay) : optimizer_(optimizer), deca
 }
 
 void Ema::update(const Array& found_inf) {
-  for (size_t g = 0; g < averages_.size(); ++g)
+  for (size_t g = 0; g < averages_.size(); ++g) {
     BINADE_DISPATCH(
         optimizer_.device(),
         ema_update(averages_[g], optimizer_.groups()[g].master().to(averages_[g].dtype()), decay_,
                    found_inf));
+    averages_[g].bump_version();
+  }
 }
 
 nn::StateDict Ema::state() const {

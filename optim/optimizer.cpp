@@ -85,9 +85,11 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
                                          moments_.size() > 1 ? moment(1, g) : Array()};
     update_group(g, buffers, context);
     // Backward of a graph recorded before this update would read changed weights: let it notice.
-    group.value().bump_version();
+    for (const Array& written : {group.value(), group.master()}) written.bump_version();
+    for (const Moment& moment : moments_) moment.buffers[g].bump_version();
   }
   BINADE_DISPATCH(device(), advance_step(step_scalar_, found_inf));
+  step_scalar_.bump_version();
 }
 
 void Optimizer::step() {

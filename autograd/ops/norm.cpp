@@ -46,8 +46,7 @@ struct SavedNorm {
 
 // The gradient itself if nobody else can see it, so that it may be written over; otherwise a copy.
 Array owned(const Array& gradient) {
-  const bool sole = gradient.storage().use_count() == 1 && gradient.is_contiguous();
-  return sole ? gradient : gradient.clone();
+  return gradient.is_unshared() && gradient.is_contiguous() ? gradient : gradient.clone();
 }
 
 Array row_statistic(const Array& rows) {

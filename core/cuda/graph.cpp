@@ -4,12 +4,14 @@
 #include <binade/core/cuda/graph_fills.h>
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
+#include <binade/core/write_log.h>
 
 namespace binade::cuda {
 
 struct CapturedGraph::Impl {
   GraphArena arena{current_device()};  // outlives the executable graph, which uses its memory
   Handle<cudaGraphExec_t, cudaGraphExecDestroy> executable;
+  WriteLog writes;  // of one run: every replay repeats them
   size_t nodes = 0;
 };
 
@@ -30,6 +32,7 @@ CapturedGraph CapturedGraph::capture(const std::function<void()>& work) {
              "cudaStreamBeginCapture");
   try {
     const GraphArena::Scope scope(impl.arena);
+    const WriteLog::Scope noting(impl.writes);
     work();
   } catch (...) {
     cudaStreamEndCapture(stream, graph.put());
@@ -49,6 +52,7 @@ CapturedGraph CapturedGraph::capture(const std::function<void()>& work) {
 void CapturedGraph::replay() {
   check(impl_ != nullptr, "replay() of a graph that was not captured");
   check_cuda(cudaGraphLaunch(impl_->executable.get(), current_stream()), "cudaGraphLaunch");
+  impl_->writes.bump_versions();
 }
 
 size_t CapturedGraph::node_count() const {

@@ -20,7 +20,9 @@ class CapturedGraph {
   ~CapturedGraph();
 
   explicit operator bool() const { return impl_ != nullptr; }
-  void replay();              // queues the whole graph on the current stream
+  // Queues the whole graph on the current stream. What it writes counts as changed in place: the
+  // versions of those storages go up, as they did in the capture.
+  void replay();
   size_t node_count() const;  // kernels, copies and fills recorded
 
  private:

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
+#include <binade/core/write_log.h>
 
 #include "skip.h"
 
@@ -152,6 +153,48 @@ TEST_CASE("a cast weight serves several backward passes", "[autocast]") {
   const Policy policy;
   for (int micro_batch = 0; micro_batch < 3; ++micro_batch) sum(matmul(x, weight)).backward();
   CHECK(weight.grad().to_vector<float>() == std::vector<float>(4, 6));
+  clear_cast_cache();
+}
+
+TEST_CASE("a weight that a replay writes is cast again", "[autocast]") {
+  clear_cast_cache();
+  const Tensor weight(Array::full({2, 2}, 0.5, DType::f32), true);
+  const Tensor x = Tensor::ones({2, 2}, DType::f16);
+  const Policy policy;
+  WriteLog log;
+  {
+    const WriteLog::Scope noting(log);
+    weight.array().fill(2);
+  }
+  const auto product = [&] { return matmul(x, weight).to_vector<float>()[0]; };
+  CHECK(product() == 4);
+  // What a replay does: it writes, and only the log says so.
+  for (int64_t i = 0; i < 4; ++i) weight.array().data<float>()[i] = 3;
+  log.bump_versions();
+  CHECK(product() == 6);
+  clear_cast_cache();
+}
+
+TEST_CASE("a cast made in a capture serves that capture only", "[autocast]") {
+  clear_cast_cache();
+  const Tensor weight(Array::full({2, 2}, 0.5, DType::f32), true);
+  const Tensor x = Tensor::ones({2, 2}, DType::f16);
+  const Policy policy;
+  CastCounter casts;
+  const auto cast_values = [&] {
+    matmul(x, weight);
+    return casts.values.back();
+  };
+  const Array outside = cast_values();
+  WriteLog log;
+  Array inside;
+  {
+    const WriteLog::Scope noting(log);
+    inside = cast_values();
+    CHECK_FALSE(inside.shares_storage(outside));
+    CHECK(cast_values().shares_storage(inside));
+  }
+  CHECK_FALSE(cast_values().shares_storage(inside));
   clear_cast_cache();
 }
 

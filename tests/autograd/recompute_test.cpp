@@ -137,6 +137,71 @@ TEST_CASE("recompute without inputs that need a gradient reaches the parameters"
   CHECK_FALSE(recompute(block, {x})[0].requires_grad());
 }
 
+TEST_CASE("recompute takes undefined, repeated and empty inputs", "[recompute]") {
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  const auto segment = [](const TensorList& in) -> TensorList {
+    CHECK_FALSE(in[1].defined());
+    return {in[0] * in[2]};
+  };
+  sum(recompute(segment, {x, {}, x})[0]).backward();
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{10, 10});
+  const Tensor empty(Array::zeros({0, 2}, DType::f64), true);
+  sum(recompute([](const TensorList& in) -> TensorList { return {in[0] * 2}; }, {empty})[0])
+      .backward();
+  CHECK(empty.grad().shape() == Shape{0, 2});
+}
+
+TEST_CASE("a recomputed segment may return inputs, parameters and one tensor twice",
+          "[recompute]") {
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  const Tensor weight(Array::full({2}, 3, DType::f64), true);
+  const Tensor index = Tensor::from(std::vector<int64_t>{1, 0}, {2});
+  const auto segment = [&](const TensorList& in) -> TensorList {
+    const Tensor y = in[0] * weight;
+    return {in[0], weight, y, y, in[1]};
+  };
+  const TensorList out = recompute(segment, {x, index});
+  REQUIRE(out.size() == 5);
+  CHECK_FALSE(out[4].requires_grad());
+  const Tensor seed = Tensor::from(std::vector<double>{1, 2}, {2});
+  (out[0] * 10 + out[1] * 100 + out[2] + out[3]).backward(seed);
+  // 10 + 2w and 100 + 2x, times the seed.
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{16, 32});
+  CHECK(weight.grad().to_vector<double>() == std::vector<double>{110, 220});
+  x.zero_grad();
+  weight.zero_grad();
+  recompute(segment, {x, index})[0].backward(seed);
+  x.grad().fill(0);
+  CHECK(seed.to_vector<double>() == std::vector<double>{1, 2});
+  CHECK(recompute([](const TensorList&) -> TensorList { return {}; }, {x}).empty());
+}
+
+TEST_CASE("recompute runs twice where the graph is retained", "[recompute]") {
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  const auto segment = [](const TensorList& in) -> TensorList { return {square(in[0])}; };
+  const Tensor y = sum(recompute(segment, {x})[0]);
+  y.backward({.retain_graph = true});
+  y.backward();
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{20, 20});
+  CHECK_THROWS_WITH(y.backward(), Catch::Contains("retain_graph"));
+}
+
+TEST_CASE("a segment that recompute cannot repeat is refused", "[recompute]") {
+  const Tensor x(Array::full({2}, 5, DType::f64), true);
+  int runs = 0;
+  const auto growing = [&](const TensorList& in) -> TensorList {
+    return TensorList(static_cast<size_t>(++runs), in[0] * 2);
+  };
+  CHECK_THROWS_WITH(sum(recompute(growing, {x})[0]).backward(),
+                    Catch::Contains("1 tensors in the forward pass and 2 in backward"));
+  CHECK_THROWS_WITH(recompute([](const TensorList&) -> TensorList { return {Tensor()}; }, {x}),
+                    Catch::Contains("output 0") && Catch::Contains("undefined"));
+  const Tensor y =
+      recompute([](const TensorList& in) -> TensorList { return {in[0] * 2}; }, {x})[0];
+  x.array().fill(1);
+  CHECK_THROWS_WITH(sum(y).backward(), Catch::Contains("changed in place"));
+}
+
 TEST_CASE("kinds of recompute are named, and others refused", "[recompute]") {
   CHECK(parse_recompute("nothing") == Recompute::nothing);
   CHECK(parse_recompute("norms") == Recompute::norms);

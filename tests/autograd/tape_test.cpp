@@ -2,6 +2,7 @@
 #include <thread>
 
 #include <binade/autograd/ops.h>
+#include <binade/core/write_log.h>
 
 using namespace binade;
 using Catch::Matchers::Contains;
@@ -244,6 +245,18 @@ TEST_CASE("a value changed in place after it was saved is noticed", "[tape]") {
   w.set_value(Array::full({2}, 3, DType::f64));
   s.backward();
   CHECK(numbers(w.grad()) == Numbers{1, 1});
+}
+
+TEST_CASE("a saved value that a replay writes is noticed", "[tape]") {
+  const Tensor x = leaf({1, 2});
+  WriteLog log;
+  {
+    const WriteLog::Scope noting(log);
+    x.array().fill(5);
+  }
+  const Tensor y = sum(square(x));
+  log.bump_versions();
+  CHECK_THROWS_WITH(y.backward(), Contains("changed in place"));
 }
 
 TEST_CASE("leaves and tensors on the tape are told apart", "[tape]") {

@@ -285,6 +285,25 @@ TEST_CASE("capturing executes nothing", "[cuda][graph]") {
   CHECK(x.to_vector<float>()[99] == 1);
 }
 
+TEST_CASE("a replay counts as a write to what the graph writes", "[cuda][graph]") {
+  require_gpu();
+  const Array written = Array::zeros({100}, DType::f32, kGpu);
+  const Array read = Array::zeros({100}, DType::f32, kGpu);
+  std::weak_ptr<Storage> gone;
+  CapturedGraph graph = CapturedGraph::capture([&] {
+    const Array temporary = Array::full({100}, 1, DType::f32, kGpu);
+    gone = temporary.storage();
+    written.copy_from(temporary);
+  });
+  CHECK(gone.expired());
+  const uint64_t writes = written.storage()->version(), reads = read.storage()->version();
+  for (uint64_t replay = 1; replay <= 3; ++replay) {
+    graph.replay();
+    CHECK(written.storage()->version() == writes + replay);
+  }
+  CHECK(read.storage()->version() == reads);
+}
+
 TEST_CASE("a graph has memory of its own until it is gone", "[cuda][graph]") {
   require_gpu();
   const int64_t bytes = 8 * kMiB;

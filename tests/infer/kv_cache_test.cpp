@@ -112,6 +112,17 @@ TEST_CASE("a cache grows past its first room and keeps what it had", "[kv-cache]
   }
 }
 
+TEST_CASE("a cache refuses keys and values that are recorded on the tape", "[kv-cache]") {
+  const Tensor constant = Tensor::ones({1, 1, 2, 4});
+  const Tensor weight(Array::full({1, 1, 2, 4}, 1, DType::f32), true);
+  KvCache cache(1, 1);
+  cache.next(2);
+  CHECK_THROWS_WITH(cache.extend(0, weight, constant), Catch::Contains("NoGrad"));
+  CHECK_THROWS_WITH(cache.extend(0, constant, weight * 2), Catch::Contains("no gradients"));
+  const NoGrad off;
+  CHECK(cache.extend(0, weight, constant).first.shape() == weight.shape());
+}
+
 TEST_CASE("a cache refuses other batches", "[kv-cache]") {
   KvCache cache(1, 2);
   const Tensor keys = Tensor::zeros({3, 1, 1, 4});

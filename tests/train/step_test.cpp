@@ -51,6 +51,19 @@ void poison(SmallRun& run, const std::string& parameter, float value) {
   fail("there is no parameter ", parameter);
 }
 
+// After every kind of step, eager or replayed, what was saved of weights is known to be stale.
+void check_versions(Device device) {
+  SmallRun run({.device = device});
+  const Tensor weight = run.model->named_parameters().front().parameter->tensor();
+  for (int64_t step = 0; step < 6; ++step) {
+    INFO("step " << step << (run.step->captured() ? ", captured" : ""));
+    const Tensor before = sum(square(weight));
+    run_steps(run, step, step + 1);
+    CHECK_THROWS_WITH(before.backward(), Contains("changed in place"));
+  }
+  CHECK(run.step->captured() == device.is_cuda());
+}
+
 }  // namespace
 
 TEST_CASE("a batch of 8 equals 2 × 4 and 4 × 2 with uneven counts", "[train][step]") {
@@ -116,6 +129,19 @@ TEST_CASE("dropout depends on seed and step, and on nothing else", "[train][step
   const auto reports = still.step->take_reports(true);
   CHECK(reports[0].loss != reports[1].loss);
   CHECK(reports[0].loss == reports[2].loss);
+}
+
+TEST_CASE("a graph recorded before a step notices that the step changed its weights",
+          "[train][step]") {
+  check_versions(Device::cpu());
+}
+
+TEST_CASE("a loss that was scaled before an update cannot go backward after it", "[train][step]") {
+  SmallRun run({.preset = "fp16"});
+  const Tensor x(Array::full({2}, 1, DType::f32), true);
+  const Tensor early = run.scaler->scale(sum(x));
+  run_steps(run, 0, 1);
+  CHECK_THROWS_WITH(early.backward(), Contains("changed in place"));
 }
 
 TEST_CASE("a report says what the step did", "[train][step]") {
@@ -246,6 +272,12 @@ TEST_CASE("a captured step gives the eager step's bits and never waits", "[train
     }
   }
   cuda::set_deterministic(false);
+}
+
+TEST_CASE("a graph recorded before a replayed step notices that it changed the weights",
+          "[train][step][cuda]") {
+  if (cuda_device_count() == 0) skip(cuda_unavailable_reason());
+  check_versions(Device::cuda());
 }
 
 TEST_CASE("a GPU's steps follow the CPU's", "[train][step][cuda]") {

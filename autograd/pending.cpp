@@ -1,0 +1,91 @@
+// Gradients in the making: where they go, and how contributions are added up.
+#include <binade/autograd/graph.h>
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade {
+
+namespace {
+
+// Whether the memory may be written over, or handed out.
+bool is_owned(const Array& array) {
+  return array.is_contiguous() && array.is_unshared();
+}
+
+}  // namespace
+
+void Pending::describe(const Shape& new_shape, DType new_dtype, Device new_device) {
+  shape = new_shape;
+  dtype = new_dtype;
+  device = new_device;
+}
+
+GradSlot::Destination Pending::open() {
+  if (tensor.defined()) {  // left by a walk with create_graph; it goes on as a plain value
+    if (!bound) array = tensor.array();
+    tensor = {};
+  }
+  column_sums = {};
+  if (bound) array.bump_version();
+  if (!holds) {
+    if (!bound) array = Array::empty(shape, dtype, device);
+    holds = true;
+    return {array, 0};
+  }
+  // Added to in place only where nobody else looks at the same memory.
+  if (!bound && !is_owned(array)) array = array.clone();
+  return {array, 1};
+}
+
+void Pending::add(const Array& gradient, const Array& sums) {
+  check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
+        "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
+        gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
+  if (!holds && !bound) {
+    array = gradient;
+    column_sums = sums;
+    holds = true;
+    return;
+  }
+  const auto [target, beta] = open();
+  if (beta == 0) {
+    BINADE_DISPATCH(device, copy(gradient, target));
+  } else {
+    BINADE_DISPATCH(device, binary(kernels::BinaryOp::add, target, gradient, target));
+  }
+}
+
+void Pending::add(const Tensor& gradient) {
+  check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
+        "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
+        gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
+  if (holds && !tensor.defined()) tensor = Tensor(array);
+  tensor = holds ? tensor + gradient : gradient;
+  holds = true;
+  if (bound) array.copy_from(tensor.array());  // whoever gave the buffer reads it there
+}
+
+void Pending::own() {
+  if (!holds) return;
+  if (tensor.defined()) {
+    if (tensor.state().use_count() > 1 || !is_owned(tensor.array())) tensor = clone(tensor);
+  } else if (!bound && !is_owned(array)) {
+    array = array.clone();
+  }
+}
+
+GradSlot::Destination GradSlot::open() {
+  if (pending_ == nullptr) return {};
+  return pending_->open();
+}
+
+void GradSlot::add(const Array& gradient, const Array& column_sums) {
+  if (pending_ != nullptr) pending_->add(gradient, column_sums);
+}
+
+bool GradSlot::wants_column_sums() const {
+  return pending_ != nullptr && pending_->wants_column_sums;
+}
+
+}  // namespace binade
