@@ -10,6 +10,7 @@
 #include <binade/autograd/ops/linear.h>
 #include <binade/autograd/ops/loss.h>
 #include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/mlp.h>
 #include <binade/autograd/ops/norm.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>

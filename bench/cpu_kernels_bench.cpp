@@ -16,6 +16,7 @@
 #include <binade/core/kernels/optimizer.h>
 #include <binade/core/kernels/random.h>
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
 
 namespace {
 
@@ -29,7 +30,7 @@ constexpr int64_t kTokens = 8 * 256, kWidth = 384, kHidden = 4 * kWidth, kClasse
 constexpr int64_t kParameters = 10'900'000;
 
 Array random_array(const Shape& shape, DType dtype) {
-  const kernels::PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
+  const PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
   const Array array = Array::empty(shape, dtype);
   cpu::normal(array, key, 0, 1);
   return array;
@@ -182,13 +183,13 @@ void embedding_backward(benchmark::State& state, DType dtype) {
 
 void dropout(benchmark::State& state, DType dtype) {
   const Array x = random_array({kTokens, kWidth}, dtype), y = Array::empty(x.shape(), dtype);
-  const kernels::PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
+  const PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
   measure(state, bytes_of({x, y}), [&] { cpu::dropout(x, key, 0.1f, y, 0); });
 }
 
 void normal(benchmark::State& state, DType dtype) {
   const Array x = Array::empty({kTokens, kHidden}, dtype);
-  const kernels::PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
+  const PhiloxKey key{7, Array::zeros({1}, DType::i64), 0};
   measure(state, x.bytes(), [&] { cpu::normal(x, key, 0, 1); });
 }
 

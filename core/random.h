@@ -84,6 +84,13 @@ BINADE_HOST_DEVICE inline NormalPair normal_pair(uint32_t word0, uint32_t word1)
   }
 }
 
+// Which draws an op takes: those of its elements at this seed, step and place.
+struct PhiloxKey {
+  uint64_t seed = 0;
+  Array step;  // i64 scalar on the device of what is drawn
+  uint64_t place = 0;
+};
+
 // The state that ops draw from. Thread-local; a trainer sets it at the start of a step.
 // `next_place()` numbers the uses within a step; recompute restores the number it started with.
 class RandomState {

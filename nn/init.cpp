@@ -8,7 +8,7 @@
 namespace binade::nn::init {
 namespace {
 
-kernels::PhiloxKey next_key(Device device) {
+PhiloxKey next_key(Device device) {
   RandomState& state = RandomState::current();
   return {state.seed(), state.step_on(device), state.next_place()};
 }

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include <binade/autograd/ops/activation.h>
-#include <binade/autograd/ops/linear.h>
+#include <binade/autograd/ops/mlp.h>
 #include <binade/nn/linear.h>
 
 namespace binade::nn {

@@ -111,7 +111,10 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
       Array::empty({batch, queries, query_heads, size}, q.dtype(), q.device()).transpose(1, 2);
   result.logsumexp =
       Array::empty({batch, query_heads, queries}, statistics_dtype(q.dtype()), q.device());
-  BINADE_DISPATCH(q.device(), attention(q, k, v, params, result.out, result.logsumexp));
+  if (k.numel() == 0)  // nothing to attend to; logsumexp is not read
+    result.out.zero();
+  else if (q.numel() > 0)
+    BINADE_DISPATCH(q.device(), attention(q, k, v, params, result.out, result.logsumexp));
   return result;
 }
 
@@ -127,6 +130,10 @@ struct SavedAttention {
         params(std::move(result.params)) {}
 
   void backward(const Heads& heads, const Array& dout, const Heads& gradients) const {
+    if (heads.q.numel() == 0 || heads.k.numel() == 0) {
+      for (const Array& gradient : {gradients.q, gradients.k, gradients.v}) gradient.zero();
+      return;
+    }
     const Array rows = dout.stride(-1) == 1 ? dout : dout.contiguous();
     BINADE_DISPATCH(rows.device(),
                     attention_backward(heads.q, heads.k, heads.v, out.array(), logsumexp, rows,

@@ -4,6 +4,8 @@
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/conv.h>
+#include <binade/core/kernels/norm.h>
+#include <binade/core/kernels/reduce.h>
 
 namespace binade {
 
@@ -29,6 +31,8 @@ void check_image(const char* op, const Tensor& x) {
 
 Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options) {
   check_image(op, x);
+  check(x.size(2) > 0 && x.size(3) > 0, op, ": the images of x ", Kind{x},
+        " have no elements, so a window has none");
   Shape shape = x.shape();
   for (int i : {0, 1}) {
     const size_t j = static_cast<size_t>(i);
@@ -44,6 +48,23 @@ Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options
 kernels::PoolParams pool_params(const Pool2dOptions& options) {
   return {options.kernel[0], options.kernel[1],  options.stride[0],
           options.stride[1], options.padding[0], options.padding[1]};
+}
+
+// What conv2d and its gradients are where there is nothing to multiply, which the kernels and the
+// libraries behind them do not take: y is the bias alone.
+void bias_alone(const Array& bias, const Array& y) {
+  if (bias.defined())
+    y.copy_from(bias.view({bias.numel(), 1, 1}).expand(y.shape()));
+  else
+    y.zero();
+}
+void bias_alone_backward(const Array& dy, const GradSlot::Destination& dx,
+                         const GradSlot::Destination& dweight, const GradSlot::Destination& dbias) {
+  for (const auto& to : {dx, dweight})
+    if (to && to.beta == 0) to.array.zero();
+  if (dbias)
+    BINADE_DISPATCH(dy.device(), reduce(kernels::ReduceOp::sum, dy,
+                                        dbias.array.view({1, dy.size(1), 1, 1}), dbias.beta));
 }
 
 // A vector over the channels, as it broadcasts to (N, C, H, W).
@@ -89,12 +110,17 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
   const Array images = x.array().contiguous(), filters = weight.array().contiguous();
   const Array offsets = bias.defined() ? bias.array().contiguous() : Array();
   const Array y = Array::empty(shape, x.dtype(), x.device());
-  BINADE_DISPATCH(x.device(), conv2d(images, filters, offsets, params, y));
+  if (images.numel() == 0 || filters.numel() == 0)
+    bias_alone(offsets, y);
+  else
+    BINADE_DISPATCH(x.device(), conv2d(images, filters, offsets, params, y));
   return record("conv2d", {x, weight, bias}, y,
                 [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
                   const auto dx = backward.slot(0).open(), dw = backward.slot(1).open(),
                              db = backward.slot(2).open();
                   const Array dy = backward.grad().contiguous();
+                  if (x.array().numel() == 0 || weight.array().numel() == 0 || dy.numel() == 0)
+                    return bias_alone_backward(dy, dx, dw, db);
                   BINADE_DISPATCH(dy.device(),
                                   conv2d_backward(x.array(), weight.array(), dy, params, dx.array,
                                                   dx.beta, dw.array, dw.beta, db.array, db.beta));
@@ -146,6 +172,10 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
     return to(x * per_channel(scale) + per_channel(shift), x.dtype());
   }
 
+  const int64_t values = x.size(0) * x.size(2) * x.size(3);
+  check(values > 1, "batch_norm: x ", Kind{x}, " has ", values,
+        " values a channel; in training it takes at least two values a channel, whose mean and "
+        "variance move the running ones");
   check(running_mean.array().is_contiguous() && running_var.array().is_contiguous(),
         "batch_norm: running_mean and running_var are moved in place and must be contiguous");
   const Array images = x.array().contiguous(), gain = weight.array().contiguous();

@@ -14,7 +14,8 @@ struct Conv2dOptions {
   std::array<int64_t, 2> dilation = {1, 1};
   int64_t groups = 1;
 };
-// x (N, C, H, W), weight (K, C/groups, R, S), bias (K) or undefined.
+// x (N, C, H, W), weight (K, C/groups, R, S), bias (K) or undefined → (N, K, Ho, Wo). Any size may
+// be 0 as long as the window fits: a sum over nothing leaves the bias.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
               const Conv2dOptions& options = {});
 
@@ -23,6 +24,7 @@ struct Pool2dOptions {
   std::array<int64_t, 2> stride = {2, 2};
   std::array<int64_t, 2> padding = {0, 0};
 };
+// Images of no elements (H or W 0) are an Error.
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options = {});
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options = {});  // padding is not counted
 
@@ -32,7 +34,8 @@ struct BatchNormOptions {
   bool training =
       true;  // batch statistics, moving the running ones; otherwise uses the running ones
 };
-// weight, bias, running_mean, running_var (C) f32; the running ones are updated in place.
+// weight, bias, running_mean, running_var (C) f32; the running ones are updated in place. In
+// training x must have at least two values a channel (N·H·W); otherwise Error.
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                   const Tensor& running_mean, const Tensor& running_var,
                   const BatchNormOptions& options = {});

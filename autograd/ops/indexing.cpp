@@ -1,6 +1,8 @@
 #include <binade/autograd/ops/indexing.h>
 
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/indexing.h>
 
 namespace binade {
@@ -17,6 +19,13 @@ void check_positions(const char* op, const Tensor& x, int dim, const Tensor& ind
         dim, ", got x ", Kind{x}, " and index ", Kind{index});
 }
 
+// There is nothing to point at in an empty dimension. On the GPU, where indices are not checked
+// beforehand, the kernels would have no place to begin.
+void check_not_empty(const char* op, const Tensor& x, int dim, const Tensor& index) {
+  check(index.numel() == 0 || x.size(dim) > 0, op, ": dimension ", dim, " of ", Kind{x},
+        " is empty, so that every index in ", Kind{index}, " is out of range");
+}
+
 void check_source(const char* op, const Tensor& x, const Tensor& source, const Shape& expected) {
   check_same_dtype(op, x, source);
   check(source.shape() == expected, op, ": source must have shape ", expected, ", got ",
@@ -27,6 +36,19 @@ Tensor zeros_like(const Shape& shape, const Tensor& like) {
   return Tensor::zeros(shape, like.dtype(), like.device());
 }
 
+// Of the elements of `index`, those whose place no later one along `dim` names: what scatter writes
+// there stays.
+Tensor stays_written(const Shape& shape, int dim, const Tensor& index) {
+  const int64_t length = index.size(dim);
+  Shape along = Shape::filled(index.dims(), 1);
+  along[dim] = length;
+  const Tensor position =
+      expand(Tensor(Array::arange(length, DType::i64, index.device()).view(along)), index.shape());
+  const Tensor last =
+      scatter(Tensor::zeros(shape, DType::i64, index.device()), dim, index, position);
+  return equal(gather(last, dim, index), position);
+}
+
 Tensor scatter_with(const char* op, const Tensor& x, int dim_in, const Tensor& index,
                     const Tensor& source, bool add) {
   check_defined(op, "x", x);
@@ -35,15 +57,18 @@ Tensor scatter_with(const char* op, const Tensor& x, int dim_in, const Tensor& i
   check_device(op, {x, index, source});
   const int dim = x.shape().wrap_dim(dim_in);
   check_positions(op, x, dim, index);
+  check_not_empty(op, x, dim, index);
   check_source(op, x, source, index.shape());
   const Array y = x.array().clone();
   BINADE_DISPATCH(y.device(), scatter(y, dim, index.array(), source.array(), add));
   return record(op, {x, source}, y,
                 [dim, index = Saved(index), add](const Tensor& dy) -> TensorList {
                   const Tensor at = index.tensor();
-                  // Where source replaced x, x has no gradient.
-                  const Tensor dx = add ? dy : scatter(dy, dim, at, zeros_like(at.shape(), dy));
-                  return {dx, gather(dy, dim, at)};
+                  const Tensor dsource = gather(dy, dim, at);
+                  if (add) return {dy, dsource};
+                  // Where source replaced x, x has no gradient, nor has what was written over.
+                  return {scatter(dy, dim, at, zeros_like(at.shape(), dy)),
+                          masked_fill(dsource, logical_not(stays_written(dy.shape(), dim, at)), 0)};
                 });
 }
 
@@ -61,6 +86,7 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
   check_index("embedding", "index", index);
   check_device("embedding", {table, index});
   check(table.dims() == 2, "embedding: table must be (V, D), got ", Kind{table});
+  check_not_empty("embedding", table, 0, index);
   Shape shape = index.shape();
   shape.push_back(table.size(1));
   const Array rows = index.array().reshape({index.numel()});
@@ -80,6 +106,7 @@ Tensor gather(const Tensor& x, int dim_in, const Tensor& index) {
   check_device("gather", {x, index});
   const int dim = x.shape().wrap_dim(dim_in);
   check_positions("gather", x, dim, index);
+  check_not_empty("gather", x, dim, index);
   const Array y = Array::empty(index.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(y.device(), gather(x.array(), dim, index.array(), y));
   return record("gather", {x}, y,
@@ -100,6 +127,7 @@ Tensor index_select(const Tensor& x, int dim_in, const Tensor& index) {
   check_defined("index_select", "x", x);
   check_rows("index_select", x, index);
   const int dim = x.shape().wrap_dim(dim_in);
+  check_not_empty("index_select", x, dim, index);
   Shape shape = x.shape();
   shape[dim] = index.numel();
   const Array y = Array::empty(shape, x.dtype(), x.device());
@@ -116,6 +144,7 @@ Tensor index_add(const Tensor& x, int dim_in, const Tensor& index, const Tensor&
   check_rows("index_add", x, index);
   check_device("index_add", {x, source});
   const int dim = x.shape().wrap_dim(dim_in);
+  check_not_empty("index_add", x, dim, index);
   Shape expected = x.shape();
   expected[dim] = index.numel();
   check_source("index_add", x, source, expected);

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
+#include <binade/core/kernels/sort.h>
 
 namespace binade {
 
@@ -186,8 +190,11 @@ Tensor logsumexp(const Tensor& x, const Axes& axes, bool keep_dims) {
   Shape out = plan.dropped;
   out.push_back(1);
   const Array y = Array::empty(out, statistics_dtype(x.dtype()), x.device());
-  BINADE_DISPATCH(x.device(),
-                  logsumexp(x.array().permute(order).reshape(rows), rows.dims() - 1, y));
+  if (plan.count == 0)
+    BINADE_DISPATCH(x.device(), fill(y, -INFINITY));
+  else
+    BINADE_DISPATCH(x.device(),
+                    logsumexp(x.array().permute(order).reshape(rows), rows.dims() - 1, y));
   const Array value = y.view(plan.kept).to(full_dtype(x.dtype()));
   return record("logsumexp", {x}, value.view(plan.result),
                 [plan, x = Saved(x), y = Saved(value), axes](const Tensor& dy) -> TensorList {

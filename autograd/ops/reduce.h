@@ -1,4 +1,5 @@
 // Reductions over any axes (none given: all), scans, orderings. Negative axes count from the back.
+// Over no elements sum is 0, mean NaN, logsumexp −∞; max, min, argmax and argmin are an Error.
 #pragma once
 
 #include <utility>

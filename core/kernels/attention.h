@@ -3,6 +3,7 @@
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
+#include <binade/core/random.h>
 
 namespace binade::kernels {
 
@@ -12,11 +13,7 @@ struct AttentionParams {
   Array mask;  // undefined, or broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating
                // (added)
   float dropout = 0;  // probability; the mask is drawn from `key` and never stored
-  struct PhiloxKey {  // see core/random.h
-    uint64_t seed = 0;
-    Array step;  // i64 scalar on the arrays' device
-    uint64_t place = 0;
-  } key;
+  PhiloxKey key;
 };
 
 // q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D), out (B, Hq, Tq, D): views with a contiguous last

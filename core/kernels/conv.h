@@ -1,4 +1,4 @@
-// Convolution, pooling and batch norm on images, layout NCHW (contiguous).
+// Convolution and pooling on images, layout NCHW (contiguous).
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
@@ -33,15 +33,5 @@ BINADE_KERNEL(max_pool2d_backward, const Array& dy, const Array& indices, const 
 // Mean of each window; padding is not counted.
 BINADE_KERNEL(avg_pool2d, const Array& x, const PoolParams& params, const Array& y)
 BINADE_KERNEL(avg_pool2d_backward, const Array& dy, const PoolParams& params, const Array& dx)
-
-// Batch norm over N, H, W of (N, C, H, W) (Ioffe & Szegedy 2015). weight, bias, mean, rstd and the
-// running statistics are (C) f32. Training: batch statistics go to mean and rstd, the running ones
-// move by `momentum` (variance unbiased, as in PyTorch).
-BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias, float eps,
-              float momentum, const Array& running_mean, const Array& running_var, const Array& y,
-              const Array& mean, const Array& rstd)
-BINADE_KERNEL(batch_norm_backward, const Array& dy, const Array& x, const Array& weight,
-              const Array& mean, const Array& rstd, const Array& dx, const Array& dweight,
-              const Array& dbias)
 
 }  // namespace binade::kernels

@@ -1,4 +1,5 @@
-// Layer norm (Ba et al. 2016) and RMS norm (Zhang & Sennrich 2019) over the last dimension.
+// Layer norm (Ba et al. 2016) and RMS norm (Zhang & Sennrich 2019) over the last dimension; batch
+// norm over the channels of images.
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
@@ -26,5 +27,15 @@ BINADE_KERNEL(rms_norm_backward, const Array& dy, const Array& x, const Array& w
 BINADE_KERNEL(add_norm, const Array& x, const Array& residual, const Array& weight,
               const Array& bias, float eps, const Array& sum, const Array& y, const Array& mean,
               const Array& rstd)
+
+// Batch norm over N, H, W of (N, C, H, W) contiguous (Ioffe & Szegedy 2015). weight, bias, mean,
+// rstd and the running statistics are (C) f32. Training: batch statistics go to mean and rstd, the
+// running ones move by `momentum` (variance unbiased, as in PyTorch).
+BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias, float eps,
+              float momentum, const Array& running_mean, const Array& running_var, const Array& y,
+              const Array& mean, const Array& rstd)
+BINADE_KERNEL(batch_norm_backward, const Array& dy, const Array& x, const Array& weight,
+              const Array& mean, const Array& rstd, const Array& dx, const Array& dweight,
+              const Array& dbias)
 
 }  // namespace binade::kernels

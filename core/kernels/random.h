@@ -2,12 +2,10 @@
 // key = (seed); counter = (element / 4, place, step): see core/random.h for the layout.
 #pragma once
 
-#include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/kernels.h>
+#include <binade/core/random.h>
 
 namespace binade::kernels {
-
-using PhiloxKey = AttentionParams::PhiloxKey;
 
 // Contiguous outputs, f32/f64/f16/bf16. Draws are made in double and rounded to out's dtype (to a
 // half by way of f32). uniform: uniform_in(low, high, word) of core/random.h.

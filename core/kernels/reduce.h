@@ -1,4 +1,4 @@
-// Reductions, scans and orderings.
+// Reductions and scans.
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
@@ -19,20 +19,5 @@ BINADE_KERNEL(arg_reduce, bool largest, const Array& x, int dim, const Array& ou
 BINADE_KERNEL(logsumexp, const Array& x, int dim, const Array& out)
 // Inclusive running sum along `dim`; from the back if `reverse`. f32 (f64) accumulation.
 BINADE_KERNEL(cumsum, const Array& x, int dim, bool reverse, const Array& out)
-// Stable sort along `dim`; indices are i64 positions. NaN sorts as the largest.
-BINADE_KERNEL(sort, const Array& x, int dim, bool descending, const Array& values,
-              const Array& indices)
-// The k largest along `dim`, in descending order, ties by position. values/indices: size k there.
-BINADE_KERNEL(topk, const Array& x, int64_t k, int dim, const Array& values, const Array& indices)
-
-// ---- softmax along the last dimension -----------------------------------------------------------
-// Rows may be strided, the last
-// dimension is contiguous. y may have another floating dtype than x.
-BINADE_KERNEL(softmax, const Array& x, const Array& y)
-BINADE_KERNEL(log_softmax, const Array& x, const Array& y)
-// dx = beta·dx + y · (dy − Σ y·dy).
-BINADE_KERNEL(softmax_backward, const Array& y, const Array& dy, const Array& dx, float beta)
-// dx = beta·dx + dy − exp(y) · Σ dy.
-BINADE_KERNEL(log_softmax_backward, const Array& y, const Array& dy, const Array& dx, float beta)
 
 }  // namespace binade::kernels

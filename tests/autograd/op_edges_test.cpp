@@ -166,6 +166,26 @@ TEST_CASE("GELU recomputed gives the same gradients whichever of them are needed
   CHECK(gradients(Recompute::activations, true, false)[1] == again[1]);
 }
 
+TEST_CASE("where scatter's indices repeat the last source is written and has the gradient",
+          "[ops]") {
+  const Tensor x = leaf({1, 2, 3, 4}), source = leaf({10, 20, 30, 40, 50});
+  const Tensor index = Tensor::from(std::vector<int64_t>{2, 0, 2, 3, 2}, {5});
+  const Tensor weights = Tensor::from(Numbers{1, 2, 3, 4}, {4});
+  const Tensor y = scatter(x, 0, index, source);
+  CHECK(y.to_vector<double>() == Numbers{20, 2, 50, 40});
+  CHECK(gradient(y * weights, source) == Numbers{0, 1, 0, 4, 3});
+  CHECK(gradient(y * weights, x) == Numbers{0, 2, 0, 0});
+  // Along the dimension only: columns are apart.
+  const Tensor rows = reshape(leaf({0, 0, 0, 0}), {2, 2});
+  const Tensor values = Tensor(Array::from(Numbers{1, 2, 3, 4}, {2, 2}), true);
+  const Tensor places = Tensor::from(std::vector<int64_t>{1, 0, 1, 1}, {2, 2});
+  CHECK(scatter(rows, 0, places, values).to_vector<double>() == Numbers{0, 2, 3, 4});
+  CHECK(gradient(scatter(rows, 0, places, values), values) == Numbers{0, 1, 1, 1});
+  // Where sources are added, all of them have it.
+  CHECK(gradient(scatter_add(x, 0, index, source) * weights, source) == Numbers{3, 1, 3, 4, 3});
+  CHECK(gradient(index_add(x, 0, index, source) * weights, source) == Numbers{3, 1, 3, 4, 3});
+}
+
 TEST_CASE("views share storage with their input", "[ops]") {
   const Tensor x(Array::arange(12, DType::f32).view({3, 4}));
   for (const Tensor& view :

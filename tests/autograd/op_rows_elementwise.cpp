@@ -58,12 +58,15 @@ void add_arithmetic(OpTable& table) {
       .differentiable_twice();
   binary(table, "operator/", "", operator/, over, real(kShape), real(kShape, 0.5, 2))
       .differentiable_twice();
-  binary(
-      table, "maximum", "", maximum, [](double a, double b) { return a > b ? a : b; }, real(kShape),
-      real({5}));
-  binary(
-      table, "minimum", "", minimum, [](double a, double b) { return a < b ? a : b; }, real(kShape),
-      real({5}));
+  for (const auto& [variant, other] :
+       {std::pair("", Shape{5}), std::pair("of one shape", kShape)}) {
+    binary(
+        table, "maximum", variant, maximum, [](double a, double b) { return a > b ? a : b; },
+        real(kShape), real(other));
+    binary(
+        table, "minimum", variant, minimum, [](double a, double b) { return a < b ? a : b; },
+        real(kShape), real(other));
+  }
   binary(
       table, "pow", "tensor exponent", [](const Tensor& a, const Tensor& b) { return pow(a, b); },
       [](double a, double b) { return std::pow(a, b); }, real(kShape, 0.5, 2), real(kShape))
@@ -134,21 +137,24 @@ void add_functions(OpTable& table) {
 
 void add_choices(OpTable& table) {
   const std::vector<double> pattern = {1, 0, 0, 1, 1};
-  table
-      .add(
-          "where", "broadcast", {mask({5}, pattern), real({3, 5}), real({3, 1})},
-          [](const TensorList& in) -> TensorList { return {where(in[0], in[1], in[2])}; },
-          [](const std::vector<Values>& in) -> std::vector<Values> {
-            return {
-                fill({3, 5}, [&](const Index& i) { return in[0](i) != 0 ? in[1](i) : in[2](i); })};
-          })
-      .differentiable_twice();
+  for (const auto& [variant, other] :
+       {std::pair("broadcast", Shape{3, 1}), std::pair("of one shape", Shape{3, 5})})
+    table
+        .add(
+            "where", variant, {mask({5}, pattern), real({3, 5}), real(other)},
+            [](const TensorList& in) -> TensorList { return {where(in[0], in[1], in[2])}; },
+            [](const std::vector<Values>& in) -> std::vector<Values> {
+              return {fill(broadcast_shape(broadcast_shape(in[0].shape, in[1].shape), in[2].shape),
+                           [&](const Index& i) { return in[0](i) != 0 ? in[1](i) : in[2](i); })};
+            })
+        .differentiable_twice();
   table
       .add(
           "masked_fill", "", {real({3, 5}), mask({5}, pattern)},
           [](const TensorList& in) -> TensorList { return {masked_fill(in[0], in[1], 0.5)}; },
           [](const std::vector<Values>& in) -> std::vector<Values> {
-            return {fill({3, 5}, [&](const Index& i) { return in[1](i) != 0 ? 0.5 : in[0](i); })};
+            return {
+                fill(in[0].shape, [&](const Index& i) { return in[1](i) != 0 ? 0.5 : in[0](i); })};
           })
       .differentiable_twice();
 

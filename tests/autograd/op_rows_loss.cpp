@@ -40,6 +40,13 @@ Values cross_entropy_rows(const Values& logits, const Values& targets, double sm
   });
 }
 
+// The sum over rows by the number of those that count; 0 where none does.
+double mean_of_valid(const Values& losses, const Values& targets) {
+  const auto ignored = std::count(targets.data.begin(), targets.data.end(), -100.0);
+  const double valid = static_cast<double>(targets.data.size()) - static_cast<double>(ignored);
+  return valid > 0 ? total(losses.data) / valid : 0;
+}
+
 void add_cross_entropy(OpTable& table) {
   const Input logits = real({2, 3, 7}, -6, 6);
   const Input targets = integers({2, 3}, {6, -100, 0, 3, 3, -100});
@@ -56,7 +63,7 @@ void add_cross_entropy(OpTable& table) {
               },
               [=, reduction = reduction](const Lists& in) -> Lists {
                 const Values rows = cross_entropy_rows(in[0], in[1], smoothing);
-                if (reduction == Reduction::mean) return {scalar(total(rows.data) / 4)};
+                if (reduction == Reduction::mean) return {scalar(mean_of_valid(rows, in[1]))};
                 return {reduced(rows, reduction)};
               })
           .wide();
@@ -89,8 +96,9 @@ void add_cross_entropy(OpTable& table) {
             return {cross_entropy(in[0], in[1], options)};
           },
           [](const Lists& in) -> Lists {
-            const Values kept = fill({2, 3, 5}, [&](const Index& i) { return in[0](i); });
-            return {scalar(total(cross_entropy_rows(kept, in[1], 0).data) / 5)};
+            const Values kept =
+                fill({in[0].size(0), in[0].size(1), 5}, [&](const Index& i) { return in[0](i); });
+            return {scalar(mean_of_valid(cross_entropy_rows(kept, in[1], 0), in[1]))};
           })
       .wide();
   for (const auto& [reduction, name] : kReductions)
@@ -162,9 +170,11 @@ void add_linear_cross_entropy(OpTable& table) {
               return {linear_cross_entropy(in[0], in[1], in[2], options)};
             },
             [=](const Lists& in) -> Lists {
-              const Values logits = linear_values(in[0], in[1], v.classes ? v.classes : 8);
-              const double sum = total(cross_entropy_rows(logits, in[2], v.smoothing).data);
-              return {scalar(v.reduction == Reduction::sum ? sum : sum / 5)};
+              const Values logits =
+                  linear_values(in[0], in[1], v.classes ? v.classes : in[1].size(0));
+              const Values losses = cross_entropy_rows(logits, in[2], v.smoothing);
+              return {scalar(v.reduction == Reduction::sum ? total(losses.data)
+                                                           : mean_of_valid(losses, in[2]))};
             })
         .wide();
   table
@@ -179,8 +189,20 @@ void add_linear_cross_entropy(OpTable& table) {
             return {linear_cross_entropy(in[0], in[1], in[2], options)};
           },
           [](const Lists& in) -> Lists {
-            const Values logits = linear_values(in[0], in[1], 8);
+            const Values logits = linear_values(in[0], in[1], in[1].size(0));
             return {scalar(total(cross_entropy_rows(logits, in[2], 0).data) / 8)};
+          })
+      .wide();
+  table
+      .add(
+          "linear_cross_entropy", "square",
+          {coarse({5, 5}, 7), coarse({5, 5}, 5), integers({5}, {4, -100, 0, 3, 3})},
+          [](const TensorList& in) -> TensorList {
+            return {linear_cross_entropy(in[0], in[1], in[2])};
+          },
+          [](const Lists& in) -> Lists {
+            const Values logits = linear_values(in[0], in[1], in[1].size(0));
+            return {scalar(mean_of_valid(cross_entropy_rows(logits, in[2], 0), in[2]))};
           })
       .wide();
 }

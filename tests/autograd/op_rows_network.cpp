@@ -62,11 +62,14 @@ double gelu_tanh_of(double x) {
 }
 
 void add_products(OpTable& table) {
-  for (const auto& [variant, a, b] : {std::tuple("matrices", Shape{3, 4}, Shape{4, 5}),
-                                      std::tuple("batched", Shape{2, 3, 4}, Shape{2, 4, 5}),
-                                      std::tuple("one matrix for all", Shape{2, 3, 4}, Shape{4, 5}),
-                                      std::tuple("broadcast", Shape{2, 1, 3, 4}, Shape{5, 4, 2}),
-                                      std::tuple("no inner size", Shape{2, 0}, Shape{0, 3})})
+  for (const auto& [variant, a, b] :
+       {std::tuple("matrices", Shape{3, 4}, Shape{4, 5}),
+        std::tuple("batched", Shape{2, 3, 4}, Shape{2, 4, 5}),
+        std::tuple("one matrix for all", Shape{2, 3, 4}, Shape{4, 5}),
+        std::tuple("broadcast", Shape{2, 1, 3, 4}, Shape{5, 4, 2}),
+        std::tuple("no inner size", Shape{2, 0}, Shape{0, 3}),
+        std::tuple("square", Shape{3, 3}, Shape{3, 3}),
+        std::tuple("square, batched", Shape{2, 3, 3}, Shape{2, 3, 3})})
     table
         .add(
             "matmul", variant, {real(a), real(b)},
@@ -95,6 +98,8 @@ void add_products(OpTable& table) {
             [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
   table.add("linear", "no bias", {real({3, 4}), real({5, 4})}, call,
             [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
+  table.add("linear", "square", {real({4, 4}), real({4, 4}), real({4})}, call,
+            [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
   table.add("linear", "vector", {real({4}), real({5, 4}), real({5})}, call,
             [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
 
@@ -107,16 +112,35 @@ void add_products(OpTable& table) {
         return {side_by_side(linear_of(in[0], in[1], &in[3]), linear_of(in[0], in[2], &in[4]))};
       });
   table.add(
+      "linear_joint", "square, biases",
+      {real({4, 4}), real({4, 4}), real({4, 4}), real({4}), real({4})},
+      [](const TensorList& in) -> TensorList {
+        return {linear_joint(in[0], {in[1], in[2]}, {in[3], in[4]})};
+      },
+      [](const Lists& in) -> Lists {
+        return {side_by_side(linear_of(in[0], in[1], &in[3]), linear_of(in[0], in[2], &in[4]))};
+      });
+  table.add(
+      "linear_joint", "square, no biases", {real({4, 4}), real({4, 4}), real({4, 4})},
+      [](const TensorList& in) -> TensorList {
+        return {linear_joint(in[0], {in[1], in[2]})};
+      },
+      [](const Lists& in) -> Lists {
+        return {side_by_side(linear_of(in[0], in[1], nullptr), linear_of(in[0], in[2], nullptr))};
+      });
+  table.add(
       "linear_joint", "end to end", {real({3, 4}), real({7, 4})},
       [](const TensorList& in) -> TensorList {
         return {linear_joint(in[0], {slice(in[1], 0, 0, 5), slice(in[1], 0, 5)})};
       },
       [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], nullptr)}; });
 
-  const auto swiglu_of = [](const Values& gate_up) {  // (2, 3, 2 · 4)
-    return fill({2, 3, 4}, [&](const Index& at) {
+  const auto swiglu_of = [](const Values& gate_up) {  // (…, 2H) → (…, H)
+    Shape shape = gate_up.shape;
+    const int64_t width = shape[shape.dims() - 1] /= 2;
+    return fill(shape, [&gate_up, width](const Index& at) {
       Index up = at;
-      up.back() += 4;
+      up.back() += width;
       const double gate = gate_up(at);
       return gate / (1 + std::exp(-gate)) * gate_up(up);
     });
@@ -148,20 +172,25 @@ void add_products(OpTable& table) {
         .rounded(6);
   }
 
-  table
-      .add(
-          "swiglu_mlp", "biases",
-          {real({2, 3, 5}), real({4, 5}, -1, 1), real({4, 5}, -1, 1), real({3, 4}), real({4}),
-           real({4}), real({3})},
-          [](const TensorList& in) -> TensorList {
-            return {swiglu_mlp(in[0], in[1], in[2], in[3], {in[4], in[5], in[6]})};
-          },
-          [=](const Lists& in) -> Lists {
-            const Values pre =
-                side_by_side(linear_of(in[0], in[1], &in[4]), linear_of(in[0], in[2], &in[5]));
-            return {linear_of(swiglu_of(pre), in[3], &in[6])};
-          })
-      .rounded(6);
+  for (const auto& [variant, inputs] :
+       {std::pair("biases",
+                  std::vector<Input>{real({2, 3, 5}), real({4, 5}, -1, 1), real({4, 5}, -1, 1),
+                                     real({3, 4}), real({4}), real({4}), real({3})}),
+        std::pair("square",
+                  std::vector<Input>{real({4, 4}, -1, 1), real({4, 4}, -1, 1), real({4, 4}, -1, 1),
+                                     real({4, 4}, -1, 1), real({4}), real({4}), real({4})})})
+    table
+        .add(
+            "swiglu_mlp", variant, inputs,
+            [](const TensorList& in) -> TensorList {
+              return {swiglu_mlp(in[0], in[1], in[2], in[3], {in[4], in[5], in[6]})};
+            },
+            [=](const Lists& in) -> Lists {
+              const Values pre =
+                  side_by_side(linear_of(in[0], in[1], &in[4]), linear_of(in[0], in[2], &in[5]));
+              return {linear_of(swiglu_of(pre), in[3], &in[6])};
+            })
+        .rounded(6);
   table
       .add(
           "swiglu_mlp", "end to end", {real({2, 3, 5}), real({8, 5}, -1, 1), real({3, 4})},
@@ -176,15 +205,19 @@ void add_products(OpTable& table) {
   const auto mlp = [](const Lists& in, const Values* up_bias, const Values* down_bias) {
     return linear_of(map(linear_of(in[0], in[1], up_bias), gelu_tanh_of), in[2], down_bias);
   };
-  table
-      .add(
-          "gelu_mlp", "biases",
-          {real({2, 3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1), real({6}), real({5})},
-          [](const TensorList& in) -> TensorList {
-            return {gelu_mlp(in[0], in[1], in[3], in[2], in[4])};
-          },
-          [=](const Lists& in) -> Lists { return {mlp(in, &in[3], &in[4])}; })
-      .rounded(4);
+  for (const auto& [variant, inputs] :
+       {std::pair("biases", std::vector<Input>{real({2, 3, 4}), real({6, 4}, -1, 1),
+                                               real({5, 6}, -1, 1), real({6}), real({5})}),
+        std::pair("square", std::vector<Input>{real({4, 4}, -1, 1), real({4, 4}, -1, 1),
+                                               real({4, 4}, -1, 1), real({4}), real({4})})})
+    table
+        .add(
+            "gelu_mlp", variant, inputs,
+            [](const TensorList& in) -> TensorList {
+              return {gelu_mlp(in[0], in[1], in[3], in[2], in[4])};
+            },
+            [=](const Lists& in) -> Lists { return {mlp(in, &in[3], &in[4])}; })
+        .rounded(4);
   table
       .add(
           "gelu_mlp", "recomputed", {real({3, 4}), real({6, 4}, -1, 1), real({5, 6}, -1, 1)},
@@ -297,7 +330,7 @@ Values attention_of(const Values& q, const Values& k, const Values& v,
       values.push_back(v({b, h / group, j, at[3]}));
       kept.push_back(draw >= static_cast<float>(setting.dropout));
     }
-    if (*std::max_element(scores.begin(), scores.end()) == -INFINITY) return 0.0;
+    if (std::count(scores.begin(), scores.end(), -INFINITY) == std::ssize(scores)) return 0.0;
     const double logsum = log_sum_exp(scores);
     double sum = 0;
     for (size_t j = 0; j < scores.size(); ++j)
@@ -369,12 +402,16 @@ void add_attention(OpTable& table) {
 
   // 4 query heads and 2 key heads of size 4.
   const auto packed_of = [](const Values& qkv, int64_t first, int64_t count) {
-    return fill({2, count, 3, 4}, [&](const Index& i) {
-      return qkv({i[0], i[2], (first + i[1]) * 4 + i[3]});
+    const int64_t size = qkv.size(2) / 8;
+    return fill({qkv.size(0), count, qkv.size(1), size}, [&](const Index& i) {
+      return qkv({i[0], i[2], (first + i[1]) * size + i[3]});
     });
   };
   const auto merged = [](const Values& y) {
-    return fill({2, 3, 16}, [&](const Index& i) { return y({i[0], i[2] / 4, i[1], i[2] % 4}); });
+    const int64_t size = y.size(3);
+    return fill({y.size(0), y.size(2), y.size(1) * size}, [&](const Index& i) {
+      return y({i[0], i[2] / size, i[1], i[2] % size});
+    });
   };
   table
       .add(
@@ -405,7 +442,7 @@ void add_attention(OpTable& table) {
             [=](const Lists& in) -> Lists {
               const auto turned = [&](const Values& x) {  // the first two of four, one pair
                 return fill(x.shape, [&](const Index& i) {
-                  if (i[3] >= 2) return x(i);
+                  if (i[3] >= 2 * in[1].size(1)) return x(i);
                   Index other = i;
                   other[3] = 1 - i[3];
                   const double sign = i[3] == 0 ? -1 : 1;
@@ -427,7 +464,7 @@ void add_attention(OpTable& table) {
           [](const Lists& in) -> Lists {
             return {fill(in[0].shape, [&](const Index& i) {
               const int64_t d = i[3], t = i[2];
-              if (d >= 4) return in[0](i);
+              if (d >= 2 * in[1].size(1)) return in[0](i);
               Index other = i;
               other[3] = d < 2 ? d + 2 : d - 2;
               const double cos = in[1]({t, d % 2}), sin = in[2]({t, d % 2});
@@ -500,6 +537,7 @@ void add_images(OpTable& table) {
   convolution("padding and stride", real({2, 2, 5, 6}), real({4, 2, 3, 3}), true,
               {.stride = {2, 1}, .padding = {1, 2}});
   convolution("dilation", real({1, 2, 7, 6}), real({3, 2, 3, 2}), false, {.dilation = {2, 3}});
+  convolution("square", real({2, 2, 3, 3}), real({2, 2, 3, 3}), true, {.padding = {1, 1}});
   convolution("groups", real({2, 4, 4, 4}), real({6, 2, 3, 3}), true,
               {.padding = {1, 1}, .groups = 2});
 
@@ -547,7 +585,7 @@ void add_images(OpTable& table) {
                                             return d * d;
                                           }),
                                      {0, 2, 3}, false, total);
-        const double count = 16;
+        const double count = static_cast<double>(x.size(0) * x.size(2) * x.size(3));
         return {
             fill(x.shape,
                  [&](const Index& i) {

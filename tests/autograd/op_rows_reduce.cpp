@@ -115,7 +115,7 @@ void add_orderings(OpTable& table) {
               const auto [values, indices] = sort(in[0], 0, descending);
               return {values, indices};
             },
-            [=](const Lists& in) -> Lists { return ordered(in[0], 0, descending, 8); })
+            [=](const Lists& in) -> Lists { return ordered(in[0], 0, descending, in[0].size(0)); })
         .constant();
   for (const int axis : {0, 1})
     table

@@ -22,6 +22,7 @@ OpRow& rearrangement(OpTable& table, const char* name, const char* variant, cons
           [to, source = std::move(source)](const Lists& in) -> Lists {
             return {fill(to, [&](const Index& i) { return in[0](source(i)); })};
           })
+      .of_one_size()
       .differentiable_twice();
 }
 
@@ -33,6 +34,7 @@ void add_reshapes(OpTable& table) {
             name, variant, {real(from)},
             [op](const TensorList& in) -> TensorList { return {op(in[0])}; },
             [to](const Lists& in) -> Lists { return {reshaped(in[0], to)}; })
+        .of_one_size()
         .differentiable_twice();
   };
   row("reshape", "", {2, 3, 4}, {6, 4}, [](const Tensor& x) { return reshape(x, {6, 4}); });
@@ -109,13 +111,25 @@ void add_joins(OpTable& table) {
               return i[1] < 4 ? in[1]({i[0], 0}) : in[3]({i[0], i[1] - 4});
             })};
           })
+      .of_one_size()
+      .differentiable_twice();
+  table
+      .add(
+          "cat", "of one shape", {real({2, 3}), real({2, 3})},
+          [](const TensorList& in) -> TensorList { return {cat(in, 0)}; },
+          [](const Lists& in) -> Lists {
+            const int64_t rows = in[0].size(0);
+            return {fill({rows + in[1].size(0), in[0].size(1)}, [&](const Index& i) {
+              return i[0] < rows ? in[0](i) : in[1]({i[0] - rows, i[1]});
+            })};
+          })
       .differentiable_twice();
   table
       .add(
           "stack", "", {real({2, 3}), real({2, 3})},
           [](const TensorList& in) -> TensorList { return {stack(in, 1)}; },
           [](const Lists& in) -> Lists {
-            return {fill({2, 2, 3}, [&](const Index& i) {
+            return {fill({in[0].size(0), 2, in[0].size(1)}, [&](const Index& i) {
               return in[static_cast<size_t>(i[1])]({i[0], i[2]});
             })};
           })
@@ -132,6 +146,7 @@ void add_joins(OpTable& table) {
               }));
             return parts;
           })
+      .of_one_size()
       .differentiable_twice();
   table
       .add(
@@ -140,6 +155,7 @@ void add_joins(OpTable& table) {
           [](const Lists& in) -> Lists {
             return {fill({2, 2}, [&](const Index& i) { return in[0]({i[0], i[1] + 2}); })};
           })
+      .of_one_size()
       .differentiable_twice();
   table
       .add(
@@ -178,7 +194,7 @@ void add_indexing(OpTable& table) {
       "embedding", "repeated rows", {real({6, 3}), integers({2, 4}, {5, 0, 2, 2, 2, 1, 5, 2})},
       [](const TensorList& in) -> TensorList { return {embedding(in[0], in[1])}; },
       [](const Lists& in) -> Lists {
-        return {fill({2, 4, 3}, [&](const Index& i) {
+        return {fill({in[1].size(0), in[1].size(1), in[0].size(1)}, [&](const Index& i) {
           return in[0]({static_cast<int64_t>(in[1]({i[0], i[1]})), i[2]});
         })};
       });
@@ -186,58 +202,62 @@ void add_indexing(OpTable& table) {
       "embedding", "i32, one index", {real({6, 3}), integers({}, {4}, Input::Dtype::i32)},
       [](const TensorList& in) -> TensorList { return {embedding(in[0], in[1])}; },
       [](const Lists& in) -> Lists {
-        return {fill({3}, [&](const Index& i) { return in[0]({4, i[0]}); })};
+        return {fill({in[0].size(1)}, [&](const Index& i) { return in[0]({4, i[0]}); })};
       });
   table
       .add(
           "gather", "", {real({3, 5}), integers({2, 3}, {4, 0, 0, 1, 4, 2})},
           [](const TensorList& in) -> TensorList { return {gather(in[0], -1, in[1])}; },
           [](const Lists& in) -> Lists {
-            return {fill({2, 3}, [&](const Index& i) {
+            return {fill(in[1].shape, [&](const Index& i) {
               return in[0]({i[0], static_cast<int64_t>(in[1](i))});
             })};
           })
       .differentiable_twice();
-  for (const bool add : {false, true})
-    table
-        .add(
-            add ? "scatter_add" : "scatter", "",
-            {real({3, 5}),
-             integers({2, 3}, add ? std::vector<double>{4, 0, 0, 1, 4, 2}
-                                  : std::vector<double>{4, 0, 3, 1, 4, 2}),
-             real({2, 3})},
-            [=](const TensorList& in) -> TensorList {
-              return {add ? scatter_add(in[0], 1, in[1], in[2]) : scatter(in[0], 1, in[1], in[2])};
-            },
-            [=](const Lists& in) -> Lists {
-              return {fill({3, 5},
-                           [&](const Index& at) { return written(in[0], in[1], in[2], at, add); })};
-            })
-        .no_repeats()
-        .differentiable_twice();
+  const auto scattering = [&](const char* variant, bool add, const Input& x, const Input& index) {
+    return &table.add(
+        add ? "scatter_add" : "scatter", variant, {x, index, real(index.shape)},
+        [=](const TensorList& in) -> TensorList {
+          return {add ? scatter_add(in[0], 1, in[1], in[2]) : scatter(in[0], 1, in[1], in[2])};
+        },
+        [=](const Lists& in) -> Lists {
+          return {fill(in[0].shape,
+                       [&](const Index& at) { return written(in[0], in[1], in[2], at, add); })};
+        });
+  };
+  for (const bool add : {false, true}) {
+    const Input repeated = integers({2, 3}, {4, 0, 0, 1, 4, 1});
+    scattering("", add, real({3, 5}), integers({2, 3}, {4, 0, 3, 1, 4, 2}))->differentiable_twice();
+    scattering("repeated places", add, real({3, 5}), repeated)->differentiable_twice();
+    scattering("of one shape", add, real({2, 3}), integers({2, 3}, {2, 0, 0, 1, 2, 1}))
+        ->differentiable_twice();
+  }
   table
       .add(
           "index_select", "", {real({3, 5}), integers({4}, {4, 0, 0, 2}, Input::Dtype::i32)},
           [](const TensorList& in) -> TensorList { return {index_select(in[0], 1, in[1])}; },
           [](const Lists& in) -> Lists {
-            return {fill({3, 4}, [&](const Index& i) {
+            return {fill({in[0].size(0), in[1].size(0)}, [&](const Index& i) {
               return in[0]({i[0], static_cast<int64_t>(in[1]({i[1]}))});
             })};
           })
       .differentiable_twice();
-  table
-      .add(
-          "index_add", "", {real({4, 3}), integers({5}, {3, 0, 3, 1, 3}), real({5, 3})},
-          [](const TensorList& in) -> TensorList { return {index_add(in[0], 0, in[1], in[2])}; },
-          [](const Lists& in) -> Lists {
-            return {fill({4, 3}, [&](const Index& at) {
-              double value = in[0](at);
-              for (int64_t j = 0; j < 5; ++j)
-                if (static_cast<int64_t>(in[1]({j})) == at[0]) value += in[2]({j, at[1]});
-              return value;
-            })};
-          })
-      .differentiable_twice();
+  for (const auto& [variant, x, index] :
+       {std::tuple("", real({4, 3}), integers({5}, {3, 0, 3, 1, 3})),
+        std::tuple("of one shape", real({4, 3}), integers({4}, {3, 0, 3, 1}))})
+    table
+        .add(
+            "index_add", variant, {x, index, real({index.shape[0], 3})},
+            [](const TensorList& in) -> TensorList { return {index_add(in[0], 0, in[1], in[2])}; },
+            [](const Lists& in) -> Lists {
+              return {fill(in[0].shape, [&](const Index& at) {
+                double value = in[0](at);
+                for (int64_t j = 0; j < in[1].size(0); ++j)
+                  if (static_cast<int64_t>(in[1]({j})) == at[0]) value += in[2]({j, at[1]});
+                return value;
+              })};
+            })
+        .differentiable_twice();
 }
 
 }  // namespace

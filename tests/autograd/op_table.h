@@ -73,6 +73,7 @@ struct OpRow {
   bool twice = false;          // so is the gradient itself
   bool half = true;            // runs in f16 and bf16
   bool repeats = true;         // values may repeat along dimension 0 (the expanded layout)
+  bool one_size = false;       // the reference holds for the sizes of this row only
 
   std::string name() const { return variant.empty() ? op : op + " (" + variant + ")"; }
   OpRow& rounded(int times) {
@@ -97,6 +98,10 @@ struct OpRow {
   }
   OpRow& no_repeats() {
     repeats = false;
+    return *this;
+  }
+  OpRow& of_one_size() {
+    one_size = true;
     return *this;
   }
 };

@@ -1,7 +1,6 @@
 // The op harness: every row of the op table over dtypes, layouts and devices.
 #include <algorithm>
 #include <fstream>
-#include <random>
 #include <regex>
 #include <set>
 
@@ -10,60 +9,12 @@
 #include <binade/autograd/gradcheck.h>
 
 #include "gpu.h"
-#include "op_table.h"
+#include "op_harness.h"
 
 using namespace binade;
 using namespace binade::test;
 
 namespace {
-
-const std::vector<OpRow>& rows() {
-  static const OpTable table = [] {
-    OpTable all;
-    add_elementwise_rows(all);
-    add_reduction_rows(all);
-    add_shape_rows(all);
-    add_network_rows(all);
-    add_loss_rows(all);
-    return all;
-  }();
-  return table.rows();
-}
-
-// ---- inputs -------------------------------------------------------------------------------------
-
-DType dtype_for(const Input& input, DType row) {
-  switch (input.dtype) {
-    case Input::Dtype::row:
-      return row;
-    case Input::Dtype::statistics:
-      return row == DType::f64 ? DType::f64 : DType::f32;
-    case Input::Dtype::f32:
-      return DType::f32;
-    case Input::Dtype::i64:
-      return DType::i64;
-    case Input::Dtype::i32:
-      return DType::i32;
-    default:
-      return DType::boolean;
-  }
-}
-
-std::vector<double> draw(const Input& input, uint32_t seed) {
-  if (!input.values.empty()) return input.values;
-  std::mt19937 random(seed);
-  const auto count = static_cast<size_t>(input.shape.numel());
-  std::vector<double> values(count);
-  if (input.distinct) {
-    for (size_t i = 0; i < count; ++i)
-      values[i] = (static_cast<double>(i) - static_cast<double>(count) / 2) / 16;
-    std::shuffle(values.begin(), values.end(), random);
-  } else {
-    std::uniform_real_distribution<double> uniform(input.low, input.high);
-    for (double& value : values) value = uniform(random);
-  }
-  return values;
-}
 
 enum class Layout : uint8_t { contiguous, transposed, strided, expanded };
 const std::pair<Layout, const char*> kLayouts[] = {{Layout::contiguous, "contiguous"},
@@ -89,17 +40,6 @@ Tensor arranged(const Tensor& x, Layout layout) {
   }
 }
 
-TensorList make_inputs(const OpRow& row, DType dtype, Device device = {}) {
-  TensorList inputs;
-  uint32_t seed = static_cast<uint32_t>(std::hash<std::string>()(row.name()));
-  for (const Input& input : row.inputs) {
-    const Array values =
-        Array::from(draw(input, seed++), input.shape).to(dtype_for(input, dtype)).to(device);
-    inputs.emplace_back(values, input.differentiable && row.differentiable);
-  }
-  return inputs;
-}
-
 TensorList arrange_all(const OpRow& row, const TensorList& inputs, Layout layout) {
   TensorList arranged_inputs;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -110,93 +50,75 @@ TensorList arrange_all(const OpRow& row, const TensorList& inputs, Layout layout
   return arranged_inputs;
 }
 
-std::vector<Values> values_of(const TensorList& tensors) {
-  std::vector<Values> values;
-  for (const Tensor& tensor : tensors)
-    values.push_back({tensor.shape(), tensor.to_vector<double>()});
-  return values;
-}
-
-// ---- comparison ---------------------------------------------------------------------------------
-
-// Half an ulp at 1.
-double unit_roundoff(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return 0x1p-53;
-    case DType::f32:
-      return 0x1p-24;
-    case DType::f16:
-      return 0x1p-11;
-    case DType::bf16:
-      return 0x1p-8;
-    default:
-      return 0;  // integers and bools are exact
+// Backward twice, into buffers that held NaN: the gradient, and twice the gradient.
+void check_bound_buffers(const OpRow& row) {
+  INFO(row.name());
+  const TensorList inputs = make_inputs(row, DType::f64);
+  std::vector<Values> once;
+  for (int pass = 0; pass < 2; ++pass) {
+    Tensor total;
+    for (const Tensor& output : row.call(inputs)) {
+      if (!output.requires_grad()) continue;
+      const Tensor weighted = sum(square(output));
+      total = total.defined() ? total + weighted : weighted;
+    }
+    for (const Tensor& input : inputs)
+      if (pass == 0 && input.requires_grad())
+        input.bind_grad(Array::full(input.shape(), NAN, DType::f64));
+    total.backward();
+    size_t i = 0;
+    for (const Tensor& input : inputs) {
+      if (!input.requires_grad() || !input.grad().defined()) continue;
+      Values gradient{input.shape(), input.grad().to_vector<double>()};
+      if (pass == 0) {
+        once.push_back(std::move(gradient));
+      } else {
+        for (double& value : once[i].data) value *= 2;
+        CHECK(difference(gradient.data, once[i].data, DType::f64, 2) == "");
+      }
+      ++i;
+    }
   }
+  for (const Values& gradient : once)
+    CHECK(std::none_of(gradient.data.begin(), gradient.data.end(),
+                       [](double value) { return std::isnan(value); }));
 }
 
-double largest_magnitude(const std::vector<double>& values) {
-  double largest = 0;
-  for (double value : values)
-    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
-  return largest;
-}
-
-// Empty, or the first element that differs by more than `roundings` to the storage dtype and the
-// error of f32 (f64) arithmetic allow, or by `absolute` beyond that.
-std::string difference(const std::vector<double>& got, const std::vector<double>& expected,
-                       DType storage, int roundings, double absolute = 0) {
-  if (got.size() != expected.size())
-    return concat(got.size(), " elements, expected ", expected.size());
-  const double unit = unit_roundoff(storage);
-  const double compute = storage == DType::f64 ? 0x1p-53 : unit > 0 ? 0x1p-24 : 0;
-  const double largest = largest_magnitude(expected);
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (got[i] == expected[i] || (std::isnan(got[i]) && std::isnan(expected[i]))) continue;
-    const double magnitude = roundings > 1 ? largest : std::abs(expected[i]);
-    const double allowed = roundings * unit * magnitude + 64 * compute * largest + absolute;
-    if (!(std::abs(got[i] - expected[i]) <= allowed))
-      return concat("element ", i, " is ", got[i], ", expected ", expected[i], " ± ", allowed);
+// The gradients of a tied row are those of the original, of which the tied ones are added up: taken
+// in f64 on the CPU with a tensor for each place.
+void check_tied_gradients(const OpRow& original, const TiedRow& tied, DType dtype, Device device) {
+  const auto& [row, first, second] = tied;
+  INFO(row.name() << ", " << dtype << " on " << device);
+  const std::vector<Values> got = gradients_of(row, make_inputs(row, dtype, device));
+  TensorList apart = in_f64(row, make_inputs(row, dtype));
+  apart.insert(apart.begin() + static_cast<long>(second),
+               Tensor(apart[first].array().clone(), true));
+  std::vector<Values> expected;
+  double share = 0;  // of the sum; two that cancel keep the rounding errors of each
+  size_t next = 0;
+  const std::vector<Values> gradients = gradients_of(original, apart);
+  size_t at_first = 0;
+  for (size_t i = 0; i < apart.size(); ++i) {
+    if (!apart[i].requires_grad()) continue;
+    const Values& gradient = gradients[next++];
+    if (i == first || i == second) share = std::max(share, largest_magnitude(gradient.data));
+    if (i == first) at_first = expected.size();
+    if (i == second)
+      expected[at_first] = map(expected[at_first], gradient, std::plus<>());
+    else
+      expected.push_back(gradient);
   }
-  return "";
-}
-
-std::vector<DType> dtypes_of(const OpRow& row) {
-  std::vector<DType> dtypes = {DType::f64, DType::f32};
-  if (row.half) dtypes.insert(dtypes.end(), {DType::f16, DType::bf16});
-  return dtypes;
-}
-
-// Gradients of the floating inputs for a fixed seed on every output that has a gradient.
-std::vector<Values> gradients_of(const OpRow& row, const TensorList& inputs,
-                                 std::vector<DType>* dtypes = nullptr) {
-  TensorList outputs, wanted, seeds;
-  for (const Tensor& output : row.call(inputs)) {
-    if (!output.requires_grad()) continue;
-    Input seed = real(output.shape(), 0.5, 1.5);
-    outputs.push_back(output);
-    seeds.emplace_back(
-        Array::from(draw(seed, 99), output.shape()).to(output.dtype()).to(output.device()));
-  }
-  for (const Tensor& input : inputs)
-    if (input.requires_grad()) wanted.push_back(input);
-  std::vector<Values> gradients;
-  const TensorList found = grad(outputs, wanted, seeds);
-  for (size_t i = 0; i < found.size(); ++i) {
-    const Tensor& like = wanted[i];  // not reached: a gradient of zero
-    const Tensor gradient =
-        found[i].defined() ? found[i] : Tensor::zeros(like.shape(), like.dtype());
-    gradients.push_back({gradient.shape(), gradient.to_vector<double>()});
-    if (dtypes) dtypes->push_back(gradient.dtype());
-  }
-  return gradients;
+  REQUIRE(got.size() == expected.size());
+  for (size_t i = 0; i < got.size(); ++i)
+    CHECK(difference(got[i].data, expected[i].data, dtype, 12, 12 * unit_roundoff(dtype) * share) ==
+          "");
 }
 
 }  // namespace
 
 TEST_CASE("every op equals its f64 reference in every dtype and layout", "[ops]") {
   const NoGrad off;
-  for (const OpRow& row : rows())
+  for (const OpRow& row : op_rows())
     for (const DType dtype : dtypes_of(row))
       for (const auto& [layout, layout_name] : kLayouts) {
         if (layout == Layout::expanded && !row.repeats) continue;
@@ -216,7 +138,7 @@ TEST_CASE("every op equals its f64 reference in every dtype and layout", "[ops]"
 }
 
 TEST_CASE("every op's gradient equals finite differences", "[ops][gradcheck]") {
-  for (const OpRow& row : rows()) {
+  for (const OpRow& row : op_rows()) {
     if (!row.differentiable) continue;
     for (const auto& [layout, layout_name] : kLayouts) {
       if (layout == Layout::expanded && !row.repeats) continue;
@@ -230,7 +152,7 @@ TEST_CASE("every op's gradient equals finite differences", "[ops][gradcheck]") {
 }
 
 TEST_CASE("gradients written in public ops are differentiable again", "[ops][gradcheck]") {
-  for (const OpRow& row : rows()) {
+  for (const OpRow& row : op_rows()) {
     if (!row.differentiable || !row.twice) continue;
     INFO(row.name());
     CHECK(gradgradcheck(row.call, make_inputs(row, DType::f64)) == "");
@@ -238,19 +160,15 @@ TEST_CASE("gradients written in public ops are differentiable again", "[ops][gra
 }
 
 TEST_CASE("gradients in f32 and half types equal those in f64", "[ops]") {
-  for (const OpRow& row : rows()) {
+  for (const OpRow& row : op_rows()) {
     if (!row.differentiable) continue;
     for (const DType dtype : dtypes_of(row)) {
       if (dtype == DType::f64) continue;
       INFO(row.name() << ", " << dtype);
       const TensorList inputs = make_inputs(row, dtype);
-      TensorList exact;  // the same values
-      for (size_t i = 0; i < inputs.size(); ++i)
-        exact.emplace_back(inputs[i].array().to(dtype_for(row.inputs[i], DType::f64)),
-                           inputs[i].requires_grad());
       std::vector<DType> dtypes;
       const std::vector<Values> got = gradients_of(row, inputs, &dtypes);
-      const std::vector<Values> expected = gradients_of(row, exact);
+      const std::vector<Values> expected = gradients_of(row, in_f64(row, inputs));
       size_t i = 0;
       for (const Tensor& input : inputs) {
         if (!input.requires_grad()) continue;
@@ -267,7 +185,7 @@ TEST_CASE("gradients in f32 and half types equal those in f64", "[ops]") {
 }
 
 TEST_CASE("ops leave the gradients of constant inputs undone", "[ops]") {
-  for (const OpRow& row : rows()) {
+  for (const OpRow& row : op_rows()) {
     if (!row.differentiable) continue;
     INFO(row.name());
     for (size_t chosen = 0; chosen < row.inputs.size(); ++chosen) {
@@ -287,45 +205,47 @@ TEST_CASE("ops leave the gradients of constant inputs undone", "[ops]") {
 }
 
 TEST_CASE("gradients overwrite a bound buffer first and add to it then", "[ops]") {
-  for (const OpRow& row : rows()) {
-    if (!row.differentiable) continue;
-    INFO(row.name());
-    const TensorList inputs = make_inputs(row, DType::f64);
-    std::vector<Values> once;
-    for (int pass = 0; pass < 2; ++pass) {
-      Tensor total;
-      for (const Tensor& output : row.call(inputs)) {
-        if (!output.requires_grad()) continue;
-        const Tensor weighted = sum(square(output));
-        total = total.defined() ? total + weighted : weighted;
-      }
-      for (const Tensor& input : inputs)
-        if (pass == 0 && input.requires_grad())
-          input.bind_grad(Array::full(input.shape(), NAN, DType::f64));
-      total.backward();
-      size_t i = 0;
-      for (const Tensor& input : inputs) {
-        if (!input.requires_grad() || !input.grad().defined()) continue;
-        Values gradient{input.shape(), input.grad().to_vector<double>()};
-        if (pass == 0) {
-          once.push_back(std::move(gradient));
-        } else {
-          for (double& value : once[i].data) value *= 2;
-          CHECK(difference(gradient.data, once[i].data, DType::f64, 2) == "");
-        }
-        ++i;
-      }
+  for (const OpRow& row : op_rows())
+    if (row.differentiable) check_bound_buffers(row);
+}
+
+TEST_CASE("one tensor in two places of an op gets both gradients", "[ops][gradcheck]") {
+  size_t pairs = 0;
+  for (const OpRow& original : op_rows())
+    for (const auto& [row, first, second] : tied_rows(original)) {
+      ++pairs;
+      INFO(row.name());
+      CHECK(gradcheck(row.call, make_inputs(row, DType::f64)) == "");
+      const auto of_results = [&call = row.call](TensorList inputs) {
+        for (Tensor& input : inputs)
+          if (input.requires_grad()) input = input * 1.0;
+        return call(inputs);
+      };
+      CHECK(gradcheck(of_results, make_inputs(row, DType::f64)) == "");
+      check_bound_buffers(row);
     }
-    for (const Values& gradient : once)
-      CHECK(std::none_of(gradient.data.begin(), gradient.data.end(),
-                         [](double value) { return std::isnan(value); }));
-  }
+  CHECK(pairs > 60);  // they are still found
+}
+
+TEST_CASE("one tensor in two places gets the sum in f32 and half types", "[ops]") {
+  for (const OpRow& original : op_rows())
+    for (const TiedRow& tied : tied_rows(original))
+      for (const DType dtype : dtypes_of(original))
+        if (dtype != DType::f64) check_tied_gradients(original, tied, dtype, Device());
+}
+
+TEST_CASE("one tensor in two places gets the sum on the GPU", "[ops][cuda]") {
+  require_gpu();
+  for (const OpRow& original : op_rows())
+    for (const TiedRow& tied : tied_rows(original))
+      for (const DType dtype : dtypes_of(original))
+        if (dtype != DType::f64) check_tied_gradients(original, tied, dtype, test_gpu());
 }
 
 TEST_CASE("every op on the GPU equals the CPU", "[ops][cuda]") {
   require_gpu();
   const Device gpu = test_gpu();
-  for (const OpRow& row : rows())
+  for (const OpRow& row : op_rows())
     for (const DType dtype : dtypes_of(row)) {
       if (dtype == DType::f64) continue;  // the CPU's, for gradient checks
       for (const auto& [layout, layout_name] : kLayouts) {
@@ -369,7 +289,7 @@ TEST_CASE("every op refuses inputs on different devices, and on different GPUs",
                        Catch::Contains(gpus == 0 && kCudaBuilt ? cuda_unavailable_reason()
                                        : gpus == 0             ? "has no CUDA kernels"
                                                                : "different devices");
-  for (const OpRow& row : rows()) {
+  for (const OpRow& row : op_rows()) {
     if (row.inputs.size() < 2) continue;
     const TensorList host = make_inputs(row, DType::f32);
     for (size_t i = 0; i < host.size(); ++i) {
@@ -386,12 +306,12 @@ TEST_CASE("every op refuses inputs on different devices, and on different GPUs",
 
 TEST_CASE("every exported op has a row", "[ops]") {
   std::set<std::string> known;
-  for (const OpRow& row : rows()) known.insert(row.op);
+  for (const OpRow& row : op_rows()) known.insert(row.op);
   const std::regex declaration(
       R"(^(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>) (operator\S|\w+)\()");
   size_t found = 0;
   for (const char* family : {"activation", "arithmetic", "attention", "conv", "indexing", "linear",
-                             "loss", "matmul", "norm", "reduce", "shape"}) {
+                             "loss", "matmul", "mlp", "norm", "reduce", "shape"}) {
     std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {

@@ -26,7 +26,7 @@ struct Values {
     int64_t offset = 0;
     for (int i = 0; i < shape.dims(); ++i)
       offset = offset * shape[i] + (shape[i] == 1 ? 0 : index[static_cast<size_t>(i) + extra]);
-    return data[static_cast<size_t>(offset)];
+    return data.at(static_cast<size_t>(offset));
   }
 };
 
@@ -104,6 +104,7 @@ inline double total(const std::vector<double>& values) {
 }
 
 inline double log_sum_exp(const std::vector<double>& values) {
+  if (values.empty()) return -INFINITY;
   const double largest = *std::max_element(values.begin(), values.end());
   double sum = 0;
   for (double value : values) sum += std::exp(value - largest);

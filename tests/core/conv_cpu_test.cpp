@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <binade/core/kernels/conv.h>
+#include <binade/core/kernels/norm.h>
 
 #include "kernel_arrays.h"
 

@@ -1,5 +1,6 @@
 // Convolution, pooling and batch norm on the GPU against those on the CPU.
 #include <binade/core/kernels/conv.h>
+#include <binade/core/kernels/norm.h>
 
 #include "core/cuda_compare.h"
 #include "core/cuda_repeat.h"

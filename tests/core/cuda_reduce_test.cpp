@@ -1,5 +1,7 @@
 // Reductions, scans, softmax and orderings on the GPU against those on the CPU.
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
+#include <binade/core/kernels/sort.h>
 
 #include <limits>
 

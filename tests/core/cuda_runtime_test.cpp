@@ -15,6 +15,8 @@
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/random.h>
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
+#include <binade/core/kernels/sort.h>
 #include <binade/core/memory.h>
 
 #include "core/cuda_compare.h"

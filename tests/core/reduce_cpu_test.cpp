@@ -1,5 +1,6 @@
 // Reductions, scans and orderings of the CPU against loops in f64.
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/sort.h>
 
 #include <omp.h>
 

@@ -2,7 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <binade/core/kernels/loss.h>
-#include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
 
 #include "kernel_arrays.h"
 

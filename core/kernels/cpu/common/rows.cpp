@@ -13,7 +13,7 @@ StridedLoop loop_without(std::initializer_list<Array> arrays, int dim) {
 
 LineLoop::LineLoop(std::initializer_list<Array> arrays, int dim, int64_t length)
     : operands_(static_cast<int>(arrays.size())),
-      grain_(std::max<int64_t>(1, kGrain / std::max<int64_t>(length, 1))),
+      grain_(row_grain(length)),
       lines_(loop_without(arrays, arrays.begin()->shape().wrap_dim(dim))) {}
 
 }  // namespace binade::kernels::cpu

@@ -7,6 +7,11 @@
 
 namespace binade::kernels::cpu {
 
+// Rows of `width` elements, of any width, that are worth handing to another thread.
+inline int64_t row_grain(int64_t width) {
+  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, width));
+}
+
 // A line of any length, read as C; a contiguous line of C is used in place.
 template <class C>
 class RowReader {

@@ -156,11 +156,10 @@ void embedding(const Array& table, const Array& index, const Array& out) {
   const int64_t width = table.size(1);
   const std::vector<int64_t> ids = index.to_vector<int64_t>();
   const Rows table_rows(table), out_rows(out);
-  parallel_for(index.numel(), std::max<int64_t>(1, kGrain / width),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t row = begin; row < end; ++row)
-                   convert(table_rows[ids[row]], table.dtype(), out_rows[row], out.dtype(), width);
-               });
+  parallel_for(index.numel(), row_grain(width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      convert(table_rows[ids[row]], table.dtype(), out_rows[row], out.dtype(), width);
+  });
 }
 
 void embedding_backward(const Array& dout, const Array& index, const Array& dtable, float beta) {
@@ -178,7 +177,7 @@ void embedding_backward(const Array& dout, const Array& index, const Array& dtab
   visit_real(dtable.dtype(), "embedding_backward", [&](auto zero) {
     using C = decltype(zero);
     const Rows dout_rows(dout), dtable_rows(dtable);
-    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / width);
+    const int64_t grain = row_grain(4 * width);
     parallel_for(vocabulary, grain, [&](int64_t begin, int64_t end) {
       constexpr int64_t kRowsAtOnce = 32;  // summed in C before they join the total
       RowReader<C> reader;

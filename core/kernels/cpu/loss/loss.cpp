@@ -18,11 +18,6 @@ std::vector<int64_t> read_targets(const Array& targets, int64_t classes, int64_t
   return values;
 }
 
-// Rows of logits that are worth handing to another thread.
-int64_t row_grain(int64_t classes) {
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, classes));
-}
-
 // The loss of a row of logits x and a label that is not ignored.
 template <class C>
 C row_loss(const C* x, int64_t classes, int64_t label, double log_sum, double smoothing) {

@@ -1,8 +1,8 @@
 #include <cmath>
 
-#include <binade/core/kernels/conv.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
+#include <binade/core/kernels/norm.h>
 
 namespace binade::kernels::cpu {
 

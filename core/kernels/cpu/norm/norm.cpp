@@ -35,7 +35,7 @@ void forward(const Array& x, const Array& residual, const Array& sum, const Arra
   C* rstds = rstd.data<C>();
   const Rows x_rows(x), y_rows(y), residual_rows(add ? residual : x), sum_rows(add ? sum : x);
 
-  parallel_for(rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+  parallel_for(rows, row_grain(width), [&](int64_t begin, int64_t end) {
     RowReader<C> x_reader, residual_reader;
     RowWriter<C> sum_writer, y_writer;
     for (int64_t row = begin; row < end; ++row) {
@@ -68,7 +68,7 @@ void forward(const Array& x, const Array& residual, const Array& sum, const Arra
 template <class C>
 void store_column_sums(const std::vector<C>& partials, int64_t width, int64_t half,
                        const Array& target, float beta) {
-  if (!target.defined()) return;
+  if (!target.defined() || width == 0) return;
   const int64_t chunks = static_cast<int64_t>(partials.size()) / (2 * width);
   std::vector<double> sums(static_cast<size_t>(width));
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -96,7 +96,7 @@ void backward(const Array& dy, const Array& x, const Array& weight, const Array&
   const Rows x_rows(x), dy_rows(dy), dx_rows(want_dx ? dx : x);
 
   // Column sums in two stages: chunks of rows, then over the chunks.
-  const int64_t chunk_rows = std::clamp<int64_t>(kGrain / width, 4, 64);
+  const int64_t chunk_rows = std::clamp<int64_t>(row_grain(width), 4, 64);
   const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
   std::vector<C> partials(want_sums ? static_cast<size_t>(chunks * 2 * width) : 0);
 

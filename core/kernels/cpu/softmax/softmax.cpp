@@ -2,7 +2,7 @@
 
 #include <binade/core/kernels/cpu/common/lanes.h>
 #include <binade/core/kernels/cpu/common/rows.h>
-#include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
 
 namespace binade::kernels::cpu {
 namespace {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include <binade/core/kernels/cpu/common/rows.h>
-#include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/sort.h>
 
 namespace binade::kernels::cpu {
 namespace {

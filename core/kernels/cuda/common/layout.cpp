@@ -38,6 +38,7 @@ Layout make_layout(std::initializer_list<const Array*> operands, int vec, Order 
   check(count <= Layout::kMaxOperands, "an elementwise kernel has at most ", Layout::kMaxOperands,
         " operands, got ", count);
   const Array& out = **operands.begin();
+  if (out.numel() == 0) return Layout();  // no items: there is nothing to divide by
   for (const Array* operand : operands)
     check(operand->shape() == out.shape(),
           "an elementwise kernel needs operands of one shape, got ", operand->shape(), " and ",

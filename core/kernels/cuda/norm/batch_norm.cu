@@ -1,5 +1,5 @@
 // Batch norm: a block for each channel, so that every sum has one order.
-#include <binade/core/kernels/conv.h>
+#include <binade/core/kernels/norm.h>
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>

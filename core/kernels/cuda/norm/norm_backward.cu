@@ -231,6 +231,7 @@ struct SumTargets {
 void backward(const char* name, const Array& dy, const Array& x, const Array& any_weight,
               const Array& mean, const Array& rstd, const Array& dx, float dx_beta,
               const SumTargets& targets) {
+  if (x.size(1) == 0) return;  // without rows there are still sums
   const Array weight = NormColumns::packed(any_weight);
   visit_floating(x.dtype(), name, [&](auto element) {
     using T = DeviceOf<decltype(element)>;

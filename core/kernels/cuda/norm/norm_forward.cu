@@ -183,6 +183,7 @@ void launch_forward(const char* name, const NormForward<T>& args, bool aligned) 
 void forward(const char* name, const Array& x, const Array& residual, const Array& any_weight,
              const Array& any_bias, float eps, const Array& sum, const Array& y, const Array& mean,
              const Array& rstd) {
+  if (x.numel() == 0) return;
   const Array weight = NormColumns::packed(any_weight), bias = NormColumns::packed(any_bias);
   visit_floating(x.dtype(), name, [&](auto element) {
     using T = DeviceOf<decltype(element)>;

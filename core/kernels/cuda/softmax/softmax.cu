@@ -1,10 +1,10 @@
 // Softmax along the last dimension: one pass for the maximum and the sum, one that writes. The
 // second reads a row that the caches still hold. A warp takes a short row, a block a long one.
 #include <binade/core/kernels/elementwise.h>
-#include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/softmax.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
-#include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 #include <binade/core/kernels/cuda/common/online_softmax.cuh>
+#include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
 

@@ -1,7 +1,7 @@
 // Sorting: elements become unsigned keys of the same order, which a stable radix sort orders
 // together with their positions; values are then fetched by position.
 #include <binade/core/kernels/cuda/common/radix_sort.h>
-#include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/sort.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
