@@ -5,6 +5,7 @@
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
 #include <binade/core/random.h>
@@ -16,7 +17,7 @@ using kernels::UnaryOp;
 
 namespace {
 
-// op'(x) in public ops, for gradients of gradients.
+// op'(x) in public ops, for gradients of gradients; for half types it is computed in f32.
 using Derivative = Tensor (*)(const Tensor& x);
 
 Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative derivative) {
@@ -24,7 +25,10 @@ Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative deriva
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), unary(op, x.array(), y));
   return record(name, {x}, y, [op, x = Saved(x), derivative](const Tensor& dy) -> TensorList {
-    if (grad_enabled()) return {dy * derivative(x.tensor())};
+    if (grad_enabled()) {
+      const DType wide = statistics_dtype(dy.dtype());
+      return {to(to(dy, wide) * derivative(to(x.tensor(), wide)), dy.dtype())};
+    }
     const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
     BINADE_DISPATCH(dy.device(), unary_backward(op, x.array(), dy.array(), dx, 0));
     return {Tensor(dx)};
@@ -32,8 +36,8 @@ Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative deriva
 }
 
 Tensor relu_derivative(const Tensor& x) {
-  return where(greater(x, Tensor::scalar(0, x.dtype(), x.device())),
-               Tensor::scalar(1, x.dtype(), x.device()), Tensor::scalar(0, x.dtype(), x.device()));
+  const auto number = [&](double value) { return Tensor::scalar(value, x.dtype(), x.device()); };
+  return where(less_equal(x, number(0)), number(0), number(1));  // 1 at NaN, as in the kernel
 }
 
 Tensor sigmoid_derivative(const Tensor& x) {
@@ -102,18 +106,21 @@ Tensor swiglu(const Tensor& gate_in, const Tensor& up_in) {
   autocast_widest(gate, up);
   const Array y = Array::empty(gate.shape(), gate.dtype(), gate.device());
   BINADE_DISPATCH(y.device(), swiglu(gate.array(), up.array(), y));
-  return record("swiglu", {gate, up}, y,
-                [gate = Saved(gate), up = Saved(up)](const Tensor& dy) -> TensorList {
-                  if (grad_enabled()) {
-                    const Tensor g = gate.tensor();
-                    return {dy * up.tensor() * silu_derivative(g), dy * silu(g)};
-                  }
-                  const Array dgate = Array::empty(dy.shape(), dy.dtype(), dy.device());
-                  const Array dup = empty_like(dgate);
-                  BINADE_DISPATCH(dy.device(), swiglu_backward(gate.array(), up.array(), dy.array(),
-                                                               dgate, dup, 0));
-                  return {Tensor(dgate), Tensor(dup)};
-                });
+  return record(
+      "swiglu", {gate, up}, y,
+      [gate = Saved(gate), up = Saved(up)](const Tensor& dy) -> TensorList {
+        if (grad_enabled()) {
+          const DType wide = statistics_dtype(dy.dtype());
+          const Tensor g = to(gate.tensor(), wide), u = to(up.tensor(), wide);
+          const Tensor d = to(dy, wide);
+          return {to(d * u * silu_derivative(g), dy.dtype()), to(d * silu(g), dy.dtype())};
+        }
+        const Array dgate = Array::empty(dy.shape(), dy.dtype(), dy.device());
+        const Array dup = empty_like(dgate);
+        BINADE_DISPATCH(dy.device(),
+                        swiglu_backward(gate.array(), up.array(), dy.array(), dgate, dup, 0));
+        return {Tensor(dgate), Tensor(dup)};
+      });
 }
 
 Tensor swiglu_packed(const Tensor& gate_up) {

@@ -34,8 +34,9 @@ Array compute(const char* op, BinaryOp kind, const Tensor& x, double value, bool
   return y;
 }
 
-// Records a op b. `gradients` takes dy and the saved operands (undefined where not asked for by
-// `save`) and gives the gradients in dy's shape; those that nobody needs are not computed.
+// Records a op b. The derivatives take dy and the saved operands (undefined where not asked for by
+// `save`) and give the gradients in dy's shape; those that nobody needs are not computed. What
+// reads operands takes several steps: in f32 for half types, so that a gradient is rounded once.
 template <class DerivativeA, class DerivativeB>
 Tensor record_binary(const char* op, const Operands& x, Array y, bool save, DerivativeA da,
                      DerivativeB db) {
@@ -43,15 +44,46 @@ Tensor record_binary(const char* op, const Operands& x, Array y, bool save, Deri
   return record(op, {x.a, x.b}, std::move(y),
                 [=, a = save_if(save, x.a), b = save_if(save, x.b), a_shape = x.a.shape(),
                  b_shape = x.b.shape()](const Tensor& dy) -> TensorList {
-                  const Tensor left = a.tensor(), right = b.tensor();
-                  return {need_a ? sum_to(da(dy, left, right), a_shape) : Tensor(),
-                          need_b ? sum_to(db(dy, left, right), b_shape) : Tensor()};
+                  const DType dtype = dy.dtype(), wide = save ? statistics_dtype(dtype) : dtype;
+                  const Tensor given = to(dy, wide);
+                  const Tensor left = save ? to(a.tensor(), wide) : Tensor();
+                  const Tensor right = save ? to(b.tensor(), wide) : Tensor();
+                  return {need_a ? to(sum_to(da(given, left, right), a_shape), dtype) : Tensor(),
+                          need_b ? to(sum_to(db(given, left, right), b_shape), dtype) : Tensor()};
                 });
 }
 
-// The share of the gradient that goes to the operand that won: 1, or ½ where both are equal.
-Tensor share(const Tensor& winner_is_a, const Tensor& a, const Tensor& b) {
-  return where(equal(a, b), Tensor::scalar(0.5, a.dtype(), a.device()), to(winner_is_a, a.dtype()));
+Tensor number_like(const Tensor& x, double value) {
+  return Tensor::scalar(value, x.dtype(), x.device());
+}
+
+// The part of dy that goes to an operand: nothing where it lost, half where both are equal. A NaN
+// never loses: its gradient is not hidden.
+Tensor share_of(const Tensor& dy, const Tensor& lost, const Tensor& a, const Tensor& b) {
+  const Tensor share = where(equal(a, b), number_like(dy, 0.5), number_like(dy, 1));
+  return where(lost, number_like(dy, 0), dy * share);
+}
+
+// aᵇ·ln a, the derivative of aᵇ by b; 0 at a = 0 where b ≥ 0, which is its limit for b > 0. A node
+// of its own, so that its derivatives are their limits, too.
+Tensor pow_log(const Tensor& a, const Tensor& b) {
+  const Operands x("pow", a, b);
+  Array y;
+  {
+    const NoGrad no_grad;
+    const Tensor zero = number_like(a, 0);
+    const Tensor at_zero = logical_and(equal(a, zero), greater_equal(b, zero));
+    y = where(at_zero, zero, pow(a, b) * log(a)).array();
+  }
+  return record_binary(
+      "pow", x, std::move(y), true,
+      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
+        return dy * (b * pow_log(a, b - 1) + pow(a, b - 1));
+      },
+      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
+        const Tensor zero = number_like(a, 0);
+        return dy * pow_log(a, b) * log(where(equal(a, zero), number_like(a, 1), a));
+      });
 }
 
 }  // namespace
@@ -94,10 +126,10 @@ Tensor maximum(const Tensor& a, const Tensor& b) {
   return record_binary(
       "maximum", x, compute("maximum", BinaryOp::maximum, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        return dy * share(greater(a, b), a, b);
+        return share_of(dy, less(a, b), a, b);
       },
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        return dy * share(less(a, b), a, b);
+        return share_of(dy, greater(a, b), a, b);
       });
 }
 
@@ -106,28 +138,27 @@ Tensor minimum(const Tensor& a, const Tensor& b) {
   return record_binary(
       "minimum", x, compute("minimum", BinaryOp::minimum, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        return dy * share(less(a, b), a, b);
+        return share_of(dy, greater(a, b), a, b);
       },
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        return dy * share(greater(a, b), a, b);
+        return share_of(dy, less(a, b), a, b);
       });
 }
 
 Tensor pow(const Tensor& a, const Tensor& b) {
   const Operands x("pow", autocast(PrecisionClass::full, a), autocast(PrecisionClass::full, b));
   check_floating("pow", "base", x.a);
-  // Written so that 0⁰ has the gradient 0 and 0^b, b > 0, has none of ln 0.
   return record_binary(
       "pow", x, compute("pow", BinaryOp::pow, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        const Tensor one = Tensor::scalar(1, b.dtype(), b.device());
-        const Tensor exponent = where(equal(b, one * 0), one, b - 1);
-        return dy * b * pow(a, exponent);
+        // 0⁰ has the gradient 0, not 0·∞. At other bases b·aᵇ⁻¹ stays as it is at b = 0, since its
+        // derivative by b is not 0 there.
+        const Tensor zero = number_like(a, 0);
+        const Tensor base =
+            where(logical_and(equal(a, zero), equal(b, zero)), number_like(a, 1), a);
+        return dy * (b * pow(base, b - 1));
       },
-      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        const Tensor one = Tensor::scalar(1, a.dtype(), a.device());
-        return dy * pow(a, b) * log(where(equal(a, one * 0), one, a));
-      });
+      [](const Tensor& dy, const Tensor& a, const Tensor& b) { return dy * pow_log(a, b); });
 }
 
 Tensor pow(const Tensor& base, double exponent) {
@@ -136,7 +167,9 @@ Tensor pow(const Tensor& base, double exponent) {
   return record("pow", {a}, compute("pow", BinaryOp::pow, a, exponent, false),
                 [a = Saved(a), exponent](const Tensor& dy) -> TensorList {
                   if (exponent == 0) return {dy * 0};
-                  return {dy * (pow(a.tensor(), exponent - 1) * exponent)};
+                  const DType wide = statistics_dtype(dy.dtype());
+                  const Tensor base = to(a.tensor(), wide);
+                  return {to(to(dy, wide) * (pow(base, exponent - 1) * exponent), dy.dtype())};
                 });
 }
 
@@ -182,8 +215,9 @@ Tensor operator*(double a, const Tensor& b) {
 Tensor operator/(double a, const Tensor& b) {
   return record("div", {b}, compute("div", BinaryOp::div, b, a, true),
                 [a, b = Saved(b)](const Tensor& dy) -> TensorList {
-                  const Tensor x = b.tensor();
-                  return {-(dy / x) * (a / x)};
+                  const DType wide = statistics_dtype(dy.dtype());
+                  const Tensor x = to(b.tensor(), wide);
+                  return {to(-(to(dy, wide) / x) * (a / x), dy.dtype())};
                 });
 }
 Tensor operator-(const Tensor& a) {

@@ -11,7 +11,7 @@ Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);
 Tensor maximum(const Tensor& a,
-               const Tensor& b);  // equal operands share the gradient half and half
+               const Tensor& b);  // gradient: half each where equal, all to both at NaN
 Tensor minimum(const Tensor& a, const Tensor& b);
 Tensor pow(const Tensor& a, const Tensor& b);  // class full
 Tensor pow(const Tensor& a, double exponent);  // class full
@@ -43,7 +43,7 @@ Tensor reciprocal(const Tensor& x);
 Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
 Tensor erf(const Tensor& x);
-// Gradient passes where low ≤ x ≤ high.
+// Gradient passes where low ≤ x ≤ high, and at NaN.
 Tensor clamp(const Tensor& x, double low, double high);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);  // value where mask is true

@@ -83,9 +83,9 @@ Tensor clamp(const Tensor& x, double low, double high) {
   return record("clamp", {x}, y, [x = Saved(x), low, high](const Tensor& dy) -> TensorList {
     const Tensor value = x.tensor();
     const auto scalar = [&](double v) { return Tensor::scalar(v, value.dtype(), value.device()); };
-    const Tensor inside =
-        logical_and(greater_equal(value, scalar(low)), less_equal(value, scalar(high)));
-    return {where(inside, dy, scalar(0))};
+    // A NaN lies outside of nothing: its gradient is not hidden.
+    const Tensor outside = logical_or(less(value, scalar(low)), greater(value, scalar(high)));
+    return {where(outside, scalar(0), dy)};
   });
 }
 

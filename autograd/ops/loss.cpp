@@ -322,19 +322,21 @@ Tensor kl_div_loss(const Tensor& log_input, const Tensor& target_in, Reduction r
   check_pair("kl_div_loss", "log_input", log_input, target_in);
   check(log_input.dims() >= 1, "kl_div_loss: log_input must be (…, V), got ", Kind{log_input});
   const Tensor target = widened(target_in);
-  // 0·log 0 is 0.
+  // 0·log 0 is 0; what is no probability (below 0, NaN) gives NaN.
   const Tensor zero = Tensor::scalar(0, target.dtype(), target.device());
   const Tensor one = Tensor::scalar(1, target.dtype(), target.device());
-  const Tensor positive = where(greater(target, zero), target, one);
+  const Tensor positive = where(equal(target, zero), one, target);
   return reduced(sum(target * (log(positive) - widened(log_input)), {-1}), reduction);
 }
 
 Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta, Reduction reduction) {
   check_pair("smooth_l1_loss", "x", x, target);
   check(beta > 0, "smooth_l1_loss: beta must be above 0, got ", beta);
-  const Tensor distance = abs(widened(x) - widened(target));
-  const Tensor inside = clamp(distance, 0, beta);
-  return reduced(square(inside) * (0.5 / beta) + (distance - inside), reduction);
+  const Tensor difference = widened(x) - widened(target);
+  // Clamped on both sides rather than as a distance, whose slope at 0 would hide the parabola's
+  // curvature 1/β from second derivatives.
+  const Tensor inside = clamp(difference, -beta, beta);
+  return reduced(square(inside) * (0.5 / beta) + (abs(difference) - abs(inside)), reduction);
 }
 
 }  // namespace binade

@@ -32,7 +32,7 @@ struct LinearCrossEntropyOptions : CrossEntropyOptions {
 // gradients at once: logits, (softmax − target) in their place, from that a chunk of x's gradient
 // and its share of the weight's, which is summed in f32. Backward multiplies both by what the loss
 // was multiplied by; in half types they carry current_loss_scale() / normaliser until then.
-// Not differentiable twice.
+// Not differentiable twice. Logits are rounded to the products' half type, as linear()'s are.
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                             const LinearCrossEntropyOptions& options = {});
 // Soft targets: probabilities of logits' shape; −Σ target·log_softmax(logits) a row.

@@ -157,7 +157,8 @@ Tensor var(const Tensor& x_in, const Axes& axes, double correction, bool keep_di
   const Plan plan("var", x_in, axes, keep_dims);
   const Tensor x = to(x_in, statistics_dtype(x_in.dtype()));  // squares leave the half range
   const Tensor deviations = square(x - mean(x, axes, true));
-  const double divisor = static_cast<double>(plan.count) - correction;
+  // Too few elements: x/0 = ∞, or 0/0 = NaN, rather than a number that looks like a variance.
+  const double divisor = std::max(static_cast<double>(plan.count) - correction, 0.0);
   return to(sum(deviations, axes, keep_dims) / divisor, full_dtype(x_in.dtype()));
 }
 
@@ -197,13 +198,15 @@ Tensor logsumexp(const Tensor& x, const Axes& axes, bool keep_dims) {
                     logsumexp(x.array().permute(order).reshape(rows), rows.dims() - 1, y));
   const Array value = y.view(plan.kept).to(full_dtype(x.dtype()));
   return record("logsumexp", {x}, value.view(plan.result),
-                [plan, x = Saved(x), y = Saved(value), axes](const Tensor& dy) -> TensorList {
-                  const Tensor in = x.tensor();
+                [plan, x = Saved(x), y = Saved(y), axes](const Tensor& dy) -> TensorList {
+                  // In f32 (f64): exp would make much of a half sum's rounding.
+                  const DType dtype = x.tensor().dtype(), wide = statistics_dtype(dtype);
+                  const Tensor in = to(x.tensor(), wide);
                   const Tensor sums =
-                      to(grad_enabled() ? logsumexp(in, axes, true) : y.tensor(), in.dtype());
+                      grad_enabled() ? logsumexp(in, axes, true) : reshape(y.tensor(), plan.kept);
                   // A row of −∞ only: −∞ − (−∞) would be NaN.
                   const Tensor finite = masked_fill(sums, is_inf(sums), 0);
-                  return {to(reshape(dy, plan.kept), in.dtype()) * exp(in - finite)};
+                  return {to(to(reshape(dy, plan.kept), wide) * exp(in - finite), dtype)};
                 });
 }
 

@@ -14,7 +14,7 @@ using Axes = std::vector<int>;
 // Class full: half inputs give f32 sums under a policy; without one the dtype stays (f32 inside).
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
-// Divides by count − correction.
+// Divides by count − correction; too few elements give ∞ or NaN.
 Tensor var(const Tensor& x, const Axes& axes = {}, double correction = 1, bool keep_dims = false);
 // Equal extremes share the gradient evenly.
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);

@@ -180,9 +180,11 @@ std::vector<Tensor> split(const Tensor& x, int64_t chunk, int dim_in) {
   check(chunk > 0, "split: a chunk has at least one element, got ", chunk);
   const int dim = x.shape().wrap_dim(dim_in);
   std::vector<Array> parts;
-  for (int64_t start = 0; start < x.size(dim); start += chunk)
+  int64_t start = 0;
+  do {  // a dimension without elements is one part without elements
     parts.push_back(x.array().slice(dim, start, std::min(start + chunk, x.size(dim))));
-  if (parts.empty()) return {};
+    start += chunk;
+  } while (start < x.size(dim));
   // One node for all parts, so that their gradients are joined once.
   return record("split", TensorList{x}, std::move(parts),
                 [dim, chunk, from = x.shape()](const TensorList& dys) -> TensorList {

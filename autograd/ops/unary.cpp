@@ -4,6 +4,7 @@
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade {
@@ -19,13 +20,14 @@ Array compute(UnaryOp op, const Tensor& x) {
   return y;
 }
 
-// `gradient` gives dy·op'(x) in public ops.
+// `gradient` gives dy·op'(x) in public ops, for half types in f32: it is rounded once.
 template <class Gradient>
 Tensor apply(const char* name, UnaryOp op, const Tensor& x, Gradient gradient) {
   check_floating(name, "x", x);
   return record(name, {x}, compute(op, x),
                 [x = Saved(x), gradient](const Tensor& dy) -> TensorList {
-                  return {gradient(dy, x.tensor())};
+                  const DType wide = statistics_dtype(dy.dtype());
+                  return {to(gradient(to(dy, wide), to(x.tensor(), wide)), dy.dtype())};
                 });
 }
 

@@ -1,18 +1,23 @@
 // Attention's backward pass (Dao et al. 2022, alg. 4): probabilities are computed again from the
-// scores and logsumexp, block by block. A thread takes one key head with all query heads that read
-// it, so that its gradients are summed in one order.
+// scores and logsumexp, for one block of queries at a time. A thread takes one key head with all
+// query heads that read it, so that its gradients are summed in one order.
+//
+// With P the probabilities of a row and dP their gradients, those of the scores are P · (dP − Σ
+// P·dP). Where softmax is nearly one-hot this is a difference of nearly equal numbers, so that Σ
+// P·dP is summed from the same P and dP, divided by Σ P: neither a half output (Σ out · dout would
+// be the same sum) nor the rounding of large scores is taken for a gradient.
 #include <binade/core/kernels/cpu/attention/attention_blocks.h>
 #include <binade/core/kernels/cpu/common/line_functions.h>
-#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/common/rows.h>
+#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 
 namespace binade::kernels::cpu {
 
 namespace {
 
 struct Gradients {
-  Heads out, dout, dq, dk, dv;
+  Heads dout, dq, dk, dv;
   const Array& logsumexp;
 };
 
@@ -70,30 +75,29 @@ class Backward {
     thread_local RightOperand<T> right_q, right_dout;
     right_q.assign(rows, dim, q, problem_.keys);
     right_dout.assign(rows, dim, dout, problem_.keys);
+    const int64_t limit = problem_.visible(first + rows - 1);
+    const int64_t width = (limit + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
     T* const dq = dq_rows.reserve(kQueryBlock * dim);
-    T* const probabilities = probability_rows.reserve(kQueryBlock * kKeyBlock);
-    T* const dscores = gradient_rows.reserve(kQueryBlock * kKeyBlock);
-    T delta[kQueryBlock], logsumexp[kQueryBlock];
-    row_statistics(batch, head, first, rows, delta, logsumexp);
+    T* const probabilities = probability_rows.reserve(kQueryBlock * width);
+    T* const dscores = gradient_rows.reserve(kQueryBlock * width);
     std::fill_n(dq, rows * dim, T(0));
 
-    const MatrixView mask = problem_.mask.at(batch, head);
-    const int64_t limit = problem_.visible(first + rows - 1);
     for (int64_t j = 0; j < limit; j += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, limit - j);
-      side.k_transposed.multiply(rows, count, dim, q, 0, j, false, probabilities, kKeyBlock);
-      side.v_transposed.multiply(rows, count, dim, dout, 0, j, false, dscores, kKeyBlock);
-      for (int64_t i = 0; i < rows; ++i) {
-        T* p = probabilities + i * kKeyBlock;
-        T* ds = dscores + i * kKeyBlock;
-        const int64_t seen = std::clamp<int64_t>(problem_.visible(first + i) - j, 0, count);
-        scale_and_mask(problem_, mask, first + i, j, seen, p);
-        const int64_t element = problem_.row(batch, head, first + i) * problem_.keys + j;
-        differentiate(p, ds, seen, delta[i], logsumexp[i], element);
-        std::fill(p + seen, p + count, T(0));
-        std::fill(ds + seen, ds + count, T(0));
-      }
-      const Block<const T> p{probabilities, kKeyBlock, false}, ds{dscores, kKeyBlock, false};
+      side.k_transposed.multiply(rows, count, dim, q, 0, j, false, probabilities + j, width);
+      side.v_transposed.multiply(rows, count, dim, dout, 0, j, false, dscores + j, width);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      T* p = probabilities + i * width;
+      T* ds = dscores + i * width;
+      const int64_t seen = std::max<int64_t>(problem_.visible(first + i), 0);
+      differentiate(batch, head, first + i, seen, p, ds);
+      std::fill(p + seen, p + limit, T(0));
+      std::fill(ds + seen, ds + limit, T(0));
+    }
+    for (int64_t j = 0; j < limit; j += kKeyBlock) {
+      const int64_t count = std::min(kKeyBlock, limit - j);
+      const Block<const T> p{probabilities + j, width, false}, ds{dscores + j, width, false};
       right_dout.multiply(count, dim, rows, p.flipped(), 0, 0, true, side.dv + j * dim, dim);
       right_q.multiply(count, dim, rows, ds.flipped(), 0, 0, true, side.dk + j * dim, dim);
       side.k.multiply(rows, dim, count, ds, j, 0, true, dq, dim);
@@ -101,47 +105,47 @@ class Backward {
     store_rows(dq, rows, gradients_.dq.at(batch, head), first);
   }
 
-  // delta = Σ out · dout of every row (which is Σ probability · its gradient), and logsumexp, with
-  // +∞ for rows that saw nothing, which makes their probabilities 0.
-  void row_statistics(int64_t batch, int64_t head, int64_t first, int64_t rows, T* delta,
-                      T* logsumexp) const {
-    const int64_t dim = problem_.dim;
-    const MatrixView out = gradients_.out.at(batch, head), dout = gradients_.dout.at(batch, head);
-    const Array& saved = gradients_.logsumexp;
-    load_row(static_cast<const std::byte*>(saved.data()) +
-                 problem_.row(batch, head, first) * size_of(saved.dtype()),
-             saved.dtype(), 1, rows, logsumexp);
-    RowReader<T> out_row, dout_row;
-    for (int64_t i = 0; i < rows; ++i) {
-      const T* y = out_row.read(out.at(first + i, 0), out.column_stride * size_of(out.dtype),
-                                out.dtype, dim);
-      const T* dy = dout_row.read(dout.at(first + i, 0), dout.column_stride * size_of(dout.dtype),
-                                  dout.dtype, dim);
-      T sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t d = 0; d < dim; ++d) sum += y[d] * dy[d];
-      delta[i] = sum;
-      if (logsumexp[i] == -std::numeric_limits<T>::infinity())
-        logsumexp[i] = std::numeric_limits<T>::infinity();
+  // From the products of a query with the `seen` keys it may look at, and of its gradient with the
+  // values: p = the (dropped out) probabilities that met the values, ds = the gradients of q·k.
+  void differentiate(int64_t batch, int64_t head, int64_t query, int64_t seen, T* p, T* ds) const {
+    const MatrixView mask = problem_.mask.at(batch, head);
+    const int64_t row = problem_.row(batch, head, query);
+    const T shift = logsumexp(row);
+    T total = 0, inner = 0;  // Σ p, Σ p · dp
+    for (int64_t j = 0; j < seen; j += kKeyBlock) {
+      const int64_t count = std::min(kKeyBlock, seen - j);
+      scale_and_mask(problem_, mask, query, j, count, p + j);
+      drop(row, j, count, ds + j);
+      functions_.softmax_moments(p + j, ds + j, count, shift, total, inner);
     }
+    const T share = total == T(0) ? T(0) : T(1) / total, delta = inner * share;
+    const T scale = static_cast<T>(problem_.params.scale);
+#pragma omp simd
+    for (int64_t j = 0; j < seen; ++j) {
+      p[j] *= share;
+      ds[j] = p[j] * (ds[j] - delta) * scale;
+    }
+    for (int64_t j = 0; j < seen; j += kKeyBlock)
+      drop(row, j, std::min(kKeyBlock, seen - j), p + j);
   }
 
-  // From scores and the gradients of the probabilities: p = the (dropped out) probabilities that
-  // met the values, ds = the gradients of q·k.
-  void differentiate(T* p, T* ds, int64_t count, T delta, T logsumexp, int64_t element) const {
-    const T scale = static_cast<T>(problem_.params.scale);
-    if (problem_.params.dropout > 0) {
-      T factors[kKeyBlock];
-      dropout_factors(problem_, element, count, factors);
+  // line *= dropout's factors of keys [first, first + count) of a row.
+  void drop(int64_t row, int64_t first, int64_t count, T* line) const {
+    if (problem_.params.dropout <= 0) return;
+    T factors[kKeyBlock];
+    dropout_factors(problem_, row * problem_.keys + first, count, factors);
 #pragma omp simd
-      for (int64_t j = 0; j < count; ++j) {
-        const T probability = fast_exp(p[j] - logsumexp);
-        ds[j] = probability * (ds[j] * factors[j] - delta) * scale;
-        p[j] = probability * factors[j];
-      }
-      return;
-    }
-    functions_.differentiate_softmax(p, ds, count, delta, logsumexp, scale);
+    for (int64_t j = 0; j < count; ++j) line[j] *= factors[j];
+  }
+
+  // A row's logsumexp; +∞ for one that saw nothing, which makes its probabilities 0.
+  T logsumexp(int64_t row) const {
+    const Array& saved = gradients_.logsumexp;
+    T value;
+    load_row(static_cast<const std::byte*>(saved.data()) + row * size_of(saved.dtype()),
+             saved.dtype(), 1, 1, &value);
+    constexpr T kInfinity = std::numeric_limits<T>::infinity();
+    return value == -kInfinity ? kInfinity : value;
   }
 
   Block<const T> whole(const MatrixView& matrix, Workspace<T>& buffer) const {
@@ -162,11 +166,11 @@ class Backward {
 
 }  // namespace
 
-void attention_backward(const Array& q, const Array& k, const Array& v, const Array& out,
+void attention_backward(const Array& q, const Array& k, const Array& v, const Array& /*out*/,
                         const Array& logsumexp, const Array& dout, const AttentionParams& params,
                         const Array& dq, const Array& dk, const Array& dv) {
   const AttentionProblem problem(q, k, v, params);
-  const Gradients gradients{Heads(out), Heads(dout), Heads(dq), Heads(dk), Heads(dv), logsumexp};
+  const Gradients gradients{Heads(dout), Heads(dq), Heads(dk), Heads(dv), logsumexp};
   if (q.dtype() == DType::f64)
     Backward<double>(problem, gradients).run();
   else

@@ -18,8 +18,8 @@ struct LineFunctions {
   // A running softmax: line = exp(line − the largest score so far), total = Σ of these so far.
   // Returns what earlier sums must be multiplied by.
   T (*exponentiate)(T* line, int64_t n, T& largest, T& total);
-  // Its derivative: p = exp(p − logsumexp), dp = p · (dp − delta) · scale.
-  void (*differentiate_softmax)(T* p, T* dp, int64_t n, T delta, T logsumexp, T scale);
+  // A softmax known by its logsumexp: p = exp(p − logsumexp), total += Σ p, inner += Σ p · dp.
+  void (*softmax_moments)(T* p, const T* dp, int64_t n, T logsumexp, T& total, T& inner);
 };
 
 // For processors with AVX2 and FMA, which the build asks for at least …

@@ -76,18 +76,22 @@ T exponentiate_line(T* line, int64_t n, T& largest, T& total) {
 }
 
 template <class T>
-void differentiate_softmax_line(T* p, T* dp, int64_t n, T delta, T logsumexp, T scale) {
-#pragma omp simd
+void softmax_moments_line(T* p, const T* dp, int64_t n, T logsumexp, T& total, T& inner) {
+  T sum = 0, weighted = 0;
+#pragma omp simd reduction(+ : sum, weighted)
   for (int64_t i = 0; i < n; ++i) {
     p[i] = fast_exp(p[i] - logsumexp);
-    dp[i] = p[i] * (dp[i] - delta) * scale;
+    sum += p[i];
+    weighted += p[i] * dp[i];
   }
+  total += sum;
+  inner += weighted;
 }
 
 template <class T>
 constexpr LineFunctions<T> make_line_functions() {
   return {&add_line<T>, &gelu_line<T>, &multiply_line_by_gelu_gradient<T>, &exponentiate_line<T>,
-          &differentiate_softmax_line<T>};
+          &softmax_moments_line<T>};
 }
 
 }  // namespace

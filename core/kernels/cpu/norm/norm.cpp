@@ -49,7 +49,13 @@ void forward(const Array& x, const Array& residual, const Array& sum, const Arra
         in = x_reader.read(sum_rows[row], sum.dtype(), width);  // as rounded
       }
       const C count = static_cast<C>(width);
-      const C mu = centered ? sum_of<C>(width, [=](int64_t i) { return in[i]; }) / count : C{0};
+      // What the sum's rounding left of the deviations is taken out of the mean: in a constant row
+      // 1/√eps would make something of it.
+      C mu = 0;
+      if (centered) {
+        mu = sum_of<C>(width, [=](int64_t i) { return in[i]; }) / count;
+        mu += sum_of<C>(width, [=](int64_t i) { return in[i] - mu; }) / count;
+      }
       const C variance =
           sum_of<C>(width, [=](int64_t i) { return (in[i] - mu) * (in[i] - mu); }) / count;
       const C r = 1 / std::sqrt(variance + static_cast<C>(eps));

@@ -135,12 +135,20 @@ __global__ void __launch_bounds__(kRowBlock)
     return lse == -INFINITY ? C(0) : exp(row.score(j) - lse);
   };
   const C* dp = dprobabilities + row.begin();
-  C inner = 0;  // Σ p · dp
-  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock)
-    inner += probability(j) * row.dropout_factor(j) * dp[j];
-  inner = block_reduce<kRowBlock>(inner, Sum(), C(0));
+  // Divided by Σ p, which large scores round away from 1: where softmax is nearly one-hot, dp − Σ
+  // p·dp is a difference of nearly equal numbers.
+  C total = 0, inner = 0;  // Σ p, Σ p · dp
   for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) {
-    const C p = probability(j), factor = row.dropout_factor(j);
+    const C p = probability(j);
+    total += p;
+    inner += p * row.dropout_factor(j) * dp[j];
+  }
+  total = block_reduce<kRowBlock>(total, Sum(), C(0));
+  inner = block_reduce<kRowBlock>(inner, Sum(), C(0));
+  const C share = total == C(0) ? C(0) : C(1) / total;
+  inner *= share;
+  for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) {
+    const C p = probability(j) * share, factor = row.dropout_factor(j);
     probabilities[row.begin() + j] = narrow<T>(p * factor);
     dscores[row.begin() + j] = narrow<T>(p * (factor * dp[j] - inner) * C(rules.scale));
   }

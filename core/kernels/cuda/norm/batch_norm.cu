@@ -66,13 +66,20 @@ __global__ void __launch_bounds__(kChannelBlock)
   const C count = static_cast<C>(shape.count);
   C sum = 0;
   shape.for_each([&](int64_t i) { sum += widen(x[i]); });
-  const C mean = channel_sum(sum) / count;
-  C squares = 0;
+  const C rounded_mean = channel_sum(sum) / count;
+  // What the sum's rounding left of the deviations is taken out of the mean: in a constant channel
+  // 1/√eps would make something of it.
+  C deviations = 0, squares = 0;
   shape.for_each([&](int64_t i) {
-    const C centred = widen(x[i]) - mean;
-    squares += centred * centred;
+    const C deviation = widen(x[i]) - rounded_mean;
+    deviations += deviation;
+    squares += deviation * deviation;
   });
+  deviations = channel_sum(deviations);
   squares = channel_sum(squares);
+  const C mean = rounded_mean + deviations / count;
+  squares -= deviations * (deviations / count);
+  if (squares < C(0)) squares = C(0);
   const C rstd = C(1) / sqrt(squares / count + eps);
   const C scale = weight.at<C>(channel) * rstd, shift = bias.at<C>(channel);
   shape.for_each([&](int64_t i) { y[i] = narrow<T>((widen(x[i]) - mean) * scale + shift); });

@@ -66,16 +66,44 @@ __device__ __forceinline__ ComputeOf<T> sum_of(const Vec<T, kWidth>& values) {
   return total;
 }
 
-template <int kWidth, class T>
-__device__ __forceinline__ ComputeOf<T> squares_of(const Vec<T, kWidth>& values,
-                                                   ComputeOf<T> mean) {
-  ComputeOf<T> total = 0;
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const ComputeOf<T> centred = widen(values[j]) - mean;
-    total += centred * centred;
+// Σ (x − m) and Σ (x − m)² of a row, m being its mean as the rounding of Σ x left it. The first
+// would be 0 for the exact mean: in a constant row 1/√eps would make something of the difference.
+template <class C>
+struct Deviations {
+  C sum = 0, squares = 0;
+
+  __device__ __forceinline__ void add(C deviation) {
+    sum += deviation;
+    squares += deviation * deviation;
   }
-  return total;
+  __device__ __forceinline__ friend Deviations operator+(const Deviations& a, const Deviations& b) {
+    Deviations total;
+    total.sum = a.sum + b.sum;
+    total.squares = a.squares + b.squares;
+    return total;
+  }
+};
+
+template <int kWidth, class T>
+__device__ __forceinline__ void add_deviations(const Vec<T, kWidth>& values, ComputeOf<T> mean,
+                                               Deviations<ComputeOf<T>>& deviations) {
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) deviations.add(widen(values[j]) - mean);
+}
+
+template <class C>
+struct RowStatistics {
+  C mean, rstd;
+};
+
+// Of a row with the deviations `row` from `mean`; RMS norm takes the mean to be 0.
+template <class T>
+__device__ __forceinline__ RowStatistics<ComputeOf<T>> statistics_of(
+    const NormForward<T>& a, ComputeOf<T> mean, const Deviations<ComputeOf<T>>& row) {
+  using C = ComputeOf<T>;
+  const C count = static_cast<C>(a.cols), shift = a.mean ? row.sum / count : C(0);
+  const C variance = row.squares / count - shift * shift;
+  return {mean + shift, C(1) / sqrt((variance < C(0) ? C(0) : variance) + a.eps)};
 }
 
 // Rows of at most kRow·kOwned·kWidth columns.
@@ -109,12 +137,12 @@ __global__ void __launch_bounds__(kThreads<kRow>, 1280 / kThreads<kRow>)
     }
     total += sum_of(held[c]);
   }
-  const C mean = a.mean ? row_sum<kRow>(total) / static_cast<C>(a.cols) : C(0);
-  C squares = 0;
+  const C rounded_mean = a.mean ? row_sum<kRow>(total) / static_cast<C>(a.cols) : C(0);
+  Deviations<C> deviations;
 #pragma unroll
   for (int c = 0; c < kOwned; ++c)
-    if (lane + c * kRow < vecs) squares += squares_of(held[c], mean);
-  const C rstd = C(1) / sqrt(row_sum<kRow>(squares) / static_cast<C>(a.cols) + a.eps);
+    if (lane + c * kRow < vecs) add_deviations(held[c], rounded_mean, deviations);
+  const auto [mean, rstd] = statistics_of(a, rounded_mean, row_sum<kRow>(deviations));
   if (lane == 0) {
     if (a.mean) a.mean[row] = mean;
     a.rstd[row] = rstd;
@@ -143,11 +171,11 @@ __global__ void __launch_bounds__(kBlock) norm_forward_long(NormForward<T> a) {
     total += sum_of(values);
   }
   if (a.residual) x = a.sum + row * a.sum_stride;  // each thread reads what it wrote
-  const C mean = a.mean ? row_sum<kBlock>(total) / static_cast<C>(a.cols) : C(0);
-  C squares = 0;
+  const C rounded_mean = a.mean ? row_sum<kBlock>(total) / static_cast<C>(a.cols) : C(0);
+  Deviations<C> deviations;
   for (int64_t i = threadIdx.x; i < vecs; i += kBlock)
-    squares += squares_of(load_vec<kWidth>(x + i * kWidth), mean);
-  const C rstd = C(1) / sqrt(row_sum<kBlock>(squares) / static_cast<C>(a.cols) + a.eps);
+    add_deviations(load_vec<kWidth>(x + i * kWidth), rounded_mean, deviations);
+  const auto [mean, rstd] = statistics_of(a, rounded_mean, row_sum<kBlock>(deviations));
   if (threadIdx.x == 0) {
     if (a.mean) a.mean[row] = mean;
     a.rstd[row] = rstd;
