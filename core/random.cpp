@@ -7,11 +7,19 @@ RandomState& RandomState::current() {
   return state;
 }
 
-void RandomState::begin_step(uint64_t seed, uint64_t step) {
+void RandomState::start(uint64_t seed, uint64_t step, uint64_t phase) {
   seed_ = seed;
   step_ = step;
   place_ = 0;
+  phase_ = phase;
   if (!bound_) step_scalar_ = {};
+}
+
+uint64_t RandomState::next_place(Use use) {
+  constexpr uint64_t kMostPlaces = uint64_t{1} << 22;
+  check(place_ < kMostPlaces, "more than ", kMostPlaces,
+        " random draws in one step: call RandomState::current().begin_step() for every step");
+  return phase_ | static_cast<uint64_t>(use) | place_++;
 }
 
 Array RandomState::step_on(Device device) {

@@ -7,6 +7,14 @@
 // Layout: key = (low, high 32 bits of seed); counter = (element/4 low 32 bits,
 // (element/4 high 8 bits) << 24 | place & 0xffffff, step low, step high). Element e takes word e %
 // 4 of its block.
+//
+// The 24 bits of a place keep apart what may share seed and step (RandomState gives them out):
+//   bit 23     1 inside a step (after begin_step), 0 before (after set_seed): what is drawn while a
+//              model is built never meets what step 0 draws
+//   bit 22     1 for ops (dropout masks), 0 for initialisers
+//   bits 0-21  the count of uses since set_seed or begin_step
+// Sampling of tokens (infer/sampling.h) and the order of data (data/permutation.h) have seeds and
+// counters of their own, which nothing else draws from.
 #pragma once
 
 #include <array>
@@ -14,12 +22,7 @@
 #include <cstdint>
 
 #include <binade/core/array.h>
-
-#ifdef __CUDACC__
-#define BINADE_HOST_DEVICE __host__ __device__
-#else
-#define BINADE_HOST_DEVICE
-#endif
+#include <binade/core/host_device.h>
 
 namespace binade {
 
@@ -91,28 +94,38 @@ struct PhiloxKey {
   uint64_t place = 0;
 };
 
-// The state that ops draw from. Thread-local; a trainer sets it at the start of a step.
-// `next_place()` numbers the uses within a step; recompute restores the number it started with.
+// The state that ops and initialisers draw from. Thread-local; a trainer sets it at the start of a
+// step. Uses are counted within a step; recompute restores the count it started with.
 class RandomState {
  public:
+  // What is drawn for; see the layout above.
+  enum class Use : uint32_t { initialiser = 0, op = 1u << 22 };
+  static constexpr uint64_t kInsideStep = 1u << 23;
+
   static RandomState& current();
 
-  // Starts step `step`; place numbers begin at 0 again.
-  void begin_step(uint64_t seed, uint64_t step);
-  void set_seed(uint64_t seed) { begin_step(seed, 0); }
+  // Starts step `step`; counts begin at 0 again.
+  void begin_step(uint64_t seed, uint64_t step) { start(seed, step, kInsideStep); }
+  // The same outside of any step, for example before a model is built.
+  void set_seed(uint64_t seed) { start(seed, 0, 0); }
   uint64_t seed() const { return seed_; }
+  // The count of uses so far.
   uint64_t place() const { return place_; }
   void set_place(uint64_t place) { place_ = place; }
-  uint64_t next_place() { return place_++; }
+  // The place of the coming draw. Throws Error after 2^22 uses.
+  uint64_t next_place(Use use = Use::op);
   // The step as an i64 scalar on the device. `bind_step` gives the scalar that a captured step
   // reads (its owner writes it); otherwise one is made from begin_step's number.
   Array step_on(Device device);
   void bind_step(Array step);
 
  private:
+  void start(uint64_t seed, uint64_t step, uint64_t phase);
+
   uint64_t seed_ = 0;
   uint64_t step_ = 0;
   uint64_t place_ = 0;
+  uint64_t phase_ = 0;                // kInsideStep or 0
   std::array<Array, 2> step_scalar_;  // CPU, CUDA
   bool bound_ = false;
 };

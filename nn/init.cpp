@@ -10,7 +10,7 @@ namespace {
 
 PhiloxKey next_key(Device device) {
   RandomState& state = RandomState::current();
-  return {state.seed(), state.step_on(device), state.next_place()};
+  return {state.seed(), state.step_on(device), state.next_place(RandomState::Use::initialiser)};
 }
 
 Array draw_uniform(const Shape& shape, Device device, double low, double high) {

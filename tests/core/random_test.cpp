@@ -81,15 +81,46 @@ TEST_CASE("places are numbered within a step and can be gone back to", "[random]
   RandomState state;
   state.begin_step(7, 3);
   CHECK(state.seed() == 7);
-  CHECK(state.next_place() == 0);
-  CHECK(state.next_place() == 1);
+  constexpr uint64_t kOps = 0xc00000, kInitialisers = 0x800000;  // inside a step
+  CHECK(state.next_place() == kOps);
+  CHECK(state.next_place() == kOps + 1);
   state.set_place(1);
-  CHECK(state.next_place() == 1);
+  CHECK(state.next_place() == kOps + 1);
+  CHECK(state.next_place(RandomState::Use::initialiser) == kInitialisers + 2);
   CHECK(state.step_on(Device::cpu()).item() == 3);
   state.begin_step(7, 4);
   CHECK(state.place() == 0);
   CHECK(state.step_on(Device::cpu()).item() == 4);
   CHECK(state.step_on(Device::cpu()).dtype() == DType::i64);
+}
+
+TEST_CASE("places of initialisers and ops, before and inside steps, never meet", "[random]") {
+  RandomState state;
+  std::set<uint64_t> places;
+  size_t draws = 0;
+  const auto draw = [&] {
+    for (int i = 0; i < 100; ++i) {
+      const auto use = i % 3 == 0 ? RandomState::Use::op : RandomState::Use::initialiser;
+      places.insert(state.next_place(use));
+      ++draws;
+    }
+    state.set_place(0);  // the same counts, for the other purpose
+    for (int i = 0; i < 100; ++i) {
+      const auto use = i % 3 == 0 ? RandomState::Use::initialiser : RandomState::Use::op;
+      places.insert(state.next_place(use));
+      ++draws;
+    }
+  };
+  state.set_seed(5);
+  draw();
+  state.begin_step(5, 0);  // the same seed and step
+  draw();
+  CHECK(places.size() == draws);
+  for (const uint64_t place : places) CHECK(place <= 0xffffff);  // as many bits as philox() takes
+
+  state.set_place((uint64_t{1} << 22) - 1);
+  CHECK(state.next_place() == 0xffffff);
+  CHECK_THROWS_WITH(state.next_place(), Contains("begin_step"));
 }
 
 TEST_CASE("a bound step is read in place of the state's own number", "[random]") {

@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/autograd/ops/activation.h>
 #include <binade/core/random.h>
 
 #include "nn/tiny_models.h"
@@ -67,6 +68,32 @@ TEST_CASE("a seed gives the same weights, the next draw others", "[init]") {
   RandomState::current().set_seed(1);
   CHECK(draw() == first);
   CHECK(first != second);
+}
+
+TEST_CASE("initial weights share no random number with the draws of step 0", "[init]") {
+  // The uniforms behind a mask and behind weights, in the order of elements: with shared counters
+  // the mask is a threshold of the weights.
+  const int64_t n = 4096;
+  const auto weights = [&] { return init::uniform(0, 1)({n}, Device::cpu()).to_vector<float>(); };
+  const auto kept_where_high = [&](const std::vector<float>& values) {
+    const std::vector<float> mask =
+        dropout(Tensor::ones({n}), 0.5, /*training=*/true).to_vector<float>();
+    int64_t agree = 0;
+    for (size_t i = 0; i < values.size(); ++i) agree += (values[i] >= 0.5f) == (mask[i] != 0);
+    return static_cast<double>(agree) / static_cast<double>(n);
+  };
+  RandomState& random = RandomState::current();
+  random.set_seed(3);
+  const std::vector<float> built = weights();
+  random.begin_step(3, 0);
+  CHECK(kept_where_high(built) == Approx(0.5).margin(0.05));
+
+  // Data that step 0 draws through an initialiser are not the weights, nor is its first mask.
+  random.begin_step(3, 0);
+  const std::vector<float> data = weights();
+  CHECK(data != built);
+  random.begin_step(3, 0);
+  CHECK(kept_where_high(data) == Approx(0.5).margin(0.05));
 }
 
 TEST_CASE("initialisers draw the same uniforms on the GPU", "[init][cuda]") {
