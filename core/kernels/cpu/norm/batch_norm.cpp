@@ -69,7 +69,15 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
     x.load(n, values);
     total += sum<T>(x.size, [&](int64_t i) { return values[i]; });
   }
-  const double mean = total / count;
+  // What the sums' rounding left of the deviations is taken out of the mean: in a constant channel
+  // 1/√eps would make something of it.
+  const T rounded_mean = static_cast<T>(total / count);
+  double deviations = 0;
+  for (int64_t n = 0; n < x.planes; ++n) {
+    x.load(n, values);
+    deviations += sum<T>(x.size, [&](int64_t i) { return values[i] - rounded_mean; });
+  }
+  const double mean = static_cast<double>(rounded_mean) + deviations / count;
   const T center = static_cast<T>(mean);
   double squares = 0;
   for (int64_t n = 0; n < x.planes; ++n) {
