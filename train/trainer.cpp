@@ -5,6 +5,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <optional>
 
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
@@ -230,9 +231,11 @@ void Trainer::report_underflow() {
 void Trainer::validate_now() {
   if (!task_.validate) return;
   task_.model->eval();
-  if (ema_) ema_->swap();
-  const double loss = task_.validate();
-  if (ema_) ema_->swap();
+  const double loss = [&] {
+    std::optional<optim::Ema::Scope> averages;
+    if (ema_) averages.emplace(*ema_);
+    return task_.validate();
+  }();
   task_.model->train();
   const double best_before = best_validation_;
   const bool best = loss < best_before;
