@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include <binade/autograd/ops/arithmetic.h>
+#include <binade/core/kernels/optimizer.h>
 
 namespace binade::amp {
 
@@ -18,6 +19,18 @@ void check_power_of_two(const char* what, double value) {
 
 // Flat groups of all optimizers together.
 constexpr int64_t kMostGroups = 256;
+
+// A saved scalar; integers are exact in a double up to 2^53, more steps than there are.
+double saved_number(const nn::StateDict& saved, const char* name, bool floating) {
+  const auto found = saved.find(name);
+  check(found != saved.end() && found->second.defined() && found->second.numel() == 1,
+        "GradScaler: the saved state has no scalar ", name);
+  check(is_floating(found->second.dtype()) == floating, "GradScaler: the saved ", name, " is ",
+        found->second.dtype(), floating ? ", not a floating-point number" : ", not an integer");
+  const double value = found->second.item();
+  check(floating || value >= 0, "GradScaler: the saved ", name, " is negative: ", value);
+  return value;
+}
 
 }  // namespace
 
@@ -50,12 +63,16 @@ GradScaler::GradScaler(Device device, const GradScalerOptions& options) : option
   state_.credit = Array::full({}, options.hysteresis, DType::i32, device);
   state_.skipped = Array::zeros({}, DType::i64, device);
   state_.at_floor = Array::zeros({}, DType::i32, device);
-  found_inf_ = Array::zeros({}, DType::f32, device);
-  norm_ = Array::zeros({}, DType::f32, device);
-  norm_sq_ = Array::zeros({}, DType::f64, device);
-  grad_factor_ = Array::full({}, 1, DType::f32, device);
-  const std::vector<int64_t> none(kMostGroups, kernels::kNoBadGradient);
+  norm_sq_ = Array::zeros({kMostGroups}, DType::f64, device);
+  // One more than the steps that are possible: for all of them together.
+  found_infs_ = Array::zeros({kMostGroups + 1}, DType::f32, device);
+  norms_ = Array::zeros({kMostGroups + 1}, DType::f32, device);
+  grad_factors_ = Array::zeros({kMostGroups + 1}, DType::f32, device);
+  found_inf_ = found_infs_.select(0, 0);
+  norm_ = norms_.select(0, 0);
+  const std::vector<int64_t> none(kMostGroups, kNoBadGradient);
   first_bad_ = Array::from(none, {kMostGroups}, device);
+  none_bad_ = first_bad_.slice(0, 0, 1).clone();
 }
 
 Tensor GradScaler::scaled(const Tensor& loss, const Array& scale) {
@@ -65,66 +82,137 @@ Tensor GradScaler::scaled(const Tensor& loss, const Array& scale) {
   return loss * Tensor(scale);
 }
 
-GradScaler::Progress* GradScaler::find(const optim::Optimizer& optimizer) {
-  const auto found =
-      std::find_if(progress_.begin(), progress_.end(),
-                   [&](const Progress& progress) { return progress.optimizer == &optimizer; });
-  return found == progress_.end() ? nullptr : &*found;
+GradScaler::Check* GradScaler::find(const optim::Optimizer& optimizer) {
+  const auto found = std::find_if(checks_.begin(), checks_.end(), [&](const Check& check) {
+    return check.optimizer.lock() == optimizer.life();
+  });
+  return updated_ || found == checks_.end() ? nullptr : &*found;
 }
 
 void GradScaler::unscale_(optim::Optimizer& optimizer) {
-  if (const Progress* progress = find(optimizer)) {
-    check(!progress->stepped, "GradScaler::unscale_ was called after step(); call update() first");
+  if (const Check* earlier = find(optimizer)) {
+    check(earlier->step < 0, "GradScaler::unscale_ was called after step(); call update() first");
     fail("GradScaler::unscale_ was called twice for one optimizer since the last update()");
   }
-  if (progress_.empty()) {
+  check(optimizer.device() == norm_.device(), "GradScaler: the scaler lives on ", norm_.device(),
+        ", the optimizer's parameters on ", optimizer.device());
+  const auto groups = static_cast<int64_t>(optimizer.groups().size());
+  const int64_t first_group = updated_ ? 0 : groups_;
+  check(first_group + groups <= kMostGroups, "GradScaler takes at most ", kMostGroups,
+        " parameter groups between two updates");
+  optimizer.gather_grads();
+  if (updated_) {  // the first of an iteration
     norm_sq_.zero();
-    groups_seen_ = 0;
+    checks_.clear();
+    groups_ = steps_ = 0;
+    updated_ = false;
   }
-  check(groups_seen_ + static_cast<int64_t>(optimizer.groups().size()) <= kMostGroups,
-        "GradScaler takes at most ", kMostGroups, " parameter groups");
-  optimizer.fill_missing_grads();
+  const auto index = static_cast<int64_t>(checks_.size());
   for (const optim::FlatGroup& group : optimizer.groups()) {
     const Array& gradient = optimizer.gradient(group);
-    BINADE_DISPATCH(gradient.device(), gradient_stats(gradient, state_.inv_scale, norm_sq_,
-                                                      first_bad_.select(0, groups_seen_++)));
+    BINADE_DISPATCH(gradient.device(),
+                    gradient_stats(gradient, state_.inv_scale, norm_sq_.select(0, index),
+                                   first_bad_.select(0, groups_++)));
   }
-  progress_.push_back({&optimizer, false});
+  checks_.push_back({optimizer.life(), index, first_group, groups});
 }
 
-void GradScaler::step(optim::Optimizer& optimizer) {
-  if (find(optimizer) == nullptr) unscale_(optimizer);
-  Progress* progress = find(optimizer);
-  check(!progress->stepped,
-        "GradScaler::step was called twice for one optimizer since the last update()");
-  progress->stepped = true;
+void GradScaler::clip_norm(double max_norm) {
+  check(max_norm >= 0, "GradScaler::clip_norm needs a norm of 0 or more, got ", max_norm);
+  max_norm_ = max_norm;
+}
+
+void GradScaler::clip(const Array& norm_sq, const Array& first_bad, double max_norm, int64_t slot) {
+  BINADE_DISPATCH(norm_sq.device(),
+                  clip_factor(norm_sq, first_bad, state_.inv_scale, static_cast<float>(max_norm),
+                              found_infs_.select(0, slot), norms_.select(0, slot),
+                              grad_factors_.select(0, slot)));
+  for (const Array& written : {found_infs_, norms_, grad_factors_}) written.bump_version();
+}
+
+void GradScaler::step(const std::vector<optim::Optimizer*>& optimizers) {
+  check(!optimizers.empty(), "GradScaler::step was called without an optimizer");
+  for (size_t i = 0; i < optimizers.size(); ++i) {
+    check(optimizers[i] != nullptr, "GradScaler::step: optimizer ", i, " is null");
+    const Check* earlier = find(*optimizers[i]);
+    check((earlier == nullptr || earlier->step < 0) &&
+              std::count(optimizers.begin(), optimizers.end(), optimizers[i]) == 1,
+          "GradScaler::step was called twice for one optimizer since the last update()");
+    check(earlier == nullptr || !optimizers[i]->has_pending_grads(),
+          "GradScaler::step: gradients came after unscale_(), which has not seen them; call "
+          "unscale_() after the last backward()");
+    optimizers[i]->check_ready();
+  }
+  for (optim::Optimizer* optimizer : optimizers)
+    if (find(*optimizer) == nullptr) unscale_(*optimizer);
+
+  std::vector<Check*> checks;
+  for (optim::Optimizer* optimizer : optimizers) checks.push_back(find(*optimizer));
+  std::sort(checks.begin(), checks.end(),
+            [](const Check* a, const Check* b) { return a->index < b->index; });
+  const int64_t first = checks.front()->index, last = checks.back()->index;
+  const int64_t first_group = checks.front()->first_group;
+  const int64_t last_group = checks.back()->first_group + checks.back()->groups;
+  Array norm_sq = norm_sq_.slice(0, first, last + 1);
+  Array first_bad = first_bad_.slice(0, first_group, last_group);
+  if (last - first + 1 != static_cast<int64_t>(checks.size())) {
+    // Others were unscaled between them: their statistics count for nothing here.
+    norm_sq = norm_sq.clone();
+    first_bad = first_bad.clone();
+    for (const Check& other : checks_) {
+      if (other.index < first || other.index > last ||
+          std::any_of(checks.begin(), checks.end(), [&](const Check* c) { return c == &other; }))
+        continue;
+      norm_sq.select(0, other.index - first).zero();
+      const int64_t begin = other.first_group - first_group;
+      first_bad.slice(0, begin, begin + other.groups).copy_from(none_bad_);
+    }
+  }
+  clip(norm_sq, first_bad, max_norm_, steps_);
+  max_norm_ = 0;
+  for (Check* check : checks) check->step = steps_;
+  const Array factor = grad_factors_.select(0, steps_), found_inf = found_infs_.select(0, steps_);
+  ++steps_;
+  for (optim::Optimizer* optimizer : optimizers) optimizer->update(factor, found_inf);
 }
 
 void GradScaler::update() {
-  check(std::any_of(progress_.begin(), progress_.end(),
-                    [](const Progress& progress) { return progress.stepped; }),
-        "GradScaler::update was called without a step() before it");
-  const Device device = found_inf_.device();
-  BINADE_DISPATCH(device,
-                  clip_factor(norm_sq_, first_bad_.slice(0, 0, groups_seen_), state_.inv_scale,
-                              static_cast<float>(max_norm_), found_inf_, norm_, grad_factor_));
-  for (const Progress& progress : progress_)
-    if (progress.stepped) progress.optimizer->update(grad_factor_, found_inf_);
-  const kernels::ScalerSettings settings{
-      .growth_factor = static_cast<float>(options_.growth_factor),
-      .backoff_factor = static_cast<float>(options_.backoff_factor),
-      .growth_interval = options_.growth_interval,
-      .hysteresis = options_.hysteresis,
-      .min_scale = static_cast<float>(options_.min_scale),
-      .max_scale = static_cast<float>(options_.max_scale),
-      .dynamic = options_.dynamic};
-  BINADE_DISPATCH(device, update_scale(state_, settings, found_inf_));
+  check(!updated_ && steps_ > 0, "GradScaler::update was called without a step() before it");
+  const bool one_step = steps_ == 1 && std::all_of(checks_.begin(), checks_.end(),
+                                                   [](const Check& c) { return c.step == 0; });
+  const int64_t slot = one_step ? 0 : steps_;
+  if (!one_step)
+    clip(norm_sq_.slice(0, 0, static_cast<int64_t>(checks_.size())),
+         first_bad_.slice(0, 0, groups_), 0, slot);
+  found_inf_ = found_infs_.select(0, slot);
+  norm_ = norms_.select(0, slot);
+  const ScalerSettings settings{.growth_factor = static_cast<float>(options_.growth_factor),
+                                .backoff_factor = static_cast<float>(options_.backoff_factor),
+                                .growth_interval = options_.growth_interval,
+                                .hysteresis = options_.hysteresis,
+                                .min_scale = static_cast<float>(options_.min_scale),
+                                .max_scale = static_cast<float>(options_.max_scale),
+                                .dynamic = options_.dynamic};
+  BINADE_DISPATCH(found_inf_.device(), update_scale(state_, settings, found_inf_));
   // A loss that was scaled before cannot go backward with the scale of now: let it notice.
   for (const Array& written : {state_.scale, state_.inv_scale, state_.tracker, state_.credit,
-                               state_.skipped, state_.at_floor, found_inf_, norm_, grad_factor_})
+                               state_.skipped, state_.at_floor})
     written.bump_version();
-  progress_.clear();
-  max_norm_ = 0;
+  updated_ = true;
+}
+
+const GradScaler::Check& GradScaler::stepped(const optim::Optimizer& optimizer) const {
+  for (const Check& check : checks_)
+    if (check.step >= 0 && check.optimizer.lock() == optimizer.life()) return check;
+  fail("GradScaler: this optimizer made no step() since the last update()");
+}
+
+Array GradScaler::norm(const optim::Optimizer& optimizer) const {
+  return norms_.select(0, stepped(optimizer).step);
+}
+
+Array GradScaler::found_inf(const optim::Optimizer& optimizer) const {
+  return found_infs_.select(0, stepped(optimizer).step);
 }
 
 Offender GradScaler::offender(const std::vector<const optim::Optimizer*>& optimizers,
@@ -132,17 +220,19 @@ Offender GradScaler::offender(const std::vector<const optim::Optimizer*>& optimi
   int64_t lowest = INT64_MAX;
   Offender offender;
   size_t g = 0;
-  for (const optim::Optimizer* optimizer : optimizers) {
-    for (const optim::FlatGroup& group : optimizer->groups()) {
+  for (size_t o = 0; o < optimizers.size(); ++o) {
+    for (const optim::FlatGroup& group : optimizers[o]->groups()) {
       const int64_t code = first_bad.at(g++);
-      if (code == kernels::kNoBadGradient) continue;
+      if (code == kNoBadGradient) continue;
       const int64_t position = code / 2;
-      for (const optim::FlatGroup::Member& member : group.members()) {
-        if (position < member.offset || position >= member.offset + member.numel) continue;
-        if (member.parameter.order >= lowest) continue;
-        lowest = member.parameter.order;
-        offender = {member.parameter.name, code % 2 != 0, position - member.offset};
-      }
+      // The last member that begins at or before it.
+      const auto& members = group.members();
+      const auto member =
+          std::find_if(members.rbegin(), members.rend(),
+                       [&](const auto& candidate) { return candidate.offset <= position; });
+      if (member->parameter.order >= lowest) continue;
+      lowest = member->parameter.order;
+      offender = {member->parameter.name, code % 2 != 0, position - member->offset, o};
     }
   }
   check(lowest != INT64_MAX, "the step had no offender: every gradient was finite");
@@ -158,17 +248,25 @@ nn::StateDict GradScaler::state() const {
 }
 
 void GradScaler::load_state(const nn::StateDict& saved) {
-  const std::pair<const char*, const Array*> entries[] = {{"scale", &state_.scale},
-                                                          {"tracker", &state_.tracker},
-                                                          {"credit", &state_.credit},
-                                                          {"skipped", &state_.skipped},
-                                                          {"at_floor", &state_.at_floor}};
-  for (const auto& [name, array] : entries)
-    check(saved.count(name) != 0 && saved.at(name).numel() == 1,
-          "GradScaler: the saved state has no scalar ", name);
-  check_power_of_two("the saved scale", saved.at("scale").item());
-  for (const auto& [name, array] : entries) array->copy_from(saved.at(name));
-  state_.inv_scale.fill(1 / state_.scale.item());
+  check(updated_, "GradScaler: a state cannot be loaded between unscale_() or step() and update()");
+  const double saved_scale = saved_number(saved, "scale", true);
+  check_power_of_two("the saved scale", saved_scale);
+  const double tracker = saved_number(saved, "tracker", false);
+  const double credit = saved_number(saved, "credit", false);
+  const double skipped = saved_number(saved, "skipped", false);
+  const double at_floor = saved_number(saved, "at_floor", false);
+
+  const double scale = options_.dynamic
+                           ? std::clamp(saved_scale, options_.min_scale, options_.max_scale)
+                           : options_.init_scale;
+  // What was counted at another scale says nothing about this one.
+  const bool same = scale == saved_scale;
+  state_.scale.fill(scale);
+  state_.inv_scale.fill(1 / scale);
+  state_.tracker.fill(same ? std::min<double>(tracker, options_.growth_interval - 1) : 0);
+  state_.credit.fill(std::min<double>(credit, options_.hysteresis));
+  state_.skipped.fill(skipped);
+  state_.at_floor.fill(same && scale <= options_.min_scale ? at_floor : 0);
 }
 
 }  // namespace binade::amp

@@ -3,16 +3,26 @@
 //   const amp::Autocast scope(preset, scaler);
 //   scaler.scale(model.loss(…)).backward();
 //   scaler.unscale_(optimizer);        // optional: finite check and norm, once
-//   scaler.clip_norm(1.0);             // optional: global L2 norm over all optimizers
-//   scaler.step(optimizer);
-//   scaler.update();
+//   scaler.clip_norm(1.0);             // optional: global L2 norm, of the coming step()
+//   scaler.step(optimizer);            // the update, unless a gradient is not finite
+//   scaler.update();                   // moves the scale
 //
 // The stored gradients stay scaled. unscale_ makes one pass over them: finiteness, and the norm of
-// the unscaled values; the optimizer multiplies by clip/scale as it reads. step() queues an
-// optimizer and update() runs the queued ones, all or none: with several optimizers all of them
-// skip together when any gradient is non-finite (PyTorch skips only the bad one).
+// the unscaled values; the optimizer multiplies by clip/scale as it reads.
+//
+// Several optimizers, as in PyTorch: each step() updates at once, or skips by its own gradients
+// alone, and one update() at the end of the iteration moves the scale by all of them.
+//
+//   scaler.scale(loss_d).backward();
+//   scaler.step(opt_d);
+//   scaler.scale(loss_g).backward();   // may flow through d: opt_d has stepped
+//   scaler.step(opt_g);
+//   scaler.update();
+//
+// step({&a, &b}) makes several one: they are clipped by their joint norm and skip together.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -40,7 +50,9 @@ struct GradScalerOptions {
 struct Offender {
   std::string parameter;
   bool is_nan = false;  // otherwise infinite
-  int64_t element = 0;  // flat position in the parameter
+  // Flat position in the parameter; beyond its end for what was written into the gap behind it.
+  int64_t element = 0;
+  size_t optimizer = 0;  // which of the optimizers that were asked about
 };
 
 class GradScaler {
@@ -51,15 +63,21 @@ class GradScaler {
   Tensor scale(const Tensor& loss) const { return scaled(loss, state_.scale); }
   // The same with another scale, an f32 scalar on the loss's device.
   static Tensor scaled(const Tensor& loss, const Array& scale);
-  // Throws Error when called twice for an optimizer between updates, or after its step().
+  // The pass over an optimizer's gradients, which must stay as they are until its step(). Throws
+  // Error when called twice for an optimizer between updates, or after its step(), or when no
+  // gradient reached its parameters.
   void unscale_(optim::Optimizer& optimizer);
-  // Clips the global norm of all gradients to `max_norm` in the coming update, and in no other; 0:
+  // Clips the global norm of the gradients of the coming step() to `max_norm`, and of no other; 0:
   // no clipping.
-  void clip_norm(double max_norm) { max_norm_ = max_norm; }
-  // Queues the optimizer's update (unscale_ is called if it was not). A second step() before
-  // update() throws Error.
-  void step(optim::Optimizer& optimizer);
-  // Runs the queued updates, unless a gradient was non-finite, and moves the scale.
+  void clip_norm(double max_norm);
+  // Updates the optimizer's parameters at once, or nothing of it if a gradient is not finite
+  // (unscale_ is called if it was not). A second step() before update() throws Error, and so does
+  // what Optimizer::check_ready() finds; then nothing was done.
+  void step(optim::Optimizer& optimizer) { step({&optimizer}); }
+  // The same for several: one norm, and all or none are updated.
+  void step(const std::vector<optim::Optimizer*>& optimizers);
+  // Moves the scale: down if any optimizer that was unscaled since the last update() had a
+  // gradient that is not finite. Throws Error without a step() before it.
   void update();
 
   const GradScalerOptions& options() const { return options_; }
@@ -67,35 +85,56 @@ class GradScaler {
   // ---- device scalars, for metrics and for ops that compute gradients in their forward pass -----
   const Array& scale_scalar() const { return state_.scale; }          // f32
   const Array& inv_scale_scalar() const { return state_.inv_scale; }  // f32
-  const Array& norm() const { return norm_; }                // f32, of the last update, unclipped
-  const Array& found_inf() const { return found_inf_; }      // f32: 1 after a skipped update
-  const Array& skipped() const { return state_.skipped; }    // i64: skipped updates in all
-  const Array& at_floor() const { return state_.at_floor; }  // i32: consecutive skips at min_scale
-  // (groups) i64: for each flat group of all optimizers what kernels::gradient_stats says of its
-  // first non-finite element.
+  // Of the last update(), over all its optimizers: f32, the norm before clipping, and 1 if a
+  // gradient was not finite.
+  const Array& norm() const { return norm_; }
+  const Array& found_inf() const { return found_inf_; }
+  // Of the step() that this optimizer was in, from that step() until the next unscale_ or step()
+  // after update(). found_inf is what Ema::update wants. Throws Error if there was none.
+  Array norm(const optim::Optimizer& optimizer) const;
+  Array found_inf(const optim::Optimizer& optimizer) const;
+  const Array& skipped() const { return state_.skipped; }    // i64: updates with a skip in all
+  const Array& at_floor() const { return state_.at_floor; }  // i32: consecutive ones at min_scale
+  // (groups) i64: for each flat group of the optimizers, in the order of their unscaling, where its
+  // gradients are not finite (kNoBadGradient, core/update.h). Entries beyond are old.
   const Array& first_bad() const { return first_bad_; }
 
-  // What the values of first_bad() mean, for the optimizers in the order of their unscaling.
+  // What the values of first_bad() mean, for the optimizers in the order of their unscaling: the
+  // bad parameter that is first in module order.
   static Offender offender(const std::vector<const optim::Optimizer*>& optimizers,
                            const std::vector<int64_t>& first_bad);
 
   // Scale, tracker, credit, skipped, at_floor (host synchronisation on a GPU).
   nn::StateDict state() const;
-  void load_state(const nn::StateDict& state);
+  // Throws Error, and changes nothing, when an entry is missing or is no such number, or between
+  // unscale_ and update(). A constant scale stays the options'; a scale outside [min_scale,
+  // max_scale], or counters beyond growth_interval and hysteresis, move to the nearest allowed.
+  void load_state(const nn::StateDict& saved);
 
  private:
-  struct Progress {
-    optim::Optimizer* optimizer;
-    bool stepped;
+  // An optimizer that was unscaled, and where its statistics lie.
+  struct Check {
+    std::weak_ptr<const void> optimizer;
+    int64_t index;                // in norm_sq_
+    int64_t first_group, groups;  // in first_bad_
+    int64_t step = -1;            // which step() it was in
   };
-  Progress* find(const optim::Optimizer& optimizer);
+  Check* find(const optim::Optimizer& optimizer);
+  const Check& stepped(const optim::Optimizer& optimizer) const;
+  void clip(const Array& norm_sq, const Array& first_bad, double max_norm, int64_t slot);
 
   GradScalerOptions options_;
-  kernels::ScalerState state_;
-  Array found_inf_, norm_, norm_sq_, grad_factor_, first_bad_;
-  double max_norm_ = 0;
-  int64_t groups_seen_ = 0;         // flat groups unscaled since the last update
-  std::vector<Progress> progress_;  // optimizers unscaled since the last update
+  ScalerState state_;
+  Array norm_sq_, first_bad_;                // an entry for an optimizer, for a group
+  Array none_bad_;                           // (1): kNoBadGradient
+  Array found_infs_, norms_, grad_factors_;  // an entry for a step()
+  Array found_inf_, norm_;                   // of the last update
+  double max_norm_ = 0;                      // of the coming step()
+  // Since the last update(); what was before it is kept for norm(optimizer) until the next
+  // unscale_.
+  bool updated_ = true;
+  int64_t groups_ = 0, steps_ = 0;
+  std::vector<Check> checks_;
 };
 
 }  // namespace binade::amp

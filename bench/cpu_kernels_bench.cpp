@@ -201,15 +201,14 @@ void gradient_stats(benchmark::State& state, DType dtype) {
 
 // f32 gradients update the masters alone; with half gradients a half copy is written too.
 void adamw(benchmark::State& state, DType dtype) {
-  kernels::UpdateBuffers buffers;
+  UpdateBuffers buffers;
   buffers.grad = random_array({kParameters}, dtype);
   buffers.master = random_array({kParameters}, DType::f32);
   buffers.value = dtype == DType::f32 ? buffers.master : buffers.master.to(dtype);
   buffers.moment1 = Array::zeros({kParameters}, DType::f32);
   buffers.moment2 = Array::zeros({kParameters}, DType::f32);
-  const kernels::UpdateContext context{
-      Array::full({1}, 1, DType::f32), Array::zeros({1}, DType::f32),
-      Array::full({1}, 1e-3, DType::f32), Array::zeros({1}, DType::i64)};
+  const UpdateContext context{Array::full({1}, 1, DType::f32), Array::zeros({1}, DType::f32),
+                              Array::full({1}, 1e-3, DType::f32), Array::zeros({1}, DType::i64)};
   const int64_t written = buffers.value.data() == buffers.master.data() ? 0 : buffers.value.bytes();
   measure(state, buffers.grad.bytes() + 6 * buffers.master.bytes() + written,
           [&] { cpu::adamw_update(buffers, context, {}); });

@@ -4,12 +4,13 @@ include(CMakePackageConfigHelpers)
 set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
 
 install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# What only the library's own .cpp files include may use Eigen, CUDA or nlohmann, which a program that
-# uses Binade need not have.
+# What only the library's own .cpp files include is not installed: kernels, and headers that use
+# Eigen, CUDA or nlohmann, which a program that uses Binade need not have.
 install(FILES ${PROJECT_SOURCE_DIR}/binade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade)
 foreach(room IN LISTS BINADE_ROOMS)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${room} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade
-          FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels/)?(cpu|cuda)$" EXCLUDE
+          FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels|cuda)$" EXCLUDE
+          REGEX "/autograd/(graph|ops/common|ops/broadcast)\\.h$" EXCLUDE
           PATTERN "json_*.h" EXCLUDE)
 endforeach()
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}

@@ -106,6 +106,9 @@ Lora::Lora(Module& model, const LoraOptions& options) : options_(options) {
     if (auto* layer = dynamic_cast<Linear*>(module)) layers.emplace_back(name, layer);
   options_.target_modules = find_targets(layers, options.target_modules);
 
+  for (const NamedParameter& named : model.named_parameters())
+    named.parameter->require_unbound(
+        "LoRA cannot freeze it; add the adapters first and make the optimizer after them");
   model.set_trainable(false);
   for (const auto& [name, layer] : layers) {
     const bool wanted = std::any_of(options_.target_modules.begin(), options_.target_modules.end(),

@@ -27,6 +27,7 @@ std::string StateMismatch::describe() const {
   list_names(text, "missing", missing);
   list_names(text, "unexpected", unexpected);
   list_names(text, "of another shape", wrong_shape);
+  list_names(text, "of another kind of dtype", wrong_dtype);
   return text.str();
 }
 
@@ -39,6 +40,9 @@ StateMismatch compare_state(const StateDict& expected, const StateDict& given) {
     else if (found->second.shape() != array.shape())
       mismatch.wrong_shape.push_back(
           concat(name, ": ", found->second.shape(), " instead of ", array.shape()));
+    else if (is_floating(found->second.dtype()) != is_floating(array.dtype()))
+      mismatch.wrong_dtype.push_back(
+          concat(name, ": ", found->second.dtype(), " instead of ", array.dtype()));
   }
   for (const auto& [name, array] : given)
     if (!expected.count(name)) mismatch.unexpected.push_back(name);
@@ -94,6 +98,9 @@ void Module::train(bool training) {
 }
 
 void Module::to(Device device) {
+  for (const NamedParameter& named : named_parameters())
+    if (!(named.parameter->tensor().device() == device))
+      named.parameter->require_unbound(Parameter::kDeviceIsFixed);
   for (const auto& [name, parameter] : parameters_) parameter->to(device);
   for (Buffer& buffer : buffers_) *buffer.tensor = Tensor(buffer.tensor->array().to(device));
   for (const auto& [name, child] : children_) child->to(device);
@@ -104,11 +111,14 @@ void Module::set_trainable(bool trainable) {
 }
 
 void Module::set_compute_dtype(DType dtype, bool with_master) {
-  for (const NamedParameter& named : named_parameters()) {
-    Parameter& parameter = *named.parameter;
-    if (!parameter.keeps_full_precision())
-      parameter.set_compute_dtype(dtype, with_master && parameter.trainable());
-  }
+  std::vector<NamedParameter> parameters = named_parameters();
+  std::erase_if(parameters,
+                [](const auto& named) { return named.parameter->keeps_full_precision(); });
+  for (const NamedParameter& named : parameters)
+    if (!named.parameter->computes_in(dtype, with_master))
+      named.parameter->require_unbound(Parameter::kDtypeIsFixed);
+  for (const NamedParameter& named : parameters)
+    named.parameter->set_compute_dtype(dtype, with_master);
 }
 
 StateDict Module::state() const {
@@ -121,7 +131,7 @@ StateDict Module::state() const {
 
 void Module::load_state(const StateDict& given, bool strict) {
   const StateMismatch mismatch = compare_state(state(), given);
-  const bool fits = strict ? mismatch.empty() : mismatch.wrong_shape.empty();
+  const bool fits = strict ? mismatch.empty() : mismatch.fits_where_named();
   check(fits, "the state does not fit the module: ", mismatch.describe());
   for (const NamedParameter& named : named_parameters())
     if (const auto found = given.find(named.name); found != given.end())
@@ -139,6 +149,10 @@ void Module::add_child(const std::string& name, std::shared_ptr<Module> child) {
 }
 
 void Module::remove_child(const std::string& name) {
+  for (const auto& [child_name, child] : children_)
+    if (child_name == name)
+      for (const NamedParameter& named : child->named_parameters())
+        named.parameter->lose_binding(concat("module '", name, "' was taken out of its parent"));
   std::erase_if(children_, [&](const auto& child) { return child.first == name; });
 }
 

@@ -38,8 +38,10 @@ using StateDict = std::map<std::string, Array>;
 
 // How a state differs from the one that is expected; describe() lists the names, on one line.
 struct StateMismatch {
-  std::vector<std::string> missing, unexpected, wrong_shape;
-  bool empty() const { return missing.empty() && unexpected.empty() && wrong_shape.empty(); }
+  std::vector<std::string> missing, unexpected, wrong_shape, wrong_dtype;
+  bool empty() const { return missing.empty() && unexpected.empty() && fits_where_named(); }
+  // What both have can be copied: same shapes, floating where floating is expected.
+  bool fits_where_named() const { return wrong_shape.empty() && wrong_dtype.empty(); }
   std::string describe() const;
 };
 StateMismatch compare_state(const StateDict& expected, const StateDict& given);
@@ -61,17 +63,19 @@ class Module {
   virtual void train(bool training = true);  // and all below
   void eval() { train(false); }
   bool training() const { return training_; }
+  // Throws Error, and moves nothing, if an optimizer holds a parameter that would move.
   void to(Device device);
   void set_trainable(bool trainable);
   // Compute copies of every parameter in `dtype` (those that keep full precision excepted). Frozen
-  // parameters get no master.
+  // parameters get no master until they are trainable again. Throws Error, and changes nothing, if
+  // an optimizer holds a parameter that would change.
   void set_compute_dtype(DType dtype, bool with_master);
 
   // Masters and buffers by name.
   StateDict state() const;
-  // Values converted to the parameters' dtypes. Strict: throws Error that lists names missing,
-  // unexpected, or of another shape; nothing is written then. Not strict: names may be missing or
-  // unexpected.
+  // Values converted to the parameters' dtypes (NaN, too: a value is a value). Strict: throws Error
+  // that lists names missing, unexpected, of another shape or not floating where they should be;
+  // nothing is written then. Not strict: names may be missing or unexpected.
   void load_state(const StateDict& state, bool strict = true);
 
  protected:
@@ -89,6 +93,7 @@ class Module {
   // A buffer that is not persistent (a table computed from the configuration) moves with the module
   // but is not part of its state.
   BufferPtr add_buffer(const std::string& name, Array value, bool persistent = true);
+  // An optimizer that holds parameters of the child throws Error at its next use.
   void remove_child(const std::string& name);
 
  private:

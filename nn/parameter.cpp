@@ -11,11 +11,29 @@ Parameter::Parameter(Array value, bool keep_full_precision)
   tensor_ = Tensor(std::move(value), /*requires_grad=*/true);
 }
 
+void Parameter::set_trainable(bool trainable) {
+  tensor_.set_requires_grad(trainable);
+  if (needs_master(tensor_.dtype(), wants_master_) && !has_master() && binding_.expired())
+    master_ = tensor_.array().to(DType::f32);
+}
+
+// A frozen parameter that an optimizer holds may train again.
+bool Parameter::needs_master(DType dtype, bool with_master) const {
+  return with_master && is_half(dtype) && (trainable() || (has_master() && !binding_.expired()));
+}
+
+bool Parameter::computes_in(DType dtype, bool with_master) const {
+  return dtype == tensor_.dtype() && has_master() == needs_master(dtype, with_master);
+}
+
 void Parameter::set_compute_dtype(DType dtype, bool with_master) {
   check(is_floating(dtype), "a parameter needs a floating-point dtype, got ", name_of(dtype));
+  wants_master_ = with_master;
+  if (computes_in(dtype, with_master)) return;
+  require_unbound(kDtypeIsFixed);
   const Array values = master();
   const bool requires_grad = trainable();
-  master_ = with_master && is_half(dtype) ? values.to(DType::f32) : Array();
+  master_ = needs_master(dtype, with_master) ? values.to(DType::f32) : Array();
   tensor_ = Tensor(values.to(dtype), requires_grad);
 }
 
@@ -23,16 +41,30 @@ void Parameter::assign(const Array& values) {
   check(values.shape() == shape(), "a parameter of shape ", shape(),
         " cannot take values of shape ", values.shape());
   if (master_.defined()) master_.copy_from(values);
-  tensor_.array().copy_from(values);
+  // Through the master, so that the copy is always the master rounded.
+  tensor_.array().copy_from(master_.defined() ? master_ : values);
 }
 
 void Parameter::to(Device device) {
   if (tensor_.device() == device) return;
+  require_unbound(kDeviceIsFixed);
   if (master_.defined()) master_ = master_.to(device);
   tensor_ = Tensor(tensor_.array().to(device), trainable());
 }
 
-void Parameter::bind(Array value, Array grad, Array master) {
+void Parameter::require_unbound(const char* what) const {
+  if (const auto binding = binding_.lock())
+    fail("parameter ", binding->name,
+         " belongs to an optimizer, which has laid it out with others, so ", what);
+}
+
+void Parameter::lose_binding(const std::string& why) const {
+  if (const auto binding = binding_.lock()) binding->lost = why;
+}
+
+std::shared_ptr<const Parameter::Binding> Parameter::bind(Array value, Array grad, Array master,
+                                                          const std::string& name) {
+  require_unbound(kOwnerIsFixed);
   check(value.shape() == shape() && value.dtype() == tensor_.dtype(), "a parameter of ",
         name_of(tensor_.dtype()), " ", shape(), " cannot live in ", name_of(value.dtype()), " ",
         value.shape());
@@ -48,6 +80,9 @@ void Parameter::bind(Array value, Array grad, Array master) {
   const bool requires_grad = trainable();
   tensor_ = Tensor(std::move(value), requires_grad);
   if (grad.defined()) tensor_.bind_grad(std::move(grad));
+  auto binding = std::make_shared<Binding>(Binding{name, ""});
+  binding_ = binding;
+  return binding;
 }
 
 }  // namespace binade::nn

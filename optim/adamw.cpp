@@ -1,5 +1,7 @@
 #include <binade/optim/adamw.h>
 
+#include <binade/core/kernels/optimizer.h>
+
 namespace binade::optim {
 
 AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
@@ -11,8 +13,7 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
   add_moment("exp_avg_sq");
 }
 
-void AdamW::update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                         const kernels::UpdateContext& context) {
+void AdamW::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(), adamw_update(buffers, context,
                                          {.lr_factor = flat.lr_factor(),

@@ -18,8 +18,8 @@ class AdamW : public Optimizer {
   const char* name() const override { return "adamw"; }
 
  private:
-  void update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                    const kernels::UpdateContext& context) override;
+  void update_group(size_t group, const UpdateBuffers& buffers,
+                    const UpdateContext& context) override;
   AdamWOptions options_;
 };
 

@@ -1,22 +1,39 @@
 #include <binade/optim/ema.h>
 
-#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/optimizer.h>
+#include <binade/core/log.h>
+#include <binade/optim/state_loading.h>
 
 namespace binade::optim {
 
-Ema::Ema(const Optimizer& optimizer, double decay) : optimizer_(optimizer), decay_(decay) {
+Ema::Ema(const Optimizer& optimizer, double decay)
+    : optimizer_(&optimizer), life_(optimizer.life()), decay_(decay) {
   check(decay > 0 && decay < 1, "EMA needs a decay in (0, 1), got ", decay);
+  check(!optimizer.life()->averages_in_use,
+        "EMA: the model computes with other averages; end their Ema::Scope first");
   for (const FlatGroup& group : optimizer.groups()) {
     averages_.push_back(group.new_moment());
     averages_.back().copy_from(group.master());
   }
+  kept_.resize(averages_.size());
+}
+
+const Optimizer& Ema::optimizer() const {
+  check(!life_.expired(), "EMA: the optimizer whose parameters it follows is gone");
+  return *optimizer_;
+}
+
+const Array& Ema::average(size_t g) const {
+  return in_use_ && !kept_[g].defined() ? optimizer().groups()[g].master() : averages_[g];
 }
 
 void Ema::update(const Array& found_inf) {
+  check(!in_use_,
+        "EMA: the averages are in use; end the Ema::Scope (or swap back) before update()");
   for (size_t g = 0; g < averages_.size(); ++g) {
     BINADE_DISPATCH(
-        optimizer_.device(),
-        ema_update(averages_[g], optimizer_.groups()[g].master().to(averages_[g].dtype()), decay_,
+        optimizer().device(),
+        ema_update(averages_[g], optimizer().groups()[g].master().to(averages_[g].dtype()), decay_,
                    found_inf));
     averages_[g].bump_version();
   }
@@ -25,27 +42,54 @@ void Ema::update(const Array& found_inf) {
 nn::StateDict Ema::state() const {
   nn::StateDict state;
   for (size_t g = 0; g < averages_.size(); ++g)
-    for (const FlatGroup::Member& member : optimizer_.groups()[g].members())
-      state[member.parameter.name] = optimizer_.groups()[g].part(averages_[g], member);
+    for (const FlatGroup::Member& member : optimizer().groups()[g].members())
+      state[member.parameter.name] = optimizer().groups()[g].part(average(g), member);
   return state;
 }
 
 void Ema::load_state(const nn::StateDict& saved) {
-  for (const auto& [name, average] : state()) {
-    const auto found = saved.find(name);
-    check(found != saved.end() && found->second.shape() == average.shape(),
-          "EMA: the saved state has no average of ", name, " with shape ", average.shape());
-    average.copy_from(found->second);
-  }
+  check(!in_use_,
+        "EMA: the averages are in use; end the Ema::Scope (or swap back) before a state "
+        "is loaded");
+  load_arrays("EMA", saved, state());
 }
 
 void Ema::swap() {
+  const std::shared_ptr<Optimizer::Life> life = life_.lock();
+  const std::vector<FlatGroup>& groups = optimizer().groups();
+  check(in_use_ || !life->averages_in_use,
+        "EMA: the model computes with other averages; end their Ema::Scope first");
   for (size_t g = 0; g < averages_.size(); ++g) {
-    const FlatGroup& group = optimizer_.groups()[g];
-    const Array master = group.master().clone();
-    group.master().copy_from(averages_[g]);
-    averages_[g].copy_from(master);
-    if (!group.value().shares_storage(group.master())) group.value().copy_from(group.master());
+    const Array& master = groups[g].master();
+    const bool same_bits = master.dtype() == averages_[g].dtype();
+    if (in_use_ && !same_bits) {
+      master.copy_from(kept_[g]);
+      kept_[g] = {};
+    } else {
+      const Array before = master.clone();
+      master.copy_from(averages_[g]);
+      if (same_bits) {
+        averages_[g].copy_from(before);
+      } else {
+        kept_[g] = before;
+      }
+    }
+    if (!groups[g].value().shares_storage(master)) groups[g].value().copy_from(master);
+  }
+  in_use_ = !in_use_;
+  life->averages_in_use = in_use_;
+}
+
+Ema::Scope::Scope(Ema& ema) : ema_(ema) {
+  check(!ema.in_use_, "Ema::Scope: the averages are in use already");
+  ema_.swap();
+}
+
+Ema::Scope::~Scope() {
+  try {
+    ema_.swap();
+  } catch (const Error& error) {  // a device that failed, or an optimizer that is gone
+    log_warning("the averages stay in the model: ", error.what());
   }
 }
 

@@ -1,7 +1,8 @@
-// Exponential moving average of the masters: average ← decay·average + (1−decay)·master after every
-// update that was applied.
+// Exponential moving average: average ← decay·average + (1−decay)·master after every update that
+// was applied.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include <binade/optim/optimizer.h>
@@ -10,19 +11,45 @@ namespace binade::optim {
 
 class Ema {
  public:
+  // Of the optimizer's parameters, from their present values. Every use after the optimizer is gone
+  // throws Error.
   Ema(const Optimizer& optimizer, double decay);
-  void update(const Array& found_inf);  // after Optimizer::update
+  // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
+  // are in use.
+  void update(const Array& found_inf);
   // The averages by parameter name.
   nn::StateDict state() const;
-  void load_state(const nn::StateDict& state);
-  // Exchanges masters and averages (and rewrites the compute copies): once to evaluate with the
-  // averages, again to train on.
+  // Throws Error naming what does not fit; nothing is written then. Not while the averages are in
+  // use.
+  void load_state(const nn::StateDict& saved);
+
+  // The model computes with the averages while this lives; afterwards it has its own weights again,
+  // bit by bit, also when an exception ends the scope. The optimizer makes no step meanwhile.
+  class Scope {
+   public:
+    explicit Scope(Ema& ema);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Ema& ema_;
+  };
+  // What begins a Scope, and ends it: masters (and the compute copies) become the averages, then
+  // what they were.
   void swap();
 
  private:
-  const Optimizer& optimizer_;
+  const Optimizer& optimizer() const;
+  // Where the average of group g lies now.
+  const Array& average(size_t g) const;
+
+  const Optimizer* optimizer_;
+  std::weak_ptr<Optimizer::Life> life_;
   double decay_;
-  std::vector<Array> averages_;
+  std::vector<Array> averages_;  // with masters of the same dtype: what was exchanged, while in use
+  std::vector<Array> kept_;      // while in use: masters that cannot hold the averages' bits
+  bool in_use_ = false;
 };
 
 }  // namespace binade::optim

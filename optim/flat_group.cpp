@@ -1,5 +1,7 @@
 #include <binade/optim/flat_group.h>
 
+#include <algorithm>
+
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade::optim {
@@ -33,7 +35,7 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
   for (Member& member : members_) {
     member.offset = numel_;
     member.numel = member.parameter.parameter->numel();
-    numel_ += aligned(member.numel);
+    numel_ += aligned(std::max<int64_t>(member.numel, 1));  // no group is empty
   }
   const nn::Parameter& first = *members_.front().parameter.parameter;
   const DType dtype = first.tensor().dtype();
@@ -41,13 +43,14 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
   value_ = Array::zeros({numel_}, dtype, device);
   grad_ = Array::zeros({numel_}, dtype, device);
   master_ = first.has_master() ? Array::zeros({numel_}, first.master().dtype(), device) : value_;
-  for (const Member& member : members_) {
+  for (Member& member : members_) {
     nn::Parameter& parameter = *member.parameter.parameter;
     check(parameter.tensor().dtype() == dtype && parameter.tensor().device() == device &&
               parameter.has_master() == first.has_master(),
           "parameter ", member.parameter.name, " differs from its group in dtype or device");
-    parameter.bind(part(value_, member), part(grad_, member),
-                   first.has_master() ? part(master_, member) : Array());
+    member.binding =
+        parameter.bind(part(value_, member), part(grad_, member),
+                       first.has_master() ? part(master_, member) : Array(), member.parameter.name);
   }
 }
 
@@ -74,11 +77,21 @@ void FlatGroup::zero_grad() const {
   for (const Member& member : members_) member.parameter.parameter->tensor().zero_grad();
 }
 
+bool FlatGroup::has_grads() const {
+  return std::any_of(members_.begin(), members_.end(), [](const Member& member) {
+    return member.parameter.parameter->tensor().grad().defined();
+  });
+}
+
 void FlatGroup::fill_missing_grads() const {
-  for (const Member& member : members_) {
-    if (member.parameter.parameter->tensor().grad().defined()) continue;
-    part(grad_, member).zero();
-  }
+  for (const Member& member : members_)
+    if (member.frozen() || !member.parameter.parameter->tensor().grad().defined())
+      part(grad_, member).zero();
+}
+
+void FlatGroup::zero_frozen_sums() const {
+  for (const Member& member : members_)
+    if (member.frozen()) part(accumulated_, member).zero();
 }
 
 }  // namespace binade::optim

@@ -27,10 +27,15 @@ class FlatGroup {
     nn::NamedParameter parameter;
     int64_t offset;  // elements from the start of the buffers
     int64_t numel;
+    // Holds the parameter for this group.
+    std::shared_ptr<const nn::Parameter::Binding> binding = nullptr;
+
+    bool frozen() const { return !parameter.parameter->trainable(); }
   };
 
-  // Moves the parameters into new buffers. Members start at multiples of 128 elements; the gaps are
-  // zero and stay so.
+  // Moves the parameters into new buffers and holds them there: another group may have them when
+  // this one and its copies are gone. Members start at multiples of 128 elements; the gaps are zero
+  // and stay so.
   FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay);
 
   const std::vector<Member>& members() const { return members_; }
@@ -54,8 +59,13 @@ class FlatGroup {
 
   // Forgets the gradients; the next backward overwrites them.
   void zero_grad() const;
-  // Zeroes the gradients of members that backward did not reach since zero_grad().
+  // Whether a backward pass reached a member since zero_grad().
+  bool has_grads() const;
+  // Zeroes the gradients of members that backward did not reach since zero_grad(), and of frozen
+  // ones.
   void fill_missing_grads() const;
+  // Zeroes the sums of frozen members.
+  void zero_frozen_sums() const;
 
  private:
   std::vector<Member> members_;

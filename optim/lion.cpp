@@ -1,5 +1,7 @@
 #include <binade/optim/lion.h>
 
+#include <binade/core/kernels/optimizer.h>
+
 namespace binade::optim {
 
 Lion::Lion(std::vector<ParameterGroup> groups, const LionOptions& options)
@@ -9,8 +11,7 @@ Lion::Lion(std::vector<ParameterGroup> groups, const LionOptions& options)
   add_moment("exp_avg");
 }
 
-void Lion::update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                        const kernels::UpdateContext& context) {
+void Lion::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(), lion_update(buffers, context,
                                         {.lr_factor = flat.lr_factor(),

@@ -17,8 +17,8 @@ class Lion : public Optimizer {
   const char* name() const override { return "lion"; }
 
  private:
-  void update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                    const kernels::UpdateContext& context) override;
+  void update_group(size_t group, const UpdateBuffers& buffers,
+                    const UpdateContext& context) override;
   LionOptions options_;
 };
 

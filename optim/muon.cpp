@@ -5,6 +5,7 @@
 
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/matmul.h>
+#include <binade/core/kernels/optimizer.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade::optim {
@@ -44,8 +45,7 @@ Muon::Muon(std::vector<ParameterGroup> groups, const MuonOptions& options)
   add_moment("exp_avg_sq");
 }
 
-void Muon::update_group(size_t index, const kernels::UpdateBuffers& buffers,
-                        const kernels::UpdateContext& context) {
+void Muon::update_group(size_t index, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& group = groups()[index];
   if (!is_hidden_matrix(group.members().front().parameter)) {
     BINADE_DISPATCH(device(), adamw_update(buffers, context,
@@ -57,7 +57,7 @@ void Muon::update_group(size_t index, const kernels::UpdateBuffers& buffers,
     return;
   }
   // SGD's kernel with a learning rate of zero moves the momentum alone, and not on a skipped step.
-  kernels::UpdateBuffers momentum_only = buffers;
+  UpdateBuffers momentum_only = buffers;
   momentum_only.moment2 = {};
   BINADE_DISPATCH(device(), sgd_update(momentum_only, context,
                                        {.lr_factor = 0, .momentum = options_.momentum}));

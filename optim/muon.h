@@ -26,8 +26,8 @@ class Muon : public Optimizer {
   const char* name() const override { return "muon"; }
 
  private:
-  void update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                    const kernels::UpdateContext& context) override;
+  void update_group(size_t group, const UpdateBuffers& buffers,
+                    const UpdateContext& context) override;
   Array direction(const Array& update) const;  // s·NS5(update), f32
   MuonOptions options_;
 };

@@ -1,11 +1,13 @@
 #include <binade/optim/optimizer.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <tuple>
 
-#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/optimizer.h>
+#include <binade/optim/state_loading.h>
 
 namespace binade::optim {
 
@@ -14,23 +16,50 @@ namespace {
 // One flat group per dtype among the parameters of each given group.
 std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
   std::set<const nn::Parameter*> seen;
-  std::vector<FlatGroup> flat;
-  for (const ParameterGroup& group : groups) {
-    std::map<std::pair<DType, bool>, std::vector<FlatGroup::Member>> by_dtype;
+  for (const ParameterGroup& group : groups)
     for (const nn::NamedParameter& named : group.parameters) {
       check(named.parameter->trainable(), "parameter ", named.name,
             " is not trainable; leave it out of the optimizer's groups");
       check(seen.insert(named.parameter.get()).second, "parameter ", named.name,
             " is in two groups");
-      by_dtype[{named.parameter->tensor().dtype(), named.parameter->has_master()}].push_back(
-          {named, 0, 0});
     }
+  // Before any of them is moved.
+  for (const ParameterGroup& group : groups)
+    for (const nn::NamedParameter& named : group.parameters)
+      named.parameter->require_unbound(nn::Parameter::kOwnerIsFixed);
+
+  std::vector<FlatGroup> flat;
+  for (const ParameterGroup& group : groups) {
+    std::map<std::pair<DType, bool>, std::vector<FlatGroup::Member>> by_dtype;
+    for (const nn::NamedParameter& named : group.parameters)
+      by_dtype[{named.parameter->tensor().dtype(), named.parameter->has_master()}].push_back(
+          {named, 0, 0, nullptr});
     for (auto& [kind, members] : by_dtype)
       flat.emplace_back(std::move(members), group.lr_factor, group.weight_decay);
   }
   check(!flat.empty(), "the optimizer got no trainable parameters");
   return flat;
 }
+
+// What frozen members have in some buffers of their group, to be put back after an update.
+class FrozenParts {
+ public:
+  FrozenParts(const FlatGroup& group, const std::vector<Array>& buffers) {
+    for (const FlatGroup::Member& member : group.members()) {
+      if (!member.frozen()) continue;
+      for (const Array& buffer : buffers) {
+        const Array part = group.part(buffer, member);
+        parts_.emplace_back(part, part.clone());
+      }
+    }
+  }
+  void restore() const {
+    for (const auto& [part, kept] : parts_) part.copy_from(kept);
+  }
+
+ private:
+  std::vector<std::pair<Array, Array>> parts_;
+};
 
 }  // namespace
 
@@ -53,14 +82,23 @@ size_t Optimizer::add_moment(const std::string& name) {
 void Optimizer::zero_grad() {
   for (const FlatGroup& group : groups_) group.zero_grad();
   accumulated_ = 0;
+  accumulated_any_ = false;
 }
 
 void Optimizer::set_learning_rate(double learning_rate) {
+  check(learning_rate >= 0 && std::isfinite(learning_rate), name(),
+        ": a learning rate is 0 or more and finite, got ", learning_rate);
   learning_rate_ = learning_rate;
   learning_rate_scalar_.fill(learning_rate);
 }
 
+bool Optimizer::has_grads() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const FlatGroup& group) { return group.has_grads(); });
+}
+
 void Optimizer::accumulate() {
+  accumulated_any_ = accumulated_any_ || has_grads();
   fill_missing_grads();
   for (FlatGroup& group : groups_) {
     group.add_to_accumulated(accumulated_ == 0);
@@ -69,21 +107,67 @@ void Optimizer::accumulate() {
   ++accumulated_;
 }
 
+void Optimizer::gather_grads() {
+  check(has_grads() || accumulated_any_, name(),
+        ": no gradient reached a parameter since zero_grad(): call backward() on a loss that "
+        "depends on them before the step; after a model was changed, make its optimizer anew");
+  if (accumulated_ == 0) {
+    fill_missing_grads();
+    return;
+  }
+  if (has_pending_grads()) accumulate();
+  for (const FlatGroup& group : groups_) group.zero_frozen_sums();
+}
+
+bool Optimizer::has_pending_grads() const {
+  return accumulated_ > 0 && has_grads();
+}
+
 void Optimizer::fill_missing_grads() {
   for (const FlatGroup& group : groups_) group.fill_missing_grads();
 }
 
+std::vector<bool> Optimizer::frozen() const {
+  std::vector<bool> frozen;
+  for (const FlatGroup& group : groups_)
+    for (const FlatGroup::Member& member : group.members()) frozen.push_back(member.frozen());
+  return frozen;
+}
+
+void Optimizer::check_ready() const {
+  check(learning_rate_.has_value(), name(),
+        ": the learning rate was never set; call set_learning_rate() before the first step");
+  check(!life_->averages_in_use, name(),
+        ": the model computes with its averages; end the Ema::Scope (or swap back) before a step");
+  bool all_frozen = true;
+  for (const FlatGroup& group : groups_)
+    for (const FlatGroup::Member& member : group.members()) {
+      check(member.binding->lost.empty(), name(), ": parameter ", member.parameter.name,
+            " is no longer the model's (", member.binding->lost,
+            "); make the optimizer anew after the model was changed");
+      all_frozen = all_frozen && member.frozen();
+    }
+  check(!all_frozen, name(),
+        ": every parameter is frozen, so a step would train nothing; make the ",
+        "optimizer of what is trainable");
+}
+
 void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
-  const kernels::UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
+  check_ready();
+  const UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
+    std::vector<Array> written = {group.value(), group.master()};
+    for (const Moment& moment : moments_) written.push_back(moment.buffers[g]);
+    const FrozenParts frozen(group, written);
     // Without masters the weights live in half precision and are widened for the update alone.
     const Array master =
         is_half(group.master().dtype()) ? group.master().to(DType::f32) : group.master();
-    const kernels::UpdateBuffers buffers{gradient(group), master, group.value(),
-                                         moments_.size() > 0 ? moment(0, g) : Array(),
-                                         moments_.size() > 1 ? moment(1, g) : Array()};
+    const UpdateBuffers buffers{gradient(group), master, group.value(),
+                                moments_.size() > 0 ? moment(0, g) : Array(),
+                                moments_.size() > 1 ? moment(1, g) : Array()};
     update_group(g, buffers, context);
+    frozen.restore();
     // Backward of a graph recorded before this update would read changed weights: let it notice.
     for (const Array& written : {group.value(), group.master()}) written.bump_version();
     for (const Moment& moment : moments_) moment.buffers[g].bump_version();
@@ -93,7 +177,8 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
 }
 
 void Optimizer::step() {
-  if (accumulated_ == 0) fill_missing_grads();
+  check_ready();
+  gather_grads();
   update(Array::full({}, 1, DType::f32, device()), Array::zeros({}, DType::f32, device()));
 }
 
@@ -112,25 +197,13 @@ nn::StateDict Optimizer::state() const {
   return state;
 }
 
-void Optimizer::load_state(const nn::StateDict& state) {
-  std::vector<std::pair<Array, Array>> copies;  // source, destination
-  size_t expected = 0;
-  const auto plan = [&](const std::string& key, const Array& destination) {
-    const auto found = state.find(key);
-    check(found != state.end(), name(), ": the saved state has no ", key);
-    check(found->second.shape() == destination.shape(), name(), ": ", key, " has shape ",
-          found->second.shape(), " in the saved state, ", destination.shape(), " here");
-    copies.emplace_back(found->second, destination);
-    ++expected;
-  };
-  plan("step", step_scalar_);
-  for (const Moment& moment : moments_)
-    for (size_t g = 0; g < groups_.size(); ++g)
-      for (const FlatGroup::Member& member : groups_[g].members())
-        plan(moment.name + '.' + member.parameter.name, groups_[g].part(moment.buffers[g], member));
-  check(state.size() == expected, name(), ": the saved state has ", state.size(), " entries, ",
-        expected, " were expected: it belongs to another optimizer or model");
-  for (const auto& [source, destination] : copies) destination.copy_from(source);
+void Optimizer::load_state(const nn::StateDict& saved) {
+  const auto step = saved.find("step");
+  check(step == saved.end() || step->second.numel() != 1 || step->second.item() >= 0, name(),
+        ": the saved state has a negative step count");
+  nn::StateDict own = state();
+  own["step"] = step_scalar_;
+  load_arrays(name(), saved, own);
 }
 
 }  // namespace binade::optim

@@ -3,14 +3,19 @@
 // count) is read from the device, so that a captured step stays valid.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include <binade/core/kernels/optimizer.h>
+#include <binade/core/update.h>
 #include <binade/optim/flat_group.h>
 
 namespace binade::optim {
 
+// An optimizer holds its parameters from its construction to its end: they keep dtype and device,
+// and belong to no other optimizer. Apply the preset, move the model, add adapters before it is
+// made. Parameters that are frozen meanwhile (set_trainable(false)) stay exactly as they are.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -21,21 +26,31 @@ class Optimizer {
 
   // Forgets the gradients; the next backward overwrites them.
   void zero_grad();
-  // The learning rate of the coming updates (queued; no wait).
+  // The learning rate of the coming updates, 0 or more (queued; no wait). Has to be set before the
+  // first.
   void set_learning_rate(double learning_rate);
-  double learning_rate() const { return learning_rate_; }
+  double learning_rate() const { return learning_rate_.value_or(0); }
 
-  // Stand-alone use, without a GradScaler: applies the gradients as they are.
+  // Stand-alone use, without a GradScaler: applies the gradients as they are. Throws Error as
+  // check_ready() and gather_grads() do.
   void step();
 
   // ---- for whoever drives the step (amp::GradScaler, train::TrainStep) --------------------------
   // Reads gradients × grad_factor and updates masters and compute
   // copies, unless found_inf.
   void update(const Array& grad_factor, const Array& found_inf);
+  // Throws Error if an update would not train the model: no learning rate was set, every parameter
+  // is frozen, a parameter was taken out of the model, or the model computes with averages (Ema).
+  void check_ready() const;
   // Adds the current gradients to the step's f32 sums. While a sum is under way (until
   // zero_grad()), it is what statistics and update read.
   void accumulate();
-  // The gradient buffer of a group that statistics and update read.
+  // Makes gradient() complete: adds gradients that came after the last accumulate() to the sums,
+  // zeroes those that backward did not reach. Throws Error if it reached none.
+  void gather_grads();
+  // Whether gradients came that no gather_grads() or accumulate() has seen, with a sum under way.
+  bool has_pending_grads() const;
+  // The gradient buffer of a group that statistics and update read, after gather_grads().
   const Array& gradient(const FlatGroup& group) const {
     return accumulated_ > 0 ? group.accumulated() : group.grad();
   }
@@ -44,14 +59,23 @@ class Optimizer {
   std::vector<FlatGroup>& groups() { return groups_; }
   const std::vector<FlatGroup>& groups() const { return groups_; }
   Device device() const { return groups_.front().device(); }
+  // Which parameters are frozen now, in the order of the groups' members.
+  std::vector<bool> frozen() const;
+
+  // Lives as long as the optimizer, and tells optimizers apart.
+  struct Life {
+    bool averages_in_use = false;  // set by Ema
+  };
+  const std::shared_ptr<Life>& life() const { return life_; }
 
   // Updates applied so far; skipped steps do not count (host synchronisation on a GPU).
   int64_t steps_done() const;
 
   // Masters are the model's to save; this is the rest: "exp_avg.<parameter>", "step".
   nn::StateDict state() const;
-  // Throws Error naming what is missing or of another shape; nothing is written then.
-  void load_state(const nn::StateDict& state);
+  // Throws Error naming what is missing, of another shape or kind of dtype, or not finite; nothing
+  // is written then.
+  void load_state(const nn::StateDict& saved);
 
  protected:
   explicit Optimizer(std::vector<ParameterGroup> groups);
@@ -63,14 +87,18 @@ class Optimizer {
   // Gives every group a zero buffer under this name (call from the constructor).
   size_t add_moment(const std::string& name);
   const Array& moment(size_t index, size_t group) const { return moments_[index].buffers[group]; }
-  virtual void update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                            const kernels::UpdateContext& context) = 0;
+  virtual void update_group(size_t group, const UpdateBuffers& buffers,
+                            const UpdateContext& context) = 0;
 
  private:
+  bool has_grads() const;
+
   std::vector<FlatGroup> groups_;
   std::vector<Moment> moments_;
-  double learning_rate_ = 0;
+  std::shared_ptr<Life> life_ = std::make_shared<Life>();
+  std::optional<double> learning_rate_;
   int accumulated_ = 0;
+  bool accumulated_any_ = false;  // a backward pass reached a parameter for these sums
   Array learning_rate_scalar_, step_scalar_;
 };
 

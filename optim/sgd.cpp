@@ -1,5 +1,7 @@
 #include <binade/optim/sgd.h>
 
+#include <binade/core/kernels/optimizer.h>
+
 namespace binade::optim {
 
 Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
@@ -11,8 +13,7 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
   if (options.momentum > 0) add_moment("momentum");
 }
 
-void Sgd::update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                       const kernels::UpdateContext& context) {
+void Sgd::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(), sgd_update(buffers, context,
                                        {.lr_factor = flat.lr_factor(),

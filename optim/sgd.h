@@ -18,8 +18,8 @@ class Sgd : public Optimizer {
   const char* name() const override { return "sgd"; }
 
  private:
-  void update_group(size_t group, const kernels::UpdateBuffers& buffers,
-                    const kernels::UpdateContext& context) override;
+  void update_group(size_t group, const UpdateBuffers& buffers,
+                    const UpdateContext& context) override;
   SgdOptions options_;
 };
 

@@ -23,16 +23,20 @@ void put(const Array& report, int64_t field, const Array& value) {
   BINADE_DISPATCH(report.device(), copy(value, report.select(0, field)));
 }
 
-// While it lives, ops draw the random numbers of the step that the device scalar holds.
+// While it lives, ops draw the random numbers of the step that the device scalar holds; what is
+// drawn afterwards goes on from where it was.
 class StepRandom {
  public:
-  StepRandom(uint64_t seed, const Array& step) {
+  StepRandom(uint64_t seed, const Array& step) : before_(RandomState::current()) {
     RandomState::current().bind_step(step);
     RandomState::current().begin_step(seed, 0);
   }
-  ~StepRandom() { RandomState::current().bind_step({}); }
+  ~StepRandom() { RandomState::current() = before_; }
   StepRandom(const StepRandom&) = delete;
   StepRandom& operator=(const StepRandom&) = delete;
+
+ private:
+  RandomState before_;
 };
 
 int64_t group_count(const optim::Optimizer& optimizer) {
@@ -110,6 +114,11 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
   normaliser_.fill(normaliser);
   step_.fill(static_cast<double>(step));
   optimizer_.set_learning_rate(learning_rate);
+  optimizer_.check_ready();  // a replayed step asks nothing
+  if (std::vector<bool> frozen = optimizer_.frozen(); frozen != frozen_) {
+    invalidate();
+    frozen_ = std::move(frozen);
+  }
 
 #if BINADE_HAVE_CUDA
   if (options_.capture && optimizer_.device().is_cuda()) {
@@ -210,11 +219,11 @@ StepReport TrainStep::read(const Array& values) const {
                     .offender = {}};
   if (!report.skipped) return report;
   std::vector<int64_t> first_bad;
-  constexpr double kNone = static_cast<double>(kernels::kNoBadGradient);
+  constexpr double kNone = static_cast<double>(kNoBadGradient);
   bool any = false;
   for (int64_t g = 0; g < group_count(optimizer_); ++g) {
     const double code = value[kFirstBad + g];
-    first_bad.push_back(code >= kNone ? kernels::kNoBadGradient : static_cast<int64_t>(code));
+    first_bad.push_back(code >= kNone ? kNoBadGradient : static_cast<int64_t>(code));
     any = any || code < kNone;
   }
   // Without one, every gradient was finite and their norm overflowed.

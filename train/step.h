@@ -92,7 +92,8 @@ class TrainStep {
   std::vector<std::vector<Uploader>> inputs_;  // by micro-batch and array
   Array normaliser_, step_, loss_sum_, report_;
   Downloader reports_;
-  int eager_steps_ = 0;  // since the inputs or the graph changed
+  std::vector<bool> frozen_;  // the optimizer's parameters, when the graph was captured
+  int eager_steps_ = 0;       // since the inputs or the graph changed
   std::unique_ptr<Graph> graph_;
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <optional>
 
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
@@ -228,20 +229,17 @@ void Trainer::report_underflow() {
 
 void Trainer::validate_now() {
   if (!task_.validate) return;
-  const auto leave = [&] {
-    if (ema_) ema_->swap();
-    task_.model->train();
-  };
   task_.model->eval();
-  if (ema_) ema_->swap();
   double loss = 0;
   try {
+    std::optional<optim::Ema::Scope> averages;
+    if (ema_) averages.emplace(*ema_);
     loss = task_.validate();
   } catch (...) {
-    leave();  // or the checkpoint would have the averages for weights
+    task_.model->train();
     throw;
   }
-  leave();
+  task_.model->train();
   const double best_before = best_validation_;
   const bool best = loss < best_before;
   if (best) best_validation_ = loss;

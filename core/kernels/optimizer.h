@@ -1,66 +1,35 @@
 // The pass over the gradients, and fused optimizer updates over flat buffers. A parameter group's
 // values, gradients, masters and moments each lie in one contiguous buffer (optim/flat_group.h), so
 // one launch serves a whole group. All scalars that move from step to step are read from the
-// device.
+// device. The arithmetic is written once for both devices (core/kernels/optimizer_rules.h).
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
+#include <binade/core/update.h>
 
 namespace binade::kernels {
 
 // One group's share of the step's gradient statistics (all on grad's device):
 //   norm_sq (f64 scalar) += Σ (g·inv_scale)² over finite elements, in a fixed order (unscaled
 //     before squaring, in f32; partial sums in f64);
-//   first_bad (i64 scalar, the group's own) = 2·position + (1 if NaN, 0 if infinite) of the first
-//     non-finite element, or kNoBadGradient if there is none.
+//   first_bad (i64 scalar, the group's own) = the first non-finite element, or kNoBadGradient.
 // grad (n) is contiguous f16, bf16, f32 or f64; inv_scale f32 scalar.
 BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, const Array& norm_sq,
               const Array& first_bad)
-inline constexpr int64_t kNoBadGradient = INT64_MAX;
 
-// From the statistics of all groups (first_bad: (groups) i64): found_inf (f32) = 1 if any first_bad
-// is a position or norm_sq is not finite, else 0; norm (f32) = sqrt(norm_sq); grad_factor (f32) =
-// inv_scale · min(1, max_norm/(norm+1e-6)) (max_norm ≤ 0: no clipping).
+// From the statistics of what steps together (norm_sq: (optimizers) f64, added up in order;
+// first_bad: (groups) i64): found_inf (f32) = 1 if any first_bad is a position or the norm is not
+// finite, else 0; norm (f32) = sqrt(Σ norm_sq); grad_factor (f32) = inv_scale · min(1,
+// max_norm/(norm+1e-6)) (max_norm ≤ 0: no clipping).
 BINADE_KERNEL(clip_factor, const Array& norm_sq, const Array& first_bad, const Array& inv_scale,
               float max_norm, const Array& found_inf, const Array& norm, const Array& grad_factor)
 
-// The automaton of specs/mixed-precision.md; scalars on the device.
-struct ScalerState {
-  Array scale;      // f32
-  Array inv_scale;  // f32, always 1/scale
-  Array tracker;    // i32: good steps since the last change
-  Array credit;     // i32: bad steps left before a backoff
-  Array skipped;    // i64: skipped steps in all
-  Array at_floor;   // i32: consecutive skips that began with the scale at its floor; a good step: 0
-};
-struct ScalerSettings {
-  float growth_factor = 2, backoff_factor = 0.5f;
-  int32_t growth_interval = 2000, hysteresis = 1;
-  float min_scale = 1, max_scale = 16777216;
-  // false: the scale is constant (and so should be the floor); bad steps are skipped and counted.
-  bool dynamic = true;
-};
+// Moves the scale after a step with this found_inf.
 BINADE_KERNEL(update_scale, const ScalerState& state, const ScalerSettings& settings,
               const Array& found_inf)
 
-// What every update reads. `step` (i64 scalar) counts optimizer steps done before this one; the
-// caller advances it with advance_step after all groups.
-struct UpdateContext {
-  Array grad_factor;    // f32: multiplies the stored gradient
-  Array found_inf;      // f32: non-zero → nothing is written
-  Array learning_rate;  // f32 (f64 where masters are f64)
-  Array step;           // i64
-};
 BINADE_KERNEL(advance_step, const Array& step, const Array& found_inf)  // += 1 unless found_inf
 
-// Buffers of one group, (n) contiguous. `master` is f32 (f64 in gradient checks); `value` is the
-// compute copy that is rewritten from it, or shares the master's storage (then it is written once).
-struct UpdateBuffers {
-  Array grad;  // f16, bf16, f32 or f64
-  Array master;
-  Array value;
-  Array moment1, moment2;  // master's dtype; those an optimizer does not use are undefined
-};
 // Settings are doubles so that f64 masters follow the formulas exactly; kernels on f32 masters
 // narrow them (and 1 − β, which is taken in double) once and compute in f32.
 //

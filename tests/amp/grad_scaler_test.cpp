@@ -172,7 +172,14 @@ TEST_CASE("GradScaler's contract", "[amp][grad_scaler]") {
   CHECK_THAT(error_of([&] { scaler.update(); }), Contains("without a step()"));
 
   scaler.unscale_(*a.sgd);  // update() begins anew
+  CHECK_THAT(error_of([&] { scaler.step({&*a.sgd, &*a.sgd}); }), Contains("twice"));
+  CHECK_THAT(error_of([&] { scaler.step(std::vector<optim::Optimizer*>{}); }),
+             Contains("without an optimizer"));
+  CHECK_THAT(error_of([&] { scaler.step({&*a.sgd, nullptr}); }), Contains("null"));
+  CHECK_THAT(error_of([&] { scaler.clip_norm(-1); }), Contains("clip_norm"));
+  CHECK_THAT(error_of([&] { scaler.clip_norm(kNan); }), Contains("clip_norm"));
   scaler.step(*a.sgd);
+  CHECK_THAT(error_of([&] { scaler.norm(*b.sgd); }), Contains("no step()"));
   scaler.update();
 
   const Tensor half = Tensor::ones({}, DType::f16), bfloat = Tensor::ones({}, DType::bf16);
@@ -202,13 +209,12 @@ TEST_CASE("GradScaler refuses settings that are not binades", "[amp][grad_scaler
   CHECK_THAT(refused({.hysteresis = 0}), Contains("hysteresis"));
 }
 
-TEST_CASE("several optimizers skip together", "[amp][grad_scaler]") {
+TEST_CASE("optimizers of one step() skip together", "[amp][grad_scaler]") {
   GradScaler scaler(Device::cpu(), {.init_scale = 4});
   Scalar good, bad;
   good.give(4);
   bad.give(kNan);
-  scaler.step(*good.sgd);  // queued before the bad one is seen
-  scaler.step(*bad.sgd);
+  scaler.step({&*good.sgd, &*bad.sgd});
   scaler.update();
   CHECK(good.weight->tensor().item() == 1);
   CHECK(bad.weight->tensor().item() == 1);
@@ -218,15 +224,15 @@ TEST_CASE("several optimizers skip together", "[amp][grad_scaler]") {
 
   good.give(2);
   bad.give(2);
-  scaler.step(*good.sgd);
-  scaler.step(*bad.sgd);
+  scaler.step({&*good.sgd, &*bad.sgd});
   scaler.update();
   CHECK(good.weight->tensor().item() == 0);
   CHECK(bad.weight->tensor().item() == 0);
   CHECK(bad.sgd->steps_done() == 1);
 }
 
-TEST_CASE("norm and clipping see unscaled gradients of all optimizers", "[amp][grad_scaler]") {
+TEST_CASE("norm and clipping see unscaled gradients of all that step together",
+          "[amp][grad_scaler]") {
   const double scale = 1024, learning_rate = 0.5;
   // f16 gradients near both ends of the range: their squares do not fit in f16.
   const std::vector<float> g1 = {30000, -20000, 0.5f, 6.1e-5f}, g2 = {-3, 4000, 12};
@@ -246,8 +252,7 @@ TEST_CASE("norm and clipping see unscaled gradients of all optimizers", "[amp][g
     scaler.unscale_(sgd1);
     scaler.unscale_(sgd2);
     scaler.clip_norm(max_norm);
-    scaler.step(sgd1);
-    scaler.step(sgd2);
+    scaler.step({&sgd1, &sgd2});
     scaler.update();
 
     const std::vector<double> stored = a->tensor().grad().to_vector<double>();
@@ -329,7 +334,8 @@ TEST_CASE("the offender is the first parameter in module order", "[amp][grad_sca
     CHECK(offender.element == given.element);
   }
 
-  sgd.zero_grad();  // no gradient at all counts as zero
+  sgd.zero_grad();  // parameters that no gradient reached count as zero
+  give_gradient<float>(b, {1, 2});
   scaler.step(sgd);
   scaler.update();
   CHECK(scaler.found_inf().item() == 0);
@@ -362,4 +368,60 @@ TEST_CASE("GradScaler's state round trip", "[amp][grad_scaler]") {
   CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains("power of two"));
   state["scale"] = Array::full({2}, 1024, DType::f32);
   CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains("scale"));
+
+  // Every entry must be such a number; nothing changes otherwise.
+  const nn::StateDict before = restored.state();
+  for (const char* name : {"scale", "tracker", "credit", "skipped", "at_floor"}) {
+    INFO(name);
+    const bool floating = std::string(name) == "scale";
+    state = original.state();
+    state.erase(name);
+    CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains(name));
+    state[name] = Array();
+    CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains(name));
+    state[name] = Array::full({}, 4, floating ? DType::i32 : DType::f32);
+    CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains(name));
+    state[name] = Array::full({}, -4, floating ? DType::f32 : DType::i32);
+    CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains(name));
+  }
+  for (const double scale : {HUGE_VAL, std::nan(""), 0.0}) {
+    state = original.state();
+    state["scale"] = Array::full({}, scale, DType::f32);
+    CHECK_THAT(error_of([&] { restored.load_state(state); }), Contains("power of two"));
+  }
+  for (const auto& [name, value] : before) CHECK(restored.state().at(name).item() == value.item());
+
+  scalar.give(1);
+  restored.unscale_(*scalar.sgd);
+  CHECK_THAT(error_of([&] { restored.load_state(before); }), Contains("update()"));
+}
+
+TEST_CASE("a saved scale does not leave the options it is loaded under", "[amp][grad_scaler]") {
+  GradScaler saved(Device::cpu(), {.init_scale = 1024, .growth_interval = 100, .hysteresis = 5});
+  Scalar scalar;
+  for (int i = 0; i < 7; ++i) step(saved, scalar, 1);
+  const nn::StateDict state = saved.state();
+
+  GradScaler constant(Device::cpu(), GradScalerOptions::of(amp::Preset::parse("fp16-static:8")));
+  constant.load_state(state);
+  CHECK(constant.scale_scalar().item() == 8);
+  CHECK(constant.inv_scale_scalar().item() == 1.0 / 8);
+  CHECK(step(constant, scalar, 1) == 8);
+
+  GradScaler lower(Device::cpu(), {.init_scale = 64, .max_scale = 128});
+  lower.load_state(state);
+  CHECK(lower.scale_scalar().item() == 128);
+  GradScaler higher(Device::cpu(), {.init_scale = 65536, .min_scale = 4096});
+  higher.load_state(state);
+  CHECK(higher.scale_scalar().item() == 4096);
+  CHECK(higher.inv_scale_scalar().item() == 1.0 / 4096);
+  CHECK(higher.at_floor().item() == 0);
+
+  // Counters beyond the new limits: seven good steps are enough for growth, five credits become 2.
+  GradScaler other(Device::cpu(), {.init_scale = 64, .growth_interval = 4, .hysteresis = 2});
+  other.load_state(state);
+  CHECK(step(other, scalar, 1) == 2048);
+  other.load_state(state);
+  CHECK(step(other, scalar, kInf) == 1024);
+  CHECK(step(other, scalar, kInf) == 512);
 }

@@ -122,14 +122,30 @@ TEST_CASE("a bound parameter lives in the buffers it was given", "[module]") {
   parameter.set_compute_dtype(DType::f16, true);
   const Array values = Array::zeros({4}, DType::f16), grads = Array::zeros({4}, DType::f16);
   const Array masters = Array::zeros({4}, DType::f32);
-  parameter.bind(values.slice(0, 2), grads.slice(0, 2), masters.slice(0, 2));
+  auto binding =
+      parameter.bind(values.slice(0, 2), grads.slice(0, 2), masters.slice(0, 2), "weight");
   CHECK(values.to_vector<float>() == std::vector<float>{0, 0, 3, 3});
   CHECK(masters.to_vector<float>() == std::vector<float>{0, 0, 3, 3});
   parameter.assign(Array::full({2}, 4, DType::f32));
   CHECK(values.to_vector<float>() == std::vector<float>{0, 0, 4, 4});
   CHECK(masters.to_vector<float>() == std::vector<float>{0, 0, 4, 4});
-  CHECK_THROWS_AS(parameter.bind(values.slice(0, 1), {}, masters.slice(0, 2)), Error);
-  CHECK_THROWS_AS(parameter.bind(values.slice(0, 2), {}, {}), Error);
+  // Whoever holds the binding is the only one.
+  const auto bind = [&](const Array& value, const Array& master) {
+    binding = parameter.bind(value, {}, master, "weight");
+  };
+  using Catch::Contains;
+  CHECK_THROWS_WITH(bind(values.slice(0, 2), masters.slice(0, 2)),
+                    Contains("parameter weight belongs to an optimizer"));
+  CHECK_THROWS_WITH(parameter.set_compute_dtype(DType::bf16, true), Contains("weight"));
+  CHECK_THROWS_WITH(parameter.set_compute_dtype(DType::f16, false), Contains("weight"));
+  parameter.set_compute_dtype(DType::f16, true);  // as it is
+  parameter.to(Device::cpu());
+  CHECK(parameter.tensor().array().shares_storage(values));
+  binding.reset();
+  CHECK_THROWS_AS(bind(values.slice(0, 1), masters.slice(0, 2)), Error);
+  CHECK_THROWS_AS(bind(values.slice(0, 2), {}), Error);
+  parameter.set_compute_dtype(DType::bf16, true);
+  CHECK(parameter.tensor().to_vector<float>() == std::vector<float>{4, 4});
 }
 
 TEST_CASE("batch norm's running statistics are part of the state", "[module]") {

@@ -185,6 +185,41 @@ TEST_CASE("micro-batches accumulate in f32", "[optim]") {
   CHECK(weight->master().item() == -2052);
 }
 
+TEST_CASE("a backward after accumulate() belongs to the sum", "[optim]") {
+  Parameters model;
+  const auto weight = model.put<float>("weight", {0}, {1});
+  const auto other = model.put<float>("other", {0}, {1});
+  optim::Sgd sgd(model.group());
+  sgd.set_learning_rate(1);
+  give_gradient<float>(weight, {2});
+  sgd.accumulate();
+  give_gradient<float>(weight, {3});
+  give_gradient<float>(weight, {4});
+  give_gradient<float>(other, {5});
+  sgd.step();
+  CHECK(weight->tensor().item() == -9);
+  CHECK(other->tensor().item() == -5);
+  sgd.step();  // the sum stands until zero_grad(), as a gradient does
+  CHECK(weight->tensor().item() == -18);
+}
+
+TEST_CASE("a parameter without elements trains beside others, and alone", "[optim]") {
+  Parameters model, alone;
+  model.put<float>("none", {}, {0, 3});
+  const auto weight = model.put<float>("weight", {1}, {1, 1});
+  const auto empty = alone.put<float>("none", {}, {0});
+  optim::AdamW adamw(optim::split_by_decay(model, 0));
+  adamw.set_learning_rate(0.5);
+  give_gradient<float>(weight, {1});
+  adamw.step();
+  CHECK(weight->tensor().item() == Approx(0.5));
+  optim::AdamW lonely(alone.group());
+  lonely.set_learning_rate(1);
+  give_gradient<float>(empty, {});
+  lonely.step();
+  CHECK(lonely.steps_done() == 1);
+}
+
 TEST_CASE("an optimizer goes on from its saved state bit by bit", "[optim]") {
   std::vector<Model> models(4), others(4);
   const auto optimizers = all_optimizers(models), restored = all_optimizers(others);
@@ -210,6 +245,23 @@ TEST_CASE("an optimizer goes on from its saved state bit by bit", "[optim]") {
     state = optimizers[k]->state();
     state["stranger"] = Array::zeros({1}, DType::f32);
     CHECK_THROWS_WITH(restored[k]->load_state(state), Contains("another optimizer or model"));
+    // Numbers that no optimizer has written.
+    for (const double wrong : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+      state = optimizers[k]->state();
+      state[first] = state[first].clone();
+      state[first].view({state[first].numel()}).slice(0, 1, 2).fill(wrong);
+      CHECK_THROWS_WITH(restored[k]->load_state(state), Contains(first) && Contains("not finite"));
+    }
+    state = optimizers[k]->state();
+    state[first] = state[first].to(DType::i32);
+    CHECK_THROWS_WITH(restored[k]->load_state(state), Contains(first) && Contains("i32"));
+    state[first] = Array();
+    CHECK_THROWS_WITH(restored[k]->load_state(state), Contains(first));
+    state = optimizers[k]->state();
+    state["step"] = Array::full({}, -1, DType::i64);
+    CHECK_THROWS_WITH(restored[k]->load_state(state), Contains("negative step"));
+    state["step"] = Array::full({}, 3, DType::f32);
+    CHECK_THROWS_WITH(restored[k]->load_state(state), Contains("step") && Contains("f32"));
     CHECK(same_bits(before, everything(others[k], *restored[k])));
   }
 }
@@ -253,8 +305,54 @@ TEST_CASE("EMA follows its formula, and swaps", "[optim][ema]") {
   nn::StateDict state = ema.state();
   state.erase("bias");
   CHECK_THROWS_WITH(other.load_state(state), Contains("bias"));
+  state["bias"] = Array::full({7}, NAN, DType::f32);
+  CHECK_THROWS_WITH(other.load_state(state), Contains("bias") && Contains("not finite"));
+  state["bias"] = Array::zeros({7}, DType::i64);
+  CHECK_THROWS_WITH(other.load_state(state), Contains("bias") && Contains("i64"));
+  state = ema.state();
+  state["stranger"] = Array::zeros({1}, DType::f32);
+  CHECK_THROWS_WITH(other.load_state(state), Contains("another optimizer or model"));
+  CHECK(other.state().at("matrix").to_vector<double>() == average);
   CHECK_THROWS_AS(optim::Ema(adamw, 0), Error);
   CHECK_THROWS_AS(optim::Ema(adamw, 1), Error);
+}
+
+TEST_CASE("after a scope of averages the model has its own bits again", "[optim][ema]") {
+  for (const bool masters : {true, false}) {
+    INFO("masters " << masters);
+    Model model;
+    if (!masters) model.set_compute_dtype(DType::f16, false);
+    optim::AdamW adamw(optim::split_by_decay(model, 0.1));
+    optim::Ema ema(adamw, 0.9);
+    for (int step = 0; step < 5; ++step) {
+      take_step(model, adamw, step);
+      ema.update(Array::zeros({}, DType::f32));
+    }
+    const auto bits = [&] {
+      nn::StateDict all = everything(model, adamw);
+      for (const nn::NamedParameter& named : model.named_parameters())
+        all["copy." + named.name] = named.parameter->tensor().array().clone();
+      for (const auto& [name, array] : ema.state()) all["average." + name] = array.clone();
+      return all;
+    };
+    const nn::StateDict before = bits();
+    const auto looks = [&] {
+      const optim::Ema::Scope scope(ema);
+      // The averages, rounded where the weights are half.
+      const Array average = before.at("average.matrix");
+      CHECK(model.matrix->master().to_vector<double>() ==
+            average.to(model.matrix->master().dtype()).to_vector<double>());
+      CHECK(model.matrix->tensor().to_vector<double>() ==
+            average.to(DType::f16).to_vector<double>());
+      CHECK(ema.state().at("matrix").to_vector<double>() == average.to_vector<double>());
+      throw Error("validation failed");
+    };
+    CHECK_THROWS_WITH(looks(), Contains("validation failed"));
+    CHECK(same_bits(before, bits()));
+    ema.swap();
+    ema.swap();
+    CHECK(same_bits(before, bits()));
+  }
 }
 
 TEST_CASE("learning-rate schedules", "[optim][schedule]") {

@@ -330,3 +330,39 @@ TEST_CASE("a skipped step is reported from a captured step, too", "[train][step]
 }
 
 #endif
+
+TEST_CASE("parameters frozen between steps stay, captured or not", "[train][step]") {
+  std::vector<Device> devices = {Device::cpu()};
+  if (cuda_device_count() > 0) devices.push_back(Device::cuda());
+  for (const Device device : devices) {
+    INFO(device);
+    SmallRun run({.preset = "fp16", .device = device});
+    run_steps(run, 0, 4);
+    CHECK(run.step->captured() == device.is_cuda());
+    const nn::NamedParameter frozen = run.model->named_parameters().back();
+    frozen.parameter->set_trainable(false);
+    const auto before = run.weights();
+    run_steps(run, 4, 8);
+    CHECK(run.step->captured() == device.is_cuda());  // anew
+    const auto after = run.weights();
+    for (const auto& [name, values] : before) {
+      INFO(name);
+      CHECK((after.at(name) == values) == (name == frozen.name));
+    }
+    frozen.parameter->set_trainable(true);
+    run_steps(run, 8, 9);
+    CHECK(run.weights().at(frozen.name) != after.at(frozen.name));
+  }
+}
+
+TEST_CASE("a step leaves the random numbers of the program around it alone", "[train][step]") {
+  SmallRun run({.dropout = 0.1});
+  RandomState& random = RandomState::current();
+  random.set_seed(5);
+  random.next_place();
+  const uint64_t place = random.place();
+  run_steps(run, 0, 1);
+  CHECK(random.seed() == 5);
+  CHECK(random.place() == place);
+  CHECK(random.next_place() == (place | 1u << 22));  // still outside of a step
+}

@@ -1,10 +1,12 @@
 // The pass over the gradients and the loss-scale automaton (specs: mixed precision).
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 
 #include <binade/core/kernels/cpu/common/lanes.h>
 #include <binade/core/kernels/cpu/elementwise/map.h>
 #include <binade/core/kernels/optimizer.h>
+#include <binade/core/kernels/optimizer_rules.h>
 
 namespace binade::kernels::cpu {
 namespace {
@@ -70,41 +72,33 @@ void gradient_stats(const Array& grad, const Array& inv_scale, const Array& norm
 void clip_factor(const Array& norm_sq, const Array& first_bad, const Array& inv_scale,
                  float max_norm, const Array& found_inf, const Array& norm,
                  const Array& grad_factor) {
-  const double sum = norm_sq.data<double>()[0];
+  const double* sums = norm_sq.data<double>();
   const int64_t* positions = first_bad.data<int64_t>();
-  const bool bad = !std::isfinite(sum) ||
-                   std::any_of(positions, positions + first_bad.numel(),
+  const bool bad = std::any_of(positions, positions + first_bad.numel(),
                                [](int64_t position) { return position != kNoBadGradient; });
-  const float length = static_cast<float>(std::sqrt(sum));
-  const float clip = max_norm > 0 ? std::min(1.0f, max_norm / (length + 1e-6f)) : 1.0f;
-  found_inf.data<float>()[0] = bad ? 1.0f : 0.0f;
-  norm.data<float>()[0] = length;
-  grad_factor.data<float>()[0] = inv_scale.data<float>()[0] * clip;
+  const Clipping clipping = clip_to(std::accumulate(sums, sums + norm_sq.numel(), 0.0), bad,
+                                    inv_scale.data<float>()[0], max_norm);
+  found_inf.data<float>()[0] = clipping.found_inf;
+  norm.data<float>()[0] = clipping.norm;
+  grad_factor.data<float>()[0] = clipping.grad_factor;
 }
 
 void update_scale(const ScalerState& state, const ScalerSettings& settings,
                   const Array& found_inf) {
   float& scale = state.scale.data<float>()[0];
+  float& inv_scale = state.inv_scale.data<float>()[0];
   int32_t& tracker = state.tracker.data<int32_t>()[0];
   int32_t& credit = state.credit.data<int32_t>()[0];
+  int64_t& skipped = state.skipped.data<int64_t>()[0];
   int32_t& at_floor = state.at_floor.data<int32_t>()[0];
-  const bool bad = found_inf.data<float>()[0] != 0;
-  if (bad) ++state.skipped.data<int64_t>()[0];
-  at_floor = bad && scale <= settings.min_scale ? at_floor + 1 : 0;
-  if (!settings.dynamic) return;
-
-  if (bad) {
-    tracker = 0;
-    credit = std::max(credit - 1, 0);
-    if (credit == 0) scale = std::max(settings.min_scale, scale * settings.backoff_factor);
-  } else {
-    credit = settings.hysteresis;
-    if (++tracker >= settings.growth_interval) {
-      scale = std::min(settings.max_scale, scale * settings.growth_factor);
-      tracker = 0;
-    }
-  }
-  state.inv_scale.data<float>()[0] = 1 / scale;
+  ScalerNumbers numbers{scale, inv_scale, tracker, credit, skipped, at_floor};
+  move_scale(numbers, settings, found_inf.data<float>()[0] != 0);
+  scale = numbers.scale;
+  inv_scale = numbers.inv_scale;
+  tracker = numbers.tracker;
+  credit = numbers.credit;
+  skipped = numbers.skipped;
+  at_floor = numbers.at_floor;
 }
 
 void advance_step(const Array& step, const Array& found_inf) {

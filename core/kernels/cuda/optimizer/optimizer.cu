@@ -3,9 +3,9 @@
 // written when the step found a non-finite gradient.
 #include <binade/core/kernels/optimizer.h>
 
-#include <cmath>
 #include <cstring>
 
+#include <binade/core/kernels/optimizer_rules.h>
 #include <binade/core/kernels/cuda/common/launch.cuh>
 #include <binade/core/kernels/cuda/common/numeric.cuh>
 #include <binade/core/kernels/cuda/common/vec_dtype.cuh>
@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kRun = 4;  // elements that a thread updates at a time
 
-// What a rule reads besides the elements; the pointers may be null where no rule of the launch
-// needs them.
+// What a launch reads besides its rule; the pointers may be null where no rule of the launch needs
+// them.
 template <class M>
 struct Flat {
   const void* grad;
@@ -25,7 +25,7 @@ struct Flat {
   M* master;
   void* value;  // null: the master is the value
   DType value_dtype;
-  M* moment1;  // null: not used
+  M* moment1;  // as many as the rule has
   M* moment2;
   int64_t count;
   bool aligned;              // all buffers, for runs of kRun
@@ -36,109 +36,6 @@ struct Flat {
   const int64_t* step;
 };
 
-// A rule holds its settings as the masters' type, takes what depends on the step once per block
-// (`prepare`), then updates elements.
-
-template <class M>
-struct AdamW {
-  M lr_factor, beta1, rest1, beta2, rest2, eps, weight_decay;  // rest = 1 − β
-  double exact_beta1, exact_beta2;
-  M lr = 0, unbias1 = 0, unbias2 = 0;  // 1/(1 − βᵗ)
-
-  explicit AdamW(const AdamWParams& p)
-      : lr_factor(p.lr_factor),
-        beta1(p.beta1),
-        rest1(1 - p.beta1),
-        beta2(p.beta2),
-        rest2(1 - p.beta2),
-        eps(p.eps),
-        weight_decay(p.weight_decay),
-        exact_beta1(p.beta1),
-        exact_beta2(p.beta2) {}
-  __device__ void prepare(M learning_rate, int64_t steps_done) {
-    const double t = static_cast<double>(steps_done + 1);
-    lr = learning_rate * lr_factor;
-    unbias1 = static_cast<M>(1.0 / (1.0 - pow(exact_beta1, t)));
-    unbias2 = static_cast<M>(1.0 / (1.0 - pow(exact_beta2, t)));
-  }
-  __device__ __forceinline__ void update(M g, M& w, M& m, M& v) const {
-    m = beta1 * m + rest1 * g;
-    v = beta2 * v + rest2 * (g * g);
-    w -= lr * (m * unbias1 / (sqrt(v * unbias2) + eps) + weight_decay * w);
-  }
-};
-
-template <class M>
-struct Sgd {
-  M lr_factor, momentum, fresh, weight_decay;  // fresh = 1 − dampening
-  bool nesterov;
-  bool first_step = false;
-  M lr = 0;
-
-  explicit Sgd(const SgdParams& p)
-      : lr_factor(p.lr_factor),
-        momentum(p.momentum),
-        fresh(1 - p.dampening),
-        weight_decay(p.weight_decay),
-        nesterov(p.nesterov) {}
-  __device__ void prepare(M learning_rate, int64_t steps_done) {
-    lr = learning_rate * lr_factor;
-    first_step = steps_done == 0;
-  }
-  __device__ __forceinline__ void update(M g, M& w, M& m, M&) const {
-    g += weight_decay * w;
-    if (momentum != M(0)) {
-      m = first_step ? g : momentum * m + fresh * g;
-      g = nesterov ? g + momentum * m : m;
-    }
-    w -= lr * g;
-  }
-};
-
-template <class M>
-struct Lion {
-  M lr_factor, beta1, rest1, beta2, rest2, weight_decay;
-  M lr = 0;
-
-  explicit Lion(const LionParams& p)
-      : lr_factor(p.lr_factor),
-        beta1(p.beta1),
-        rest1(1 - p.beta1),
-        beta2(p.beta2),
-        rest2(1 - p.beta2),
-        weight_decay(p.weight_decay) {}
-  __device__ void prepare(M learning_rate, int64_t) { lr = learning_rate * lr_factor; }
-  __device__ __forceinline__ void update(M g, M& w, M& m, M&) const {
-    const M blend = beta1 * m + rest1 * g;
-    const M sign = static_cast<M>((blend > M(0)) - (blend < M(0)));
-    w -= lr * (sign + weight_decay * w);
-    m = beta2 * m + rest2 * g;
-  }
-};
-
-// The direction takes the gradient's place.
-template <class M>
-struct Direction {
-  M lr_factor, weight_decay;
-  M lr = 0;
-
-  __device__ void prepare(M learning_rate, int64_t) { lr = learning_rate * lr_factor; }
-  __device__ __forceinline__ void update(M direction, M& w, M&, M&) const {
-    w = w * (M(1) - lr * weight_decay) - lr * direction;
-  }
-};
-
-// The average is the master, what it follows takes the gradient's place.
-template <class M>
-struct MovingAverage {
-  M keep, rest;
-
-  __device__ void prepare(M, int64_t) {}
-  __device__ __forceinline__ void update(M value, M& average, M&, M&) const {
-    average = keep * average + rest * value;
-  }
-};
-
 // Updates elements [i, i + kCount).
 template <int kCount, class M, class Rule>
 __device__ __forceinline__ void update_run(const Flat<M>& flat, const Rule& rule, M factor,
@@ -146,13 +43,13 @@ __device__ __forceinline__ void update_run(const Flat<M>& flat, const Rule& rule
   M g[kCount], w[kCount], m[kCount] = {}, v[kCount] = {};
   load_run_as<kCount>(flat.grad, i, flat.grad_dtype, g);
   detail::load_run<kCount>(flat.master + i, w);
-  if (flat.moment1) detail::load_run<kCount>(flat.moment1 + i, m);
-  if (flat.moment2) detail::load_run<kCount>(flat.moment2 + i, v);
+  if constexpr (Rule::kMoments > 0) detail::load_run<kCount>(flat.moment1 + i, m);
+  if constexpr (Rule::kMoments > 1) detail::load_run<kCount>(flat.moment2 + i, v);
 #pragma unroll
   for (int j = 0; j < kCount; ++j) rule.update(g[j] * factor, w[j], m[j], v[j]);
   detail::store_run<kCount>(flat.master + i, w);
-  if (flat.moment1) detail::store_run<kCount>(flat.moment1 + i, m);
-  if (flat.moment2) detail::store_run<kCount>(flat.moment2 + i, v);
+  if constexpr (Rule::kMoments > 0) detail::store_run<kCount>(flat.moment1 + i, m);
+  if constexpr (Rule::kMoments > 1) detail::store_run<kCount>(flat.moment2 + i, v);
   if (flat.value) store_run_as<kCount>(flat.value, i, flat.value_dtype, w);
 }
 
@@ -162,7 +59,7 @@ __global__ void __launch_bounds__(kBlock) update_flat(Flat<M> flat, Rule given) 
   __shared__ alignas(Rule) unsigned char memory[sizeof(Rule)];
   if (threadIdx.x == 0) {
     if (flat.learning_rate)
-      given.prepare(load_as<M>(flat.learning_rate, 0, flat.learning_rate_dtype), *flat.step);
+      given.prepare(load_as<double>(flat.learning_rate, 0, flat.learning_rate_dtype), *flat.step);
     memcpy(memory, &given, sizeof(Rule));
   }
   __syncthreads();
@@ -185,9 +82,6 @@ void launch_update(const char* name, const UpdateBuffers& buffers, const Array& 
                    const Array& step, const Rule& rule) {
   const Array& value = buffers.value;
   const bool copies = value.defined() && value.data() != buffers.master.data();
-  const auto data_or_null = [](const Array& x) {
-    return x.defined() ? device_data<M>(x) : nullptr;
-  };
   bool aligned = true;
   for (const Array* x : {&grad, &buffers.master, &buffers.moment1, &buffers.moment2})
     aligned = aligned && is_run_aligned(*x, kRun);
@@ -197,8 +91,8 @@ void launch_update(const char* name, const UpdateBuffers& buffers, const Array& 
                      device_data<M>(buffers.master),
                      copies ? value.data() : nullptr,
                      copies ? value.dtype() : DType::f32,
-                     data_or_null(buffers.moment1),
-                     data_or_null(buffers.moment2),
+                     Rule::kMoments > 0 ? device_data<M>(buffers.moment1) : nullptr,
+                     Rule::kMoments > 1 ? device_data<M>(buffers.moment2) : nullptr,
                      buffers.master.numel(),
                      aligned,
                      grad_factor,
@@ -221,27 +115,28 @@ void visit_master(const char* name, const Array& master, const Run& run) {
   }
 }
 
-// An update by Rule<M>{params}.
-template <template <class> class Rule, class Params>
+// An update by Rule<M>(settings...); M is the masters' type.
+template <template <class> class Rule, class... Settings>
 void update(const char* name, const UpdateBuffers& buffers, const UpdateContext& context,
-            const Params& params) {
+            const Settings&... settings) {
   visit_master(name, buffers.master, [&](auto element) {
     using M = decltype(element);
     launch_update<M>(name, buffers, buffers.grad, device_data<float>(context.grad_factor),
-                     context.found_inf, context.learning_rate, context.step, Rule<M>(params));
+                     context.found_inf, context.learning_rate, context.step, Rule<M>(settings...));
   });
 }
 
-__global__ void clip(const double* norm_sq, const int64_t* first_bad, int64_t groups,
-                     const float* inv_scale, float max_norm, float* found_inf, float* norm,
-                     float* grad_factor) {
-  bool bad = !isfinite(*norm_sq);
+__global__ void clip(const double* norm_sq, int64_t optimizers, const int64_t* first_bad,
+                     int64_t groups, const float* inv_scale, float max_norm, float* found_inf,
+                     float* norm, float* grad_factor) {
+  double sum = 0;
+  for (int64_t i = 0; i < optimizers; ++i) sum += norm_sq[i];
+  bool bad = false;
   for (int64_t i = 0; i < groups; ++i) bad = bad || first_bad[i] != kNoBadGradient;
-  const float length = static_cast<float>(sqrt(*norm_sq));
-  const float clip = max_norm > 0 ? fminf(1.0f, max_norm / (length + 1e-6f)) : 1.0f;
-  *found_inf = bad ? 1.0f : 0.0f;
-  *norm = length;
-  *grad_factor = *inv_scale * clip;
+  const Clipping clipping = clip_to(sum, bad, *inv_scale, max_norm);
+  *found_inf = clipping.found_inf;
+  *norm = clipping.norm;
+  *grad_factor = clipping.grad_factor;
 }
 
 __global__ void advance(int64_t* step, const float* found_inf) {
@@ -258,42 +153,36 @@ struct ScalerPointers {
 };
 
 __global__ void step_scaler(ScalerPointers state, ScalerSettings settings, const float* found_inf) {
-  const bool bad = *found_inf != 0;
-  float scale = *state.scale;
-  if (bad) *state.skipped += 1;
-  *state.at_floor = bad && scale <= settings.min_scale ? *state.at_floor + 1 : 0;
-  if (!settings.dynamic) return;
-  if (bad) {
-    *state.tracker = 0;
-    *state.credit = max(*state.credit - 1, 0);
-    if (*state.credit == 0) scale = fmaxf(settings.min_scale, scale * settings.backoff_factor);
-  } else {
-    *state.credit = settings.hysteresis;
-    *state.tracker += 1;
-    if (*state.tracker >= settings.growth_interval) {
-      scale = fminf(settings.max_scale, scale * settings.growth_factor);
-      *state.tracker = 0;
-    }
-  }
-  *state.scale = scale;
-  *state.inv_scale = 1.0f / scale;
+  ScalerNumbers numbers{*state.scale,  *state.inv_scale, *state.tracker,
+                        *state.credit, *state.skipped,   *state.at_floor};
+  move_scale(numbers, settings, *found_inf != 0);
+  *state.scale = numbers.scale;
+  *state.inv_scale = numbers.inv_scale;
+  *state.tracker = numbers.tracker;
+  *state.credit = numbers.credit;
+  *state.skipped = numbers.skipped;
+  *state.at_floor = numbers.at_floor;
 }
 
 }  // namespace
 
 void adamw_update(const UpdateBuffers& buffers, const UpdateContext& context,
                   const AdamWParams& params) {
-  update<AdamW>("adamw_update", buffers, context, params);
+  update<AdamWRule>("adamw_update", buffers, context, params);
 }
 
 void sgd_update(const UpdateBuffers& buffers, const UpdateContext& context,
                 const SgdParams& params) {
-  update<Sgd>("sgd_update", buffers, context, params);
+  if (params.momentum == 0) {
+    update<PlainSgdRule>("sgd_update", buffers, context, params);
+  } else {
+    update<MomentumRule>("sgd_update", buffers, context, params);
+  }
 }
 
 void lion_update(const UpdateBuffers& buffers, const UpdateContext& context,
                  const LionParams& params) {
-  update<Lion>("lion_update", buffers, context, params);
+  update<LionRule>("lion_update", buffers, context, params);
 }
 
 void apply_direction(const UpdateBuffers& buffers, const Array& direction,
@@ -303,7 +192,7 @@ void apply_direction(const UpdateBuffers& buffers, const Array& direction,
     const UpdateBuffers written{{}, buffers.master, buffers.value, {}, {}};
     launch_update<M>("apply_direction", written, direction.contiguous(), nullptr, context.found_inf,
                      context.learning_rate, context.step,
-                     Direction<M>{static_cast<M>(lr_factor), static_cast<M>(weight_decay)});
+                     DirectionRule<M>(lr_factor, weight_decay));
   });
 }
 
@@ -312,14 +201,14 @@ void ema_update(const Array& average, const Array& master, double decay, const A
     using M = decltype(element);
     const UpdateBuffers written{{}, average, {}, {}, {}};
     launch_update<M>("ema_update", written, master, nullptr, found_inf, {}, {},
-                     MovingAverage<M>{static_cast<M>(decay), static_cast<M>(1 - decay)});
+                     AverageRule<M>(decay));
   });
 }
 
 void clip_factor(const Array& norm_sq, const Array& first_bad, const Array& inv_scale,
                  float max_norm, const Array& found_inf, const Array& norm,
                  const Array& grad_factor) {
-  launch("clip_factor", clip, 1, 1, 0, device_data<double>(norm_sq),
+  launch("clip_factor", clip, 1, 1, 0, device_data<double>(norm_sq), norm_sq.numel(),
          device_data<int64_t>(first_bad), first_bad.numel(), device_data<float>(inv_scale),
          max_norm, device_data<float>(found_inf), device_data<float>(norm),
          device_data<float>(grad_factor));
