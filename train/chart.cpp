@@ -4,7 +4,8 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <sstream>
+
+#include <binade/core/text.h>
 
 namespace binade::train {
 
@@ -44,7 +45,7 @@ double tick_step(const Range& range, int count) {
 }
 
 std::string label(double value) {
-  std::ostringstream text;
+  TextStream text;
   text.precision(4);
   if (std::abs(value) >= 1e6) {
     text << value / 1e6 << 'M';
@@ -80,7 +81,7 @@ class Panel {
     y_.settle();
   }
 
-  void draw(std::ostringstream& out) const {
+  void draw(TextStream& out) const {
     out << "<text x='" << kLeft << "' y='" << top_ + 20 << "' class='title'>"
         << escape(panel_.title) << "</text>\n";
     draw_ticks(out);
@@ -107,7 +108,7 @@ class Panel {
            (y - y_.low) / (y_.high - y_.low) * (kPanelHeight - kTop - kBottom);
   }
 
-  void draw_ticks(std::ostringstream& out) const {
+  void draw_ticks(TextStream& out) const {
     const double step = tick_step(y_, 5);
     for (double y = std::ceil(y_.low / step) * step; y <= y_.high + step * 1e-9; y += step) {
       out << "<line x1='" << kLeft << "' x2='" << kWidth - kRight << "' y1='" << py(y) << "' y2='"
@@ -122,7 +123,7 @@ class Panel {
     }
   }
 
-  void draw_line(std::ostringstream& out, const ChartSeries& series, const char* colour) const {
+  void draw_line(TextStream& out, const ChartSeries& series, const char* colour) const {
     const size_t count = std::min(series.x.size(), series.y.size());
     const size_t stride = count / kMostPoints + 1;
     bool pen_down = false;
@@ -154,7 +155,7 @@ std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string&
         if (std::isfinite(value)) x.include(value);
   x.settle();
   const double height = kPanelHeight * static_cast<double>(panels.size()) + kFooter;
-  std::ostringstream out;
+  TextStream out;
   out.precision(6);
   out << "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 " << kWidth << ' ' << height
       << "' font-family='sans-serif' font-size='12' fill='#333'>\n"
