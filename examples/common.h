@@ -43,7 +43,9 @@ class JsonConfig : public CLI::Config {
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> items;
     try {
-      const auto json = nlohmann::ordered_json::parse(input);
+      const std::string whole((std::istreambuf_iterator<char>(input)), {});
+      check_json_text(whole, "the configuration");
+      const auto json = nlohmann::ordered_json::parse(whole);
       check(json.is_object(), "the configuration is not a JSON object");
       for (const auto& [name, given] : json.items()) {
         CLI::ConfigItem item;
