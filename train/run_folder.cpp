@@ -34,7 +34,9 @@ Json to_json(const MetricValue& value) {
 
 Json parse(const fs::path& path) {
   try {
-    return Json::parse(read_text_file(path));
+    const std::string text = read_text_file(path);
+    check_json_text(text, path.string());
+    return Json::parse(text);
   } catch (const Json::exception& error) {
     fail(path.string(), " is not valid JSON: ", error.what());
   }
