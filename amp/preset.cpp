@@ -1,10 +1,12 @@
 #include <binade/amp/preset.h>
 
 #include <cmath>
-#include <cstdlib>
+#include <optional>
+#include <string_view>
 
 #include <binade/amp/grad_scaler.h>
 #include <binade/autograd/autocast.h>
+#include <binade/core/text.h>
 
 namespace binade::amp {
 
@@ -46,13 +48,12 @@ Preset Preset::parse(const std::string& name) {
     return preset;
   }
   if (name.rfind(kStatic, 0) == 0) {
-    const char* number = name.c_str() + std::char_traits<char>::length(kStatic);
-    char* end = nullptr;
-    const double scale = std::strtod(number, &end);
-    check(end != number && *end == '\0' && is_power_of_two(scale), "preset ", name,
+    const std::optional<double> scale =
+        parse_number(std::string_view(name).substr(std::char_traits<char>::length(kStatic)));
+    check(scale && is_power_of_two(*scale), "preset ", name,
           ": the scale must be a power of two, as in fp16-static:1024");
     preset.scaling = Scaling::constant;
-    preset.constant_scale = static_cast<float>(scale);
+    preset.constant_scale = static_cast<float>(*scale);
     return preset;
   }
   fail("unknown precision preset \"", name,

@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <iomanip>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include <binade/core/text.h>
 
 namespace binade::amp {
 
 namespace {
 
 std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2g %%", 100 * share);
-  return text;
+  TextStream text;
+  text << std::setprecision(2) << 100 * share << " %";
+  return std::move(text).str();
 }
 
 // The gradients of all parameters in module order, as stored.

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <ostream>
+#include <string>
 
 #include <binade/core/device_errors.h>
 #include <binade/core/error.h>
@@ -28,7 +29,7 @@ Device Device::parse(std::string_view text) {
 
 std::ostream& operator<<(std::ostream& out, Device device) {
   if (device.is_cpu()) return out << "cpu";
-  return out << "cuda:" << device.index();
+  return out << "cuda:" << std::to_string(device.index());
 }
 
 #if BINADE_HAVE_CUDA

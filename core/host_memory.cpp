@@ -1,8 +1,9 @@
 #include <binade/core/host_memory.h>
 
 #include <algorithm>
+#include <charconv>
 #include <fstream>
-#include <sstream>
+#include <string>
 #include <string_view>
 
 #include <binade/core/error.h>
@@ -14,26 +15,34 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The whole number at the start of `text`, behind white space.
+std::optional<int64_t> leading_number(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc()) return std::nullopt;
+  return value;
+}
+
 // The number behind `name`, with or without a colon, in a file of lines "name number".
 std::optional<int64_t> named_number(const fs::path& path, std::string_view name) {
   std::ifstream file(path);
   std::string line;
   while (std::getline(file, line)) {
-    std::istringstream words(line);
-    std::string word;
-    int64_t number = 0;
-    words >> word;
-    if (word.ends_with(':')) word.pop_back();
-    if (word == name && words >> number) return number;
+    if (!line.starts_with(name)) continue;
+    std::string_view rest = std::string_view(line).substr(name.size());
+    if (rest.starts_with(':')) rest.remove_prefix(1);
+    if (rest.starts_with(' ') || rest.starts_with('\t')) return leading_number(rest);
   }
   return std::nullopt;
 }
 
 // A file of one number; nothing if it is missing or says "max".
 std::optional<int64_t> number(const fs::path& path) {
-  int64_t value = 0;
-  if (std::ifstream(path) >> value) return value;
-  return std::nullopt;
+  std::string line;
+  std::ifstream file(path);
+  std::getline(file, line);
+  return leading_number(line);
 }
 
 // What a hierarchy of control groups calls its files.

@@ -86,7 +86,7 @@ class JsonView {
 
 // Parses JSON; the error gives line and column.
 inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
-  check_json_depth(text, name);
+  check_json_text(text, name);
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::exception& error) {

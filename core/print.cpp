@@ -5,6 +5,7 @@
 #include <string>
 
 #include <binade/core/array.h>
+#include <binade/core/text.h>
 
 namespace binade {
 
@@ -15,7 +16,7 @@ constexpr int64_t kShowWhole = 64;  // arrays up to this many elements are shown
 
 // The one element of an array on the CPU.
 std::string format_element(const Array& array) {
-  std::ostringstream text;
+  TextStream text;
   visit_all(array.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T value = *array.data<T>();

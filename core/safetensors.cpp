@@ -62,7 +62,7 @@ class RepeatedName : public nlohmann::json_sax<Json> {
 };
 
 Json parse_header(const std::string& text, const std::string& file) {
-  check_json_depth(text, file + ": the header");
+  check_json_text(text, file + ": the header");
   RepeatedName repeated;
   Json::sax_parse(text, &repeated);
   if (repeated.found()) fail(file, ": the header names \"", *repeated.found(), "\" twice");
@@ -156,6 +156,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
   std::vector<Entry> entries;
   for (const auto& [name, value] : json.items()) {
     if (name == kMetadata) {
+      if (value.is_null()) continue;  // the reference implementation takes it for none
       check(value.is_object(), file, ": __metadata__ is not an object");
       for (const auto& [key, text] : value.items()) {
         check(text.is_string(), file, ": __metadata__ ", key, " is not a string");

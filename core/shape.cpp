@@ -1,6 +1,7 @@
 #include <binade/core/shape.h>
 
 #include <ostream>
+#include <string>
 
 namespace binade {
 
@@ -41,7 +42,8 @@ Shape Shape::row_major_strides() const {
 
 std::ostream& operator<<(std::ostream& out, const Shape& shape) {
   out << '(';
-  for (int i = 0; i < shape.dims(); ++i) out << (i ? ", " : "") << shape[i];
+  // Not `out << size`: the stream of a caller may group digits.
+  for (int i = 0; i < shape.dims(); ++i) out << (i ? ", " : "") << std::to_string(shape[i]);
   return out << ')';
 }
 

@@ -11,12 +11,13 @@
 
 namespace binade {
 
-void check_json_depth(std::string_view text, std::string_view source) {
+void check_json_text(std::string_view text, std::string_view source) {
   constexpr int kDeepest = 64;
   int depth = 0;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
+    check(c != '\0', source, ": not valid JSON: there is a NUL at byte ", i);
     if (quoted && c == '\\') {
       ++i;
     } else if (c == '"') {

@@ -10,9 +10,10 @@
 
 namespace binade {
 
-// Throws Error naming `source` if arrays and objects nest more than 64 levels deep. For JSON from
-// outside, before it is parsed: printing a value of it recurses. Says nothing about other errors.
-void check_json_depth(std::string_view text, std::string_view source);
+// For JSON from outside, before it is parsed: throws Error naming `source` if arrays and objects
+// nest more than 64 levels deep, as printing a value of it recurses, or if there is a NUL, at which
+// the parser would stop and take what came before. Says nothing about other errors.
+void check_json_text(std::string_view text, std::string_view source);
 
 // Text from outside (a path, a name, a message of the system) made fit for errors, logs and JSON:
 // each byte that belongs to no well-formed UTF-8 is shown as `\xE9`, the rest is unchanged.

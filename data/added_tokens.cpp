@@ -52,7 +52,10 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens)
     : tokens_(std::move(tokens)), nodes_(1) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::string& content = tokens_[i].content;
-    check(!content.empty(), "an added token has no content");
+    if (content.empty()) {
+      (tokens_[i].special ? special_cuts_ : cuts_) |= !tokens_[i].single_word;
+      continue;
+    }
     starts_token_[static_cast<unsigned char>(content.front())] = true;
     uint32_t node = 0;
     for (const char c : content) {
@@ -89,7 +92,13 @@ AddedTokenMatcher::Match AddedTokenMatcher::longest_at(std::string_view text, si
 
 void AddedTokenMatcher::split(std::string_view text, bool parse_special, const Sink& sink) const {
   size_t done = 0;  // everything before went to the sink
+  const bool cuts = cuts_ || (special_cuts_ && parse_special);
   const auto plain_until = [&](size_t end) {
+    while (cuts && done < end) {
+      const auto length = static_cast<size_t>(utf8_step(text.substr(done)).length);
+      sink(text.substr(done, length), kNoToken);
+      done += length;
+    }
     if (done < end) sink(text.substr(done, end - done), kNoToken);
   };
   for (size_t pos = tokens_.empty() ? text.size() : 0; pos < text.size();) {

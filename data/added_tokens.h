@@ -20,7 +20,9 @@ class AddedTokenMatcher {
   using Sink = std::function<void(std::string_view, int32_t)>;
   static constexpr int32_t kNoToken = -1;
 
-  // `content` of each token is what is looked for; none may be empty.
+  // `content` of each token is what is looked for. Where a normaliser left nothing of it, the token
+  // is found nowhere, but the plain text is handed on by single characters: `tokenizers` finds an
+  // empty match between any two.
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
   // Covers well-formed UTF-8 from end to end, without empty stretches of plain text. Special tokens
@@ -39,8 +41,9 @@ class AddedTokenMatcher {
   Match longest_at(std::string_view text, size_t pos) const;
 
   std::vector<AddedToken> tokens_;
-  std::vector<Node> nodes_;               // a trie over bytes; the root is first
-  std::array<bool, 256> starts_token_{};  // by first byte
+  std::vector<Node> nodes_;                   // a trie over bytes; the root is first
+  std::array<bool, 256> starts_token_{};      // by first byte
+  bool cuts_ = false, special_cuts_ = false;  // there is an empty token, and one that is special
 };
 
 }  // namespace binade::data

@@ -21,8 +21,10 @@ std::optional<std::string> token_in(const JsonView& config, const char* key) {
 // "eos_token_id": 2, or a list of which the first counts.
 std::optional<int64_t> id_in(const JsonView& config, const char* key) {
   if (!config.has(key)) return std::nullopt;
-  const JsonView id = config[key];
-  return (id.raw().is_array() ? id[size_t{0}] : id).integer(0, std::numeric_limits<int32_t>::max());
+  const JsonView ids = config[key];
+  if (ids.raw().is_array() && ids.size() == 0) return std::nullopt;
+  return (ids.raw().is_array() ? ids[size_t{0}] : ids)
+      .integer(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
 }
 
 BpeTokenizer::Marks read_marks(const fs::path& folder) {

@@ -1,5 +1,6 @@
 #include <binade/core/error.h>
 #include <binade/core/file.h>
+#include <binade/core/log.h>
 #include <binade/core/utf8.h>
 #include <binade/data/added_tokens.h>
 #include <binade/data/bpe_model.h>
@@ -136,10 +137,11 @@ std::unique_ptr<BpeTokenizer> BpeTokenizer::from_json(std::string text, std::str
       return named;
     }
     if (!id) return parts->first_of(customary);
-    check(*id >= 0 && *id < static_cast<int64_t>(parts->special.size()), name,
-          ": the BOS or EOS id ", *id, " is out of range for a vocabulary of ",
-          parts->special.size());
-    return std::optional(static_cast<int32_t>(*id));
+    if (*id >= 0 && *id < static_cast<int64_t>(parts->special.size()))
+      return std::optional(static_cast<int32_t>(*id));
+    log_warning(name, ": the BOS or EOS id ", *id, " is beyond the vocabulary of ",
+                parts->special.size(), "; it is ignored");
+    return std::optional<int32_t>();
   };
   parts->bos = resolve(marks.bos_token, marks.bos_id,
                        {"<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", kEndOfTextToken});

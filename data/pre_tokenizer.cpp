@@ -1,4 +1,5 @@
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 #include <binade/core/utf8.h>
 #include <binade/data/normalizer.h>
 #include <binade/data/pre_tokenizer.h>
@@ -88,7 +89,8 @@ std::vector<Stretch> digits_of(std::string_view text) {
 std::string quoted(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    if (static_cast<unsigned char>(c) < 0x80 && std::ispunct(static_cast<unsigned char>(c))) {
+    const bool punctuation = c > ' ' && c < '\x7F' && !is_letter(c) && !is_digit(c);
+    if (punctuation) {
       out.push_back('\\');
     }
     out.push_back(c);

@@ -1,11 +1,10 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 #include <binade/core/utf8.h>
 #include <binade/data/regex.h>
 #include <binade/data/unicode.h>
 #include <pcre2.h>
-
-#include <cctype>
 
 namespace binade::data {
 namespace {
@@ -60,7 +59,7 @@ class Translator {
   void escape(bool in_class) {
     const char c = peek(1);
     if (c == '\0') refuse("a trailing backslash");
-    if (!std::isalnum(static_cast<unsigned char>(c))) return copy(2);
+    if (!is_letter(c) && !is_digit(c)) return copy(2);
     switch (c) {
       case 'n':
       case 'r':
@@ -85,7 +84,7 @@ class Translator {
         return replace(2, concat("[^", kWord, kMoreWord, ']'));
       case 'u':
         for (size_t i = 2; i < 6; ++i) {
-          if (!std::isxdigit(static_cast<unsigned char>(peek(i)))) refuse("an incomplete `\\u`");
+          if (!is_hex_digit(peek(i))) refuse("an incomplete `\\u`");
         }
         return replace(6, concat("\\x{", pattern_.substr(pos_ + 2, 4), '}'));
       case 'p':
@@ -97,7 +96,7 @@ class Translator {
         if (!in_class) return copy(2);
         break;
       default:
-        if (std::isdigit(static_cast<unsigned char>(c)) && !in_class) return copy(2);
+        if (is_digit(c) && !in_class) return copy(2);
     }
     refuse(concat("`\\", c, in_class ? "` inside a class" : "`"));
   }

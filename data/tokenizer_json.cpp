@@ -262,7 +262,7 @@ void parse_added_tokens(const JsonView& view, TokenizerSpec& spec) {
     AddedToken token;
     token.id = static_cast<int32_t>(entry["id"].integer(0, limit));
     token.content = entry["content"].text();
-    if (token.content.empty()) entry.refuse("the token has no content");
+    if (token.content.empty()) continue;  // as the reference implementation does
     token.single_word = entry.flag_or("single_word", false);
     token.lstrip = entry.flag_or("lstrip", false);
     token.rstrip = entry.flag_or("rstrip", false);

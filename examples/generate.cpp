@@ -6,9 +6,11 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include <binade/core/file.h>
+#include <binade/core/log.h>
 #include <binade/infer/generate.h>
 
 #include "model_folder.h"
@@ -22,7 +24,10 @@ struct Options {
   std::string prompt, prompt_file;
   int64_t samples = 1;
   bool ignore_eos = false;
-  infer::GenerateOptions generation{.max_new_tokens = 0};
+  int64_t max_new_tokens = 0, min_new_tokens = 0;
+  std::optional<double> temperature, top_p;  // what is not given, the model's files say
+  std::optional<int64_t> top_k;
+  uint64_t seed = 0;
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -35,30 +40,42 @@ void add_options(CLI::App& app, Options& o) {
       ->excludes(prompt)
       ->check(CLI::ExistingFile);
   app.add_option("--samples", o.samples, "Texts to write, together as one batch")->check(positive);
-  app.add_option("--max-new-tokens", o.generation.max_new_tokens,
+  app.add_option("--max-new-tokens", o.max_new_tokens,
                  "Tokens to write at most; 0: 128, or as many as the model has positions for")
       ->check(count);
-  app.add_option("--min-new-tokens", o.generation.min_new_tokens,
+  app.add_option("--min-new-tokens", o.min_new_tokens,
                  "Tokens to write before the end of text is allowed")
       ->check(count);
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
-  infer::SamplingOptions& sampling = o.generation.sampling;
-  app.add_option("--temperature", sampling.temperature,
-                 "Of the distribution to draw from; 0: always the most probable token")
+  app.add_option(
+         "--temperature", o.temperature,
+         "Of the distribution to draw from; 0: always the most probable token. This and the "
+         "next two default to the model's generation_config.json, else to 0, all, 1")
       ->check(CLI::Range(0.0, 1e3));
-  app.add_option("--top-k", sampling.top_k, "Draw from so many most probable tokens; 0: from all")
+  app.add_option("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all")
       ->check(count);
-  app.add_option("--top-p", sampling.top_p,
-                 "Draw from the fewest tokens whose probabilities reach this")
+  app.add_option("--top-p", o.top_p, "Draw from the fewest tokens whose probabilities reach this")
       ->check(CLI::Range(1e-6, 1.0));
-  app.add_option("--seed", sampling.seed, "Of the draws");
+  app.add_option("--seed", o.seed, "Of the draws");
 }
 
-std::vector<int32_t> stop_ids(const examples::LoadedModel& loaded) {
-  std::vector<int32_t> ids;
-  for (const int64_t id : loaded.model->config().eos_ids) ids.push_back(static_cast<int32_t>(id));
-  if (const auto eos = loaded.tokenizer->eos_id()) ids.push_back(*eos);
-  return ids;
+// What the model's files say, with the command line's changes.
+infer::GenerateOptions generate_options(const examples::LoadedModel& loaded, const Options& o) {
+  const nn::CausalLmConfig& config = loaded.model->config();
+  infer::GenerateOptions options = infer::generate_options(config);
+  if (const auto eos = loaded.tokenizer->eos_id(); eos && options.stop_ids.empty())
+    options.stop_ids = {*eos};
+  if (o.ignore_eos) options.stop_ids.clear();
+  options.max_new_tokens = o.max_new_tokens;
+  options.min_new_tokens = o.min_new_tokens;
+  options.sampling.temperature = o.temperature.value_or(options.sampling.temperature);
+  options.sampling.top_k = o.top_k.value_or(options.sampling.top_k);
+  options.sampling.top_p = o.top_p.value_or(options.sampling.top_p);
+  options.sampling.seed = o.seed;
+  for (const std::string& asked : config.generation.unsupported)
+    log_warning("the model's generation_config.json asks for ", asked,
+                ", which this program does not do");
+  return options;
 }
 
 void show(const std::string& text) {
@@ -69,11 +86,11 @@ void show(const std::string& text) {
 void generate(Options o) {
   const examples::LoadedModel loaded = examples::load_model(o.model);
   if (!o.prompt_file.empty()) o.prompt = read_text_file(o.prompt_file);
-  if (!o.ignore_eos) o.generation.stop_ids = stop_ids(loaded);
+  infer::GenerateOptions options = generate_options(loaded, o);
   const std::vector<int32_t> prompt = examples::encode_text(loaded, o.prompt);
-  if (o.generation.max_new_tokens == 0) {
+  if (options.max_new_tokens == 0) {
     const int64_t room = loaded.model->config().max_positions - static_cast<int64_t>(prompt.size());
-    o.generation.max_new_tokens = std::clamp<int64_t>(room, 1, 128);
+    options.max_new_tokens = std::clamp<int64_t>(room, 1, 128);
   }
 
   // One text appears as it is written; of several the first, and the others when all are done.
@@ -83,7 +100,7 @@ void generate(Options o) {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(o.samples), prompt);
   const std::vector<std::vector<int32_t>> texts =
-      infer::generate(*loaded.model, prompts, o.generation, [&](int64_t row, int32_t id) {
+      infer::generate(*loaded.model, prompts, options, [&](int64_t row, int32_t id) {
         if (row == 0) show(std::exchange(opening, "") + decoder.push(id));
       });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

@@ -169,7 +169,7 @@ class JsonConfig : public CLI::Config {
 
   static Json parse(std::istream& input) {
     const std::string text(std::istreambuf_iterator<char>(input), {});
-    check_json_depth(text, "the configuration");
+    check_json_text(text, "the configuration");
     std::set<std::string> names;
     const auto note = [&](int depth, Json::parse_event_t event, const Json& value) {
       if (depth == 1 && event == Json::parse_event_t::key)

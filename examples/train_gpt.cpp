@@ -88,6 +88,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   if (!folder.has_run()) {
     tokenizer->save(folder.path() / "tokenizer");
     folder.write_text("model.json", model->config().to_json(DType::f32));
+    folder.write_text("generation_config.json", model->config().generation_json());
   }
   folder.set_config(config);
   folder.write_manifest(examples::manifest(device));

@@ -48,6 +48,15 @@ Tensor last_tokens(const Tensor& hidden, const std::vector<int64_t>& lengths) {
 
 }  // namespace
 
+GenerateOptions generate_options(const nn::CausalLmConfig& config) {
+  GenerateOptions options;
+  for (const int64_t id : config.stop_ids()) options.stop_ids.push_back(static_cast<int32_t>(id));
+  const nn::GenerationConfig& said = config.generation;
+  if (said.do_sample)
+    options.sampling = {.temperature = said.temperature, .top_k = said.top_k, .top_p = said.top_p};
+  return options;
+}
+
 Rows generate(const nn::CausalLm& model, const Rows& prompts, const GenerateOptions& options,
               const TokenCallback& on_token) {
   const NoGrad no_grad;

@@ -17,6 +17,10 @@ struct GenerateOptions {
   SamplingOptions sampling;
 };
 
+// What the model's generation_config.json (or else config.json) says: its stop ids, and its
+// sampling if it asks for any. Otherwise the most probable token is taken.
+GenerateOptions generate_options(const nn::CausalLmConfig& config);
+
 // Called for every new token (stop ids excepted) as soon as it is chosen.
 using TokenCallback = std::function<void(int64_t row, int32_t token)>;
 

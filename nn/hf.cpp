@@ -80,20 +80,6 @@ std::string model_name(const std::string& name, const StateDict& expected) {
   return name;
 }
 
-void check_finite(const std::string& name, const Array& values) {
-  const Array host = values.contiguous();
-  visit_floating(values.dtype(), "a weight", [&](auto type) {
-    using T = decltype(type);
-    const T* data = host.data<T>();
-    for (int64_t i = 0; i < host.numel(); ++i) {
-      const auto value = static_cast<double>(static_cast<float>(data[i]));
-      check(std::isfinite(value), "the weight ", name, " has ",
-            std::isnan(value) ? "a NaN" : "an infinite value", " at element ", i, " of ",
-            host.shape(), "; the checkpoint is damaged");
-    }
-  });
-}
-
 bool equal_values(const Array& a, const Array& b) {
   return a.shape() == b.shape() && a.to_vector<float>() == b.to_vector<float>();
 }
@@ -191,7 +177,7 @@ void load_hf_weights(CausalLm& model, const fs::path& folder) {
   check(mismatch.empty(), "the weights in ", folder.string(),
         " do not fit its config.json: ", mismatch.describe());
   for (const auto& [name, values] : tensors)
-    if (is_floating(values.dtype()) && !is_computed(name)) check_finite(name, values);
+    if (!is_computed(name)) check_finite(name, values);
 
   const auto head = tensors.find(kHead);
   check(!model.config().tie_embeddings || head == tensors.end() ||
@@ -250,6 +236,21 @@ void save_hf(const CausalLm& model, const fs::path& folder, const SaveOptions& o
   write_text_file(folder / "generation_config.json", model.config().generation_json());
   write_text_file(folder / "config.json", model.config().to_json(options.dtype));
   remove_other_weights(folder, written);
+}
+
+void check_finite(const std::string& name, const Array& values) {
+  if (!is_floating(values.dtype())) return;
+  const Array host = values.contiguous();
+  visit_floating(values.dtype(), "a weight", [&](auto type) {
+    using T = decltype(type);
+    const T* data = host.data<T>();
+    for (int64_t i = 0; i < host.numel(); ++i) {
+      const auto value = static_cast<double>(static_cast<float>(data[i]));
+      check(std::isfinite(value), "the weight ", name, " has ",
+            std::isnan(value) ? "a NaN" : "an infinite value", " at element ", i, " of ",
+            host.shape(), "; the checkpoint is damaged");
+    }
+  });
 }
 
 void warn_about_range(const Module& module, DType dtype) {

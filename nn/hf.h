@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include <binade/nn/models/causal_lm.h>
 
@@ -38,6 +39,9 @@ struct SaveOptions {
 // model that was there before.
 void save_hf(const CausalLm& model, const std::filesystem::path& folder,
              const SaveOptions& options = {});
+
+// Throws Error that names the tensor, "a weight" of a file, if it has a NaN or an infinite value.
+void check_finite(const std::string& name, const Array& values);
 
 // Warns by name about weights that become infinite (f16: beyond 65504) or zero in `dtype`.
 void warn_about_range(const Module& module, DType dtype);

@@ -83,6 +83,9 @@ class JsonReader {
                       : std::is_same_v<T, std::string> ? value.is_string()
                       : std::is_same_v<T, int64_t>     ? value.is_number_integer()
                                                        : value.is_number();
+    const bool too_large = std::is_same_v<T, int64_t> && value.is_number_unsigned() &&
+                           value.get<uint64_t>() > uint64_t{INT64_MAX};
+    if (too_large) refuse("'", key, "' is ", value.dump(), ", which no size or id can be");
     if (!fits) refuse("'", key, "' has the value ", value.dump(), ", which is of the wrong type");
     return value.get<T>();
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
@@ -10,67 +9,48 @@
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
-#include <binade/nn/json_reader.h>
+#include <binade/nn/hf.h>
+#include <binade/nn/lora_config.h>
+#include <binade/nn/lora_targets.h>
 
 namespace binade::nn {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kWeightsFile = "adapter_model.safetensors";
-
-bool matches(const std::string& name, const std::string& target) {
-  return name == target || name.ends_with("." + target);
-}
-
-void check_options(const LoraOptions& options) {
-  check(options.rank > 0, "LoRA needs a positive rank, got ", options.rank);
-  check(options.dropout >= 0 && options.dropout < 1, "a dropout probability lies in [0, 1), got ",
-        options.dropout);
-}
+constexpr const char* kHead = "lm_head";
 
 using NamedLayers = std::vector<std::pair<std::string, Linear*>>;
 
-bool has_target(const NamedLayers& layers, const std::string& target) {
-  return std::any_of(layers.begin(), layers.end(),
-                     [&](const auto& layer) { return matches(layer.first, target); });
+NamedLayers linear_layers(const Module& model) {
+  NamedLayers layers;
+  for (const auto& [name, module] : model.named_modules())
+    if (auto* layer = dynamic_cast<Linear*>(module)) layers.emplace_back(name, layer);
+  return layers;
 }
 
-// The targets that are wanted, each of which some layer has.
-std::vector<std::string> find_targets(const NamedLayers& layers,
-                                      const std::vector<std::string>& wanted) {
+bool has_target(const NamedLayers& layers, const std::string& target) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const auto& layer) { return names_module(layer.first, target); });
+}
+
+void check_every_target(const NamedLayers& layers, const std::vector<std::string>& wanted) {
   std::vector<std::string> last_parts;
   for (const auto& [name, layer] : layers) last_parts.push_back(name.substr(name.rfind('.') + 1));
   for (const std::string& target : wanted)
     check(has_target(layers, target), "LoRA: no linear layer of the model is named '", target, "'",
           did_you_mean(target, last_parts));
-  if (!wanted.empty()) return wanted;
+}
+
+// What PEFT takes where the configuration says nothing.
+std::vector<std::string> usual_targets(const NamedLayers& layers) {
   std::vector<std::string> usual;
   for (const char* target : {"q_proj", "v_proj", "c_attn"})
     if (has_target(layers, target)) usual.push_back(target);
   check(!usual.empty(), "LoRA: name the target_modules, this model has none of the usual ones");
   return usual;
-}
-
-LoraOptions read_options(const fs::path& path) {
-  constexpr int64_t kLargest = 1 << 20;  // bytes
-  const JsonReader reader = JsonReader::parse(read_text_file(path, kLargest), path.string());
-  reader.supports_only<std::string>("peft_type", "LORA");
-  reader.supports_only<std::string>("bias", "none");
-  reader.supports_only("use_dora", false);
-  reader.supports_only("lora_bias", false);
-  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform",
-                          "layer_replication", "trainable_token_indices", "exclude_modules"})
-    if (reader.has(key) && !reader[key].empty()) reader.refuse("'", key, "' is not supported");
-  LoraOptions options;
-  options.rank = reader.require<int64_t>("r");
-  options.alpha = reader.require<double>("lora_alpha");
-  options.dropout = reader.get("lora_dropout", 0.0);
-  options.rank_stabilised = reader.get("use_rslora", false);
-  options.target_modules = reader.list<std::string>("target_modules");
-  return options;
 }
 
 }  // namespace
@@ -100,28 +80,40 @@ Array LoraAdapter::delta() const {
 }
 
 Lora::Lora(Module& model, const LoraOptions& options) : options_(options) {
-  check_options(options);
-  NamedLayers layers;
-  for (const auto& [name, module] : model.named_modules())
-    if (auto* layer = dynamic_cast<Linear*>(module)) layers.emplace_back(name, layer);
-  options_.target_modules = find_targets(layers, options.target_modules);
+  check_every_target(linear_layers(model), options.target_modules);
+  attach(model);
+}
+
+void Lora::attach(Module& model) {
+  const NamedLayers layers = linear_layers(model);
+  if (options_.target_modules.empty() && options_.target_pattern.empty())
+    options_.target_modules = usual_targets(layers);
+  const LoraTargets wanted(options_);
+  std::vector<std::pair<Target, LoraOptions>> found;
+  for (const auto& [name, module] : model.named_modules()) {
+    auto* layer = dynamic_cast<Linear*>(module);
+    const bool is_head = name == kHead;
+    if (name.empty() || !wanted.wants(name, layer != nullptr && !is_head)) continue;
+    check(!is_head, "LoRA: adapters on the head (", kHead, ") are not supported");
+    check(layer != nullptr, "LoRA: adapters on ", name,
+          ", which is no linear layer, are not supported");
+    check(layer->adapter() == nullptr, "LoRA: ", name, " has an adapter already");
+    found.push_back({{name, layer, nullptr}, wanted.options_of(name)});
+  }
+  check(!found.empty(), "LoRA: the options match no linear layer of the model");
 
   for (const NamedParameter& named : model.named_parameters())
     named.parameter->require_unbound(
         "LoRA cannot freeze it; add the adapters first and make the optimizer after them");
   model.set_trainable(false);
-  for (const auto& [name, layer] : layers) {
-    const bool wanted = std::any_of(options_.target_modules.begin(), options_.target_modules.end(),
-                                    [&](const auto& target) { return matches(name, target); });
-    if (!wanted) continue;
-    check(name != "lm_head", "LoRA: adapters on the head (lm_head) are not supported");
-    check(layer->adapter() == nullptr, "LoRA: ", name, " has an adapter already");
-    auto adapter =
-        std::make_shared<LoraAdapter>(layer->in_features(), layer->out_features(), options);
-    adapter->train(layer->training());
-    adapter->to(layer->weight()->tensor().device());
-    layer->set_adapter(adapter);
-    targets_.push_back({name, layer, adapter});
+  for (auto& [target, options] : found) {
+    Linear& layer = *target.layer;
+    target.adapter =
+        std::make_shared<LoraAdapter>(layer.in_features(), layer.out_features(), options);
+    target.adapter->train(layer.training());
+    target.adapter->to(layer.weight()->tensor().device());
+    layer.set_adapter(target.adapter);
+    targets_.push_back(std::move(target));
   }
 }
 
@@ -142,7 +134,9 @@ std::vector<std::pair<std::string, ParameterPtr>> Lora::file_parameters() const 
 }
 
 Lora Lora::load(Module& model, const fs::path& folder) {
-  Lora lora(model, read_options(folder / kConfigFile));
+  Lora lora;
+  lora.options_ = read_lora_config(folder / kConfigFile);
+  lora.attach(model);
   const SafetensorsFile file(folder / kWeightsFile);
   StateDict given, expected;
   for (const std::string& name : file.names()) given.emplace(name, file.get(name));
@@ -151,6 +145,7 @@ Lora Lora::load(Module& model, const fs::path& folder) {
   const StateMismatch mismatch = compare_state(expected, given);
   check(mismatch.empty(), "the adapters in ", folder.string(),
         " do not fit the model: ", mismatch.describe());
+  for (const auto& [name, values] : given) check_finite(name, values);
   for (const auto& [name, parameter] : lora.file_parameters()) parameter->assign(given.at(name));
   return lora;
 }
@@ -163,23 +158,10 @@ void Lora::save(const fs::path& folder, const std::string& base_model) const {
   write_safetensors(folder / kWeightsFile, state, {{"format", "pt"}});
 
   // GPT-2's layers keep (in, out) in files, which PEFT has to know.
-  const bool fan_in_fan_out =
-      std::any_of(targets_.begin(), targets_.end(),
-                  [](const Target& target) { return target.name.starts_with("transformer.h."); });
-  const json config = {
-      {"peft_type", "LORA"},
-      {"task_type", "CAUSAL_LM"},
-      {"base_model_name_or_path", base_model.empty() ? json() : json(base_model)},
-      {"r", options_.rank},
-      {"lora_alpha", options_.alpha},
-      {"lora_dropout", options_.dropout},
-      {"use_rslora", options_.rank_stabilised},
-      {"target_modules", options_.target_modules},
-      {"bias", "none"},
-      {"fan_in_fan_out", fan_in_fan_out},
-      {"inference_mode", true},
-  };
-  write_text_file(folder / kConfigFile, config.dump(2) + "\n");
+  const bool transposed = std::any_of(targets_.begin(), targets_.end(), [](const Target& target) {
+    return target.name.starts_with("transformer.h.");
+  });
+  write_text_file(folder / kConfigFile, lora_config_json(options_, base_model, transposed));
 }
 
 void Lora::merge() {

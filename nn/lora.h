@@ -12,6 +12,7 @@
 
 namespace binade::nn {
 
+// PEFT's names stand in quotes where they differ. Patterns are regular expressions of Python.
 struct LoraOptions {
   int64_t rank = 8;   // "r"
   double alpha = 16;  // "lora_alpha"
@@ -20,6 +21,20 @@ struct LoraOptions {
   // Linear layers whose name is one of these or ends in "." and one of these. None: PEFT's choice,
   // q_proj and v_proj for the Llama family, c_attn for GPT-2.
   std::vector<std::string> target_modules;
+  // In place of the list: a pattern of whole names, or "all-linear", every linear layer but the
+  // head.
+  std::string target_pattern;
+  // Layers that get no adapter in any case, as names or as a pattern of whole names.
+  std::vector<std::string> exclude_modules;
+  std::string exclude_pattern;
+  // Only in blocks of these indices; none: in all. The index is the number behind the first name
+  // that one of layers_pattern matches, without patterns the first number of the name. A target
+  // that is a whole name is wanted in any block.
+  std::vector<int64_t> layers_to_transform;
+  std::vector<std::string> layers_pattern;
+  // The first pattern that matches the end of a layer's name, at a dot, gives its rank or alpha.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
 
   double scale() const;
 };
@@ -34,6 +49,7 @@ class LoraAdapter : public LinearAdapter {
 
   const ParameterPtr& a() const { return a_; }
   const ParameterPtr& b() const { return b_; }
+  double scale() const { return scale_; }
 
  private:
   double scale_, dropout_;
@@ -44,11 +60,13 @@ class LoraAdapter : public LinearAdapter {
 class Lora {
  public:
   // Freezes every parameter of the model and adds adapters, on the model's device. Throws Error
-  // when a target matches no linear layer.
+  // when one of target_modules matches no linear layer, when nothing is matched, and when a module
+  // is matched that is no linear layer or the head.
   Lora(Module& model, const LoraOptions& options);
   // The same with the options and values of a PEFT folder (adapter_config.json,
-  // adapter_model.safetensors). Throws Error for whatever Binade's LoRA is not (DoRA, trained
-  // biases, …) and for tensors that are missing, unexpected or of another shape.
+  // adapter_model.safetensors). As in PEFT, some of the file's target_modules may match nothing.
+  // Throws Error for whatever Binade's LoRA is not (see read_lora_config), for tensors that are
+  // missing, unexpected or of another shape, and for values that are NaN or infinite.
   static Lora load(Module& model, const std::filesystem::path& folder);
 
   // Writes a PEFT folder. `base_model` is the name or path noted as the model it belongs to.
@@ -62,6 +80,8 @@ class Lora {
   std::vector<std::string> names() const;
 
  private:
+  Lora() = default;
+  void attach(Module& model);
   struct Target {
     std::string name;  // of the linear layer
     Linear* layer;

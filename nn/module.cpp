@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <set>
-#include <sstream>
+
+#include <binade/core/text.h>
 
 namespace binade::nn {
 namespace {
@@ -12,7 +13,7 @@ std::string join(const std::string& prefix, const std::string& name) {
 }
 
 // Up to ten names behind what is wrong with them.
-void list_names(std::ostringstream& text, const char* what, const std::vector<std::string>& names) {
+void list_names(TextStream& text, const char* what, const std::vector<std::string>& names) {
   constexpr size_t kShown = 10;
   if (names.empty()) return;
   text << (text.tellp() > 0 ? "; " : "") << what << " (" << names.size() << "): ";
@@ -23,7 +24,7 @@ void list_names(std::ostringstream& text, const char* what, const std::vector<st
 }  // namespace
 
 std::string StateMismatch::describe() const {
-  std::ostringstream text;
+  TextStream text;
   list_names(text, "missing", missing);
   list_names(text, "unexpected", unexpected);
   list_names(text, "of another shape", wrong_shape);

@@ -4,10 +4,8 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <locale>
-#include <sstream>
 
-#include <binade/data/utf8.h>
+#include <binade/core/text.h>
 
 namespace binade::train {
 
@@ -84,8 +82,7 @@ Ticks logarithmic_ticks(const Range& range) {
 }
 
 std::string label(double value, int digits) {
-  std::ostringstream text;
-  text.imbue(std::locale::classic());
+  TextStream text;
   text.precision(digits);
   if (std::abs(value) >= 1e6) {
     text << value / 1e6 << 'M';
@@ -95,28 +92,6 @@ std::string label(double value, int digits) {
     text << (std::abs(value) < 1e-12 ? 0 : value);
   }
   return text.str();
-}
-
-// Any bytes as the text of an XML element: XML 1.0 has no control characters but tab and the ends
-// of lines, and neither U+FFFE nor U+FFFF.
-std::string escape(const std::string& text) {
-  const std::string valid = data::utf8_replace_invalid(text);
-  std::string out;
-  for (size_t at = 0; at < valid.size();) {
-    const char32_t c = data::utf8_next(valid, at);
-    if (c == '&') {
-      out += "&amp;";
-    } else if (c == '<') {
-      out += "&lt;";
-    } else if (c == '>') {
-      out += "&gt;";
-    } else if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0xfffe || c == 0xffff) {
-      out += data::kReplacementCharacter;
-    } else {
-      data::utf8_append(out, c);
-    }
-  }
-  return out;
 }
 
 class Panel {
@@ -133,16 +108,16 @@ class Panel {
 
   bool empty() const { return values_.empty(); }
 
-  void draw(std::ostringstream& out) const {
+  void draw(TextStream& out) const {
     out << "<text x='" << kLeft << "' y='" << top_ + 20 << "' class='title'>"
-        << escape(panel_.title) << "</text>\n";
+        << xml_text(panel_.title) << "</text>\n";
     draw_ticks(out);
     double legend = kWidth - kRight;
     for (size_t i = panel_.series.size(); i-- > 0;) {
       const char* colour = kColours[i % kColours.size()];
       draw_line(out, panel_.series[i], colour);
       out << "<text x='" << legend << "' y='" << top_ + 20 << "' text-anchor='end' fill='" << colour
-          << "'>" << escape(panel_.series[i].name) << "</text>\n";
+          << "'>" << xml_text(panel_.series[i].name) << "</text>\n";
       legend -= 9.0 * static_cast<double>(panel_.series[i].name.size()) + 18;
     }
   }
@@ -161,7 +136,7 @@ class Panel {
            (y - y_.low) / (y_.high - y_.low) * (kPanelHeight - kTop - kBottom);
   }
 
-  void draw_ticks(std::ostringstream& out) const {
+  void draw_ticks(TextStream& out) const {
     const Ticks ticks = values_.flat()     ? Ticks{{values_.low}}
                         : panel_.log_scale ? logarithmic_ticks(values_)
                                            : linear_ticks(values_, 5);
@@ -178,7 +153,7 @@ class Panel {
     }
   }
 
-  void draw_line(std::ostringstream& out, const ChartSeries& series, const char* colour) const {
+  void draw_line(TextStream& out, const ChartSeries& series, const char* colour) const {
     const size_t count = std::min(series.x.size(), series.y.size());
     const size_t stride = count / kMostPoints + 1;
     bool pen_down = false;
@@ -216,8 +191,7 @@ std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string&
     if (!next.empty()) drawn.push_back(next);
   }
   const double height = kPanelHeight * static_cast<double>(drawn.size()) + kFooter;
-  std::ostringstream out;
-  out.imbue(std::locale::classic());
+  TextStream out;
   out.precision(6);
   out << "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 " << kWidth << ' ' << height
       << "' font-family='sans-serif' font-size='12' fill='#333'>\n"
@@ -225,7 +199,7 @@ std::string draw_chart(const std::vector<ChartPanel>& panels, const std::string&
       << "<rect width='100%' height='100%' fill='white'/>\n";
   for (const Panel& panel : drawn) panel.draw(out);
   out << "<text x='" << kWidth / 2 << "' y='" << height - 6 << "' text-anchor='middle'>"
-      << escape(x_title) << "</text>\n</svg>\n";
+      << xml_text(x_title) << "</text>\n</svg>\n";
   return out.str();
 }
 

@@ -48,7 +48,7 @@ std::string line_of(const Json& json) {
 }
 
 Json parse(const std::string& text, const std::string& name) {
-  check_json_depth(text, name);
+  check_json_text(text, name);
   try {
     Json json = Json::parse(text);
     check(json.is_object(), name, " is not a JSON object");

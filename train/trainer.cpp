@@ -9,6 +9,7 @@
 
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
+#include <binade/core/text.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>
 #if BINADE_HAVE_CUDA
@@ -32,17 +33,9 @@ constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 double number(const std::map<std::string, std::string>& values, const char* key) {
   const auto found = values.find(key);
   check(found != values.end(), "the checkpoint has no value ", key);
-  char* end = nullptr;
-  const double value = std::strtod(found->second.c_str(), &end);
-  check(end != found->second.c_str(), "the checkpoint's ", key,
-        " is not a number: ", found->second);
-  return value;
-}
-
-std::string exact(double value) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.17g", value);
-  return text;
+  const std::optional<double> value = parse_number(found->second);
+  check(value.has_value(), "the checkpoint's ", key, " is not a number: ", found->second);
+  return *value;
 }
 
 }  // namespace
@@ -148,9 +141,9 @@ Checkpoint Trainer::snapshot() const {
   checkpoint.sections["scaler"] = scaler_.state();
   if (ema_) checkpoint.sections["ema"] = ema_->state();
   checkpoint.values = {{"step", std::to_string(step_)},
-                       {"loss", exact(last_loss_)},
-                       {"loss_smoothed", exact(smoothed_)},
-                       {"best_validation", exact(best_validation_)}};
+                       {"loss", exact_number(last_loss_)},
+                       {"loss_smoothed", exact_number(smoothed_)},
+                       {"best_validation", exact_number(best_validation_)}};
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
 #if BINADE_HAVE_CUDA
   if (optimizer_.device().is_cuda())

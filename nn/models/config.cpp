@@ -5,7 +5,7 @@
 #include <optional>
 
 #include <binade/core/file.h>
-#include <binade/nn/json_reader.h>
+#include <binade/nn/special_ids.h>
 
 namespace binade::nn {
 namespace {
@@ -247,9 +247,9 @@ CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& s
   config.vocab_size = reader.require<int64_t>("vocab_size");
   config.initializer_range = reader.get("initializer_range", config.initializer_range);
   config.tie_embeddings = reader.get("tie_word_embeddings", config.tie_embeddings);
-  config.bos_ids = reader.list<int64_t>("bos_token_id");
-  config.eos_ids = reader.list<int64_t>("eos_token_id");
-  config.pad_ids = reader.list<int64_t>("pad_token_id");
+  config.bos_ids = read_special_ids(reader, "bos_token_id", source, config.vocab_size);
+  config.eos_ids = read_special_ids(reader, "eos_token_id", source, config.vocab_size);
+  config.pad_ids = read_special_ids(reader, "pad_token_id", source, config.vocab_size);
   if (config.family == Family::gpt2)
     parse_gpt2(reader, config);
   else
@@ -264,7 +264,12 @@ CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& s
 
 CausalLmConfig CausalLmConfig::read(const std::filesystem::path& path) {
   constexpr int64_t kLargest = 1 << 20;  // bytes; a config.json has a few thousand
-  return parse(read_text_file(path, kLargest), path.string());
+  CausalLmConfig config = parse(read_text_file(path, kLargest), path.string());
+  const std::filesystem::path beside = path.parent_path() / "generation_config.json";
+  if (std::filesystem::exists(beside))
+    config.generation = GenerationConfig::parse(read_text_file(beside, kLargest), beside.string(),
+                                                config.vocab_size);
+  return config;
 }
 
 std::string CausalLmConfig::to_json(DType dtype) const {
@@ -280,6 +285,7 @@ std::string CausalLmConfig::to_json(DType dtype) const {
 }
 
 std::string CausalLmConfig::generation_json() const {
+  if (!generation.text.empty()) return generation.text;
   json object = json::object();
   write_ids(object, *this);
   for (auto id = object.begin(); id != object.end();) id = id->is_null() ? object.erase(id) : ++id;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <binade/nn/mlp.h>
+#include <binade/nn/models/generation_config.h>
 #include <binade/nn/rotary.h>
 
 namespace binade::nn {
@@ -47,6 +48,7 @@ struct CausalLmConfig {
   bool scale_attention_by_inverse_layer = false;  // scale_attn_by_inverse_layer_idx
 
   std::vector<int64_t> bos_ids, eos_ids, pad_ids;  // eos may be several, the others one or none
+  GenerationConfig generation;                     // of the file beside config.json
 
   // The defaults of a family (biases, tied head, QK norm, activation).
   static CausalLmConfig of(Family family);
@@ -54,11 +56,18 @@ struct CausalLmConfig {
   // position), missing or impossible sizes, and for every value that Binade does not support: an
   // unknown model_type, activation or rope_type, a sliding window in use, quantised weights, …
   static CausalLmConfig parse(std::string_view text, const std::string& source);
+  // Special token ids beyond the vocabulary are warned about and left out.
+  // read() takes in the generation_config.json in the same folder, if there is one.
   static CausalLmConfig read(const std::filesystem::path& path);
   // config.json and generation_config.json, as transformers reads them. `dtype` is that of the
-  // saved weights.
+  // saved weights. A generation_config.json that was read is written as it was.
   std::string to_json(DType dtype) const;
   std::string generation_json() const;
+
+  // The tokens that end a text: generation_config.json's, or else config.json's.
+  const std::vector<int64_t>& stop_ids() const {
+    return generation.eos_ids.empty() ? eos_ids : generation.eos_ids;
+  }
 
   // Throws Error for sizes that do not fit together.
   void validate() const;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <catch2/catch.hpp>
+#include <binade/core/error.h>
 #include <nlohmann/json.hpp>
 
 #include "core/unprivileged.h"
@@ -399,4 +400,40 @@ TEST_CASE("safetensors: what cannot be written leaves nothing behind", "[safeten
   CHECK_THROWS_WITH(write_safetensors(path, {{"w", one}}, {{"k", "\xc3"}}), Contains("UTF-8"));
   CHECK_THROWS_AS(write_safetensors(folder / "none" / "model", {{"w", one}}), Error);
   CHECK(fs::is_empty(folder.path()));
+}
+
+// What safetensors 0.8, the reference implementation, says of the same files.
+TEST_CASE("headers at their edges are read as the reference implementation reads them",
+          "[core][safetensors]") {
+  const test::TemporaryFolder folder;
+  const std::string tensor = R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
+  const auto read = [&](const std::string& header) {
+    const uint64_t size = header.size();
+    std::string bytes(reinterpret_cast<const char*>(&size), 8);
+    return SafetensorsFile(folder.write("x.safetensors", bytes + header + std::string(4, '\0')));
+  };
+  const std::string body = "\"a\":" + tensor + "}";
+  for (const std::string& good :
+       {R"({"__metadata__":null,)" + body, R"({"__metadata__":{},)" + body, "{" + body + "   ",
+        " {" + body, "{\"a\":{\"x\":1," + tensor.substr(1) + "}"}) {
+    INFO(good);
+    const SafetensorsFile file = read(good);
+    CHECK(file.names() == std::vector<std::string>{"a"});
+    CHECK(file.metadata().empty());
+  }
+  for (const std::string& bad :
+       {R"({"__metadata__":{"x":null},)" + body, R"({"__metadata__":{"x":1},)" + body,
+        R"({"__metadata__":[],)" + body, "{" + body + std::string(1, '\0'),
+        "{" + body + std::string(1, '\0') + "junk", std::string(R"({"a":null})"),
+        "{\"caf\xE9\":" + tensor + "}", "{" + body + "{}", std::string()}) {
+    INFO(bad);
+    CHECK_THROWS_AS(read(bad), Error);
+  }
+}
+
+TEST_CASE("errors about files whose names are not UTF-8 can be read", "[core][safetensors]") {
+  const test::TemporaryFolder folder;
+  CHECK_THROWS_WITH(SafetensorsFile(folder / "caf\xE9.safetensors"), Catch::Contains("caf\\xE9"));
+  CHECK_THROWS_WITH(SafetensorsFile(folder.write("\xFF.safetensors", "short")),
+                    Catch::Contains("\\xFF.safetensors has 5 bytes"));
 }

@@ -6,9 +6,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/core/json_view.h>
 #include <binade/core/log.h>
 #include <binade/core/utf8.h>
-#include <nlohmann/json.hpp>
 
 using namespace binade;
 using Catch::Contains;
@@ -54,17 +54,29 @@ TEST_CASE("JSON that nests too deep is refused before it is parsed", "[text][bad
     return std::string(static_cast<size_t>(depth), '[') +
            std::string(static_cast<size_t>(depth), ']');
   };
-  CHECK_NOTHROW(check_json_depth(nested(64), "x"));
-  CHECK_THROWS_WITH(check_json_depth(nested(65), "config.json"),
+  CHECK_NOTHROW(check_json_text(nested(64), "x"));
+  CHECK_THROWS_WITH(check_json_text(nested(65), "config.json"),
                     Contains("config.json") && Contains("byte 64"));
-  CHECK_THROWS_AS(check_json_depth(std::string(1000, '{'), "x"), Error);
+  CHECK_THROWS_AS(check_json_text(std::string(1000, '{'), "x"), Error);
   // Brackets in strings do not count, whatever is escaped there.
-  CHECK_NOTHROW(check_json_depth(
+  CHECK_NOTHROW(check_json_text(
       "[\"" + std::string(100, '[') + "\\\"" + std::string(100, '{') + "\\\\\", 1]", "x"));
   std::string many = "[";
   for (int i = 0; i < 1000; ++i) many += "{\"a\": []},";
-  CHECK_NOTHROW(check_json_depth(many, "x"));
-  CHECK_THROWS_AS(check_json_depth("[\"\\\\\"" + nested(64), "x"), Error);
+  CHECK_NOTHROW(check_json_text(many, "x"));
+  CHECK_THROWS_AS(check_json_text("[\"\\\\\"" + nested(64), "x"), Error);
+}
+
+TEST_CASE("JSON with a NUL is refused, whatever follows it", "[text][bad-input]") {
+  using namespace std::string_view_literals;
+  for (const std::string_view text :
+       {"{}\0"sv, "{}\0junk"sv, "\0{}"sv, "{\"a\0\": 1}"sv, "{\0}"sv}) {
+    CHECK_THROWS_WITH(check_json_text(text, "x.json"), Contains("x.json") && Contains("NUL"));
+    CHECK_THROWS_WITH(parse_json(text, "x.json"), Contains("NUL"));
+  }
+  CHECK_NOTHROW(parse_json("{\"a\": \"\\u0000\"}", "x.json"));
+  for (const char* text : {"{} x", "{}{}", "[1] ]", "", "  ", "{\"a\": \"\xE9\"}", "1e999"})
+    CHECK_THROWS_WITH(parse_json(text, "x.json"), Contains("x.json"));
 }
 
 TEST_CASE("bytes that are not UTF-8 are shown, the rest is unchanged", "[core][text]") {

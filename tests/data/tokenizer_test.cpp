@@ -1,5 +1,6 @@
 #include "shared.h"
 #include "temporary_folder.h"
+#include "warnings.h"
 
 #include <binade/core/error.h>
 #include <binade/core/utf8.h>
@@ -182,10 +183,20 @@ TEST_CASE("BOS and EOS are those of the files beside", "[data][tokenizer]") {
   CHECK(eos_with("config.json", R"({"eos_token_id": 68})") == 68);
   CHECK(eos_with("config.json", R"({"eos_token_id": [69, 70]})") == 69);
   CHECK(eos_with("config.json", R"({})") == 256);
-  CHECK_THROWS_WITH(eos_with("config.json", R"({"eos_token_id": 257})"),
-                    Contains("257 is out of range"));
+  {
+    const binade::test::ExpectWarning expected("the BOS or EOS id -1 is beyond");
+    CHECK(eos_with("config.json", R"({"eos_token_id": -1})") == std::nullopt);
+  }
+  CHECK(eos_with("config.json", R"({"eos_token_id": []})") == 256);
+  {
+    const binade::test::ExpectWarning expected(
+        "the BOS or EOS id 257 is beyond the vocabulary of 257");
+    CHECK(eos_with("config.json", R"({"eos_token_id": 257})") == std::nullopt);
+  }
   CHECK_THROWS_WITH(eos_with("tokenizer_config.json", R"({"eos_token": "none"})"),
                     Contains("\"none\" is not in the vocabulary"));
+  CHECK_THROWS_WITH(eos_with("config.json", R"({"eos_token_id": 18446744073709551615})"),
+                    Contains("eos_token_id"));
 }
 
 TEST_CASE("what is not a tokenizer is refused by name", "[data][tokenizer][bad_input]") {

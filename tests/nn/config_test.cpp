@@ -4,6 +4,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <binade/core/error.h>
+
+#include "nn/tiny_models.h"
+#include "warnings.h"
+
 using namespace binade;
 using namespace binade::nn;
 using nlohmann::json;
@@ -181,6 +186,33 @@ TEST_CASE("sizes that do not fit together are refused", "[config][bad-input]") {
   for (const json& change :
        {json{{"hidden_size", 0}}, json{{"hidden_size", -64}}, json{{"vocab_size", 1LL << 40}},
         json{{"num_key_value_heads", 3}}, json{{"num_attention_heads", 7}}, json{{"head_dim", 7}},
-        json{{"eos_token_id", 100}}, json{{"attention_dropout", 1.5}}})
+        json{{"attention_dropout", 1.5}}})
     CHECK_THROWS_AS(parse(with(llama(), change)), Error);
+}
+
+TEST_CASE("special token ids beyond the vocabulary are warned about and ignored", "[config]") {
+  const std::pair<const char*, const char*> rows[] = {
+      {"eos_token_id", "61"}, {"pad_token_id", "-1"}, {"bos_token_id", "9223372036854775807"}};
+  for (const auto& [key, id] : rows) {
+    json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
+    object[key] = json::parse(id);
+    const test::ExpectWarning expected(concat(key, " names the token ", id));
+    const CausalLmConfig config = parse(object);
+    CHECK(config.bos_ids.empty());
+    CHECK(config.eos_ids.empty());
+    CHECK(config.pad_ids.empty());
+  }
+  json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
+  object["eos_token_id"] = {2, 100, 3};
+  const test::ExpectWarning expected("eos_token_id names the token 100");
+  CHECK(parse(object).eos_ids == std::vector<int64_t>{2, 3});
+}
+
+TEST_CASE("numbers beyond 64 bits are refused by name", "[config][bad-input]") {
+  json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
+  for (const char* key : {"eos_token_id", "vocab_size", "num_hidden_layers"}) {
+    json changed = object;
+    changed[key] = uint64_t{18446744073709551615u};
+    CHECK_THROWS_WITH(parse(changed), Catch::Contains(key));
+  }
 }

@@ -36,6 +36,13 @@ verdict "includes of the library point downwards"
 grep -rnE '^ *# *include *[<"](binade/)?(tests|examples|bench)/' "${rooms[@]}" >"$case_output" || true
 verdict "the library includes no tests, examples or benchmarks"
 
+# These follow the locale of the program. core/text.h has what does not: TextStream, exact_number(),
+# parse_number(), is_digit() and the like.
+locale='(ato[fil]+|strto[a-z]+|sto(i|l|ll|ul|ull|f|d|ld)|v?s?n?f?printf|s?f?scanf|is(alnum|alpha|digit|space|xdigit|upper|lower|punct)|to(upper|lower))'
+grep -rnE --include='*.h' --include='*.cpp' "(^|[^A-Za-z0-9_:.])(std::)?$locale\(|std::o?stringstream|[^a-z]locale\(" \
+  "${rooms[@]}" | grep -v '^core/text\.h:' >"$case_output" || true
+verdict "the library turns numbers into text and back without the program's locale"
+
 heavy='(fmt|spdlog|nlohmann|Eigen)'
 grep -rnE --include='*.cu' --include='*.cuh' "^ *# *include *[<\"](unsupported/)?$heavy/" "${rooms[@]}" \
   >"$case_output" || true
