@@ -285,10 +285,9 @@ TEST_CASE("every op refuses inputs on different devices, and on different GPUs",
   };
   std::vector<std::pair<Device, Device>> pairs = {{Device::cpu(), Device::cuda()}};
   if (gpus != 1) pairs.emplace_back(Device::cuda(0), Device::cuda(1));
-  const auto refused = Catch::Contains("different devices") || Catch::Contains("one device") ||
-                       Catch::Contains(gpus == 0 && kCudaBuilt ? cuda_unavailable_reason()
-                                       : gpus == 0             ? "has no CUDA kernels"
-                                                               : "different devices");
+  const std::string missing = gpus > 0     ? "different devices"
+                              : kCudaBuilt ? cuda_unavailable_reason()
+                                           : "has no CUDA kernels";
   for (const OpRow& row : op_rows()) {
     if (row.inputs.size() < 2) continue;
     const TensorList host = make_inputs(row, DType::f32);
@@ -298,7 +297,9 @@ TEST_CASE("every op refuses inputs on different devices, and on different GPUs",
         TensorList inputs;
         for (size_t k = 0; k < host.size(); ++k)
           inputs.push_back(put(host[k], k == i ? one : others));
-        CHECK_THROWS_WITH(row.call(inputs), refused);
+        CHECK_THROWS_WITH(row.call(inputs), Catch::Contains("different devices") ||
+                                                Catch::Contains("one device") ||
+                                                Catch::Contains(missing));
       }
     }
   }
