@@ -25,7 +25,8 @@ double variance_of(const std::vector<double>& x, double correction) {
   const double mean = mean_of(x);
   double sum = 0;
   for (double value : x) sum += (value - mean) * (value - mean);
-  return sum / (static_cast<double>(x.size()) - correction);
+  // As PyTorch: too few values are divided by 0.
+  return sum / std::max(static_cast<double>(x.size()) - correction, 0.0);
 }
 
 using Reduction3 = Tensor (*)(const Tensor&, const Axes&, bool);
