@@ -7,8 +7,8 @@
 #include <binade/autograd/gradcheck.h>
 #include <binade/core/device_errors.h>
 
-#include "op_harness.h"
 #include "gpu.h"
+#include "op_harness.h"
 
 using namespace binade;
 using namespace binade::test;

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
 #include <binade/core/error.h>
+#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
 #include "core/unprivileged.h"

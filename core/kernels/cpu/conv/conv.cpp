@@ -5,8 +5,8 @@
 #include <vector>
 
 #include <binade/core/kernels/conv.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 
 namespace binade::kernels::cpu {
 
