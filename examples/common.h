@@ -26,7 +26,7 @@
 #include <binade/core/error.h>
 #include <binade/core/file.h>
 #include <binade/core/text.h>
-#include <binade/data/utf8.h>
+#include <binade/core/utf8.h>
 #include <binade/train/signals.h>
 
 #include "json_config.h"
@@ -92,7 +92,7 @@ inline void parse(CLI::App& app, std::vector<std::string> arguments) {
 inline std::string one_line(const std::string& text) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
-    const data::Utf8Step step = data::utf8_step(std::string_view(text).substr(at));
+    const Utf8Step step = utf8_step(std::string_view(text).substr(at));
     const bool control =
         step.code_point < 0x20 || (step.code_point >= 0x7f && step.code_point < 0xa0);
     if (text[at] == '\n') {

@@ -13,7 +13,7 @@
 
 #include <binade/core/error.h>
 #include <binade/core/text.h>
-#include <binade/data/utf8.h>
+#include <binade/core/utf8.h>
 
 namespace binade::examples {
 
@@ -114,7 +114,7 @@ class JsonConfig : public CLI::Config {
       case Kind::number:
         return parsed(double{});
       default:
-        check(data::utf8_valid_prefix(value) == value.size(), "--", option->get_lnames()[0], ": ",
+        check(utf8_valid_prefix(value) == value.size(), "--", option->get_lnames()[0], ": ",
               value, " is not UTF-8, so that no configuration can hold it; rename it");
         return value;
     }

@@ -10,7 +10,7 @@
 
 #include <binade/core/error.h>
 #include <binade/core/file.h>
-#include <binade/data/utf8.h>
+#include <binade/core/utf8.h>
 
 namespace binade::train {
 
@@ -115,7 +115,7 @@ TensorboardWriter::TensorboardWriter(const std::filesystem::path& folder,
 
 void TensorboardWriter::scalar(const std::string& tag, int64_t step, double value) {
   std::string entry;  // Summary.Value: tag = 1, simple_value = 2 (float)
-  put_bytes(entry, 1, data::utf8_replace_invalid(tag));
+  put_bytes(entry, 1, utf8_replace_invalid(tag));
   put_tag(entry, 2, kFixed32);
   put_raw(entry, static_cast<float>(value));
   std::string summary;  // Summary: value = 1 (repeated)

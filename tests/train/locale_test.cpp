@@ -87,7 +87,7 @@ std::string short_run(const fs::path& path, int64_t steps) {
   train::Task task;
   task.model = small.model.get();
   task.data = [](int64_t step) { return small_batch(step, 8, 2); };
-  task.loss = train::language_model_loss(*small.model);
+  task.loss = heads::language_model::loss(*small.model);
   task.validate = [] { return 1234.5; };
   train::TrainerOptions options;
   options.steps = steps;
