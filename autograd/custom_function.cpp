@@ -17,7 +17,7 @@ Tensor or_zeros(const Tensor& gradient, const Tensor& output) {
 
 }  // namespace
 
-TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+TensorList custom_function(const char* name, const TensorList& inputs, const CustomForward& forward,
                            CustomBackward backward) {
   TensorList outputs;
   {

@@ -20,7 +20,7 @@ using CustomBackward = std::function<TensorList(const TensorList& inputs, const 
 // nothing reached, undefined for those that are not floating-point. It returns one gradient an
 // input, in order, undefined where there is none. Inputs may be undefined. `name` is a string
 // literal.
-TensorList custom_function(const char* name, const TensorList& inputs, CustomForward forward,
+TensorList custom_function(const char* name, const TensorList& inputs, const CustomForward& forward,
                            CustomBackward backward);
 
 }  // namespace binade

@@ -92,35 +92,37 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   recorded.emplace_back(Array::empty({0}, DType::f32), true);
 
   const size_t count = values.size();
-  return record("recompute", recorded, std::move(values), [=](Backward& backward) {
-    const SameCircumstances same(policy, loss_scale, place);
-    TensorList leaves;
-    for (size_t i = 0; i < saved.size(); ++i)
-      leaves.push_back(saved[i].defined()
-                           ? Tensor(saved[i].array(), backward.needed(static_cast<int>(i)))
-                           : Tensor());
-    TensorList again;
-    {
-      const EnableGrad on;
-      again = segment(leaves);
-    }
-    check(again.size() == count, "recompute: the segment returned ", count,
-          " tensors in the forward pass and ", again.size(), " in backward");
-    // One walk for all outputs, so that every node inside runs once.
-    const NoGrad off;
-    TensorList roots, seeds;
-    for (size_t i = 0; i < again.size(); ++i) {
-      if (!backward.grad(static_cast<int>(i)).defined() || !again[i].requires_grad()) continue;
-      roots.push_back(again[i]);
-      seeds.emplace_back(backward.grad(static_cast<int>(i)));
-    }
-    backward_within(backward, leaves, roots, seeds);
-    for (size_t i = 0; i < leaves.size(); ++i) {
-      if (!leaves[i].requires_grad()) continue;
-      if (const Array grad = leaves[i].grad(); grad.defined())
-        backward.slot(static_cast<int>(i)).add(grad);
-    }
-  });
+  return record(
+      "recompute", recorded, std::move(values),
+      [=, segment = std::move(segment)](Backward& backward) {
+        const SameCircumstances same(policy, loss_scale, place);
+        TensorList leaves;
+        for (size_t i = 0; i < saved.size(); ++i)
+          leaves.push_back(saved[i].defined()
+                               ? Tensor(saved[i].array(), backward.needed(static_cast<int>(i)))
+                               : Tensor());
+        TensorList again;
+        {
+          const EnableGrad on;
+          again = segment(leaves);
+        }
+        check(again.size() == count, "recompute: the segment returned ", count,
+              " tensors in the forward pass and ", again.size(), " in backward");
+        // One walk for all outputs, so that every node inside runs once.
+        const NoGrad off;
+        TensorList roots, seeds;
+        for (size_t i = 0; i < again.size(); ++i) {
+          if (!backward.grad(static_cast<int>(i)).defined() || !again[i].requires_grad()) continue;
+          roots.push_back(again[i]);
+          seeds.emplace_back(backward.grad(static_cast<int>(i)));
+        }
+        backward_within(backward, leaves, roots, seeds);
+        for (size_t i = 0; i < leaves.size(); ++i) {
+          if (!leaves[i].requires_grad()) continue;
+          if (const Array grad = leaves[i].grad(); grad.defined())
+            backward.slot(static_cast<int>(i)).add(grad);
+        }
+      });
 }
 
 }  // namespace binade

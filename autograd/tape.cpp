@@ -69,6 +69,7 @@ Node::~Node() {
   std::vector<std::shared_ptr<Node>> orphans;
   const auto take_sole = [&orphans](Node& node) {
     node.backward = FusedBackward();  // first: saved tensors hold the nodes they came from
+    for (Node::Output& output : node.outputs) output.hooks.reset();  // as hooks may
     for (Edge& edge : node.inputs)
       if (edge.node && edge.node.use_count() == 1) orphans.push_back(std::move(edge.node));
   };

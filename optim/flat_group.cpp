@@ -71,6 +71,7 @@ void FlatGroup::add_to_accumulated(bool first) {
   } else {
     BINADE_DISPATCH(device(), axpy(1, grad_, accumulated_));
   }
+  accumulated_.bump_version();
 }
 
 void FlatGroup::zero_grad() const {

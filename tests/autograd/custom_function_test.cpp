@@ -162,8 +162,8 @@ TEST_CASE("a custom function takes undefined and empty inputs", "[custom-functio
 TEST_CASE("what a custom function gets wrong is refused by name", "[custom-function]") {
   const Tensor x = leaf({5});
   const auto same = [](const TensorList& in) -> TensorList { return {in[0] * 1.0}; };
-  const auto run = [&](CustomForward forward, TensorList gradients) {
-    sum(custom_function("mine", {x}, std::move(forward),
+  const auto run = [&](const CustomForward& forward, const TensorList& gradients) {
+    sum(custom_function("mine", {x}, forward,
                         [gradients](const TensorList&, const TensorList&, const TensorList&) {
                           return gradients;
                         })[0])
