@@ -3,6 +3,7 @@
 #pragma once
 
 #include <csignal>
+#include <utility>
 #include <vector>
 
 namespace binade::train {
