@@ -171,14 +171,17 @@ class JsonConfig : public CLI::Config {
     const std::string text(std::istreambuf_iterator<char>(input), {});
     check_json_text(text, "the configuration");
     std::set<std::string> names;
-    const auto note = [&](int depth, Json::parse_event_t event, const Json& value) {
-      if (depth == 1 && event == Json::parse_event_t::key)
+    using Event = nlohmann::json::parse_event_t;
+    const auto note = [&](int depth, Event event, const nlohmann::json& value) {
+      if (depth == 1 && event == Event::key)
         check(names.insert(value.get<std::string>()).second, "the configuration names ",
               value.get<std::string>(), " twice");
       return true;
     };
     try {
-      Json json = Json::parse(text, note);
+      // The library's callback needs an object whose members stay where they are.
+      nlohmann::json::parse(text, note);
+      Json json = Json::parse(text);
       check(json.is_object(), "the configuration is not a JSON object");
       return json;
     } catch (const Json::exception& error) {
