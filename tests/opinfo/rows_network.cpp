@@ -1,0 +1,157 @@
+#include <cmath>
+
+#include "sample.h"
+
+namespace binade::opinfo {
+
+namespace {
+
+TensorList products(Sample& s) {
+  const Tensor a = s.tensor(0), b = s.tensor(1, a.dims() == 3 ? "mat2" : "other");
+  if (a.dims() < 2 || b.dims() < 2) throw NotOffered("a vector");
+  return {matmul(a, b)};
+}
+
+std::array<int64_t, 2> pair_of(Sample& s, int position, const char* name,
+                               std::array<int64_t, 2> otherwise) {
+  if (!s.given(position, name)) return otherwise;
+  const auto values = s.integers(position, name);
+  if (values.empty()) return otherwise;  // PyTorch's way to say "the default"
+  return {values.front(), values.back()};
+}
+
+// Layer norm's and RMS norm's arguments, over the last dimension.
+struct NormArguments {
+  Tensor x, weight;
+
+  explicit NormArguments(Sample& s) : x(s.tensor(0)) {
+    const auto sizes = s.integers(1, "normalized_shape");
+    if (sizes.size() != 1) throw NotOffered("more than the last dimension");
+    weight = s.given(2, "weight") ? s.tensor(2, "weight")
+                                  : Tensor::ones({sizes[0]}, x.dtype(), x.device());
+  }
+};
+
+TensorList attended(Sample& s) {
+  const Tensor q = s.tensor(0), k = s.tensor(1, "key"), v = s.tensor(2, "value");
+  if (s.number(-1, "dropout_p", 0) != 0) throw NotOffered("random numbers of its own");
+  if (q.dims() != 4 || k.dims() != 4 || v.dims() != 4) throw NotOffered("not (B, H, T, D)");
+  if (k.shape() != v.shape()) throw NotOffered("values of another width than keys");
+  AttentionOptions options;
+  options.scale = s.number(-1, "scale", 0);
+  options.causal = s.flag(-1, "is_causal", false);
+  s.flag(-1, "enable_gqa", false);  // ours follows from the shapes
+  // PyTorch aligns the first query with the first key, we the last with the last.
+  if (options.causal && q.size(2) != k.size(2)) throw NotOffered("causal with Tq != Tk");
+  if (s.given(3, "attn_mask")) {
+    options.mask = s.tensor(3, "attn_mask");
+    if (options.mask.requires_grad()) throw NotOffered("a gradient of the mask");
+  }
+  return {scaled_dot_product_attention(q, k, v, options)};
+}
+
+Pool2dOptions pool_options(Sample& s) {
+  Pool2dOptions options;
+  options.kernel = pair_of(s, 1, "kernel_size", {1, 1});
+  options.stride = pair_of(s, 2, "stride", options.kernel);
+  options.padding = pair_of(s, 3, "padding", {0, 0});
+  s.only(-1, "ceil_mode", false);
+  return options;
+}
+
+}  // namespace
+
+std::vector<Row> network_rows() {
+  return {
+      {"matmul", products},
+      {"mm", [](Sample& s) -> TensorList { return {matmul(s.tensor(0), s.tensor(1, "mat2"))}; }},
+      {"bmm", [](Sample& s) -> TensorList { return {matmul(s.tensor(0), s.tensor(1, "mat2"))}; }},
+      {"nn.functional.linear",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0), weight = s.tensor(1, "weight");
+         if (weight.dims() != 2) throw NotOffered("a vector as weight");
+         return {linear(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor())};
+       }},
+      {"nn.functional.layer_norm",
+       [](Sample& s) -> TensorList {
+         const NormArguments norm(s);
+         const Tensor bias = s.given(3, "bias") ? s.tensor(3, "bias") : Tensor();
+         return {layer_norm(norm.x, norm.weight, bias, s.number(4, "eps", 1e-5))};
+       }},
+      {"nn.functional.rms_norm",
+       [](Sample& s) -> TensorList {
+         const NormArguments norm(s);
+         constexpr double kEps16 = 0x1p-10, kEpsBf16 = 0x1p-7, kEps32 = 0x1p-23, kEps64 = 0x1p-52;
+         const DType dtype = norm.x.dtype();
+         const double eps = dtype == DType::f16    ? kEps16
+                            : dtype == DType::bf16 ? kEpsBf16
+                            : dtype == DType::f32  ? kEps32
+                                                   : kEps64;
+         return {rms_norm(norm.x, norm.weight, s.number(3, "eps", eps))};
+       }},
+      {"nn.functional.batch_norm",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         const Shape channels{x.size(1)};
+         const auto vector = [&](int position, const char* name, double otherwise) {
+           if (s.given(position, name)) return s.tensor(position, name);
+           return Tensor::full(channels, otherwise, x.dtype(), x.device());
+         };
+         BatchNormOptions options;
+         options.training = s.flag(5, "training", false);
+         options.momentum = s.number(6, "momentum", 0.1);
+         options.eps = s.number(7, "eps", 1e-5);
+         const Tensor mean = vector(1, "running_mean", 0), variance = vector(2, "running_var", 1);
+         return {batch_norm(x, vector(3, "weight", 1), vector(4, "bias", 0), mean.detach(),
+                            variance.detach(), options)};
+       }},
+      {"nn.functional.conv2d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0), weight = s.tensor(1, "weight");
+         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         Conv2dOptions options;
+         options.stride = pair_of(s, 3, "stride", {1, 1});
+         options.padding = pair_of(s, 4, "padding", {0, 0});
+         options.dilation = pair_of(s, 5, "dilation", {1, 1});
+         options.groups = s.integer(6, "groups", 1);
+         return {conv2d(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor(), options)};
+       }},
+      {"nn.functional.max_pool2d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         s.only(-1, "return_indices", false);
+         if (pair_of(s, 4, "dilation", {1, 1}) != std::array<int64_t, 2>{1, 1})
+           throw NotOffered("dilation");
+         return {max_pool2d(x, pool_options(s))};
+       }},
+      {"nn.functional.avg_pool2d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         const Pool2dOptions options = pool_options(s);
+         const bool padded = options.padding != std::array<int64_t, 2>{0, 0};
+         if (s.flag(-1, "count_include_pad", true) && padded)
+           throw NotOffered("padding that counts");
+         return {avg_pool2d(x, options)};
+       }},
+      {"nn.functional.embedding",
+       [](Sample& s) -> TensorList {
+         s.flag(-1, "sparse", false);
+         return {embedding(s.tensor(0), s.tensor(1))};
+       }},
+      {"nn.functional.scaled_dot_product_attention", attended},
+      {"nn.functional.dropout",
+       [](Sample& s) -> TensorList {
+         const double probability = s.number(1, "p", 0.5);
+         const bool training = s.flag(2, "training", true);
+         s.only(3, "inplace", false);
+         if (training && probability > 0 && probability < 1)
+           throw NotOffered("random numbers of its own");
+         return {dropout(s.tensor(0), probability, training)};
+       }},
+  };
+}
+
+}  // namespace binade::opinfo

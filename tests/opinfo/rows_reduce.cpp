@@ -1,0 +1,95 @@
+#include "sample.h"
+
+namespace binade::opinfo {
+
+namespace {
+
+Axes axes_of(Sample& s, int position = 1) {
+  Axes axes;
+  if (s.given(position, "dim"))
+    for (const int64_t axis : s.integers(position, "dim")) axes.push_back(static_cast<int>(axis));
+  return axes;
+}
+
+using Reduction = Tensor (*)(const Tensor&, const Axes&, bool);
+
+Row reduction(const char* op, Reduction function) {
+  return {op, [function](Sample& s) -> TensorList {
+            const Axes axes = axes_of(s);
+            return {function(s.tensor(0), axes, s.flag(2, "keepdim", false))};
+          }};
+}
+
+TensorList variance(Sample& s) {
+  const Tensor x = s.tensor(0);
+  // var(x, unbiased), var(x, dim, unbiased, keepdim), var(x, dim, correction = …).
+  const Axes axes = axes_of(s);
+  double correction = s.number(-1, "correction", 1);
+  if (s.given(-1, "unbiased")) correction = s.flag(-1, "unbiased", true) ? 1 : 0;
+  return {var(x, axes, correction, s.flag(-1, "keepdim", false))};
+}
+
+using ArgExtreme = Tensor (*)(const Tensor&, int, bool);
+
+Row arg_extreme(const char* op, ArgExtreme function) {
+  return {op, [function](Sample& s) -> TensorList {
+            const Tensor x = s.tensor(0);
+            const bool keep = s.flag(2, "keepdim", false);
+            if (s.given(1, "dim"))
+              return {function(x, static_cast<int>(s.integer(1, "dim")), keep)};
+            if (keep) throw NotOffered("keepdim without dim");
+            return {function(flatten(x), 0, false)};
+          }};
+}
+
+TensorList along(Sample& s, Tensor (*function)(const Tensor&, int)) {
+  const Tensor x = s.tensor(0);
+  if (x.dims() == 0) throw NotOffered("softmax of a scalar");
+  return {function(x, static_cast<int>(s.integer(1, "dim")))};
+}
+
+}  // namespace
+
+std::vector<Row> reduction_rows() {
+  return {
+      reduction("sum", sum),
+      reduction("mean", mean),
+      reduction("amax", max),
+      reduction("amin", min),
+      {"logsumexp",
+       [](Sample& s) -> TensorList {
+         const Axes axes = axes_of(s);
+         if (axes.empty() && s.tensor(0).dims() > 0) throw NotOffered("no dimension");
+         return {logsumexp(s.tensor(0), axes, s.flag(2, "keepdim", false))};
+       }},
+      {"var", variance},
+      arg_extreme("argmax", argmax),
+      arg_extreme("argmin", argmin),
+      {"cumsum",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         return {cumsum(s.tensor(0), static_cast<int>(s.integer(1, "dim")))};
+       }},
+      {"sort",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         const int dim = static_cast<int>(s.integer(1, "dim", -1));
+         const bool descending = s.flag(2, "descending", false),
+                    stable = s.flag(-1, "stable", false);
+         const auto [values, indices] = sort(s.tensor(0), dim, descending);
+         return stable ? TensorList{values, indices} : TensorList{values};
+       }},
+      {"topk",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         const int dim = static_cast<int>(s.integer(2, "dim", -1));
+         if (!s.flag(3, "largest", true)) throw NotOffered("the smallest");
+         s.flag(4, "sorted", true);  // ours always are
+         return {topk(s.tensor(0), s.integer(1, "k"), dim).first};
+       }},
+      {"softmax", [](Sample& s) { return along(s, softmax); }},
+      {"log_softmax", [](Sample& s) { return along(s, log_softmax); }},
+  };
+}
+
+}  // namespace binade::opinfo
