@@ -6,8 +6,8 @@
 // moment2), of which it touches the first kMoments moments.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
-#include <limits>
 
 #include <binade/core/host_device.h>
 #include <binade/core/kernels/optimizer.h>
@@ -155,11 +155,10 @@ struct Clipping {
 // `bad`: a gradient was not finite.
 BINADE_HOST_DEVICE inline Clipping clip_to(double norm_sq, bool bad, float inv_scale,
                                            float max_norm) {
-  constexpr float kLargest = std::numeric_limits<float>::max();
   const float norm = static_cast<float>(std::sqrt(norm_sq));
   const float ratio = max_norm / (norm + 1e-6f);
   const float clip = max_norm > 0 && ratio < 1 ? ratio : 1.0f;
-  return {bad || !(norm <= kLargest) ? 1.0f : 0.0f, norm, inv_scale * clip};
+  return {bad || !(norm <= FLT_MAX) ? 1.0f : 0.0f, norm, inv_scale * clip};
 }
 
 // ScalerState, read.
