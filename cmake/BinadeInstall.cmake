@@ -4,14 +4,22 @@ include(CMakePackageConfigHelpers)
 set(BINADE_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/binade)
 
 install(TARGETS binade EXPORT binade LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# What only the library's own .cpp files include is not installed: kernels, and headers that use
-# Eigen, CUDA or nlohmann, which a program that uses Binade need not have.
+# Not installed: kernels, what is CUDA's, and headers whose first line begins with `// INTERNAL`. Only
+# the library's own sources include those; they may use Eigen, CUDA or nlohmann, which a program that
+# uses Binade need not have.
 install(FILES ${PROJECT_SOURCE_DIR}/binade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade)
 foreach(room IN LISTS BINADE_ROOMS)
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${room} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade
-          FILES_MATCHING PATTERN "*.h" REGEX "/core/(kernels|cuda)$" EXCLUDE
-          REGEX "/autograd/(graph|ops/common|ops/broadcast)\\.h$" EXCLUDE
-          PATTERN "json_*.h" EXCLUDE)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
+       ${PROJECT_SOURCE_DIR}/${room}/*.h)
+  list(FILTER headers EXCLUDE REGEX "^core/(kernels|cuda)/")
+  foreach(header IN LISTS headers)
+    file(STRINGS ${PROJECT_SOURCE_DIR}/${header} first_line LIMIT_COUNT 1)
+    if(NOT first_line MATCHES "^// INTERNAL")
+      get_filename_component(folder ${header} DIRECTORY)
+      install(FILES ${PROJECT_SOURCE_DIR}/${header}
+              DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/binade/${folder})
+    endif()
+  endforeach()
 endforeach()
 install(EXPORT binade NAMESPACE binade:: DESTINATION ${BINADE_PACKAGE_DIR}
         FILE BinadeTargets.cmake)

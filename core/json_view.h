@@ -1,5 +1,5 @@
-// Checked access to JSON from outside: every error names the place and what was expected there. For
-// .cpp files only, because nlohmann's headers are heavy.
+// INTERNAL. Checked access to JSON from outside: every error names the place and what was expected
+// there. For .cpp files only, because nlohmann's headers are heavy.
 #pragma once
 
 #include <cstdint>

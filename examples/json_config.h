@@ -55,7 +55,8 @@ class JsonConfig : public CLI::Config {
   // Throws Error for unknown names, names that stand twice and values of another type.
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> items;
-    for (const auto& [name, given] : parse(input).items()) {
+    const Json configuration = parse(input);
+    for (const auto& [name, given] : configuration.items()) {
       const CLI::Option* option = app_.get_option_no_throw("--" + name);
       check(option != nullptr && is_known(option), "unknown option ", name, " in the configuration",
             nearest_option(app_, name));
@@ -114,8 +115,8 @@ class JsonConfig : public CLI::Config {
       case Kind::number:
         return parsed(double{});
       default:
-        check(utf8_valid_prefix(value) == value.size(), "--", option->get_lnames()[0], ": ",
-              value, " is not UTF-8, so that no configuration can hold it; rename it");
+        check(utf8_valid_prefix(value) == value.size(), "--", option->get_lnames()[0], ": ", value,
+              " is not UTF-8, so that no configuration can hold it; rename it");
         return value;
     }
   }
@@ -180,7 +181,7 @@ class JsonConfig : public CLI::Config {
     };
     try {
       // The library's callback needs an object whose members stay where they are.
-      nlohmann::json::parse(text, note);
+      (void)nlohmann::json::parse(text, note);
       Json json = Json::parse(text);
       check(json.is_object(), "the configuration is not a JSON object");
       return json;

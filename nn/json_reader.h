@@ -1,5 +1,5 @@
-// Typed access to a JSON object from a file; every error names the file and the key. For .cpp files
-// only: nlohmann/json stays out of public headers.
+// INTERNAL. Typed access to a JSON object from a file; every error names the file and the key. For
+// .cpp files only: nlohmann/json stays out of public headers.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Token ids as configurations name them. For .cpp files only.
+// INTERNAL. Token ids as configurations name them. For .cpp files only.
 #pragma once
 
 #include <binade/core/log.h>

@@ -1,4 +1,4 @@
-// Operands of elementwise ops made alike.
+// INTERNAL. Operands of elementwise ops made alike.
 #pragma once
 
 #include <binade/autograd/ops/common.h>

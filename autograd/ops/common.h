@@ -1,5 +1,5 @@
-// What the differentiable faces of the ops share: checks whose errors name the op, and the layouts
-// that kernels ask for.
+// INTERNAL. What the differentiable faces of the ops share: checks whose errors name the op, and
+// the layouts that kernels ask for.
 #pragma once
 
 #include <initializer_list>

@@ -1,4 +1,5 @@
-// Linear layers of one input side by side, for the ops that hold them: linear_joint and swiglu_mlp.
+// INTERNAL. Linear layers of one input side by side, for the ops that hold them: linear_joint and
+// swiglu_mlp.
 #pragma once
 
 #include <binade/autograd/ops/linear_layer.h>

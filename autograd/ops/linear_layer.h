@@ -1,5 +1,5 @@
-// What the ops made of linear layers share (linear, linear_joint and the feed-forward layers): a
-// layer's operands, its matmul, and the gradients of its weight and bias.
+// INTERNAL. What the ops made of linear layers share (linear, linear_joint and the feed-forward
+// layers): a layer's operands, its matmul, and the gradients of its weight and bias.
 #pragma once
 
 #include <binade/autograd/ops/common.h>

@@ -2,7 +2,6 @@
 
 #include <cublasLt.h>
 
-#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -14,6 +13,7 @@
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/file.h>
 #include <binade/core/log.h>
+#include <binade/core/text.h>
 
 namespace binade::cuda {
 
@@ -39,7 +39,7 @@ std::filesystem::path cache_file(Device device) {
   const DeviceScope scope(device);
   std::string gpu = device_properties().name;
   for (char& c : gpu)
-    if (!std::isalnum(static_cast<unsigned char>(c))) c = '-';
+    if (!is_letter(c) && !is_digit(c)) c = '-';
   const std::string name = concat("matmul-", gpu, '-', cublasLtGetVersion(), ".json");
   if (const char* folder = std::getenv("BINADE_CACHE")) return std::filesystem::path(folder) / name;
   if (const char* home = std::getenv("HOME"))

@@ -171,10 +171,10 @@ TEST_CASE("where scatter's indices repeat the last source is written and has the
   const Tensor x = leaf({1, 2, 3, 4}), source = leaf({10, 20, 30, 40, 50});
   const Tensor index = Tensor::from(std::vector<int64_t>{2, 0, 2, 3, 2}, {5});
   const Tensor weights = Tensor::from(Numbers{1, 2, 3, 4}, {4});
-  const Tensor y = scatter(x, 0, index, source);
-  CHECK(y.to_vector<double>() == Numbers{20, 2, 50, 40});
-  CHECK(gradient(y * weights, source) == Numbers{0, 1, 0, 4, 3});
-  CHECK(gradient(y * weights, x) == Numbers{0, 2, 0, 0});
+  const auto scattered = [&] { return scatter(x, 0, index, source); };
+  CHECK(scattered().to_vector<double>() == Numbers{20, 2, 50, 40});
+  CHECK(gradient(scattered() * weights, source) == Numbers{0, 1, 0, 4, 3});
+  CHECK(gradient(scattered() * weights, x) == Numbers{0, 2, 0, 0});
   // Along the dimension only: columns are apart.
   const Tensor rows = reshape(leaf({0, 0, 0, 0}), {2, 2});
   const Tensor values = Tensor(Array::from(Numbers{1, 2, 3, 4}, {2, 2}), true);

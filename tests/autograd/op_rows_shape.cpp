@@ -152,8 +152,8 @@ void add_joins(OpTable& table) {
       .add(
           "split", "one part unused", {real({2, 5})},
           [](const TensorList& in) -> TensorList {
-            const TensorList parts = split(in[0], 2, 1);  // none of a dimension of 0
-            return parts.empty() ? TensorList{} : TensorList{parts[1]};
+            const TensorList parts = split(in[0], 2, 1);  // one of a dimension of 0
+            return TensorList{parts[parts.size() > 1 ? 1 : 0]};
           },
           [](const Lists& in) -> Lists {
             return {fill({2, 2}, [&](const Index& i) { return in[0]({i[0], i[1] + 2}); })};

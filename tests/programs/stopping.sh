@@ -13,7 +13,8 @@ for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again a
 options=(--text "$work/text.txt" --tokenizer bytes --run-dir "$run" --layers 1 --dim 16 --heads 2
   --seq-len 16 --batch-size 4 --sample-tokens 0 --device cpu)
 program=$BINADE_BUILD/examples/train_gpt
-train() { env --default-signal "$program" "${options[@]}" --steps 4 --checkpoint-every 2 "$@"; }
+total=4  # steps
+train() { env --default-signal "$program" "${options[@]}" --steps "$total" --checkpoint-every 2 "$@"; }
 endless=(--steps 1000000 --checkpoint-every 0 --validate-every 0)
 
 rows() { wc -l 2>/dev/null <"$run/metrics.jsonl" || echo 0; }
@@ -45,8 +46,8 @@ for signal in INT TERM HUP QUIT XCPU USR1 USR2 ALRM VTALRM PROF IO PWR STKFLT RT
   wait_for_rows 5
   kill -"$signal" "$pid"
   stopped "SIG$signal writes a checkpoint and ends the run" 0
-  [[ $signal != @(INT|TERM|HUP) ]] || expect "… from which it goes on" 0 "resumed at step $steps" \
-    train --resume --validate-every 0 --steps $((steps + 2))
+  [[ $signal != @(INT|TERM|HUP) ]] || total=$((steps + 2)) expect "… from which it goes on" 0 \
+    "resumed at step $steps" train --resume --validate-every 0
   rm -rf "$run"
 done
 
@@ -110,6 +111,6 @@ grep -q "no checkpoint was written at step 2: .*File too large" "$case_output" &
 [[ -z $(ls "$run/checkpoints") ]] || problem="something was left in checkpoints/"
 report "… says so, and leaves nothing half-written" "$problem"
 rm -rf "$run"
-refused "a disk without room for the configuration" "File too large" on_a_small_disk 0
+expect "a disk without room for the configuration is an error" 2 "File too large" on_a_small_disk 0
 expect "a model folder that does not fit is an error" 2 "model.safetensors: File too large" \
   on_a_small_disk 20 --save-hf "$work/hf"
