@@ -302,6 +302,7 @@ TEST_CASE("the offender is the first parameter in module order", "[amp][grad_sca
   const auto d = model.put<float>("d", {1, 1}, {2, 1});
   model.set_compute_dtype(DType::f16, true);
   optim::Sgd sgd(optim::split_by_decay(model, 0.1));
+  sgd.set_learning_rate(0.1);
   REQUIRE(sgd.groups().size() >= 2);
   GradScaler scaler(Device::cpu());
 
