@@ -88,6 +88,7 @@ void add_products(OpTable& table) {
             [=](const Lists& in) -> Lists {
               return {{out, product({a2, in[0].data}, {b2, in[1].data}).data}};
             })
+        .of_one_size()
         .differentiable_twice();
   };
   vectors("vector and matrix", {4}, {4, 5}, {1, 4}, {4, 5}, {5});

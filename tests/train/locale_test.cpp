@@ -82,7 +82,8 @@ class CommaC {
 // Everything that a run leaves and that does not depend on the time of day.
 std::string short_run(const fs::path& path, int64_t steps) {
   SmallRun small({.preset = "fp16"});
-  train::RunFolder folder(path, /*resume=*/true);
+  const bool again = fs::exists(path);
+  train::RunFolder folder(path, /*resume=*/again);
   folder.set_config(R"({"learning-rate": 0.02})");
   train::Task task;
   task.model = small.model.get();
@@ -95,7 +96,7 @@ std::string short_run(const fs::path& path, int64_t steps) {
   options.step = small.step_options;
   options.quiet = true;
   train::Trainer trainer(task, *small.optimizer, *small.scaler, small.preset, folder, options);
-  trainer.resume();
+  if (again) trainer.resume();
   trainer.run();
 
   std::string all;
