@@ -83,6 +83,9 @@ struct DevicePool {
 
   void* allocate(int64_t bytes);
   void free(void* data) noexcept;
+  // Gives cached blocks back to the device, which waits for all of its work: not while another
+  // thread captures, whose capture that would break.
+  void release_unused();
   // Hands the arena's memory to the pool once nobody can touch it other than in the stream's order.
   void retire_if_unused(GraphArena::State& arena);
   [[noreturn]] void throw_out_of_memory(int64_t bytes);
@@ -100,11 +103,15 @@ void* DevicePool::allocate(int64_t bytes) {
   BlockAllocator& source = captured ? active_arena->allocator : allocator;
   void* data = source.allocate(bytes);
   if (data == nullptr) {
-    allocator.release_unused();
+    release_unused();
     data = source.allocate(bytes);
   }
   if (data == nullptr) throw_out_of_memory(bytes);
   return data;
+}
+
+void DevicePool::release_unused() {
+  if (!CaptureScope::others_active(device)) allocator.release_unused();
 }
 
 void DevicePool::free(void* data) noexcept {
@@ -170,7 +177,7 @@ void pool_release_cached(int device) {
   note_host_synchronisation();
   DevicePool& pool = DevicePool::of(device);
   const std::scoped_lock lock(pool.mutex);
-  pool.allocator.release_unused();
+  pool.release_unused();
 }
 
 std::shared_ptr<void> allocate_pinned(int64_t bytes) {

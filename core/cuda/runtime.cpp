@@ -23,6 +23,7 @@ struct DeviceContext {
   DeviceProperties properties{};
   std::mutex mutex;
   std::vector<cudaStream_t> idle_capture_streams;
+  int captures = 0;  // under way, of all threads
 };
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -195,6 +196,7 @@ CaptureScope::CaptureScope() {
     if (context.idle_capture_streams.empty()) context.idle_capture_streams.push_back(make_stream());
     stream_ = context.idle_capture_streams.back();
     context.idle_capture_streams.pop_back();
+    ++context.captures;
   }
   capturing = {stream_, device};
 }
@@ -204,6 +206,13 @@ CaptureScope::~CaptureScope() {
   capturing = {};
   const std::scoped_lock lock(context.mutex);
   context.idle_capture_streams.push_back(stream_);
+  --context.captures;
+}
+
+bool CaptureScope::others_active(int device) {
+  DeviceContext& context = context_of(device);
+  const std::scoped_lock lock(context.mutex);
+  return context.captures > (active() && capturing.device == device ? 1 : 0);
 }
 
 bool CaptureScope::active() {

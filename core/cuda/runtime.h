@@ -37,6 +37,8 @@ class CaptureScope {
   cudaStream_t stream() const { return stream_; }
   // Whether this thread is in one.
   static bool active();
+  // Whether another thread is in one on this device.
+  static bool others_active(int device);
 
  private:
   cudaStream_t stream_;

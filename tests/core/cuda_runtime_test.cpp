@@ -290,11 +290,13 @@ TEST_CASE("a replay counts as a write to what the graph writes", "[cuda][graph]"
   const Array written = Array::zeros({100}, DType::f32, kGpu);
   const Array read = Array::zeros({100}, DType::f32, kGpu);
   std::weak_ptr<Storage> gone;
-  CapturedGraph graph = CapturedGraph::capture([&] {
-    const Array temporary = Array::full({100}, 1, DType::f32, kGpu);
-    gone = temporary.storage();
-    written.copy_from(temporary);
-  });
+  CapturedGraph graph = CapturedGraph::capture(
+      [&] {
+        const Array temporary = Array::full({100}, 1, DType::f32, kGpu);
+        gone = temporary.storage();
+        written.copy_from(temporary);
+      },
+      kGpu);
   CHECK(gone.expired());
   const uint64_t writes = written.storage()->version(), reads = read.storage()->version();
   for (uint64_t replay = 1; replay <= 3; ++replay) {

@@ -57,7 +57,7 @@ rejected "a folder whose files are all beyond --text-limit" "raise the limit" \
 rejected "a number that is none" "--learning-rate nan" --learning-rate nan
 rejected "a path with a line end is told in one line" 'no\nsuch' --text "$work/no
 such"
-rejected "a path that is not UTF-8" 'caf\xe9 is not UTF-8' --save-hf $'caf\xe9'
+rejected "a path that is not UTF-8" 'caf\xE9 is not UTF-8' --save-hf $'caf\xe9'
 : >"$work/nothing.txt"
 rejected "an empty text" "token" --text "$work/nothing.txt"
 rejected "a run folder where none can be made" "/proc/none" --run-dir /proc/none
