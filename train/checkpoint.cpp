@@ -79,6 +79,16 @@ bool is_ours(const fs::path& path) {
   }
 }
 
+// Nothing that this version does not understand is written over.
+void check_replaceable(const fs::path& path) {
+  std::error_code ignored;
+  const bool there = fs::exists(fs::symlink_status(path, ignored));
+  check(
+      !there || is_ours(path), path.string(),
+      " is in the way of a checkpoint: it is none that this version of Binade understands; move it "
+      "elsewhere");
+}
+
 // The number in step-<number>.safetensors.
 std::optional<int64_t> step_of(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -190,6 +200,8 @@ void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool bes
   std::string number = std::to_string(step);
   number.insert(0, 9 - std::min<size_t>(number.size(), 9), '0');
   const fs::path path = folder_ / (kPrefix + number + kSuffix);
+  check_replaceable(path);
+  if (best) check_replaceable(best_path());
   write_checkpoint(path, checkpoint);
   if (best) {
     // A hard link costs nothing and is replaced atomically; a copy where links are not to be had.

@@ -52,7 +52,8 @@ class CheckpointFolder {
 
   // Writes step-<step>.safetensors and removes old ones, and those of later steps, which a run that
   // fell back past them has left behind; what is no checkpoint of this format stays. `best` also
-  // keeps it as best.safetensors.
+  // keeps it as best.safetensors. Throws Error where a file that it does not understand has the
+  // name it would write.
   void save(int64_t step, const Checkpoint& checkpoint, bool best);
   struct Found {
     std::filesystem::path path;

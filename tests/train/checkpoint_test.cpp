@@ -183,6 +183,19 @@ TEST_CASE("checkpoints are ordered by their number", "[train][checkpoint]") {
   CHECK_THROWS_WITH(train::list_checkpoints(folder.write("file", "")), Contains("file"));
 }
 
+TEST_CASE("a file that is not understood is never written over", "[train][checkpoint]") {
+  for (const std::string name : {"step-000000005.safetensors", "best.safetensors"}) {
+    const TemporaryFolder folder;
+    CheckpointFolder checkpoints(folder.path(), 1);
+    write_safetensors(folder / name, {{"weight", Array::zeros({2}, DType::f32)}});
+    CHECK_THROWS_WITH(checkpoints.save(5, example(1), true), Contains(name) && Contains("move it"));
+    CHECK(SafetensorsFile(folder / name).contains("weight"));
+    fs::remove(folder / name);
+    checkpoints.save(5, example(1), true);
+    CHECK_NOTHROW(train::read_checkpoint(folder / "best.safetensors"));
+  }
+}
+
 TEST_CASE("a checkpoint that is not understood is an error and is never deleted",
           "[train][checkpoint]") {
   // A header as a later version may write it, with a dtype that this one does not know.
