@@ -95,6 +95,8 @@ def describe(value, sample_id, tensors, leaves):
         return [describe(item, sample_id, tensors, leaves) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"number": str(value)}
+    if isinstance(value, torch.memory_format):
+        return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return {"unknown": str(value)}
@@ -225,21 +227,26 @@ def ulps(values, dtype):
 
 
 def difference(ours, theirs, truth):
-    """Why `ours` does not match, or None. Each is (dtype, values)."""
+    """Why `ours` does not match and by how many ulps (inf where that says nothing), or None. Each
+    argument is (dtype, values)."""
     if ours[1].shape != theirs[1].shape:
-        return f"shape {ours[1].shape}, PyTorch's {theirs[1].shape}"
+        return f"shape {ours[1].shape}, PyTorch's {theirs[1].shape}", math.inf
     a, b, exact = ours[1], theirs[1], truth[1]
     if theirs[0] not in PRECISION:
         wrong = a != b
-        return f"{int(wrong.sum())} elements differ" if wrong.any() else None
+        return (f"{int(wrong.sum())} elements differ", math.inf) if wrong.any() else None
     if ours[0] not in PRECISION:
-        return f"dtype {ours[0]}, PyTorch's {theirs[0]}"
-    if (numpy.isnan(a) != numpy.isnan(b)).any():
-        return f"{int((numpy.isnan(a) != numpy.isnan(b)).sum())} NaN of {a.size} differ"
+        return f"dtype {ours[0]}, PyTorch's {theirs[0]}", math.inf
+    nan, infinite = numpy.isnan(a) != numpy.isnan(b), numpy.isinf(a) | numpy.isinf(b)
+    infinite &= ~numpy.isnan(a) & ~numpy.isnan(b) & (a != b)
+    if nan.any() or infinite.any():
+        wrong = nan | infinite
+        limit = torch.finfo(next(key for key, name in NAMES.items() if name == theirs[0])).max
+        exact = numpy.where(numpy.abs(exact) > limit, numpy.copysign(numpy.inf, exact), exact)
+        as_exact = (numpy.isnan(a) & numpy.isnan(exact) | (a == exact))[wrong].all()
+        what = f"{int(nan.sum())} NaN and {int(infinite.sum())} infinities of {a.size} differ"
+        return what + (", ours are those of f64" if as_exact else ""), math.inf
     finite = numpy.isfinite(a) & numpy.isfinite(b) & numpy.isfinite(exact)
-    infinite = ~numpy.isnan(a) & (numpy.isinf(a) | numpy.isinf(b))
-    if (a[infinite] != b[infinite]).any():
-        return f"infinities differ, such as {a[infinite][0]} and {b[infinite][0]}"
     if not finite.any():
         return None
     a, b, exact = a[finite], b[finite], exact[finite]
@@ -254,7 +261,7 @@ def difference(ours, theirs, truth):
         return None
     unit = ulps(exact, coarser)[worst]
     return (f"{a[worst]:.6g}, exactly {exact[worst]:.6g}: {off[worst] / unit:.1f} ulp, PyTorch "
-            f"{abs(b[worst] - exact[worst]) / unit:.1f}")
+            f"{abs(b[worst] - exact[worst]) / unit:.1f}"), numpy.max(off / ulps(exact, coarser))
 
 
 def summary(sample):
@@ -266,13 +273,18 @@ def summary(sample):
                      [f"{key}={show(value)}" for key, value in sample["kwargs"].items()])
 
 
-def reason_for(entry_list, op, what, dtype, setting, message):
+def reason_for(entry_list, sample, what, dtype, setting, message, off):
+    """The reason of the first entry that the difference meets. An entry names op, what (refused,
+    value or gradient) and a part of the message; it may be held to dtypes, to a setting ("cpu",
+    "cuda autocast"), to samples with or
+    without an argument, or to so many ulps of each element."""
     for entry in entry_list:
-        if (entry["op"] in (op, "*") and what.startswith(entry["what"]) and
+        if (entry["op"] == sample["op"] and entry["what"] == what and
+                off <= entry.get("ulps", math.inf) and
+                entry.get("with", "") in summary(sample) and
+                entry.get("without", "\n") not in summary(sample) and
                 dtype in entry.get("dtypes", list(DTYPES)) and
-                entry.get("setting", setting) == setting and
-                entry.get("message", "") in message):
-            entry["used"] = True
+                entry.get("setting", setting) == setting and entry["message"] in message):
             return entry["reason"]
     return None
 
@@ -285,6 +297,8 @@ def compare(args):
     expected = read_safetensors(folder / "expected.safetensors")
     results = read_safetensors(folder / "results.safetensors")
     listed = json.loads(pathlib.Path(args.listed).read_text())["differences"]
+    if not all(entry["message"] and entry["reason"] for entry in listed):
+        sys.exit(f"{args.listed}: an entry needs a message that it is met by, and a reason")
     setting = made["device"] + (" autocast" if made["autocast"] else "")
     counts, not_offered, unlisted = collections.Counter(), collections.Counter(), []
     reasons = collections.Counter()
@@ -303,25 +317,26 @@ def compare(args):
         counts["run"] += 1
         differences = []
         if state["state"] == "refused":
-            differences.append(("refused", state["message"]))
+            differences.append(("refused", state["message"], math.inf))
         else:
             for kind, rest in by_sample[sample_id]:
                 theirs = expected[f"{sample_id}.{kind}.{rest}"]
                 truth = expected[f"{sample_id}.{'true' if kind == 'out' else 'truegrad'}.{rest}"]
                 ours = results.get(f"{sample_id}.{kind}.{rest}")
                 if ours is None and kind == "out":
-                    continue  # an output that the row does not have
+                    differences.append(("value", f"output {rest} is missing", math.inf))
+                    continue
                 if ours is None:  # nothing flowed there
                     ours = theirs[0], numpy.zeros_like(theirs[1])
                 why = difference(ours, theirs, truth)
                 if why:
-                    differences.append(("value" if kind == "out" else "gradient", why))
+                    differences.append(("value" if kind == "out" else "gradient", *why))
         if not differences:
             counts["matched"] += 1
             continue
         unexplained = []
-        for what, why in differences:
-            reason = reason_for(listed, sample["op"], what, made["dtype"], setting, why)
+        for what, why, off in differences:
+            reason = reason_for(listed, sample, what, made["dtype"], setting, why, off)
             if reason is None:
                 unexplained.append((what, why))
             else:

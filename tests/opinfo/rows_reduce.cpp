@@ -74,10 +74,10 @@ std::vector<Row> reduction_rows() {
        [](Sample& s) -> TensorList {
          if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
          const int dim = static_cast<int>(s.integer(1, "dim", -1));
-         const bool descending = s.flag(2, "descending", false),
-                    stable = s.flag(-1, "stable", false);
+         const bool descending = s.flag(2, "descending", false);
+         s.flag(-1, "stable", false);  // ours always is
          const auto [values, indices] = sort(s.tensor(0), dim, descending);
-         return stable ? TensorList{values, indices} : TensorList{values};
+         return {values, indices};
        }},
       {"topk",
        [](Sample& s) -> TensorList {
@@ -85,7 +85,8 @@ std::vector<Row> reduction_rows() {
          const int dim = static_cast<int>(s.integer(2, "dim", -1));
          if (!s.flag(3, "largest", true)) throw NotOffered("the smallest");
          s.flag(4, "sorted", true);  // ours always are
-         return {topk(s.tensor(0), s.integer(1, "k"), dim).first};
+         const auto [values, indices] = topk(s.tensor(0), s.integer(1, "k"), dim);
+         return {values, indices};
        }},
       {"softmax", [](Sample& s) { return along(s, softmax); }},
       {"log_softmax", [](Sample& s) { return along(s, log_softmax); }},
