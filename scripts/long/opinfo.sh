@@ -9,7 +9,8 @@
 #   --only     some of f64,f32,f16,bf16,autocast-f16,autocast-bf16, separated by commas
 #   --verbose  also lists what is not offered and which differences were met
 #
-#   BINADE_PYTHON  a Python that has PyTorch and NumPy; without it PyTorch is installed from pip
+#   BINADE_PYTHON  a Python that has PyTorch, NumPy and expecttest; without it PyTorch is installed
+#                  from pip, or the script says that it skips where it cannot be
 #   BINADE_OPINFO  the program binade_opinfo, if it was built elsewhere; without it, it is built in
 #                  the folder BINADE_BUILD
 #   BINADE_WORK    where samples and results are kept; without it they are deleted at the end
@@ -35,6 +36,22 @@ if [[ -z $work ]]; then
 fi
 mkdir -p "$work"
 
+python=${BINADE_PYTHON:-}
+if [[ -z $python ]]; then
+  venv=$cache/opinfo-venv
+  python=$venv/bin/python
+  if ! "$python" -c "import torch, numpy" 2>/dev/null; then
+    say "installing PyTorch from pip in $venv (several GB)"
+    if ! { python3 -m venv "$venv" &&
+           "$venv/bin/pip" install --quiet torch==2.6.0 numpy packaging expecttest; }; then
+      say "skipped: PyTorch cannot be installed here; name a Python that has it in BINADE_PYTHON"
+      exit 0
+    fi
+  fi
+elif ! "$python" -c "import numpy, torch.testing._internal.common_methods_invocations" 2>/dev/null; then
+  die "BINADE_PYTHON: $python lacks one of PyTorch, NumPy and expecttest, which PyTorch's samples need"
+fi
+
 program=${BINADE_OPINFO:-}
 if [[ -z $program ]]; then
   folder=${BINADE_BUILD:-$root/build}
@@ -43,17 +60,6 @@ if [[ -z $program ]]; then
   program=$folder/tests/binade_opinfo
 fi
 [[ -x $program ]] || die "$program is no program"
-
-python=${BINADE_PYTHON:-}
-if [[ -z $python ]]; then
-  venv=$cache/opinfo-venv
-  python=$venv/bin/python
-  if ! "$python" -c "import torch, numpy" 2>/dev/null; then
-    say "installing PyTorch from pip in $venv (several GB)"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet torch==2.6.0 numpy packaging expecttest
-  fi
-fi
 
 failed=0
 for device in "${devices[@]}"; do
