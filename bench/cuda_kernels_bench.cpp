@@ -231,12 +231,13 @@ void head(Table& table) {
   const auto in_place = [&](const std::string& name, const Array& chunk, int64_t classes) {
     const Array labels = targets.slice(0, 0, chunk.size(0));
     table.row(name, 2 * static_cast<double>(chunk.bytes()), 0, [&] {
-      gpu::cross_entropy_in_place(chunk, classes, labels, {}, {}, loss.slice(0, 0, chunk.size(0)));
+      gpu::cross_entropy_with_gradient(chunk, classes, labels, {}, {},
+                                       loss.slice(0, 0, chunk.size(0)), chunk);
     });
   };
-  in_place("cross_entropy_in_place", logits, kVocabulary);
-  in_place("cross_entropy_in_place, 6656 rows", logits.slice(0, 0, 6656), kVocabulary);
-  in_place("cross_entropy_in_place, 128256 classes", random({4096, 128256}), 128256);
+  in_place("cross_entropy_with_gradient", logits, kVocabulary);
+  in_place("cross_entropy_with_gradient, 6656 rows", logits.slice(0, 0, 6656), kVocabulary);
+  in_place("cross_entropy_with_gradient, 128256 classes", random({4096, 128256}), 128256);
   const Array sum = random({kPaddedVocabulary, kWidth}, 1, DType::f32);
   time_matmul(table, "logits, weight gradient of 6656 rows, added to f32",
               logits.slice(0, 0, 6656).transpose(0, 1), x.slice(0, 0, 6656), adding, DType::f32);

@@ -148,12 +148,18 @@ class LinearCrossEntropy {
   LinearCrossEntropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                      const LinearCrossEntropyOptions& options)
       : weight_(half_operand(weight)),
+        logits_dtype_(options.logits_dtype.value_or(
+            weight_.dtype() == DType::bf16 ? DType::f32 : weight_.dtype())),
         params_(params_of(options)),
         classes_(options.classes ? options.classes : weight.size(0)) {
     const Array input = half_operand(x);
     check(input.dtype() == weight_.dtype(), "linear_cross_entropy: x ", Kind{x}, " and weight ",
           Kind{weight},
           " must have one dtype; convert with to(x, dtype) or run under amp::Autocast");
+    check(logits_dtype_ == weight_.dtype() ||
+              (logits_dtype_ == DType::f32 && is_half(weight_.dtype())),
+          "linear_cross_entropy: logits_dtype must be f32 or the operands' ", weight_.dtype(),
+          ", got ", logits_dtype_);
     rows_ = input.reshape({row_count(x.shape()), x.size(-1)});
     labels_ = targets.array().reshape({rows_.size(0)});
     losses_ = Array::empty({rows_.size(0)}, statistics_dtype(weight_.dtype()), weight_.device());
@@ -178,11 +184,13 @@ class LinearCrossEntropy {
   void losses_and_gradients(const Array& factor, const Array& dx, const Array& dweight) const {
     if (dweight.defined() && rows_.size(0) == 0) dweight.zero();
     kernels::MatmulEpilogue adding;
+    const Array gradients =
+        logits_dtype_ == weight_.dtype() ? Array() : rows_of_logits(weight_.dtype());
     for_each_chunk([&](int64_t begin, int64_t end, const Array& logits) {
-      BINADE_DISPATCH(logits.device(),
-                      cross_entropy_in_place(logits, classes_, labels_.slice(0, begin, end),
-                                             params_, factor, losses_.slice(0, begin, end)));
-      const Array& dlogits = logits;
+      const Array dlogits = gradients.defined() ? gradients.slice(0, 0, end - begin) : logits;
+      BINADE_DISPATCH(logits.device(), cross_entropy_with_gradient(
+                                           logits, classes_, labels_.slice(0, begin, end), params_,
+                                           factor, losses_.slice(0, begin, end), dlogits));
       if (dx.defined())
         BINADE_DISPATCH(dx.device(), matmul(dlogits, weight_, dx.slice(0, begin, end), {}));
       if (dweight.defined())
@@ -204,7 +212,9 @@ class LinearCrossEntropy {
     const int64_t most_bytes = weight_.device().is_cuda() ? 768 << 20 : 32 << 20;
     chunk_ = wanted;
     if (wanted == 0) {
-      const int64_t row_bytes = logits_stride() * size_of(weight_.dtype());
+      const bool apart = logits_dtype_ != weight_.dtype();  // gradients, from logits
+      const int64_t row_bytes =
+          logits_stride() * (size_of(logits_dtype_) + (apart ? size_of(weight_.dtype()) : 0));
       const int64_t most = std::max(most_bytes / row_bytes / kMultiple, int64_t{1}) * kMultiple;
       const int64_t chunks = std::max((rows_.size(0) + most - 1) / most, int64_t{1});
       chunk_ = round_up((rows_.size(0) + chunks - 1) / chunks, kMultiple);
@@ -212,18 +222,22 @@ class LinearCrossEntropy {
     chunk_ = std::min(chunk_, rows_.size(0));
   }
 
-  // Rows of logits begin at whole cache lines, whatever the vocabulary.
+  // Rows of logits and of their gradients begin at whole cache lines, whatever the vocabulary.
   int64_t logits_stride() const {
     constexpr int64_t kLine = 128;
     return round_up(weight_.size(0), kLine / size_of(weight_.dtype()));
+  }
+  // (chunk, V)
+  Array rows_of_logits(DType dtype) const {
+    return Array::empty({chunk_, logits_stride()}, dtype, weight_.device())
+        .slice(1, 0, weight_.size(0));
   }
 
   // body(begin, end, logits of these rows). All chunks share one buffer.
   template <class Body>
   void for_each_chunk(const Body& body) const {
     if (rows_.size(0) == 0) return;
-    const Array buffer = Array::empty({chunk_, logits_stride()}, weight_.dtype(), weight_.device())
-                             .slice(1, 0, weight_.size(0));
+    const Array buffer = rows_of_logits(logits_dtype_);
     for (int64_t begin = 0; begin < rows_.size(0); begin += chunk_) {
       const int64_t end = std::min(begin + chunk_, rows_.size(0));
       const Array logits = buffer.slice(0, 0, end - begin);
@@ -234,6 +248,7 @@ class LinearCrossEntropy {
   }
 
   Array weight_, rows_, labels_, losses_;
+  DType logits_dtype_;
   kernels::CrossEntropyParams params_;
   int64_t classes_, chunk_ = 0;
 };

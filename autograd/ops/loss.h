@@ -1,6 +1,8 @@
 // Losses. Class full: they read half inputs and compute in f32; the result is f32 (f64 for f64).
 #pragma once
 
+#include <optional>
+
 #include <binade/autograd/tensor.h>
 
 namespace binade {
@@ -22,6 +24,10 @@ struct CrossEntropyOptions {
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
                      const CrossEntropyOptions& options = {});
 struct LinearCrossEntropyOptions : CrossEntropyOptions {
+  // What logits are stored as: f32, or the dtype of the matmuls' operands. Unset: f32 for bf16,
+  // whose 8 bits would round logits near 40 to eighths and small losses by a quarter; otherwise the
+  // operands'.
+  std::optional<DType> logits_dtype;
   // Rows of x whose logits exist at one time. 0: as many as take about 0.75 GiB on a GPU, 32 MiB on
   // a CPU.
   int64_t rows_per_chunk = 0;
@@ -29,10 +35,10 @@ struct LinearCrossEntropyOptions : CrossEntropyOptions {
 // cross_entropy(linear(x, weight), targets, options) without all logits at once: x (…, D), weight
 // (V, D), targets (…); the products are of class half. The loss is reduced (Reduction::none only
 // with a normaliser). Where it is recorded, the forward pass goes over chunks of rows and makes the
-// gradients at once: logits, (softmax − target) in their place, from that a chunk of x's gradient
+// gradients at once: logits, softmax − target, from that a chunk of x's gradient
 // and its share of the weight's, which is summed in f32. Backward multiplies both by what the loss
 // was multiplied by; in half types they carry current_loss_scale() / normaliser until then.
-// Not differentiable twice. Logits are rounded to the products' half type, as linear()'s are.
+// Not differentiable twice.
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                             const LinearCrossEntropyOptions& options = {});
 // Soft targets: probabilities of logits' shape; −Σ target·log_softmax(logits) a row.

@@ -21,11 +21,14 @@ BINADE_KERNEL(cross_entropy_backward, const Array& logits, const Array& targets,
               const Array& logsumexp, const Array& dloss, const CrossEntropyParams& params,
               const Array& dlogits)
 
-// Both in one pass, which leaves the gradient where the logits were: logits (N, W) with contiguous
-// rows, of which the first `classes` columns count and the others (padding) become 0. loss (N) is
-// cross_entropy's, to the bit; logits = (softmax − target) · factor, 0 in ignored rows. `factor` is
-// one number of loss's dtype (undefined: 1), which carries loss scale and normaliser.
-BINADE_KERNEL(cross_entropy_in_place, const Array& logits, int64_t classes, const Array& targets,
-              const CrossEntropyParams& params, const Array& factor, const Array& loss)
+// Both in one pass: logits (N, W) with contiguous rows, of which the first `classes` columns count
+// and the others are padding. loss (N) is cross_entropy's, to the bit; dlogits (N, W) =
+// (softmax − target) · factor, 0 in padding and in ignored rows. dlogits is logits itself, or
+// another array; then it may be half for f32 logits, and the rows of both begin at multiples of
+// 16 bytes. `factor` is one number of loss's dtype (undefined: 1), which carries loss scale and
+// normaliser.
+BINADE_KERNEL(cross_entropy_with_gradient, const Array& logits, int64_t classes,
+              const Array& targets, const CrossEntropyParams& params, const Array& factor,
+              const Array& loss, const Array& dlogits)
 
 }  // namespace binade::kernels

@@ -109,6 +109,49 @@ TEST_CASE("a loss that is not recorded is the same", "[ops][linear_cross_entropy
   }
 }
 
+TEST_CASE("a small loss in bf16 is not lost in the rounding of the logits",
+          "[ops][linear_cross_entropy]") {
+  // Logits 48 and 48·n/256: bf16 counts in quarters there, and the loss is log(1 + e^difference).
+  const Tensor x(Array::full({1, 1}, 48, DType::bf16), true);
+  const Tensor target = Tensor::from(std::vector<int64_t>{0}, {1});
+  for (int n = 217; n <= 233; ++n) {
+    INFO("48 against 48·" << n << "/256");
+    const Tensor weight(Array::from(std::vector<double>{1, n / 256.0}, {2, 1}).to(DType::bf16),
+                        true);
+    x.zero_grad();
+    const Tensor loss = linear_cross_entropy(x, weight, target);
+    loss.backward();
+    const double other = 48 * n / 256.0, expected = std::log1p(std::exp(other - 48));
+    // logsumexp − 48 in f32, whose gap there is 4e-6: a thousandth of the loss.
+    CHECK(loss.item() == Approx(expected).epsilon(1e-3));
+    const double probability = 1 / (1 + std::exp(48 - other));
+    CHECK(x.grad().to_vector<double>()[0] == Approx(-probability * (1 - n / 256.0)).epsilon(2e-2));
+    const NoGrad off;
+    CHECK(linear_cross_entropy(x, weight, target).item() == loss.item());
+  }
+}
+
+TEST_CASE("logits are stored in the dtype that was asked for", "[ops][linear_cross_entropy]") {
+  const auto loss_of = [](DType operands, std::optional<DType> logits) {
+    const Tensor x(Array::full({1, 1}, 48, operands));
+    const Tensor weight(Array::from(std::vector<double>{1, 226 / 256.0}, {2, 1}).to(operands));
+    LinearCrossEntropyOptions options;
+    options.logits_dtype = logits;
+    return linear_cross_entropy(x, weight, Tensor::from(std::vector<int64_t>{0}, {1}), options)
+        .item();
+  };
+  const double exact = std::log1p(std::exp(42.375 - 48)), rounded = std::log1p(std::exp(42.5 - 48));
+  CHECK(loss_of(DType::bf16, {}) == Approx(exact).epsilon(1e-3));
+  CHECK(loss_of(DType::bf16, DType::f32) == Approx(exact).epsilon(1e-3));
+  CHECK(loss_of(DType::bf16, DType::bf16) == Approx(rounded).epsilon(1e-3));  // ties to even
+  CHECK(loss_of(DType::f16, DType::f32) == Approx(exact).epsilon(1e-3));
+  CHECK(loss_of(DType::f32, DType::f32) == Approx(exact).epsilon(1e-3));
+  CHECK_THROWS_WITH(loss_of(DType::f32, DType::bf16),
+                    Contains("logits_dtype") && Contains("f32") && Contains("bf16"));
+  CHECK_THROWS_WITH(loss_of(DType::f16, DType::bf16), Contains("logits_dtype"));
+  CHECK_THROWS_WITH(loss_of(DType::f64, DType::f32), Contains("logits_dtype"));
+}
+
 TEST_CASE("stored gradients carry the loss scale before they are rounded to half",
           "[ops][linear_cross_entropy]") {
   // (p − y)/N is 2^-14 at most here, mostly far below f16's smallest subnormal of 2^-24.
@@ -271,26 +314,29 @@ TEST_CASE("the head loss on the GPU equals f64 and replays in a graph",
           "[ops][linear_cross_entropy][cuda]") {
   require_gpu();
   for (const auto& [rows, classes, chunk] :
-       {std::tuple<int64_t, int64_t, int64_t>{300, 1000, 0}, {300, 1003, 128}, {77, 50257, 32}}) {
-    INFO(rows << " rows, " << classes << " classes, chunks of " << chunk);
-    const Head head(rows, 64, classes, DType::f16, test_gpu()), exact(head, DType::f64);
-    exact.plain_loss().backward();
-    const Array dx = gpu_empty(head.x.shape(), DType::f16);
-    const Array dweight = gpu_empty(head.weight.shape(), DType::f16);
-    head.x.bind_grad(dx);
-    head.weight.bind_grad(dweight);
-    const LossScale scale(4096, test_gpu());
-    const Tensor seed(Array::full({}, 4096, DType::f32, test_gpu()));
-    LinearCrossEntropyOptions options;
-    options.rows_per_chunk = chunk;
-    check_same_bits(
-        [&] {
-          head.zero_grad();
-          head.loss(options).backward(seed);
-        },
-        {dx, dweight});
-    CHECK(head.loss(options).item() == Approx(exact.plain_loss().item()).epsilon(1e-3));
-    CHECK(relative_error(dx, 1.0 / 4096, exact.x.grad()) < 5e-3);
-    CHECK(relative_error(dweight, 1.0 / 4096, exact.weight.grad()) < 5e-3);
-  }
+       {std::tuple<int64_t, int64_t, int64_t>{300, 1000, 0}, {300, 1003, 128}, {77, 50257, 32}})
+    for (const DType logits : {DType::f16, DType::f32}) {
+      INFO(rows << " rows, " << classes << " classes, chunks of " << chunk << ", logits "
+                << logits);
+      const Head head(rows, 64, classes, DType::f16, test_gpu()), exact(head, DType::f64);
+      exact.plain_loss().backward();
+      const Array dx = gpu_empty(head.x.shape(), DType::f16);
+      const Array dweight = gpu_empty(head.weight.shape(), DType::f16);
+      head.x.bind_grad(dx);
+      head.weight.bind_grad(dweight);
+      const LossScale scale(4096, test_gpu());
+      const Tensor seed(Array::full({}, 4096, DType::f32, test_gpu()));
+      LinearCrossEntropyOptions options;
+      options.rows_per_chunk = chunk;
+      options.logits_dtype = logits;
+      check_same_bits(
+          [&] {
+            head.zero_grad();
+            head.loss(options).backward(seed);
+          },
+          {dx, dweight});
+      CHECK(head.loss(options).item() == Approx(exact.plain_loss().item()).epsilon(1e-3));
+      CHECK(relative_error(dx, 1.0 / 4096, exact.x.grad()) < 5e-3);
+      CHECK(relative_error(dweight, 1.0 / 4096, exact.weight.grad()) < 5e-3);
+    }
 }

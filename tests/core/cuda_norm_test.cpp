@@ -249,8 +249,8 @@ TEST_CASE("cross-entropy in place agrees on both devices", "[cuda][loss]") {
           compare_devices(
               [&](const auto& v) {
                 BINADE_DISPATCH(v[0].device(),
-                                cross_entropy_in_place(v[5], used, v[1], params,
-                                                       scaled ? v[4] : Array(), v[2]));
+                                cross_entropy_with_gradient(v[5], used, v[1], params,
+                                                            scaled ? v[4] : Array(), v[2], v[5]));
               },
               arrays, 2);
         }
@@ -265,9 +265,39 @@ TEST_CASE("cross-entropy in place has the loss of the pass that only reads", "[c
       v.push_back(on_device(array, test_gpu()));
     const Array in_place = gpu_empty({9}, DType::f32);
     BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
-    BINADE_DISPATCH(v[0].device(), cross_entropy_in_place(v[0], classes, v[1], {}, {}, in_place));
+    BINADE_DISPATCH(v[0].device(),
+                    cross_entropy_with_gradient(v[0], classes, v[1], {}, {}, in_place, v[0]));
     CHECK(bits_of(in_place) == bits_of(v[2]));
   }
+}
+
+TEST_CASE("a half gradient of f32 logits is the f32 gradient, rounded once", "[cuda][loss]") {
+  require_gpu();
+  Random random(29);
+  for (const DType half : {DType::f16, DType::bf16})
+    for (const auto& [classes, width] : {std::pair<int64_t, int64_t>{1, 1},
+                                         {5, 40},
+                                         {257, 257},
+                                         {4096, 4096},
+                                         {50257, 50304},
+                                         {128003, 128256}}) {
+      INFO(half << ", " << classes << " classes of " << width);
+      const int64_t stride = (width + 63) / 64 * 64, rows = 7;  // rows at multiples of 128 bytes
+      const Array logits = on_device(random_array({rows, stride}, DType::f32, random), test_gpu());
+      const Array targets =
+          on_device(array_of({0, -100, 0, 0, -100, 0, 0}, {rows}, DType::i64), test_gpu());
+      const Array seen = logits.slice(1, 0, width);
+      const Array loss = gpu_empty({rows}, DType::f32), same_loss = gpu_empty({rows}, DType::f32);
+      const Array gradient = gpu_empty({rows, stride}, half);
+      BINADE_DISPATCH(seen.device(),
+                      cross_entropy_with_gradient(seen, classes, targets, {}, {}, loss,
+                                                  gradient.slice(1, 0, width)));
+      BINADE_DISPATCH(seen.device(),
+                      cross_entropy_with_gradient(seen, classes, targets, {}, {}, same_loss, seen));
+      CHECK(bits_of(loss) == bits_of(same_loss));
+      CHECK(bits_of(gradient.slice(1, 0, width).contiguous()) ==
+            bits_of(seen.to(half).contiguous()));
+    }
 }
 
 TEST_CASE("scaling by a number on the device agrees on both devices", "[cuda][elementwise]") {
@@ -303,7 +333,8 @@ TEST_CASE("cross-entropy of extreme logits is finite", "[cuda][loss]") {
   compare_devices(
       [](const auto& v) {
         BINADE_DISPATCH(v[0].device(), cross_entropy(v[0], v[1], {}, v[2], v[3]));
-        BINADE_DISPATCH(v[0].device(), cross_entropy_in_place(v[0], 4, v[1], {}, {}, v[2]));
+        BINADE_DISPATCH(v[0].device(),
+                        cross_entropy_with_gradient(v[0], 4, v[1], {}, {}, v[2], v[0]));
       },
       {logits, targets, Array::zeros({2}, DType::f32), Array::zeros({2}, DType::f32)});
 }

@@ -157,7 +157,7 @@ TEST_CASE("cross-entropy gradients keep the loss scale before they are rounded t
   CHECK(read(dlogits, 0) == Approx(-0x1p-11));
 }
 
-TEST_CASE("cross-entropy in place is the loss and its gradient", "[kernels][cpu]") {
+TEST_CASE("cross-entropy with its gradient is the loss and its gradient", "[kernels][cpu]") {
   Random random(48);
   for (const DType dtype : kFloatingTypes)
     for (const auto& [classes, width] :
@@ -185,21 +185,29 @@ TEST_CASE("cross-entropy in place is the loss and its gradient", "[kernels][cpu]
           cpu::cross_entropy_backward(seen, targets, log_sums, scale.expand({rows}), params,
                                       expected.slice(1, 0, classes));
           const Array loss = Array::empty({rows}, wide);
-          cpu::cross_entropy_in_place(logits, classes, targets, params,
-                                      factor == 1 ? Array() : scale, loss);
+          if (dtype == DType::f32)
+            for (const DType half : {DType::f16, DType::bf16}) {
+              const Array gradient = Array::full({rows, width}, 7, half);
+              cpu::cross_entropy_with_gradient(logits, classes, targets, params,
+                                               factor == 1 ? Array() : scale, loss, gradient);
+              CHECK(values_of(loss) == values_of(losses));
+              CHECK(values_of(gradient) == values_of(expected.to(half)));
+            }
+          cpu::cross_entropy_with_gradient(logits, classes, targets, params,
+                                           factor == 1 ? Array() : scale, loss, logits);
           CHECK(values_of(loss) == values_of(losses));
           CHECK(values_of(logits) == values_of(expected));
         }
   const Array none = Array::zeros({0, 3}, DType::f16);
-  cpu::cross_entropy_in_place(none, 3, Array::zeros({0}, DType::i64), {}, {},
-                              Array::zeros({0}, DType::f32));
+  cpu::cross_entropy_with_gradient(none, 3, Array::zeros({0}, DType::i64), {}, {},
+                                   Array::zeros({0}, DType::f32), none);
 }
 
 TEST_CASE("an ignored row's gradient is 0 whatever its logits are", "[kernels][cpu]") {
   const Array logits = array_of({NAN, INFINITY, 1, 2}, {2, 2}, DType::f16);
   const Array loss = Array::empty({2}, DType::f32);
-  cpu::cross_entropy_in_place(logits, 2, Array::from(std::vector<int64_t>{-100, 0}, {2}), {}, {},
-                              loss);
+  cpu::cross_entropy_with_gradient(logits, 2, Array::from(std::vector<int64_t>{-100, 0}, {2}), {},
+                                   {}, loss, logits);
   CHECK(read(loss, 0) == 0);
   CHECK(read(logits, 0) == 0);
   CHECK(read(logits, 1) == 0);

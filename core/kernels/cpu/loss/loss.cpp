@@ -97,35 +97,35 @@ void cross_entropy_backward(const Array& logits, const Array& targets, const Arr
   });
 }
 
-void cross_entropy_in_place(const Array& logits, int64_t classes, const Array& targets,
-                            const CrossEntropyParams& params, const Array& factor,
-                            const Array& loss) {
+void cross_entropy_with_gradient(const Array& logits, int64_t classes, const Array& targets,
+                                 const CrossEntropyParams& params, const Array& factor,
+                                 const Array& loss, const Array& dlogits) {
   const int64_t rows = logits.size(0), padding = logits.size(1) - classes;
   const std::vector<int64_t> labels = read_targets(targets, classes, params.ignore_index);
-  visit_real(logits.dtype(), "cross_entropy_in_place", [&](auto zero) {
+  visit_real(logits.dtype(), "cross_entropy_with_gradient", [&](auto zero) {
     using C = decltype(zero);
-    const Rows logit_rows(logits);
-    const int64_t item = size_of(logits.dtype());
+    const Rows logit_rows(logits), gradient_rows(dlogits);
+    const int64_t item = size_of(dlogits.dtype());
     const C scale = factor.defined() ? factor.data<C>()[0] : C{1};
     C* losses = loss.data<C>();
     parallel_for(rows, row_grain(classes), [&](int64_t begin, int64_t end) {
       RowReader<C> reader;
       RowWriter<C> writer;
       for (int64_t row = begin; row < end; ++row) {
-        std::byte* const data = logit_rows[row];
-        std::fill_n(data + classes * item, padding * item, std::byte{0});
+        std::byte* const gradient = gradient_rows[row];
+        std::fill_n(gradient + classes * item, padding * item, std::byte{0});
         if (labels[row] == params.ignore_index) {
-          std::fill_n(data, classes * item, std::byte{0});
+          std::fill_n(gradient, classes * item, std::byte{0});
           losses[row] = 0;
           continue;
         }
-        const C* x = reader.read(data, logits.dtype(), classes);
+        const C* x = reader.read(logit_rows[row], logits.dtype(), classes);
         const double log_sum = log_sum_exp(x, classes);
         losses[row] =
             row_loss(x, classes, labels[row], log_sum, static_cast<double>(params.label_smoothing));
         row_gradient(x, classes, labels[row], static_cast<C>(log_sum),
                      static_cast<C>(params.label_smoothing), scale,
-                     writer.target(data, logits.dtype(), classes));
+                     writer.target(gradient, dlogits.dtype(), classes));
         writer.store();
       }
     });

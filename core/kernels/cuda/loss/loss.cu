@@ -1,5 +1,5 @@
 // Fused softmax cross-entropy: a block for each row. Apart, the loss is one pass (running maximum
-// and sum) and the gradient another; in place, the row is read once and stays in shared memory
+// and sum) and the gradient another; together, the row is read once and stays in shared memory
 // between the two. Exponentials of f32 are the hardware's (2 ulp of ex2 beside the rounding of the
 // argument), which keeps the passes bound by memory.
 #include <binade/core/kernels/loss.h>
@@ -307,22 +307,24 @@ __device__ __forceinline__ void zero_row(T* row, int64_t size) {
 
 extern __shared__ uint4 row_stage[];
 
-// Two blocks a multiprocessor: one reads its row while the other writes.
-template <class T, bool kStaged>
+// Two blocks a multiprocessor: one reads its row while the other writes. G is T where the gradient
+// replaces the logits.
+template <class T, class G, bool kStaged>
 __global__ void __launch_bounds__(kLossBlock, 2)
-    cross_entropy_replace(CrossEntropy<T> a, T* logits, int64_t width, const ComputeOf<T>* factor,
-                          ComputeOf<T>* loss) {
+    cross_entropy_once(CrossEntropy<T> a, G* dlogits, int64_t dlogits_stride, int64_t width,
+                       const ComputeOf<T>* factor, ComputeOf<T>* loss) {
   using C = ComputeOf<T>;
   constexpr int kWidth = kVecWidth<T>;
-  T* row = logits + blockIdx.x * a.stride;
+  const T* row = a.logits + blockIdx.x * a.stride;
+  G* out = dlogits + blockIdx.x * dlogits_stride;
   const RowParts<T> parts(row, a.classes);
-  T* vectors = row + parts.head;
-  const RowVectors<T, kStaged> read(vectors, static_cast<int>(parts.vecs), row_stage);
+  G* vectors = out + parts.head;
+  const RowVectors<T, kStaged> read(row + parts.head, static_cast<int>(parts.vecs), row_stage);
 
   const int64_t target = a.targets.at(blockIdx.x, a.classes);
   if (target < 0) {
     read.abandon();
-    zero_row(row, width);
+    zero_row(out, width);
     if (threadIdx.x == 0) loss[blockIdx.x] = 0;
     return;
   }
@@ -331,9 +333,9 @@ __global__ void __launch_bounds__(kLossBlock, 2)
   const C wanted_logit = threadIdx.x == 0 ? widen(row[target]) : C(0);
   const bool has_head = threadIdx.x < parts.head;
   const bool has_tail = parts.tail + threadIdx.x < a.classes;
-  T* tail = row + parts.tail + threadIdx.x;
+  const int64_t tail = parts.tail + threadIdx.x;
   const C head_logit = has_head ? widen(row[threadIdx.x]) : C(0);
-  const C tail_logit = has_tail ? widen(*tail) : C(0);
+  const C tail_logit = has_tail ? widen(row[tail]) : C(0);
   const C scale = factor ? *factor : C(1);
 
   const bool smoothed = a.smoothing != C(0);
@@ -350,21 +352,21 @@ __global__ void __launch_bounds__(kLossBlock, 2)
   const C scale_of_exp = scale / sums.exps;
   const C floor = a.smoothing / static_cast<C>(a.classes) * scale;
   const auto gradient = [&](C logit, C wanted) {
-    return narrow<T>(fma(power_of_two(above(logit, sums.shift)), scale_of_exp, -wanted));
+    return narrow<G>(fma(power_of_two(above(logit, sums.shift)), scale_of_exp, -wanted));
   };
-  if (has_head) row[threadIdx.x] = gradient(head_logit, floor);
+  if (has_head) out[threadIdx.x] = gradient(head_logit, floor);
   read.for_each_again([&](int v, const Vec<T, kWidth>& vec) {
-    Vec<T, kWidth> result;
+    Vec<G, kWidth> result;
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) result[j] = gradient(widen(vec.value[j]), floor);
     store_vec(vectors + int64_t{v} * kWidth, result);
   });
-  if (has_tail) *tail = gradient(tail_logit, floor);
-  for (int64_t i = a.classes + threadIdx.x; i < width; i += kLossBlock) row[i] = T(0);
+  if (has_tail) out[tail] = gradient(tail_logit, floor);
+  for (int64_t i = a.classes + threadIdx.x; i < width; i += kLossBlock) out[i] = G(0);
 
   __syncthreads();  // the target's element is written over
   if (threadIdx.x != 0) return;
-  row[target] = gradient(wanted_logit, floor + (C(1) - a.smoothing) * scale);
+  out[target] = gradient(wanted_logit, floor + (C(1) - a.smoothing) * scale);
   loss[blockIdx.x] = sums.loss(wanted_logit, a.smoothing, a.classes);
 }
 
@@ -393,31 +395,42 @@ void cross_entropy(const Array& logits, const Array& targets, const CrossEntropy
   });
 }
 
-void cross_entropy_in_place(const Array& logits, int64_t classes, const Array& targets,
-                            const CrossEntropyParams& params, const Array& factor,
-                            const Array& loss) {
-  check(logits.size(1) <= INT32_MAX, "cross_entropy_in_place takes at most 2^31 - 1 columns, got ",
+void cross_entropy_with_gradient(const Array& logits, int64_t classes, const Array& targets,
+                                 const CrossEntropyParams& params, const Array& factor,
+                                 const Array& loss, const Array& dlogits) {
+  constexpr const char* kName = "cross_entropy_with_gradient";
+  check(logits.size(1) <= INT32_MAX, kName, " takes at most 2^31 - 1 columns, got ",
         logits.size(1));
-  visit_floating(logits.dtype(), "cross_entropy_in_place", [&](auto element) {
-    using T = DeviceOf<decltype(element)>;
+  const auto run = [&](auto logit, auto gradient) {
+    using T = decltype(logit);
+    using G = decltype(gradient);
     using C = ComputeOf<T>;
-    const auto run = [&](auto kernel, size_t shared_bytes) {
-      launch("cross_entropy_in_place", kernel, one_block_each(logits.size(0)), kLossBlock,
-             shared_bytes, arguments<T>(logits.slice(1, 0, classes), targets, params),
-             device_data<T>(logits), logits.size(1),
+    const auto start = [&](auto kernel, size_t shared_bytes) {
+      launch(kName, kernel, one_block_each(logits.size(0)), kLossBlock, shared_bytes,
+             arguments<T>(logits.slice(1, 0, classes), targets, params), device_data<G>(dlogits),
+             dlogits.stride(0), logits.size(1),
              factor.defined() ? device_data<const C>(factor) : nullptr, device_data<C>(loss));
     };
-    const auto staged = cross_entropy_replace<T, true>;
+    const auto staged = cross_entropy_once<T, G, true>;
     const size_t row_bytes = static_cast<size_t>(classes / kVecWidth<T>) * 16;
     constexpr size_t kReductions = 1024;  // at least what block_reduce takes
     if (row_bytes + kReductions > binade::cuda::device_properties().shared_bytes_per_block)
-      return run(cross_entropy_replace<T, false>, 0);
+      return start(cross_entropy_once<T, G, false>, 0);
     // Otherwise a part of it may be left to the first-level cache, which nothing here uses.
     binade::cuda::check_cuda(
         cudaFuncSetAttribute(staged, cudaFuncAttributePreferredSharedMemoryCarveout,
                              cudaSharedmemCarveoutMaxShared),
-        "cross_entropy_in_place");
-    run(staged, row_bytes);
+        kName);
+    start(staged, row_bytes);
+  };
+  visit_floating(logits.dtype(), kName, [&](auto element) {
+    using T = DeviceOf<decltype(element)>;
+    if (dlogits.dtype() == logits.dtype()) return run(T{}, T{});
+    if constexpr (std::is_same_v<T, float>) {
+      if (dlogits.dtype() == DType::f16) return run(T{}, DeviceOf<f16>{});
+      if (dlogits.dtype() == DType::bf16) return run(T{}, DeviceOf<bf16>{});
+    }
+    fail(kName, ": a gradient of dtype ", dlogits.dtype(), " for logits of ", logits.dtype());
   });
 }
 
