@@ -427,8 +427,8 @@ void cross_entropy_with_gradient(const Array& logits, int64_t classes, const Arr
     using T = DeviceOf<decltype(element)>;
     if (dlogits.dtype() == logits.dtype()) return run(T{}, T{});
     if constexpr (std::is_same_v<T, float>) {
-      if (dlogits.dtype() == DType::f16) return run(T{}, DeviceOf<f16>{});
-      if (dlogits.dtype() == DType::bf16) return run(T{}, DeviceOf<bf16>{});
+      if (dlogits.dtype() == DType::f16) return run(T{}, DeviceOf<Half>{});
+      if (dlogits.dtype() == DType::bf16) return run(T{}, DeviceOf<BFloat16>{});
     }
     fail(kName, ": a gradient of dtype ", dlogits.dtype(), " for logits of ", logits.dtype());
   });
