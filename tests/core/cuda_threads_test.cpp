@@ -69,10 +69,16 @@ TEST_CASE("a second thread multiplies, synchronises and frees memory during a ca
   };
   const Array some = a.slice(0, 0, 40);
   const Array captured = gpu_empty({168, 88}, DType::f16), beside = gpu_empty({40, 88}, DType::f16);
+  const auto allocate = [] {
+    const Array large = Array::full({64 << 20}, 1, DType::u8, test_gpu());
+    CHECK(large.slice(0, -1).item() == 1);
+  };
   // A step runs eagerly before it is captured. What the other thread runs has been run, too: the
   // driver may end a capture when a kernel is loaded beside it.
   multiply(a, captured);
   multiply(some, beside);
+  allocate();
+  release_cached_memory(test_gpu());  // the other thread asks the device for memory
   captured.zero();
   beside.zero();
   CapturedGraph graph = CapturedGraph::capture(
@@ -82,8 +88,7 @@ TEST_CASE("a second thread multiplies, synchronises and frees memory during a ca
           multiply(some, beside);
           synchronize(test_gpu());
           check_device_faults(test_gpu());
-          const Array large = Array::full({64 << 20}, 1, DType::u8, test_gpu());
-          CHECK(large.slice(0, -1).item() == 1);
+          allocate();
         });
         on_another_thread([&] { release_cached_memory(test_gpu()); });
       },
