@@ -8,7 +8,12 @@
 
 namespace binade {
 
-enum class DeviceFault : uint32_t { none = 0, index_out_of_range = 1 };
+enum class DeviceFault : uint32_t {
+  none = 0,
+  index_out_of_range = 1,
+  bad_tree_node = 2,
+  cache_full = 3,
+};
 
 // Reads the word (a host synchronisation), clears it, and throws Error if a kernel had noted a
 // fault.

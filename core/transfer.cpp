@@ -101,10 +101,14 @@ void Downloader::download(const Array& source) {
 }
 
 std::vector<Array> Downloader::take(bool wait) {
+  return take_but(wait ? 0 : queue_.size());
+}
+
+std::vector<Array> Downloader::take_but(size_t latest) {
   std::vector<Array> finished;
   while (!queue_.empty()) {
     Slot& slot = queue_.front();
-    if (wait) slot.copied.wait();
+    if (queue_.size() > latest) slot.copied.wait();
     if (!slot.copied.passed()) break;
     finished.push_back(slot.buffer.clone());
     spare_.push_back(std::move(slot.buffer));

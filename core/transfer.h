@@ -57,6 +57,8 @@ class Downloader {
   void download(const Array& source);
   // Host arrays of finished copies, oldest first; with `wait` all of them.
   std::vector<Array> take(bool wait = false);
+  // Waits for all but the newest `latest` copies; the finished ones, oldest first.
+  std::vector<Array> take_but(size_t latest);
 
  private:
   struct Slot {

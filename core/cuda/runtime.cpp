@@ -307,6 +307,11 @@ void check_faults(int device) {
         "an index was out of range in a kernel on cuda:", device,
         " (embedding, gather, scatter, index_select, index_add or a class index of a loss): it was "
         "left out; check token ids and targets against the sizes they index");
+  check(fault != static_cast<uint32_t>(DeviceFault::bad_tree_node),
+        "the accepted nodes of a tree did not ascend within the pending ones on cuda:", device);
+  check(fault != static_cast<uint32_t>(DeviceFault::cache_full),
+        "a key-value cache on cuda:", device,
+        " is full: a row was to hold more tokens than its capacity");
   fail("a kernel on cuda:", device, " noted an unknown fault (", fault, ")");
 }
 
