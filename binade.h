@@ -23,6 +23,7 @@
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
 #include <binade/heads/language_model/language_model.h>
+#include <binade/infer/decoder.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
 #include <binade/nn/batch_norm.h>

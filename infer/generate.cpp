@@ -1,50 +1,66 @@
 #include <binade/infer/generate.h>
 
 #include <algorithm>
+#include <numeric>
 
-#include <binade/infer/kv_cache.h>
+#include <binade/core/transfer.h>
+#include <binade/infer/decoder.h>
 
 namespace binade::infer {
 namespace {
 
 using Rows = std::vector<std::vector<int32_t>>;
 
-void check_prompts(const nn::CausalLm& model, const Rows& prompts, const GenerateOptions& options) {
+// Throws Error unless they fit; the longest prompt's length.
+int64_t check_prompts(const nn::CausalLm& model, const Rows& prompts,
+                      const GenerateOptions& options) {
   check(!prompts.empty(), "generation needs a prompt");
   check(options.max_new_tokens > 0, "max_new_tokens must be positive, got ",
         options.max_new_tokens);
-  const nn::CausalLmConfig& config = model.config();
+  check(options.steps_ahead >= 0, "steps_ahead must be 0 or more, got ", options.steps_ahead);
+  const int64_t positions = model.config().max_positions;
+  int64_t longest = 0;
   for (const std::vector<int32_t>& prompt : prompts) {
-    check(!prompt.empty(), "a prompt has no tokens; begin with the BOS token");
-    for (const int32_t id : prompt)
-      check(id >= 0 && id < config.vocab_size, "the token id ", id,
-            " is out of range: the model's vocabulary is ", config.vocab_size);
     // The last token that is generated is never read again.
-    const int64_t needed = static_cast<int64_t>(prompt.size()) + options.max_new_tokens - 1;
-    check(needed <= config.max_positions, "a prompt of ", prompt.size(), " tokens and ",
-          options.max_new_tokens, " new ones do not fit the model's ", config.max_positions,
+    const auto length = static_cast<int64_t>(prompt.size());
+    check(options.max_new_tokens <= positions && length + options.max_new_tokens - 1 <= positions,
+          "a prompt of ", length, " tokens and ", options.max_new_tokens,
+          " new ones do not fit the model's ", positions,
           " positions; shorten the prompt or lower max_new_tokens");
+    longest = std::max(longest, length);
   }
+  return longest;
 }
 
-// Rows of prompts, padded at the end: causal attention keeps the padding out of what is before it.
-Tensor padded(const Rows& prompts, int64_t longest, Device device) {
-  std::vector<int32_t> ids;
-  for (const std::vector<int32_t>& prompt : prompts) {
-    ids.insert(ids.end(), prompt.begin(), prompt.end());
-    ids.resize(ids.size() + static_cast<size_t>(longest) - prompt.size(), 0);
-  }
-  return Tensor::from(ids, {static_cast<int64_t>(prompts.size()), longest}, device);
-}
+// The texts as the host has read them.
+class Texts {
+ public:
+  Texts(size_t rows, const std::vector<int32_t>& stop_ids, const TokenCallback& on_token)
+      : rows_(rows), done_(rows, false), stop_ids_(stop_ids), on_token_(on_token) {}
 
-// hidden (B, T, D) → the rows' last tokens (B, D).
-Tensor last_tokens(const Tensor& hidden, const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> rows;
-  for (size_t b = 0; b < lengths.size(); ++b)
-    rows.push_back(static_cast<int64_t>(b) * hidden.size(1) + lengths[b] - 1);
-  const Tensor index = Tensor::from(rows, {static_cast<int64_t>(rows.size())}, hidden.device());
-  return index_select(reshape(hidden, {-1, hidden.size(2)}), 0, index);
-}
+  // One step of all rows.
+  void add(const Array& packed) {
+    const std::vector<SlotStates::Seen> seen = SlotStates::read(packed);
+    for (size_t row = 0; row < seen.size(); ++row) {
+      if (done_[row]) continue;
+      const int32_t token = seen[row].token;
+      done_[row] = !seen[row].running;
+      if (std::count(stop_ids_.begin(), stop_ids_.end(), token) > 0) continue;
+      rows_[row].push_back(token);
+      if (on_token_) on_token_(static_cast<int64_t>(row), token);
+    }
+  }
+  bool all_done() const {
+    return std::all_of(done_.begin(), done_.end(), [](bool is) { return is; });
+  }
+  Rows take() { return std::move(rows_); }
+
+ private:
+  Rows rows_;
+  std::vector<bool> done_;
+  const std::vector<int32_t>& stop_ids_;
+  const TokenCallback& on_token_;
+};
 
 }  // namespace
 
@@ -59,46 +75,30 @@ GenerateOptions generate_options(const nn::CausalLmConfig& config) {
 
 Rows generate(const nn::CausalLm& model, const Rows& prompts, const GenerateOptions& options,
               const TokenCallback& on_token) {
-  const NoGrad no_grad;
-  options.sampling.validate();
-  check(!model.training(), "generation needs the model in evaluation mode: call eval()");
-  check_prompts(model, prompts, options);
+  const int64_t longest = check_prompts(model, prompts, options);
+  DecoderOptions decoding;
+  decoding.slots = static_cast<int64_t>(prompts.size());
+  decoding.capacity = longest + options.max_new_tokens - 1;
+  decoding.choice = {options.sampling, options.stop_ids, options.stop_ids, options.min_new_tokens};
+  Decoder decoder(model, decoding);
 
-  const auto batch = static_cast<int64_t>(prompts.size());
-  std::vector<int64_t> lengths;
-  for (const std::vector<int32_t>& prompt : prompts)
-    lengths.push_back(static_cast<int64_t>(prompt.size()));
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  std::vector<int32_t> slots(prompts.size());
+  std::iota(slots.begin(), slots.end(), 0);
+  const SlotStates::Start start{.limit = static_cast<int32_t>(options.max_new_tokens)};
+  decoder.begin(slots, prompts, std::vector<SlotStates::Start>(slots.size(), start));
 
-  KvCache cache(model.config().layers, batch, longest + options.max_new_tokens);
-  Tensor hidden = last_tokens(
-      model.hidden_states(padded(prompts, longest, model.device()), cache.next(longest)), lengths);
-  cache.advance(lengths);
-
-  Rows generated(prompts.size());
-  std::vector<bool> done(prompts.size(), false);
-  for (int64_t step = 0;; ++step) {
-    const bool may_stop = step >= options.min_new_tokens;
-    const std::vector<int32_t> chosen =
-        sample(model.logits(hidden).array(), options.sampling, static_cast<uint64_t>(step),
-               may_stop ? std::vector<int32_t>{} : options.stop_ids);
-    for (size_t row = 0; row < chosen.size(); ++row) {
-      if (done[row]) continue;
-      if (std::count(options.stop_ids.begin(), options.stop_ids.end(), chosen[row]) > 0) {
-        done[row] = true;
-        continue;
-      }
-      generated[row].push_back(chosen[row]);
-      if (on_token) on_token(static_cast<int64_t>(row), chosen[row]);
-    }
-    const bool all_done = std::all_of(done.begin(), done.end(), [](bool is) { return is; });
-    if (all_done || step + 1 == options.max_new_tokens) return generated;
-
-    // Rows that are done go on with the others; what they get is not used.
-    const Tensor ids = Tensor::from(chosen, {batch, 1}, model.device());
-    hidden = reshape(model.hidden_states(ids, cache.next(1)), {batch, model.config().dim});
-    cache.advance(1);
+  Texts texts(prompts.size(), options.stop_ids, on_token);
+  Downloader downloads;  // steps whose tokens are under way
+  for (int64_t step = 1;; ++step) {
+    downloads.download(decoder.choices().packed());
+    const bool last = step == options.max_new_tokens;
+    const auto ahead = static_cast<size_t>(last ? 0 : options.steps_ahead);
+    for (const Array& packed : downloads.take_but(ahead)) texts.add(packed);
+    if (last || texts.all_done()) break;
+    decoder.step();
   }
+  downloads.take(/*wait=*/true);  // page-locked memory must outlive the copies into it
+  return texts.take();
 }
 
 }  // namespace binade::infer

@@ -1,89 +1,171 @@
 #include <binade/infer/kv_cache.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include <binade/autograd/ops/arithmetic.h>
-#include <binade/autograd/ops/shape.h>
-#include <binade/core/kernels/indexing.h>
+#include <binade/autograd/ops/attention.h>
+#include <binade/core/kernels/decode.h>
 
 namespace binade::infer {
+namespace {
 
-KvCache::KvCache(int64_t layers, int64_t batch, int64_t capacity)
-    : layers_(static_cast<size_t>(layers)),
-      lengths_(static_cast<size_t>(batch), 0),
-      capacity_(capacity) {
-  check(layers > 0 && batch > 0 && capacity >= 0, "a KV cache needs layers and rows, got ", layers,
-        " layers, a batch of ", batch, ", capacity ", capacity);
+// i32 or i64 (T) or (B, T) on the cache's device, contiguous.
+void check_tree(const char* what, const Array& array, DType dtype, int64_t slots, int64_t tokens,
+                Device device) {
+  if (!array.defined()) return;
+  const bool shaped = array.shape() == Shape{tokens} || array.shape() == Shape{slots, tokens};
+  check(shaped && array.dtype() == dtype && array.device() == device && array.is_contiguous(),
+        "a tree's ", what, " must be (T) or (slots, T) ", name_of(dtype), " on ", device,
+        ", contiguous, for T = ", tokens, " and ", slots, " slots, got ", array.shape(), ' ',
+        array.dtype(), " on ", array.device());
 }
 
-int64_t KvCache::longest() const {
-  return *std::max_element(lengths_.begin(), lengths_.end());
+}  // namespace
+
+static_assert(KvCache::kMostPending == kernels::kMostPending);
+
+struct KvCache::Pass {
+  kernels::PassRows rows;
+  Array visible;
+  int64_t batch = 0;
+  int64_t tokens = 0;  // 0: prompts, padded to any length
+};
+
+KvCache::~KvCache() = default;
+
+KvCache::KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device)
+    : layers_(layers), capacity_(capacity), pass_(std::make_unique<Pass>()) {
+  check(layers > 0 && slots > 0 && capacity > 0 && capacity <= INT32_MAX - kMostPending,
+        "a KV cache needs layers, slots and a capacity, got ", layers, " layers, ", slots,
+        " slots, capacity ", capacity);
+  lengths_ = Array::zeros({slots}, DType::i32, device);
 }
 
-bool KvCache::is_ragged() const {
-  return std::any_of(lengths_.begin(), lengths_.end(),
-                     [&](int64_t length) { return length != lengths_.front(); });
-}
-
-nn::Sequence KvCache::next(int64_t tokens) {
-  check(tokens > 0, "a pass needs tokens, got ", tokens);
+nn::Sequence KvCache::prefill(const std::vector<int32_t>& slots,
+                              const std::vector<int32_t>& lengths) {
+  check(!slots.empty() && slots.size() == lengths.size(), "a pass of prompts got ", slots.size(),
+        " slots and ", lengths.size(), " lengths");
+  std::vector<bool> taken(static_cast<size_t>(this->slots()), false);
+  for (size_t b = 0; b < slots.size(); ++b) {
+    check(slots[b] >= 0 && slots[b] < this->slots(), "there is no slot ", slots[b], " among ",
+          this->slots());
+    check(!taken[static_cast<size_t>(slots[b])], "slot ", slots[b], " comes twice");
+    taken[static_cast<size_t>(slots[b])] = true;
+    check(lengths[b] > 0 && lengths[b] <= capacity_, "a prompt of ", lengths[b],
+          " tokens does not fit a key-value cache with a capacity of ", capacity_);
+  }
+  const auto rows = static_cast<int64_t>(slots.size());
+  *pass_ = {};
+  pass_->rows.slots = Array::from(slots, {rows}, lengths_.device());
+  pass_->rows.counts = Array::from(lengths, {rows}, lengths_.device());
+  pass_->batch = rows;
+  kernels::PassRows target = pass_->rows;  // the pass itself writes from place 0 on
+  target.lengths = lengths_;
+  BINADE_DISPATCH(lengths_.device(), cache_set_lengths(target, /*add=*/false));
+  lengths_.bump_version();
   nn::Sequence sequence;
   sequence.cache = this;
-  sequence.start = lengths_.front();
-  positions_ = Tensor();
-  if (!is_ragged()) return sequence;
-
-  std::vector<int32_t> positions;
-  for (const int64_t length : lengths_)
-    for (int64_t t = 0; t < tokens; ++t) positions.push_back(static_cast<int32_t>(length + t));
-  const Device device = layers_.front().keys.device();
-  positions_ = Tensor::from(positions, {batch(), tokens}, device);
-  sequence.positions = positions_;
-  const Tensor keys(Array::arange(longest() + tokens, DType::i32, device));
-  sequence.mask = less_equal(keys, reshape(positions_, {batch(), 1, tokens, 1}));
   return sequence;
 }
 
-void KvCache::advance(int64_t tokens) {
-  for (int64_t& length : lengths_) length += tokens;
+nn::Sequence KvCache::decode(int64_t tokens, const Array& running, const TokenTree& tree,
+                             int64_t first) {
+  check(tokens > 0 && first >= 0 && first + tokens <= kMostPending,
+        "a pass of decoding brings 1 to ", kMostPending, " tokens a slot, got ", tokens, " behind ",
+        first, " pending ones");
+  check_tree("depths", tree.depths, DType::i32, slots(), tokens, lengths_.device());
+  check_tree("visible words", tree.visible, DType::i64, slots(), tokens, lengths_.device());
+  check_flags("running", running);
+  *pass_ = {
+      {.lengths = lengths_, .running = running, .first = first}, tree.visible, slots(), tokens};
+  const Array positions = Array::empty({slots(), tokens}, DType::i32, lengths_.device());
+  BINADE_DISPATCH(positions.device(),
+                  cache_positions(pass_->rows, tree.depths, capacity_, positions));
+  nn::Sequence sequence;
+  sequence.cache = this;
+  sequence.positions = Tensor(positions);
+  return sequence;
 }
 
-void KvCache::advance(const std::vector<int64_t>& tokens) {
-  check(tokens.size() == lengths_.size(), "a cache of ", lengths_.size(), " rows cannot advance ",
-        tokens.size());
-  for (size_t row = 0; row < tokens.size(); ++row) lengths_[row] += tokens[row];
+void KvCache::advance(const Array& counts) {
+  check_flags("counts", counts);
+  check(counts.defined(), "a key-value cache cannot advance without counts");
+  kernels::PassRows rows;
+  rows.lengths = lengths_;
+  rows.counts = counts;
+  BINADE_DISPATCH(lengths_.device(), cache_set_lengths(rows, /*add=*/true));
+  lengths_.bump_version();
 }
 
-std::pair<Tensor, Tensor> KvCache::extend(int64_t layer, const Tensor& keys, const Tensor& values) {
-  check(keys.size(0) == batch(), "a cache of ", batch(), " rows got keys ", keys.shape());
-  check(!grad_enabled() || !(keys.requires_grad() || values.requires_grad()),
+void KvCache::compact(const Array& nodes, const Array& counts) {
+  check(nodes.dims() == 2 && nodes.size(0) == slots() && nodes.dtype() == DType::i32 &&
+            nodes.device() == lengths_.device() && nodes.is_contiguous(),
+        "accepted nodes come as (slots, M) i32, contiguous on ", lengths_.device(), ", got ",
+        nodes.shape(), ' ', nodes.dtype(), " on ", nodes.device());
+  check(keys_.defined(), "there are no pending tokens in a key-value cache that saw no pass");
+  check_flags("counts", counts);
+  check(counts.defined(), "accepted nodes need counts");
+  kernels::PassRows rows;
+  rows.lengths = lengths_;
+  rows.counts = counts;
+  BINADE_DISPATCH(lengths_.device(), cache_compact(nodes, rows, keys_, values_));
+  keys_.bump_version();
+  values_.bump_version();
+  advance(counts);
+}
+
+void KvCache::check_flags(const char* what, const Array& array) const {
+  check(!array.defined() || (array.shape() == lengths_.shape() && array.dtype() == DType::i32 &&
+                             array.device() == lengths_.device() && array.is_contiguous()),
+        what, " of a key-value cache must be (slots) = ", lengths_.shape(), " i32 on ",
+        lengths_.device(), ", contiguous, got ", array.shape(), ' ', array.dtype(), " on ",
+        array.device());
+}
+
+void KvCache::allocate(const Tensor& keys) {
+  const Shape shape = {layers_, slots(), keys.size(1), capacity_, keys.size(3)};
+  keys_ = Array::empty(shape, keys.dtype(), keys.device());
+  values_ = Array::empty(shape, keys.dtype(), keys.device());
+}
+
+void KvCache::check_pass(const Tensor& keys) const {
+  check(keys.size(0) == pass_->batch && (pass_->tokens == 0 || keys.size(2) == pass_->tokens),
+        "a key-value cache that announced a pass of ", pass_->batch, " rows of ", pass_->tokens,
+        " tokens (0: prompts) got keys ", keys.shape());
+  check(keys_.size(2) == keys.size(1) && keys_.size(4) == keys.size(3) &&
+            keys_.dtype() == keys.dtype() && keys_.device() == keys.device(),
+        "a key-value cache of ", keys_.size(2), " heads of ", keys_.size(4), ' ', keys_.dtype(),
+        " on ", keys_.device(), " got keys ", keys.shape(), ' ', keys.dtype(), " on ",
+        keys.device());
+}
+
+Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                       double scale) {
+  check(!grad_enabled() || !(q.requires_grad() || k.requires_grad() || v.requires_grad()),
         "a KV cache keeps values and no gradients: run the pass under NoGrad, or train on whole "
         "sequences without a cache");
-  Layer& store = layers_.at(static_cast<size_t>(layer));
-  const Tensor all_keys = append(store.keys, keys);
-  const Tensor all_values = append(store.values, values);
-  // A first pass has seen nothing but what it brought, which need not be read back.
-  if (longest() == 0) return {keys, values};
-  return {all_keys, all_values};
-}
-
-Tensor KvCache::append(Array& store, const Tensor& fresh) const {
-  const int64_t tokens = fresh.size(2), end = longest() + tokens;
-  if (!store.defined() || store.size(2) < end) {
-    const int64_t capacity = std::max(capacity_, (end + kBucket - 1) / kBucket * kBucket);
-    const Array larger = Array::zeros({fresh.size(0), fresh.size(1), capacity, fresh.size(3)},
-                                      fresh.dtype(), fresh.device());
-    if (store.defined()) larger.slice(2, 0, store.size(2)).copy_from(store);
-    store = larger;
+  check(layer >= 0 && layer < layers_, "a key-value cache of ", layers_, " layers has no layer ",
+        layer);
+  if (!keys_.defined()) allocate(k);
+  check_pass(k);
+  const Array keys = keys_.select(0, layer), values = values_.select(0, layer);
+  BINADE_DISPATCH(keys.device(), cache_write(k.array(), v.array(), pass_->rows, keys, values));
+  keys.bump_version();
+  values.bump_version();
+  if (pass_->tokens == 0) {
+    AttentionOptions options;
+    options.causal = true;
+    options.scale = scale;
+    return scaled_dot_product_attention(q, k, v, options);
   }
-  if (positions_.defined()) {
-    const Array index = positions_.array().view({batch(), 1, tokens, 1}).expand(fresh.shape());
-    BINADE_DISPATCH(store.device(), scatter(store, 2, index, fresh.array(), /*add=*/false));
-    store.bump_version();
-  } else {
-    store.slice(2, lengths_.front(), end).copy_from(fresh.array());
-  }
-  return Tensor(store.slice(2, 0, end));
+  const int64_t head = q.size(3);
+  const Array out =
+      Array::empty({q.size(0), q.size(2), q.size(1), head}, q.dtype(), q.device()).transpose(1, 2);
+  const auto factor =
+      static_cast<float>(scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(head)));
+  BINADE_DISPATCH(out.device(), cached_attention(q.array(), keys, values, pass_->rows,
+                                                 pass_->visible, factor, out));
+  return Tensor(out);
 }
 
 }  // namespace binade::infer

@@ -1,55 +1,85 @@
 // KvCache: the keys and values of the tokens seen so far, so that each new token costs one row.
 //
-//   KvCache cache(layers, batch);
-//   hidden = model.hidden_states(prompts, cache.next(tokens));   // (B, T)
-//   cache.advance(lengths);                                      // rows may be padded at the end
-//   hidden = model.hidden_states(ids, cache.next(1));            // (B, 1)
-//   cache.advance(1);
+//   KvCache cache(layers, slots, capacity, device);
+//   hidden = model.hidden_states(prompts, cache.prefill({0, 1}, {7, 3}));  // (2, 7), padded
+//   hidden = model.hidden_states(ids, cache.decode(1));                    // (slots, 1)
+//   cache.advance(ones);
+//
+// It holds a fixed number of tokens for a fixed number of sequences, its slots, and never moves:
+// lengths are on the device, and a pass of decode() reads there whatever changes from one to the
+// next. Captured as a graph, it may be replayed.
 #pragma once
 
 #include <cstdint>
-#include <utility>
+#include <memory>
 #include <vector>
 
 #include <binade/nn/sequence.h>
 
 namespace binade::infer {
 
+// The pending tokens of a pass as a tree (or several, one a slot). Undefined arrays: a chain, each
+// token the child of the one before.
+struct TokenTree {
+  // Edges from the root to a token, (T) or (B, T) i32: its position is that of the root plus this.
+  Array depths;
+  // Which pending tokens a token sees, (T) or (B, T) i64: bit j of its word stands for token j.
+  // Its own bit and those of its ancestors; all tokens see the whole prefix.
+  Array visible;
+};
+
 class KvCache : public nn::KeyValueStore {
  public:
-  // Room for `capacity` tokens a row at once; more is added in steps of kBucket, by copying. Memory
-  // comes with the first keys: their dtype, device and sizes are the cache's.
-  KvCache(int64_t layers, int64_t batch, int64_t capacity = 0);
+  static constexpr int64_t kMostPending = 64;
 
-  // The place of the next `tokens` tokens of every row. Rows of different lengths go on at their
-  // own positions: each sees its own tokens only, and what padding left behind is overwritten.
-  nn::Sequence next(int64_t tokens);
-  // What next() announced is in: all of it, or the first lengths[b] tokens of row b.
-  void advance(int64_t tokens);
-  void advance(const std::vector<int64_t>& tokens);
+  // Memory for the keys and values comes with the first pass: their dtype and sizes are the
+  // cache's. Throws Error for sizes that are not positive.
+  KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device = {});
+  ~KvCache() override;
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
 
-  int64_t batch() const { return static_cast<int64_t>(lengths_.size()); }
-  const std::vector<int64_t>& lengths() const { return lengths_; }  // tokens a row
-  int64_t longest() const;
+  // A pass of whole prompts into some slots, whose content is forgotten; other slots keep theirs.
+  // Row b of the pass (B, T) is the first lengths[b] tokens of what slot slots[b] will hold, the
+  // rest is padding. Throws Error for a length beyond T or the capacity, for slots that are not
+  // there or come twice.
+  nn::Sequence prefill(const std::vector<int32_t>& slots, const std::vector<int32_t>& lengths);
 
-  // Throws Error where keys or values would be recorded on the tape: the cache has no gradient.
-  std::pair<Tensor, Tensor> extend(int64_t layer, const Tensor& keys,
-                                   const Tensor& values) override;
+  // A pass of 1 to kMostPending tokens for every slot, behind the tokens that it holds and behind
+  // `first` pending tokens of earlier passes. They are pending, too, until advance() or compact()
+  // takes them; the next pass with a `first` of 0 overwrites them. `running` (slots) i32 on the
+  // device: slots where it is not positive are left out; undefined: none is. A slot that has no
+  // room is an Error on the CPU, on a GPU a device fault (core/device_errors.h).
+  nn::Sequence decode(int64_t tokens, const Array& running = {}, const TokenTree& tree = {},
+                      int64_t first = 0);
+
+  // The first counts[s] pending tokens of slot s are held from now on; counts (slots) i32 on the
+  // device.
+  void advance(const Array& counts);
+  // Of the pending tokens nodes[s] (slots, M) i32, ascending, the first counts[s] are held from now
+  // on, in that order. On the path of a tree every node comes behind its parent.
+  void compact(const Array& nodes, const Array& counts);
+
+  int64_t slots() const { return lengths_.size(0); }
+  int64_t capacity() const { return capacity_; }
+  // Tokens held, (slots) i32 on the device. A smaller number written here takes back the last
+  // tokens.
+  const Array& lengths() const { return lengths_; }
+
+  // Throws Error where the result would be recorded on the tape: the cache has no gradient.
+  Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                double scale) override;
 
  private:
-  static constexpr int64_t kBucket = 256;  // tokens
+  void allocate(const Tensor& keys);
+  void check_flags(const char* what, const Array& array) const;  // (slots) i32 or undefined
+  void check_pass(const Tensor& keys) const;
 
-  struct Layer {
-    Array keys, values;  // (B, Hkv, capacity, D)
-  };
-  bool is_ragged() const;
-  // Writes `fresh` (B, Hkv, T, D) behind the rows' present tokens; returns all, (B, Hkv, Tk, D).
-  Tensor append(Array& store, const Tensor& fresh) const;
-
-  std::vector<Layer> layers_;
-  std::vector<int64_t> lengths_;
-  int64_t capacity_;
-  Tensor positions_;  // of the pass under way, where rows differ: (B, T) i32
+  int64_t layers_, capacity_;
+  Array lengths_;
+  Array keys_, values_;  // (layers, slots, Hkv, capacity, D)
+  struct Pass;
+  std::unique_ptr<Pass> pass_;  // the one under way
 };
 
 }  // namespace binade::infer

@@ -19,7 +19,7 @@ struct SamplingOptions {
 
 // One token a row of logits (B, V), any floating dtype and device. Row b of step s draws its
 // uniform from Philox at (seed, step s, place b), whatever else the batch holds. `forbidden` tokens
-// are never chosen. Reads the result back (host synchronisation).
+// are never chosen. Reads the result back (host synchronisation); Decoder (decoder.h) does not.
 std::vector<int32_t> sample(const Array& logits, const SamplingOptions& options, uint64_t step,
                             const std::vector<int32_t>& forbidden = {});
 

@@ -29,10 +29,11 @@ AttentionOptions op_options(const SelfAttentionOptions& options, const Sequence&
 }
 
 // Through the cache where there is one; q (B, Hq, T, D), k and v (B, Hkv, T, D) → (B, T, Hq·D).
-Tensor attend(const Tensor& q, Tensor k, Tensor v, const SelfAttentionOptions& options,
-              const Sequence& sequence, bool training) {
-  if (sequence.cache) std::tie(k, v) = sequence.cache->extend(options.layer, k, v);
-  const Tensor y = scaled_dot_product_attention(q, k, v, op_options(options, sequence, training));
+Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v,
+              const SelfAttentionOptions& options, const Sequence& sequence, bool training) {
+  const Tensor y = sequence.cache ? sequence.cache->attend(options.layer, q, k, v, options.scale)
+                                  : scaled_dot_product_attention(
+                                        q, k, v, op_options(options, sequence, training));
   return reshape(transpose(y, 1, 2), {q.size(0), q.size(2), q.size(1) * q.size(3)});
 }
 

@@ -1,28 +1,28 @@
 // Where the tokens of a forward pass stand in their sequences, and what they may look at.
 #pragma once
 
-#include <utility>
-
 #include <binade/autograd/tensor.h>
 
 namespace binade::nn {
 
-// What attention asks of a key-value cache (infer/kv_cache.h has the one that generation uses).
+// What attention asks of a key-value cache (infer/kv_cache.h has the one that generation uses): it
+// keeps what a pass brings, and attends to all that the pass may look at.
 class KeyValueStore {
  public:
   virtual ~KeyValueStore() = default;
-  // Keeps the new keys and values (B, Hkv, T, D) of a layer and returns all that this pass may look
-  // at, (B, Hkv, Tk, D) each.
-  virtual std::pair<Tensor, Tensor> extend(int64_t layer, const Tensor& keys,
-                                           const Tensor& values) = 0;
+  // q (B, Hq, T, D), k and v (B, Hkv, T, D) of a layer, rotated where the model rotates → (B, Hq,
+  // T, D). Its memory is laid out (B, T, Hq, D), so that merging the heads copies nothing. `scale`
+  // of the scores; 0: 1/√D. No gradient flows through it.
+  virtual Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        double scale) = 0;
 };
 
 // The default is training's case: whole sequences from position 0, causal.
 struct Sequence {
   int64_t start = 0;  // position of the first token of every row
   Tensor positions;   // (B, T) i32, token by token, where rows differ; then not `start`
-  Tensor mask;        // as AttentionOptions::mask, in place of the causal one
-  KeyValueStore* cache = nullptr;  // no gradient flows through it
+  Tensor mask;        // as AttentionOptions::mask, in place of the causal one; without a cache
+  KeyValueStore* cache = nullptr;
 };
 
 }  // namespace binade::nn
