@@ -11,7 +11,7 @@ namespace {
 
 // (queries, length + pending) bool: the whole prefix, and the pending tokens of each query's word.
 Array mask_of(const int64_t* words, int64_t queries, int64_t length, int64_t pending) {
-  const Array mask = Array::empty({queries, length + pending}, DType::boolean);
+  Array mask = Array::empty({queries, length + pending}, DType::boolean);
   bool* out = mask.data<bool>();
   for (int64_t t = 0; t < queries; ++t) {
     std::fill_n(out, length, true);
