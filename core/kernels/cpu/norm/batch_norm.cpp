@@ -58,7 +58,7 @@ double sum(int64_t count, const Term& term) {
 
 template <class T>
 void normalize_channel(const Channel& x, const Channel& y, int64_t channel, const Array& weight,
-                       const Array& bias, float eps, float momentum, const Array& running_mean,
+                       const Array& bias, double eps, double momentum, const Array& running_mean,
                        const Array& running_var, const Array& mean_out, const Array& rstd_out) {
   thread_local Workspace<T> plane;
   T* const values = plane.reserve(x.size);
@@ -85,7 +85,7 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
     squares +=
         sum<T>(x.size, [&](int64_t i) { return (values[i] - center) * (values[i] - center); });
   }
-  const double rstd = 1 / std::sqrt(squares / count + static_cast<double>(eps));
+  const double rstd = 1 / std::sqrt(squares / count + eps);
 
   const T slope = static_cast<T>(rstd) * get<T>(weight, channel), shift = get<T>(bias, channel);
   for (int64_t n = 0; n < x.planes; ++n) {
@@ -98,7 +98,7 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
   set(rstd_out, channel, rstd);
   const auto move = [&](const Array& running, double value) {
     const double old = get<double>(running, channel);
-    set(running, channel, old + static_cast<double>(momentum) * (value - old));
+    set(running, channel, old + momentum * (value - old));
   };
   move(running_mean, mean);
   move(running_var, squares / std::max(count - 1, 1.0));
@@ -141,7 +141,7 @@ void differentiate_channel(const Channel& dy, const Channel& x, const Channel& d
 
 }  // namespace
 
-void batch_norm(const Array& x, const Array& weight, const Array& bias, float eps, float momentum,
+void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
                 const Array& running_mean, const Array& running_var, const Array& y,
                 const Array& mean, const Array& rstd) {
   parallel_tasks(x.size(1), [&](int64_t channel) {

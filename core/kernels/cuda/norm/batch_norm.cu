@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kChannelBlock)
 
 }  // namespace
 
-void batch_norm(const Array& x, const Array& weight, const Array& bias, float eps, float momentum,
+void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
                 const Array& running_mean, const Array& running_var, const Array& y,
                 const Array& mean, const Array& rstd) {
   if (x.numel() == 0) return;
