@@ -53,7 +53,7 @@ void check_options(const char* op, const CrossEntropyOptions& options, int64_t c
 }
 
 kernels::CrossEntropyParams params_of(const CrossEntropyOptions& options) {
-  return {options.ignore_index, static_cast<float>(options.label_smoothing)};
+  return {options.ignore_index, options.label_smoothing};
 }
 
 // What the sum of the losses is divided by, a scalar; undefined: nothing.

@@ -7,7 +7,7 @@ namespace binade::kernels {
 
 struct CrossEntropyParams {
   int64_t ignore_index = -100;  // such rows count nothing
-  float label_smoothing = 0;    // ε: target is (1−ε)·onehot + ε/V
+  double label_smoothing = 0;   // ε: target is (1−ε)·onehot + ε/V
 };
 
 // logits (N, V) with contiguous rows (row stride ≥ V), any floating dtype; targets (N) i32 or i64.

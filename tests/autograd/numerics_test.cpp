@@ -433,3 +433,35 @@ TEST_CASE("batch_norm of a constant channel is its bias", "[ops][numerics]") {
     CHECK(max(abs(batch_norm(x, weight, bias, mean, variance) - 0.5)).item() == 0);
   }
 }
+
+// Σ dy·(x − mean)/σ is a sum whose terms cancel: its error is held against the sum of their
+// magnitudes.
+TEST_CASE("batch_norm's f32 weight gradient is summed without f32's roundings", "[ops][numerics]") {
+  constexpr int kDraws = 20;
+  for (const int64_t side : {16, 64}) {
+    const int64_t count = 3 * side * side;
+    const Shape shape{3, 1, side, side};
+    double mean_square = 0;  // of the error in units of f32's eps/2 of Σ |term|
+    for (uint32_t draw = 0; draw < kDraws; ++draw) {
+      const Numbers x = rounded(random_numbers(count, -9, 9, 2 * draw), DType::f32);
+      const Numbers dy = rounded(random_numbers(count, -2, 2, 2 * draw + 1), DType::f32);
+      double mean = 0, variance = 0, exact = 0, magnitude = 0;
+      for (const double value : x) mean += value / static_cast<double>(count);
+      for (const double value : x)
+        variance += (value - mean) * (value - mean) / static_cast<double>(count);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double term = dy[i] * (x[i] - mean) / std::sqrt(variance + 1e-5);
+        exact += term;
+        magnitude += std::abs(term);
+      }
+      const Tensor weight = leaf({1}, DType::f32);
+      const Tensor y = batch_norm(leaf(x, shape, DType::f32), weight, Tensor::zeros({1}),
+                                  Tensor::zeros({1}), Tensor::ones({1}));
+      const Tensor found = grad({y}, {weight}, {leaf(dy, shape, DType::f32).detach()})[0];
+      const double error = (found.to_vector<double>()[0] - exact) / (magnitude * 0x1p-24);
+      mean_square += error * error / kDraws;
+    }
+    INFO("images of " << side << " x " << side);
+    CHECK(std::sqrt(mean_square) < (side == 16 ? 0.07 : 0.02));
+  }
+}

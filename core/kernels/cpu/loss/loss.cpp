@@ -121,8 +121,7 @@ void cross_entropy_with_gradient(const Array& logits, int64_t classes, const Arr
         }
         const C* x = reader.read(logit_rows[row], logits.dtype(), classes);
         const double log_sum = log_sum_exp(x, classes);
-        losses[row] =
-            row_loss(x, classes, labels[row], log_sum, static_cast<double>(params.label_smoothing));
+        losses[row] = row_loss(x, classes, labels[row], log_sum, params.label_smoothing);
         row_gradient(x, classes, labels[row], static_cast<C>(log_sum),
                      static_cast<C>(params.label_smoothing), scale,
                      writer.target(gradient, dlogits.dtype(), classes));
