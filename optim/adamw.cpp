@@ -15,12 +15,13 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
 
 void AdamW::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
-  BINADE_DISPATCH(device(), adamw_update(buffers, context,
-                                         {.lr_factor = flat.lr_factor(),
-                                          .beta1 = options_.beta1,
-                                          .beta2 = options_.beta2,
-                                          .eps = options_.eps,
-                                          .weight_decay = flat.weight_decay()}));
+  BINADE_DISPATCH(device(),
+                  optimizer_update(buffers, context,
+                                   kernels::AdamWParams{.lr_factor = flat.lr_factor(),
+                                                        .beta1 = options_.beta1,
+                                                        .beta2 = options_.beta2,
+                                                        .eps = options_.eps,
+                                                        .weight_decay = flat.weight_decay()}));
 }
 
 }  // namespace binade::optim

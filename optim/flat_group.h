@@ -1,6 +1,6 @@
-// FlatGroup: parameters of one dtype and one set of hyper-parameters, laid end to end. Values,
-// gradients, masters and moments each lie in one contiguous buffer, so that the pass over the
-// gradients and the update are one launch each, whatever the number of parameters.
+// FlatGroup: parameters of one dtype and one set of hyper-parameters, laid out contiguously.
+// Values, gradients, masters and moments each lie in one contiguous buffer, so that the pass over
+// the gradients and the update are one launch each, whatever the number of parameters.
 #pragma once
 
 #include <string>

@@ -15,12 +15,12 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
 
 void Sgd::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
-  BINADE_DISPATCH(device(), sgd_update(buffers, context,
-                                       {.lr_factor = flat.lr_factor(),
-                                        .momentum = options_.momentum,
-                                        .dampening = options_.dampening,
-                                        .weight_decay = flat.weight_decay(),
-                                        .nesterov = options_.nesterov}));
+  BINADE_DISPATCH(device(), optimizer_update(buffers, context,
+                                             kernels::SgdParams{.lr_factor = flat.lr_factor(),
+                                                                .momentum = options_.momentum,
+                                                                .dampening = options_.dampening,
+                                                                .weight_decay = flat.weight_decay(),
+                                                                .nesterov = options_.nesterov}));
 }
 
 }  // namespace binade::optim

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/core/log.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
@@ -46,7 +46,7 @@ void check_format(const fs::path& path) {
   std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
   if (header_bytes > bytes.size() - sizeof header_bytes) return;
   const char* begin = reinterpret_cast<const char*>(bytes.data()) + sizeof header_bytes;
-  const Json header = Json::parse(begin, begin + header_bytes, nullptr, /*allow_exceptions=*/false);
+  const Json header = parse_json_or_null({begin, header_bytes});
   if (!header.is_object()) return;
   const auto metadata = header.find("__metadata__");
   const bool has_format = metadata != header.end() && metadata->is_object() &&
@@ -151,10 +151,17 @@ Checkpoint read_checkpoint(const fs::path& path) {
   if (metadata("metadata_checksum") != std::to_string(checksum(values + sums)))
     damaged(path, "the checksum of its metadata differs");
 
+  const auto parse = [&](const std::string& text, const char* key) {
+    try {
+      return parse_json(text, key);
+    } catch (const Error& error) {
+      damaged(path, error.what());
+    }
+  };
+  const Json parsed_values = parse(values, "values"), checksums = parse(sums, "checksums");
   Checkpoint checkpoint;
   try {
-    checkpoint.values = Json::parse(values).get<std::map<std::string, std::string>>();
-    const Json checksums = Json::parse(sums);
+    checkpoint.values = parsed_values.get<std::map<std::string, std::string>>();
     if (checksums.size() != file.names().size())
       damaged(path, "it has ", file.names().size(), " tensors and ", checksums.size(),
               " checksums");

@@ -2,22 +2,11 @@
 
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
+
 using namespace binade;
 using Catch::Matchers::Contains;
-
-namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
-}
-
-Numbers numbers(const Array& array) {
-  return array.to_vector<double>();
-}
-
-}  // namespace
+using test::leaf, test::numbers, test::Numbers;
 
 TEST_CASE("a custom function may return its input unchanged", "[custom-function]") {
   const Tensor x = leaf({1, 2});

@@ -9,31 +9,18 @@
 #include <binade/autograd/gradcheck.h>
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
 #include "skip.h"
 
 using namespace binade;
+using test::gradient, test::leaf, test::Numbers;
 
 namespace {
 
-using Numbers = std::vector<double>;
 using One = Tensor (*)(const Tensor&);
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-Tensor leaf(const Numbers& values, const Shape& shape, DType dtype = DType::f64,
-            Device device = {}) {
-  return Tensor(Array::from(values, shape).to(dtype).to(device), true);
-}
-Tensor leaf(const Numbers& values, DType dtype = DType::f64) {
-  return leaf(values, {static_cast<int64_t>(values.size())}, dtype);
-}
-
-Numbers gradient(const Tensor& result, const Tensor& of, bool create_graph = false) {
-  BackwardOptions options;
-  options.create_graph = create_graph;
-  return grad({sum(result)}, {of}, {}, options)[0].to_vector<double>();
-}
 
 Numbers random_numbers(int64_t count, double low, double high, uint32_t seed) {
   std::mt19937 engine(seed);

@@ -5,8 +5,6 @@ namespace binade::test {
 
 namespace {
 
-using Lists = std::vector<Values>;
-
 const std::pair<Reduction, const char*> kReductions[] = {
     {Reduction::mean, "mean"}, {Reduction::sum, "sum"}, {Reduction::none, "none"}};
 

@@ -246,7 +246,7 @@ TEST_CASE("a changed configuration is refused with the differences", "[train][ru
                        Contains("new (unset -> 1)") && Contains("old (true -> unset)") &&
                        !Contains("steps") && !Contains("\n"));
   folder.write_text("config.json", "{\"dim\": ");
-  CHECK_THROWS_WITH(folder.check_config("{}", {}), Contains("config.json is not valid JSON"));
+  CHECK_THROWS_WITH(folder.check_config("{}", {}), Contains("config.json: not valid JSON"));
 }
 
 TEST_CASE("metrics are rows of JSON and TensorBoard events", "[train][run_folder]") {
