@@ -3,6 +3,7 @@
 #include <ostream>
 
 #include <binade/autograd/graph.h>
+#include <binade/autograd/hooks.h>
 
 namespace binade {
 
@@ -122,6 +123,10 @@ std::function<void()> Tensor::register_hook(GradHook hook) const {
     if (const auto remaining = weak.lock())
       std::erase_if(remaining->entries, [id](const auto& entry) { return entry.first == id; });
   };
+}
+
+void share_hooks(const Tensor& from, const Tensor& to) {
+  to.state()->hooks = from.state()->hooks;
 }
 
 void Tensor::set_value(const Array& value) const {

@@ -84,6 +84,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
                 model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
                 sampler->window_count(), o.seq_len, preset.name, concat(device));
 
+  if (!o.save_hf.empty()) create_folder(o.save_hf);  // not only after hours of training
   // Bad input was refused by now: from here on the folder holds a run.
   if (!folder.has_run()) {
     tokenizer->save(folder.path() / "tokenizer");

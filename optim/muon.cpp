@@ -41,8 +41,9 @@ Muon::Muon(std::vector<ParameterGroup> groups, const MuonOptions& options)
   check(options.momentum > 0 && options.momentum < 1, "Muon needs a momentum in (0, 1), got ",
         options.momentum);
   check(options.iterations > 0, "Muon needs at least one iteration, got ", options.iterations);
+  check_options("Muon's AdamW", options.adamw);
   add_moment("exp_avg");
-  add_moment("exp_avg_sq");
+  add_moment("exp_avg_sq", MomentOf::squares);
 }
 
 void Muon::update_group(size_t index, const UpdateBuffers& buffers, const UpdateContext& context) {

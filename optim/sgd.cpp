@@ -1,5 +1,7 @@
 #include <binade/optim/sgd.h>
 
+#include <cmath>
+
 #include <binade/core/kernels/optimizer.h>
 
 namespace binade::optim {
@@ -8,6 +10,8 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
     : Optimizer(std::move(groups)), options_(options) {
   check(options.momentum >= 0 && options.momentum < 1, "SGD needs a momentum in [0, 1), got ",
         options.momentum);
+  check(std::isfinite(static_cast<float>(options.dampening)), "SGD needs a finite dampening, got ",
+        options.dampening);
   check(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
         "Nesterov momentum needs a momentum above 0 and no dampening");
   if (options.momentum > 0) add_moment("momentum");

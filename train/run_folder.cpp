@@ -62,6 +62,10 @@ Json parse(const fs::path& path) {
 // stays.
 void read_rows(const fs::path& file, int64_t step,
                const std::function<void(const Json& row, const std::string& line)>& keep) {
+  // A named pipe or a device would be read without end.
+  std::error_code error;
+  check(fs::is_regular_file(file, error), "cannot read ", file.string(),
+        ": it is not a regular file");
   std::ifstream lines(file);
   check(lines.good(), "cannot read ", file.string(), ": ", std::strerror(errno));
   for (std::string line; std::getline(lines, line);) {

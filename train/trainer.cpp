@@ -104,7 +104,10 @@ bool Trainer::resume() {
     return false;
   }
   const Checkpoint& checkpoint = found->checkpoint;
-  const auto steps_done = static_cast<int64_t>(number(checkpoint.values, "step"));
+  const double saved_step = number(checkpoint.values, "step");
+  check(saved_step >= 0 && saved_step <= 0x1p53 && saved_step == std::floor(saved_step),
+        found->path.string(), " has no step number: ", saved_step);
+  const auto steps_done = static_cast<int64_t>(saved_step);
   check(steps_done <= options_.steps, "the run has done ", steps_done,
         " steps already, more than the ", options_.steps, " asked for; raise --steps");
   if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())

@@ -148,6 +148,18 @@ TEST_CASE("a custom function takes undefined and empty inputs", "[custom-functio
   CHECK(x.grad().shape() == Shape{0, 3});
 }
 
+TEST_CASE("a custom function without a function is refused when it is made", "[custom-function]") {
+  const Tensor x = leaf({1});
+  const CustomForward forward = [](const TensorList& in) -> TensorList { return in; };
+  const CustomBackward backward = [](const TensorList&, const TensorList&, const TensorList& dy) {
+    return dy;
+  };
+  CHECK_THROWS_WITH(custom_function("half", {x}, nullptr, backward),
+                    Contains("custom function half") && Contains("both"));
+  CHECK_THROWS_WITH(custom_function("half", {x}, forward, nullptr), Contains("both"));
+  CHECK_THROWS_WITH(recompute(nullptr, {x}), Contains("recompute needs a function"));
+}
+
 TEST_CASE("what a custom function gets wrong is refused by name", "[custom-function]") {
   const Tensor x = leaf({5});
   const auto same = [](const TensorList& in) -> TensorList { return {in[0] * 1.0}; };

@@ -246,6 +246,22 @@ TEST_CASE("a resume with other data is refused", "[train][trainer]") {
   CHECK(other.run().steps_done == 15);
 }
 
+TEST_CASE("a checkpoint whose step is no count of steps is refused", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun(path).run();
+  const fs::path file = path / "checkpoints" / "step-000000012.safetensors";
+  train::Checkpoint checkpoint = train::read_checkpoint(file);
+  for (const char* step : {"-5", "1e300", "nan", "2.5", "-1e300"}) {
+    INFO(step);
+    checkpoint.values["step"] = step;
+    train::write_checkpoint(file, checkpoint);
+    FolderRun again(path);
+    CHECK_THROWS_WITH(again.run(), Contains("step"));
+    CHECK(again.resumed_at <= 0);
+  }
+}
+
 TEST_CASE("a resumed run passes over a damaged checkpoint", "[train][trainer]") {
   const TemporaryFolder temporary;
   const fs::path path = temporary.path() / "a";
