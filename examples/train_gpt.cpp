@@ -22,8 +22,8 @@ std::string summary(const train::Trainer::Outcome& outcome, bool finished_before
                                  outcome.steps_done);
   if (finished_before) text += " already (--steps goes further)";
   if (outcome.steps_done > 0) text += fmt::format(": loss {:.4f}", outcome.last_loss);
-  if (finished_before && std::isfinite(outcome.best_validation))
-    text += fmt::format(", best validation loss {:.4f}", outcome.best_validation);
+  if (finished_before && outcome.best)
+    text += fmt::format(", best validation loss {:.4f}", outcome.best->value);
   if (std::isfinite(outcome.tokens_per_second))
     text += fmt::format(", {:.0f} tokens/s", outcome.tokens_per_second);
   return text;

@@ -24,12 +24,6 @@ uint32_t checksum(const std::string& text) {
   return crc32c(text.data(), text.size());
 }
 
-// Of dtype, shape and bytes; `array` lies in host memory without gaps.
-uint32_t checksum(const Array& array) {
-  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
-  return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
-}
-
 template <class... Parts>
 [[noreturn]] void damaged(const fs::path& path, const Parts&... parts) {
   throw DamagedCheckpoint(concat(path.string(), " is damaged: ", parts...));
@@ -114,6 +108,11 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 
 }  // namespace
 
+uint32_t checksum_of(const Array& array) {
+  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
+  return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
+}
+
 void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
   std::map<std::string, Array> tensors;
   Json checksums = Json::object();
@@ -121,7 +120,7 @@ void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
     for (const auto& [name, array] : state) {
       const std::string full = section + '.' + name;
       const Array host = array.to(Device::cpu()).contiguous();
-      checksums[full] = checksum(host);
+      checksums[full] = checksum_of(host);
       tensors[full] = host;
     }
   }
@@ -167,7 +166,7 @@ Checkpoint read_checkpoint(const fs::path& path) {
               " checksums");
     for (const std::string& full : file.names()) {
       const Array array = file.get(full);
-      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum(array))
+      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum_of(array))
         damaged(path, "the checksum of ", full, " differs");
       const size_t dot = full.find('.');
       if (dot == std::string::npos) damaged(path, "the tensor ", full, " is in no section");
