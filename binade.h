@@ -17,6 +17,8 @@
 #include <binade/core/version.h>
 #include <binade/data/bpe_trainer.h>
 #include <binade/data/byte_tokenizer.h>
+#include <binade/data/chat_template.h>
+#include <binade/data/conversations.h>
 #include <binade/data/prefetcher.h>
 #include <binade/data/sampler.h>
 #include <binade/data/text_files.h>

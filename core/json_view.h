@@ -28,7 +28,7 @@ class JsonView {
 
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(where_, ": ", parts...);
+    fail(where_, where_.ends_with(": ") ? "" : ": ", parts...);
   }
 
   // Whether there is a member of this name that is not null.
