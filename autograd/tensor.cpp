@@ -100,9 +100,15 @@ void Tensor::bind_grad(Array buffer) const {
     check(buffer.size(i) <= 1 || buffer.stride(i) != 0, "bind_grad: the buffer ", buffer.shape(),
           " repeats its elements along dimension ", i, "; give one that is not expanded");
   Pending& grad = state_->grad;
+  grad.end_loan();
   if (grad.holds) buffer.copy_from(this->grad());
   grad.array = std::move(buffer);
   grad.bound = true;
+}
+
+void Tensor::clear_grad_buffer() const {
+  check(defined(), "the tensor is undefined");
+  state_->grad.end_loan();
 }
 
 void Tensor::retain_grad() const {

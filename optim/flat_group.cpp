@@ -93,8 +93,10 @@ bool FlatGroup::has_grads() const {
 
 void FlatGroup::fill_missing_grads() const {
   for (const Member& member : members_)
-    if (member.frozen() || !member.parameter.parameter->tensor().grad().defined())
+    if (member.frozen() || !member.parameter.parameter->tensor().grad().defined()) {
+      member.parameter.parameter->tensor().clear_grad_buffer();
       part(grad_, member).zero();
+    }
 }
 
 void FlatGroup::zero_frozen_sums() const {

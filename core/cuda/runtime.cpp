@@ -158,13 +158,6 @@ int current_device() {
   if (device_count() == 0) fail("there is no usable CUDA device: ", unavailable_reason());
   int device = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  // A thread that never set a device has no context yet. The runtime's own calls make do with that;
-  // cuBLASLt then binds one itself, in a way that ends another thread's capture.
-  thread_local bool has_context = false;
-  if (!has_context) {
-    check_cuda(cudaSetDevice(device), "cudaSetDevice");
-    has_context = true;
-  }
   return device;
 }
 
