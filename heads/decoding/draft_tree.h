@@ -54,9 +54,8 @@ class DraftTree {
   const std::vector<int32_t>& depths() const { return depths_; }
   // Its rank under the head of its depth; 0 for the root.
   const std::vector<int32_t>& ranks() const { return ranks_; }
-  // Where its token stands in [root, guesses of head 1, guesses of head 2, …]: 1 + width·(depth −
-  // 1)
-  // + rank, and 0 for the root.
+  // Where its token stands in [root, guesses of head 1, guesses of head 2, …]: the root at 0,
+  // others at 1 + width · (depth − 1) + rank.
   const std::vector<int32_t>& candidates() const { return candidates_; }
   // Bit j says whether the node sees node j: itself and its ancestors, the root among them. (All
   // see the whole text before the root.) The words are those that infer's token trees take.
