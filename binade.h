@@ -24,7 +24,11 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/heads/decoding/documents.h>
 #include <binade/heads/language_model/language_model.h>
+#include <binade/heads/medusa/files.h>
+#include <binade/heads/medusa/medusa.h>
+#include <binade/heads/medusa/training.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
 #include <binade/nn/batch_norm.h>
