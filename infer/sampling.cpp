@@ -3,50 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <span>
 
 #include <binade/core/random.h>
+#include <binade/infer/token_distribution.h>
 
 namespace binade::infer {
 namespace {
 
-int32_t greedy(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
 // `uniform` picks from the tokens that are left, most probable first.
 int32_t draw(std::span<const float> logits, const SamplingOptions& options, double uniform) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  size_t kept = order.size();
-  if (options.top_k > 0) kept = std::min(kept, static_cast<size_t>(options.top_k));
-  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(kept), order.end(),
-                    [&](int32_t a, int32_t b) {
-                      const float x = logits[static_cast<size_t>(a)];
-                      const float y = logits[static_cast<size_t>(b)];
-                      return x != y ? x > y : a < b;
-                    });
-
-  std::vector<double> weights(kept);
-  const double largest = logits[static_cast<size_t>(order[0])];
-  for (size_t i = 0; i < kept; ++i)
-    weights[i] = std::exp((logits[static_cast<size_t>(order[i])] - largest) / options.temperature);
-  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  if (options.top_p < 1) {
-    const double enough = options.top_p * total;
-    double sum = 0;
-    size_t count = 0;
-    while (count < kept && (count == 0 || sum < enough)) sum += weights[count++];
-    kept = count;
-    total = sum;
+  const LeftTokens left = left_tokens(logits, options);
+  double rest = uniform * left.total;
+  for (size_t i = 0; i + 1 < left.tokens.size(); ++i) {
+    rest -= left.weights[i];
+    if (rest < 0) return left.tokens[i];
   }
-  double left = uniform * total;
-  for (size_t i = 0; i + 1 < kept; ++i) {
-    left -= weights[i];
-    if (left < 0) return order[i];
-  }
-  return order[kept - 1];
+  return left.tokens.back();
 }
 
 }  // namespace
@@ -76,7 +49,8 @@ std::vector<int32_t> sample(const Array& logits, const SamplingOptions& options,
         scores[static_cast<size_t>(token)] = -std::numeric_limits<float>::infinity();
     const double uniform =
         uniform_of(philox(options.seed, step, static_cast<uint64_t>(row), 0).word[0]);
-    tokens.push_back(options.temperature == 0 ? greedy(scores) : draw(scores, options, uniform));
+    tokens.push_back(options.temperature == 0 ? most_probable(scores)
+                                              : draw(scores, options, uniform));
   }
   return tokens;
 }
