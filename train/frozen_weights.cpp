@@ -1,7 +1,6 @@
 #include <binade/train/frozen_weights.h>
 
-#include <nlohmann/json.hpp>
-
+#include <binade/core/json_view.h>
 #include <binade/train/checkpoint.h>
 
 namespace binade::train {
@@ -12,8 +11,9 @@ using Json = nlohmann::json;
 
 std::map<std::string, uint32_t> parse(const std::string& text) {
   if (text.empty()) return {};
+  const auto json = parse_json(text, "the checkpoint's fingerprints of frozen weights");
   try {
-    return Json::parse(text).get<std::map<std::string, uint32_t>>();
+    return json.get<std::map<std::string, uint32_t>>();
   } catch (const Json::exception& error) {
     fail("the checkpoint's fingerprints of frozen weights cannot be read: ", error.what());
   }

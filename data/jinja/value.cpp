@@ -366,12 +366,7 @@ std::string to_json(const Value& value, const JsonStyle& style) {
 }
 
 Value from_json(std::string_view text, std::string_view name) {
-  check_json_text(text, name);
-  try {
-    return convert(nlohmann::ordered_json::parse(text), name);
-  } catch (const nlohmann::json::exception& error) {
-    fail(name, ": not valid JSON: ", error.what());
-  }
+  return convert(parse_json<nlohmann::ordered_json>(text, name), name);
 }
 
 }  // namespace binade::data::jinja
