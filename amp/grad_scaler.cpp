@@ -29,6 +29,7 @@ double saved_number(const nn::StateDict& saved, const char* name, bool floating)
         found->second.dtype(), floating ? ", not a floating-point number" : ", not an integer");
   const double value = found->second.item();
   check(floating || value >= 0, "GradScaler: the saved ", name, " is negative: ", value);
+  check(floating || value <= 0x1p53, "GradScaler: the saved ", name, " is no count: ", value);
   return value;
 }
 
@@ -94,27 +95,37 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
     check(earlier->step < 0, "GradScaler::unscale_ was called after step(); call update() first");
     fail("GradScaler::unscale_ was called twice for one optimizer since the last update()");
   }
-  check(optimizer.device() == norm_.device(), "GradScaler: the scaler lives on ", norm_.device(),
-        ", the optimizer's parameters on ", optimizer.device());
-  const auto groups = static_cast<int64_t>(optimizer.groups().size());
-  const int64_t first_group = updated_ ? 0 : groups_;
-  check(first_group + groups <= kMostGroups, "GradScaler takes at most ", kMostGroups,
+  unscale_all({&optimizer});
+}
+
+void GradScaler::unscale_all(const std::vector<optim::Optimizer*>& optimizers) {
+  auto groups = updated_ ? size_t{0} : static_cast<size_t>(groups_);
+  for (const optim::Optimizer* optimizer : optimizers) {
+    check(optimizer->device() == norm_.device(), "GradScaler: the scaler lives on ", norm_.device(),
+          ", the optimizer's parameters on ", optimizer->device());
+    groups += optimizer->groups().size();
+  }
+  check(groups <= kMostGroups, "GradScaler takes at most ", kMostGroups,
         " parameter groups between two updates");
-  optimizer.gather_grads();
-  if (updated_) {  // the first of an iteration
+  for (optim::Optimizer* optimizer : optimizers) optimizer->gather_grads();
+  if (updated_ && !optimizers.empty()) {  // the first of an iteration
     norm_sq_.zero();
     checks_.clear();
     groups_ = steps_ = 0;
     updated_ = false;
   }
-  const auto index = static_cast<int64_t>(checks_.size());
-  for (const optim::FlatGroup& group : optimizer.groups()) {
-    const Array& gradient = optimizer.gradient(group);
-    BINADE_DISPATCH(gradient.device(),
-                    gradient_stats(gradient, state_.inv_scale, norm_sq_.select(0, index),
-                                   first_bad_.select(0, groups_++)));
+  for (const optim::Optimizer* optimizer : optimizers) {
+    const auto index = static_cast<int64_t>(checks_.size());
+    const int64_t first_group = groups_;
+    for (const optim::FlatGroup& group : optimizer->groups()) {
+      const Array& gradient = optimizer->gradient(group);
+      BINADE_DISPATCH(gradient.device(),
+                      gradient_stats(gradient, state_.inv_scale, norm_sq_.select(0, index),
+                                     first_bad_.select(0, groups_++)));
+    }
+    checks_.push_back(
+        {optimizer->life(), index, first_group, groups_ - first_group, optimizer->gradient_mark()});
   }
-  checks_.push_back({optimizer.life(), index, first_group, groups});
 }
 
 void GradScaler::clip_norm(double max_norm) {
@@ -132,19 +143,21 @@ void GradScaler::clip(const Array& norm_sq, const Array& first_bad, double max_n
 
 void GradScaler::step(const std::vector<optim::Optimizer*>& optimizers) {
   check(!optimizers.empty(), "GradScaler::step was called without an optimizer");
+  std::vector<optim::Optimizer*> unseen;
   for (size_t i = 0; i < optimizers.size(); ++i) {
     check(optimizers[i] != nullptr, "GradScaler::step: optimizer ", i, " is null");
     const Check* earlier = find(*optimizers[i]);
     check((earlier == nullptr || earlier->step < 0) &&
               std::count(optimizers.begin(), optimizers.end(), optimizers[i]) == 1,
           "GradScaler::step was called twice for one optimizer since the last update()");
-    check(earlier == nullptr || !optimizers[i]->has_pending_grads(),
-          "GradScaler::step: gradients came after unscale_(), which has not seen them; call "
-          "unscale_() after the last backward()");
+    check(earlier == nullptr || earlier->mark == optimizers[i]->gradient_mark(),
+          "GradScaler::step: the gradients of ", optimizers[i]->name(),
+          " changed after unscale_(), which has not seen what they are now; call unscale_() after "
+          "the last backward(), and update() at the end of an iteration without a step()");
     optimizers[i]->check_ready();
+    if (earlier == nullptr) unseen.push_back(optimizers[i]);
   }
-  for (optim::Optimizer* optimizer : optimizers)
-    if (find(*optimizer) == nullptr) unscale_(*optimizer);
+  unscale_all(unseen);
 
   std::vector<Check*> checks;
   for (optim::Optimizer* optimizer : optimizers) checks.push_back(find(*optimizer));
@@ -177,7 +190,7 @@ void GradScaler::step(const std::vector<optim::Optimizer*>& optimizers) {
 }
 
 void GradScaler::update() {
-  check(!updated_ && steps_ > 0, "GradScaler::update was called without a step() before it");
+  check(!updated_, "GradScaler::update was called without a step() or unscale_() before it");
   const bool one_step = steps_ == 1 && std::all_of(checks_.begin(), checks_.end(),
                                                    [](const Check& c) { return c.step == 0; });
   const int64_t slot = one_step ? 0 : steps_;
@@ -266,7 +279,8 @@ void GradScaler::load_state(const nn::StateDict& saved) {
   state_.tracker.fill(same ? std::min<double>(tracker, options_.growth_interval - 1) : 0);
   state_.credit.fill(std::min<double>(credit, options_.hysteresis));
   state_.skipped.fill(skipped);
-  state_.at_floor.fill(same && scale <= options_.min_scale ? at_floor : 0);
+  state_.at_floor.fill(same && scale <= options_.min_scale ? std::min<double>(at_floor, INT32_MAX)
+                                                           : 0);
 }
 
 }  // namespace binade::amp

@@ -58,26 +58,31 @@ struct Offender {
 class GradScaler {
  public:
   explicit GradScaler(Device device, const GradScalerOptions& options = {});
+  // A copy would move the same scale.
+  GradScaler(const GradScaler&) = delete;
+  GradScaler& operator=(const GradScaler&) = delete;
 
   // loss · scale, in f32 (the scale is beyond f16's largest value).
   Tensor scale(const Tensor& loss) const { return scaled(loss, state_.scale); }
   // The same with another scale, an f32 scalar on the loss's device.
   static Tensor scaled(const Tensor& loss, const Array& scale);
-  // The pass over an optimizer's gradients, which must stay as they are until its step(). Throws
-  // Error when called twice for an optimizer between updates, or after its step(), or when no
-  // gradient reached its parameters.
+  // The pass over an optimizer's gradients, which must stay as they are until its step(): one that
+  // finds others (another backward(), zero_grad(), a write into them) throws Error. Throws Error
+  // when called twice for an optimizer between updates, or after its step(), or when no gradient
+  // reached its parameters.
   void unscale_(optim::Optimizer& optimizer);
   // Clips the global norm of the gradients of the coming step() to `max_norm`, and of no other; 0:
   // no clipping.
   void clip_norm(double max_norm);
   // Updates the optimizer's parameters at once, or nothing of it if a gradient is not finite
   // (unscale_ is called if it was not). A second step() before update() throws Error, and so does
-  // what Optimizer::check_ready() finds; then nothing was done.
+  // what unscale_ and Optimizer::check_ready() find; then nothing was done.
   void step(optim::Optimizer& optimizer) { step({&optimizer}); }
   // The same for several: one norm, and all or none are updated.
   void step(const std::vector<optim::Optimizer*>& optimizers);
   // Moves the scale: down if any optimizer that was unscaled since the last update() had a
-  // gradient that is not finite. Throws Error without a step() before it.
+  // gradient that is not finite. It ends an iteration that unscaled and made no step(), too. Throws
+  // Error when nothing was unscaled.
   void update();
 
   const GradScalerOptions& options() const { return options_; }
@@ -117,9 +122,13 @@ class GradScaler {
     std::weak_ptr<const void> optimizer;
     int64_t index;                // in norm_sq_
     int64_t first_group, groups;  // in first_bad_
+    std::vector<uint64_t> mark;   // of the gradients that were seen
     int64_t step = -1;            // which step() it was in
   };
   Check* find(const optim::Optimizer& optimizer);
+  // Adds up the gradients' statistics, for optimizers that were not unscaled. Throws Error, and
+  // begins nothing, unless all of them can be.
+  void unscale_all(const std::vector<optim::Optimizer*>& optimizers);
   const Check& stepped(const optim::Optimizer& optimizer) const;
   void clip(const Array& norm_sq, const Array& first_bad, double max_norm, int64_t slot);
 

@@ -19,6 +19,8 @@ Tensor or_zeros(const Tensor& gradient, const Tensor& output) {
 
 TensorList custom_function(const char* name, const TensorList& inputs, const CustomForward& forward,
                            CustomBackward backward) {
+  check(forward != nullptr && backward != nullptr, "custom function ", name,
+        " needs both a forward and a backward function");
   TensorList outputs;
   {
     const NoGrad off;

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include <binade/autograd/grad_loan.h>
 #include <binade/autograd/tape.h>
 
 namespace binade {
@@ -27,6 +28,7 @@ struct Pending {
   bool bound = false;  // `array` belongs to somebody else and must be written in place
   Array column_sums;   // of `array` (…, D), if it came with them: (D)
   bool wants_column_sums = false;
+  std::weak_ptr<GradLoan> loan;  // of a bound buffer, while this does not hold
   // What the gradient must look like.
   Shape shape;
   DType dtype = DType::f32;
@@ -36,6 +38,11 @@ struct Pending {
   GradSlot::Destination open();
   void add(const Array& gradient, const Array& sums = {});
   void add(const Tensor& gradient);
+  // The buffer and what a loan of it wrote there become the gradient; false if that is no longer
+  // there.
+  bool accept(const std::shared_ptr<GradLoan>& given);
+  // Moves out what a loan has written.
+  void end_loan();
   // For a gradient that is handed out: afterwards it is contiguous and nobody else sees its memory.
   // One that nobody else holds is not copied.
   void own();

@@ -11,6 +11,7 @@
 #include <binade/autograd/ops/loss.h>
 #include <binade/autograd/ops/matmul.h>
 #include <binade/autograd/ops/mlp.h>
+#include <binade/autograd/ops/multi_head_loss.h>
 #include <binade/autograd/ops/norm.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>

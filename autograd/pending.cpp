@@ -22,6 +22,7 @@ void Pending::describe(const Shape& new_shape, DType new_dtype, Device new_devic
 }
 
 GradSlot::Destination Pending::open() {
+  end_loan();
   if (tensor.defined()) {  // left by a walk with create_graph; it goes on as a plain value
     if (!bound) array = tensor.array();
     tensor = {};
@@ -60,10 +61,38 @@ void Pending::add(const Tensor& gradient) {
   check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
         "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
         gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
+  end_loan();
   if (holds && !tensor.defined()) tensor = Tensor(array);
   tensor = holds ? tensor + gradient : gradient;
   holds = true;
   if (bound) array.copy_from(tensor.array());  // whoever gave the buffer reads it there
+}
+
+bool Pending::accept(const std::shared_ptr<GradLoan>& given) {
+  if (holds || loan.lock() != given) return false;
+  loan.reset();
+  column_sums = {};
+  array.bump_version();
+  holds = true;
+  return true;
+}
+
+void Pending::end_loan() {
+  if (const auto lent = loan.lock()) lent->array_ = lent->array_.clone();
+  loan.reset();
+}
+
+std::shared_ptr<GradLoan> GradLoan::take(const Tensor& tensor) {
+  const auto& state = tensor.state();
+  Pending& grad = state->grad;
+  const bool hooked = state->hooks && !state->hooks->entries.empty();
+  if (state->node != nullptr || !state->requires_grad || hooked || !grad.bound || grad.holds ||
+      !grad.loan.expired())
+    return nullptr;
+  auto loan = std::make_shared<GradLoan>();
+  loan->array_ = grad.array;
+  grad.loan = loan;
+  return loan;
 }
 
 void Pending::own() {
@@ -82,6 +111,10 @@ GradSlot::Destination GradSlot::open() {
 
 void GradSlot::add(const Array& gradient, const Array& column_sums) {
   if (pending_ != nullptr) pending_->add(gradient, column_sums);
+}
+
+bool GradSlot::accept(const std::shared_ptr<GradLoan>& loan) {
+  return pending_ != nullptr && pending_->accept(loan);
 }
 
 bool GradSlot::wants_column_sums() const {

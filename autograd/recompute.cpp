@@ -66,6 +66,7 @@ void attach_recipe(const Tensor& result, Recipe recipe) {
 
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs) {
+  check(segment != nullptr, "recompute needs a function");
   const uint64_t place = RandomState::current().place();
   std::optional<PrecisionPolicy> policy;
   if (const PrecisionPolicy* current = current_precision_policy()) policy = *current;

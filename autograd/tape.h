@@ -27,6 +27,7 @@
 namespace binade {
 
 class BackwardWalk;
+class GradLoan;
 
 // A value kept for backward. Reading it after somebody changed it in place throws Error.
 class Saved {
@@ -63,6 +64,9 @@ class GradSlot {
   // Gives a gradient computed elsewhere (input's shape and dtype): taken without a copy when it is
   // the first. `column_sums` (D) of a gradient (…, D), f32 or f64, may go with it.
   void add(const Array& gradient, const Array& column_sums = {});
+  // Takes what the op's forward pass wrote into the leaf's buffer (grad_loan.h) for the gradient;
+  // false if the values had to move out of it, or belong elsewhere in this walk: then open().
+  bool accept(const std::shared_ptr<GradLoan>& loan);
   // Whether the op that gets this gradient has a use for its column sums: see want_column_sums().
   bool wants_column_sums() const;
 

@@ -3,6 +3,7 @@
 #include <ostream>
 
 #include <binade/autograd/graph.h>
+#include <binade/autograd/hooks.h>
 
 namespace binade {
 
@@ -99,9 +100,15 @@ void Tensor::bind_grad(Array buffer) const {
     check(buffer.size(i) <= 1 || buffer.stride(i) != 0, "bind_grad: the buffer ", buffer.shape(),
           " repeats its elements along dimension ", i, "; give one that is not expanded");
   Pending& grad = state_->grad;
+  grad.end_loan();
   if (grad.holds) buffer.copy_from(this->grad());
   grad.array = std::move(buffer);
   grad.bound = true;
+}
+
+void Tensor::clear_grad_buffer() const {
+  check(defined(), "the tensor is undefined");
+  state_->grad.end_loan();
 }
 
 void Tensor::retain_grad() const {
@@ -122,6 +129,10 @@ std::function<void()> Tensor::register_hook(GradHook hook) const {
     if (const auto remaining = weak.lock())
       std::erase_if(remaining->entries, [id](const auto& entry) { return entry.first == id; });
   };
+}
+
+void share_hooks(const Tensor& from, const Tensor& to) {
+  to.state()->hooks = from.state()->hooks;
 }
 
 void Tensor::set_value(const Array& value) const {

@@ -81,6 +81,10 @@ class Tensor {
   // slice of a parameter group's contiguous buffer. A gradient that is there already is copied into
   // it. Leaves only.
   void bind_grad(Array buffer) const;
+  // For whoever writes into a bound buffer without backward. While the tensor has no gradient, an
+  // op that computes gradients in its forward pass may have put them there for a backward to come;
+  // they move away.
+  void clear_grad_buffer() const;
   // Keep the gradient of a tensor that is not a leaf, as its hooks leave it.
   void retain_grad() const;
   // Called by every backward with the gradient that this backward brings, once it is complete; what

@@ -211,7 +211,7 @@ void adamw(benchmark::State& state, DType dtype) {
                               Array::full({1}, 1e-3, DType::f32), Array::zeros({1}, DType::i64)};
   const int64_t written = buffers.value.data() == buffers.master.data() ? 0 : buffers.value.bytes();
   measure(state, buffers.grad.bytes() + 6 * buffers.master.bytes() + written,
-          [&] { cpu::adamw_update(buffers, context, {}); });
+          [&] { cpu::optimizer_update(buffers, context, kernels::AdamWParams{}); });
 }
 
 // Every kernel in f32 and f16.

@@ -59,11 +59,11 @@ int main(int argc, char** argv) {
   optim::AdamW optimizer(optim::split_by_decay(*model, 0.01));
   amp::GradScaler scaler(Device::cpu(), amp::GradScalerOptions::of(preset));
   train::TrainStep step(heads::language_model::loss(*model), optimizer, scaler, preset, {});
-  const train::Batch batch = {random_tokens(), random_tokens()};
+  const train::Batch batch = {{"inputs", random_tokens()}, {"targets", random_tokens()}};
   std::vector<double> elapsed, processor;
   for (int i = 0; i < kWarmUp + steps; ++i) {
     const double start = elapsed_ms(), processor_start = processor_ms();
-    step.run(i, {batch}, kBatch * kLength, 3e-4);
+    step.run(i, {batch}, {{"targets", kBatch * kLength}}, 3e-4);
     if (i < kWarmUp) continue;
     elapsed.push_back(elapsed_ms() - start);
     processor.push_back(processor_ms() - processor_start);

@@ -369,7 +369,7 @@ void optimizer(Table& table) {
   table.row("gradient_stats 124M", 2 * count, 0,
             [&] { gpu::gradient_stats(buffers.grad, one, norm_sq, first_bad); });
   table.row("adamw_update 124M", 28 * count, 0,
-            [&] { gpu::adamw_update(buffers, context, AdamWParams{}); });
+            [&] { gpu::optimizer_update(buffers, context, AdamWParams{}); });
 }
 
 }  // namespace

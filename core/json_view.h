@@ -3,9 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include <binade/core/error.h>
 #include <binade/core/text.h>
@@ -25,7 +28,7 @@ class JsonView {
 
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(where_, ": ", parts...);
+    fail(where_, where_.ends_with(": ") ? "" : ": ", parts...);
   }
 
   // Whether there is a member of this name that is not null.
@@ -84,15 +87,78 @@ class JsonView {
   std::string where_;
 };
 
-// Parses JSON; the error gives line and column.
-inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
+// Whether a name may stand twice in one object; then the last one counts.
+enum class RepeatedNames : uint8_t { allowed, refused };
+
+namespace detail {
+
+// Looks for a name that stands twice in one object. (Parsing with a callback would find it, too,
+// but takes quadratic time.)
+class RepeatedName : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  const std::optional<std::string>& found() const { return found_; }
+
+  bool key(std::string& name) override {
+    if (names_.back().insert(name).second) return true;
+    found_ = name;
+    return false;
+  }
+  bool start_object(size_t) override {
+    names_.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    names_.pop_back();
+    return true;
+  }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(nlohmann::json::binary_t&) override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) override {
+    return false;
+  }
+
+ private:
+  std::vector<std::unordered_set<std::string>> names_;
+  std::optional<std::string> found_;
+};
+
+}  // namespace detail
+
+// Parses JSON. Whatever comes from outside goes through here, as the parser alone takes what stands
+// before a NUL for the whole. Throws Error that names `name`: for text that is no JSON, with line
+// and column, and for what check_json_text() refuses.
+template <class Json = nlohmann::json>
+Json parse_json(std::string_view text, std::string_view name,
+                RepeatedNames repeated = RepeatedNames::allowed) {
   check_json_text(text, name);
+  if (repeated == RepeatedNames::refused) {
+    detail::RepeatedName search;
+    nlohmann::json::sax_parse(text, &search);
+    if (search.found()) fail(name, " names \"", *search.found(), "\" twice");
+  }
   try {
-    return nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
+    return Json::parse(text);
+  } catch (const typename Json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
     const std::string_view what = error.what();
     fail(name, ": not valid JSON: ", what.substr(what.find("] ") + 2));
+  }
+}
+
+// The same for text that may be something else: null where parse_json() throws.
+template <class Json = nlohmann::json>
+Json parse_json_or_null(std::string_view text) {
+  try {
+    return parse_json<Json>(text, "");
+  } catch (const Error&) {
+    return nullptr;
   }
 }
 

@@ -72,7 +72,7 @@ struct NormalPair {
 BINADE_HOST_DEVICE inline NormalPair normal_pair(uint32_t word0, uint32_t word1) {
   const double radius = std::sqrt(-2.0 * std::log((static_cast<double>(word0) + 1.0) * 0x1p-32));
   const double turns = static_cast<double>(word1) * 0x1p-30;  // quarter turns in [0, 4)
-  const int quarter = static_cast<int>(turns + 0.5);
+  const int quarter = static_cast<int>(turns + 0.5);  // NOLINT(bugprone-incorrect-roundings): ≥ 0
   const double angle = (turns - quarter) * 1.5707963267948966;
   const double c = std::cos(angle), s = std::sin(angle);
   switch (quarter & 3) {

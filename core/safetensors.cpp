@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
-#include <optional>
-#include <unordered_set>
 
 #include <binade/core/file.h>
-#include <binade/core/text.h>
+#include <binade/core/json_view.h>
 
 namespace binade {
 
@@ -25,53 +22,6 @@ struct DTypeName {
 constexpr DTypeName kDTypes[] = {
     {"F64", DType::f64}, {"F32", DType::f32}, {"F16", DType::f16}, {"BF16", DType::bf16},
     {"I64", DType::i64}, {"I32", DType::i32}, {"U8", DType::u8},   {"BOOL", DType::boolean}};
-
-// Looks for a name that stands twice in one object, of which a plain parse would keep the last.
-// (Parsing with a callback would find it, too, but takes quadratic time.)
-class RepeatedName : public nlohmann::json_sax<Json> {
- public:
-  const std::optional<std::string>& found() const { return found_; }
-
-  bool key(std::string& name) override {
-    if (names_.back().insert(name).second) return true;
-    found_ = name;
-    return false;
-  }
-  bool start_object(size_t) override {
-    names_.emplace_back();
-    return true;
-  }
-  bool end_object() override {
-    names_.pop_back();
-    return true;
-  }
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(int64_t) override { return true; }
-  bool number_unsigned(uint64_t) override { return true; }
-  bool number_float(double, const std::string&) override { return true; }
-  bool string(std::string&) override { return true; }
-  bool binary(Json::binary_t&) override { return true; }
-  bool start_array(size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool parse_error(size_t, const std::string&, const Json::exception&) override { return false; }
-
- private:
-  std::vector<std::unordered_set<std::string>> names_;
-  std::optional<std::string> found_;
-};
-
-Json parse_header(const std::string& text, const std::string& file) {
-  check_json_text(text, file + ": the header");
-  RepeatedName repeated;
-  Json::sax_parse(text, &repeated);
-  if (repeated.found()) fail(file, ": the header names \"", *repeated.found(), "\" twice");
-  try {
-    return Json::parse(text);
-  } catch (const Json::exception& error) {
-    fail(file, ": the header is not valid JSON: ", error.what());
-  }
-}
 
 std::string dump_header(const Json& header, const std::string& file) {
   try {
@@ -148,10 +98,10 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
         " bytes, more than ", kLargestHeader, ": not a safetensors file, or damaged");
   check(header_bytes <= bytes.size() - 8, file, ": the header of ", header_bytes,
         " bytes passes the end of the file: truncated");
-  const std::string header(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
   const uint64_t data_bytes = bytes.size() - 8 - header_bytes;
 
-  const Json json = parse_header(header, file);
+  const Json json = parse_json(header, file + ": the header", RepeatedNames::refused);
   check(json.is_object(), file, ": the header is not a JSON object");
   std::vector<Entry> entries;
   for (const auto& [name, value] : json.items()) {

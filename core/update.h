@@ -11,10 +11,10 @@ namespace binade {
 // What every update of a step reads. `step` (i64 scalar) counts optimizer steps done before this
 // one; it moves after all groups.
 struct UpdateContext {
-  Array grad_factor;    // f32: multiplies the stored gradient
+  Array grad_factor;    // f32: multiplies the stored gradient; undefined: 1
   Array found_inf;      // f32: non-zero → nothing is written
-  Array learning_rate;  // f32 (f64 where masters are f64)
-  Array step;           // i64
+  Array learning_rate;  // f32 (f64 where masters are f64); undefined for an update that has none
+  Array step;           // i64; goes with the learning rate
 };
 
 // Buffers of one parameter group, (n) contiguous. `master` is f32 (f64 in gradient checks); `value`

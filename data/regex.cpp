@@ -2,6 +2,7 @@
 #include <binade/core/error.h>
 #include <binade/core/text.h>
 #include <binade/core/utf8.h>
+#include <binade/data/pcre2_pattern.h>
 #include <binade/data/regex.h>
 #include <binade/data/unicode.h>
 #include <pcre2.h>
@@ -9,15 +10,13 @@
 namespace binade::data {
 namespace {
 
-constexpr size_t kMaxPatternBytes = 1 << 16;
-
 // Rewrites an Oniguruma pattern for PCRE2 with UTF, UCP and multi-line anchors.
-class Translator {
+class Translator : PatternRewriter {
  public:
-  explicit Translator(std::string_view pattern) : pattern_(pattern) {}
+  explicit Translator(std::string_view pattern) : PatternRewriter(pattern) {}
 
   std::string run() {
-    while (pos_ < pattern_.size()) {
+    while (!at_end()) {
       const char c = pattern_[pos_];
       if (c == '\\') {
         escape(false);
@@ -43,17 +42,6 @@ class Translator {
   [[noreturn]] void refuse(std::string_view what) const {
     fail("the regular expression `", pattern_, "` uses ", what, " at position ", pos_,
          ", which is not supported");
-  }
-  char peek(size_t ahead) const {
-    return pos_ + ahead < pattern_.size() ? pattern_[pos_ + ahead] : '\0';
-  }
-  void copy(size_t count) {
-    out_.append(pattern_.substr(pos_, count));
-    pos_ += count;
-  }
-  void replace(size_t count, std::string_view with) {
-    out_.append(with);
-    pos_ += count;
   }
 
   void escape(bool in_class) {
@@ -133,7 +121,7 @@ class Translator {
     if (peek(0) == '^') copy(1);
     if (peek(0) == ']') refuse("an empty class");
     while (peek(0) != ']') {
-      if (pos_ >= pattern_.size()) refuse("an unclosed class");
+      if (at_end()) refuse("an unclosed class");
       if (peek(0) == '[') refuse("a class inside a class");
       if (peek(0) == '&' && peek(1) == '&') refuse("a class intersection");
       peek(0) == '\\' ? escape(true) : copy(1);
@@ -146,21 +134,11 @@ class Translator {
     if (peek(1) != '?') return copy(1);
     for (const std::string_view kind :
          {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?i)"}) {
-      if (pattern_.substr(pos_, kind.size()) == kind) return copy(kind.size());
+      if (looking_at(kind)) return copy(kind.size());
     }
     refuse(concat('`', pattern_.substr(pos_, 3), '`'));
   }
-
-  std::string_view pattern_;
-  size_t pos_ = 0;
-  std::string out_;
 };
-
-std::string message_of(int code) {
-  PCRE2_UCHAR text[256] = {};
-  pcre2_get_error_message(code, text, sizeof text);
-  return reinterpret_cast<const char*>(text);
-}
 
 // What one thread needs to match: room for the offsets of a match and a stack for compiled code.
 struct Scratch {
@@ -193,21 +171,12 @@ struct Regex::Compiled {
 };
 
 Regex::Regex(std::string_view pattern) : pattern_(pattern), compiled_(new Compiled) {
-  check(pattern.size() <= kMaxPatternBytes, "a regular expression of ", pattern.size(),
-        " bytes is longer than the ", kMaxPatternBytes, " accepted");
-  check(utf8_valid_prefix(pattern) == pattern.size(), "a regular expression is not valid UTF-8");
+  check_pattern(pattern);
   const std::string translated = Translator(pattern).run();
   const std::unique_ptr<pcre2_compile_context, void (*)(pcre2_compile_context*)> context(
       pcre2_compile_context_create(nullptr), pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-  int error = 0;
-  size_t offset = 0;
-  compiled_->code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
-                    &offset, context.get());
-  check(compiled_->code, "cannot compile the regular expression `", pattern,
-        "`: ", message_of(error), " (at position ", offset, " of `", translated, "`)");
+  compiled_->code = compile_pattern(pattern, translated, PCRE2_MULTILINE, context.get());
   compiled_->jit = pcre2_jit_compile(compiled_->code, PCRE2_JIT_COMPLETE) == 0;
 }
 
@@ -242,7 +211,7 @@ bool RegexScan::next(size_t& begin, size_t& end) {
                              PCRE2_NO_UTF_CHECK, scratch.match, scratch.context);
     if (result == PCRE2_ERROR_NOMATCH) return false;
     check(result >= 0, "the regular expression `", regex_.pattern(),
-          "` failed: ", message_of(result));
+          "` failed: ", pcre2_message(result));
     const size_t* offsets = pcre2_get_ovector_pointer(scratch.match);
     begin = offsets[0];
     end = offsets[1];

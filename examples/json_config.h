@@ -4,14 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <iterator>
-#include <nlohmann/json.hpp>
-#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <binade/core/error.h>
+#include <binade/core/json_view.h>
 #include <binade/core/text.h>
 #include <binade/core/utf8.h>
 
@@ -170,24 +169,9 @@ class JsonConfig : public CLI::Config {
 
   static Json parse(std::istream& input) {
     const std::string text(std::istreambuf_iterator<char>(input), {});
-    check_json_text(text, "the configuration");
-    std::set<std::string> names;
-    using Event = nlohmann::json::parse_event_t;
-    const auto note = [&](int depth, Event event, const nlohmann::json& value) {
-      if (depth == 1 && event == Event::key)
-        check(names.insert(value.get<std::string>()).second, "the configuration names ",
-              value.get<std::string>(), " twice");
-      return true;
-    };
-    try {
-      // The library's callback needs an object whose members stay where they are.
-      (void)nlohmann::json::parse(text, note);
-      Json json = Json::parse(text);
-      check(json.is_object(), "the configuration is not a JSON object");
-      return json;
-    } catch (const Json::exception& error) {
-      fail("the configuration is not valid JSON: ", error.what());
-    }
+    Json json = parse_json<Json>(text, "the configuration", RepeatedNames::refused);
+    check(json.is_object(), "the configuration is not a JSON object");
+    return json;
   }
 
   const CLI::App& app_;

@@ -51,6 +51,9 @@ inline std::shared_ptr<nn::CausalLm> load_checkpoint_model(
     check(name.find(".lora_A.") == std::string::npos, checkpoint.string(),
           " holds LoRA adapters; give --model the model they were trained on and --adapter the "
           "folder of --save-hf");
+  check(!saved.values.contains("frozen_weights"), checkpoint.string(),
+        " holds only what was trained, beside frozen weights that are not in it; give --model a "
+        "folder of --save-hf");
   // The run may have padded its vocabulary: the embedding's rows say how far.
   int64_t rows = config.vocab_size;
   for (const char* name : {"transformer.wte.weight", "model.embed_tokens.weight"})

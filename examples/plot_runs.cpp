@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include <binade/core/json_view.h>
 #include <binade/train/chart.h>
 
 #include "common.h"
@@ -27,7 +28,7 @@ train::ChartSeries read_metric(const std::string& run, const std::string& name,
   std::istringstream file(read_text_file(path));
   train::ChartSeries series{name, {}, {}};
   for (std::string line; std::getline(file, line);) {
-    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const auto row = parse_json_or_null(line);
     const auto number = [&](const std::string& key) {
       return row.is_object() && row.contains(key) && row[key].is_number();
     };

@@ -12,10 +12,10 @@
 
 #include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include <binade/core/error.h>
+#include <binade/core/json_view.h>
 #include <binade/core/utf8.h>
 #include <binade/data/bpe_trainer.h>
 #include <binade/data/text_files.h>
@@ -83,9 +83,9 @@ void encode_lines(const data::Tokenizer& tokenizer, const data::EncodeOptions& e
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     ++number;
-    const auto text = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    check(text.is_string(), "line ", number, ": expected a JSON string");
-    print_ids(tokenizer.encode(text.get<std::string>(), encoding));
+    const std::string where = concat("line ", number);
+    const nlohmann::json text = parse_json(line, where);
+    print_ids(tokenizer.encode(JsonView(text, where).text(), encoding));
   }
 }
 

@@ -4,7 +4,6 @@
 //   train_gpt --text book.txt --precision fp16  FP16 with FP32 masters and dynamic loss scaling
 //   train_gpt --init DIR --text notes/          fine-tunes a Hugging Face model
 //   train_gpt --run-dir runs/a --resume         goes on where a run stopped
-#include <cmath>
 #include <filesystem>
 
 #include <binade/binade.h>
@@ -16,23 +15,9 @@ using namespace binade;
 
 namespace {
 
-// "done at step 200: loss 3.1415, 9507 tokens/s"
-std::string summary(const train::Trainer::Outcome& outcome, bool finished_before) {
-  std::string text = fmt::format("{} at step {}", outcome.stopped ? "stopped by a signal" : "done",
-                                 outcome.steps_done);
-  if (finished_before) text += " already (--steps goes further)";
-  if (outcome.steps_done > 0) text += fmt::format(": loss {:.4f}", outcome.last_loss);
-  if (finished_before && std::isfinite(outcome.best_validation))
-    text += fmt::format(", best validation loss {:.4f}", outcome.best_validation);
-  if (std::isfinite(outcome.tokens_per_second))
-    text += fmt::format(", {:.0f} tokens/s", outcome.tokens_per_second);
-  return text;
-}
-
 void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   const Device device = examples::choose_device(o.device);
-  const amp::Preset preset =
-      o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
+  const amp::Preset preset = examples::preset_of(o, device);
   examples::set_gpu_switches(o, device);
   train::RunFolder folder(o.run_dir, o.resume);
   folder.check_config(config, examples::kMayChange);
@@ -72,18 +57,13 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
     };
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
                          ema ? &*ema : nullptr);
-  if (o.resume) {
-    if (trainer.resume()) {
-      examples::say("resumed at step {}\n", trainer.steps_done());
-    } else {
-      examples::say("no checkpoint to resume from; starting at step 0\n");
-    }
-  }
+  examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   examples::say("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
                 model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
                 sampler->window_count(), o.seq_len, preset.name, concat(device));
 
+  if (!o.save_hf.empty()) create_folder(o.save_hf);  // not only after hours of training
   // Bad input was refused by now: from here on the folder holds a run.
   if (!folder.has_run()) {
     tokenizer->save(folder.path() / "tokenizer");
@@ -95,7 +75,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   const train::Trainer::Outcome outcome = trainer.run();
 
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
-  examples::say("{}; everything is in {}\n", summary(outcome, finished), o.run_dir);
+  examples::say("{}; everything is in {}\n", examples::summary(outcome, finished), o.run_dir);
   if (outcome.stopped) return;
   model->eval();
   if (ema) ema->swap();  // what was validated is what writes the sample and is saved

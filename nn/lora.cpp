@@ -81,15 +81,15 @@ Array LoraAdapter::delta() const {
 
 Lora::Lora(Module& model, const LoraOptions& options) : options_(options) {
   check_every_target(linear_layers(model), options.target_modules);
+  make_adapters(model);
   attach(model);
 }
 
-void Lora::attach(Module& model) {
+void Lora::make_adapters(const Module& model) {
   const NamedLayers layers = linear_layers(model);
   if (options_.target_modules.empty() && options_.target_pattern.empty())
     options_.target_modules = usual_targets(layers);
   const LoraTargets wanted(options_);
-  std::vector<std::pair<Target, LoraOptions>> found;
   for (const auto& [name, module] : model.named_modules()) {
     auto* layer = dynamic_cast<Linear*>(module);
     const bool is_head = name == kHead;
@@ -98,23 +98,25 @@ void Lora::attach(Module& model) {
     check(layer != nullptr, "LoRA: adapters on ", name,
           ", which is no linear layer, are not supported");
     check(layer->adapter() == nullptr, "LoRA: ", name, " has an adapter already");
-    found.push_back({{name, layer, nullptr}, wanted.options_of(name)});
+    targets_.push_back({name, layer, nullptr});
   }
-  check(!found.empty(), "LoRA: the options match no linear layer of the model");
-
+  check(!targets_.empty(), "LoRA: the options match no linear layer of the model");
   for (const NamedParameter& named : model.named_parameters())
     named.parameter->require_unbound(
         "LoRA cannot freeze it; add the adapters first and make the optimizer after them");
-  model.set_trainable(false);
-  for (auto& [target, options] : found) {
-    Linear& layer = *target.layer;
-    target.adapter =
-        std::make_shared<LoraAdapter>(layer.in_features(), layer.out_features(), options);
+
+  for (Target& target : targets_) {
+    const Linear& layer = *target.layer;
+    target.adapter = std::make_shared<LoraAdapter>(layer.in_features(), layer.out_features(),
+                                                   wanted.options_of(target.name));
     target.adapter->train(layer.training());
     target.adapter->to(layer.weight()->tensor().device());
-    layer.set_adapter(target.adapter);
-    targets_.push_back(std::move(target));
   }
+}
+
+void Lora::attach(Module& model) {
+  model.set_trainable(false);
+  for (const Target& target : targets_) target.layer->set_adapter(target.adapter);
 }
 
 std::vector<std::string> Lora::names() const {
@@ -136,7 +138,7 @@ std::vector<std::pair<std::string, ParameterPtr>> Lora::file_parameters() const 
 Lora Lora::load(Module& model, const fs::path& folder) {
   Lora lora;
   lora.options_ = read_lora_config(folder / kConfigFile);
-  lora.attach(model);
+  lora.make_adapters(model);
   const SafetensorsFile file(folder / kWeightsFile);
   StateDict given, expected;
   for (const std::string& name : file.names()) given.emplace(name, file.get(name));
@@ -147,6 +149,7 @@ Lora Lora::load(Module& model, const fs::path& folder) {
         " do not fit the model: ", mismatch.describe());
   for (const auto& [name, values] : given) check_finite(name, values);
   for (const auto& [name, parameter] : lora.file_parameters()) parameter->assign(given.at(name));
+  lora.attach(model);
   return lora;
 }
 

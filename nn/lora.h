@@ -61,7 +61,8 @@ class Lora {
  public:
   // Freezes every parameter of the model and adds adapters, on the model's device. Throws Error
   // when one of target_modules matches no linear layer, when nothing is matched, and when a module
-  // is matched that is no linear layer or the head.
+  // is matched that is no linear layer or the head. Where it throws, here as in load(), the model
+  // is as it was: without adapters and with the same parameters to train.
   Lora(Module& model, const LoraOptions& options);
   // The same with the options and values of a PEFT folder (adapter_config.json,
   // adapter_model.safetensors). As in PEFT, some of the file's target_modules may match nothing.
@@ -81,6 +82,9 @@ class Lora {
 
  private:
   Lora() = default;
+  // Makes the adapters that the options mean; leaves the model as it is.
+  void make_adapters(const Module& model);
+  // Freezes the model and gives its layers the adapters.
   void attach(Module& model);
   struct Target {
     std::string name;  // of the linear layer

@@ -156,7 +156,7 @@ LoraOptions read_lora_config(const std::filesystem::path& path) {
   if (options.layers_pattern == std::vector<std::string>{""} &&
       !reader["layers_pattern"].is_array())
     options.layers_pattern.clear();  // to PEFT an empty text is none
-  const auto in_order = ordered_json::parse(text);
+  const auto in_order = parse_json<ordered_json>(text, path.string());
   options.rank_pattern = read_pattern<int64_t>(reader, in_order, "rank_pattern");
   options.alpha_pattern = read_pattern<double>(reader, in_order, "alpha_pattern");
   return options;

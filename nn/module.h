@@ -60,7 +60,10 @@ class Module {
   std::vector<std::pair<std::string, Module*>> named_modules() const;
   int64_t parameter_count() const;
 
-  virtual void train(bool training = true);  // and all below
+  // This module and all below. A module with a part that stays in evaluation mode, for example a
+  // frozen trunk whose dropout must do nothing, overrides it and calls eval() on that part after
+  // Module::train(training); trainers switch modes on the whole model again and again.
+  virtual void train(bool training = true);
   void eval() { train(false); }
   bool training() const { return training_; }
   // Throws Error, and moves nothing, if an optimizer holds a parameter that would move.

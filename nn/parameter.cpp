@@ -2,7 +2,19 @@
 
 #include <utility>
 
+#include <binade/autograd/hooks.h>
+
 namespace binade::nn {
+
+namespace {
+
+// Puts a leaf around `value` in the tensor's place, with the same hooks and no gradient.
+void renew(Tensor& tensor, Array value) {
+  const Tensor before = std::exchange(tensor, Tensor(std::move(value), tensor.requires_grad()));
+  share_hooks(before, tensor);
+}
+
+}  // namespace
 
 Parameter::Parameter(Array value, bool keep_full_precision)
     : keep_full_precision_(keep_full_precision) {
@@ -32,9 +44,8 @@ void Parameter::set_compute_dtype(DType dtype, bool with_master) {
   if (computes_in(dtype, with_master)) return;
   require_unbound(kDtypeIsFixed);
   const Array values = master();
-  const bool requires_grad = trainable();
   master_ = needs_master(dtype, with_master) ? values.to(DType::f32) : Array();
-  tensor_ = Tensor(values.to(dtype), requires_grad);
+  renew(tensor_, values.to(dtype));
 }
 
 void Parameter::assign(const Array& values) {
@@ -49,7 +60,7 @@ void Parameter::to(Device device) {
   if (tensor_.device() == device) return;
   require_unbound(kDeviceIsFixed);
   if (master_.defined()) master_ = master_.to(device);
-  tensor_ = Tensor(tensor_.array().to(device), trainable());
+  renew(tensor_, tensor_.array().to(device));
 }
 
 void Parameter::require_unbound(const char* what) const {
@@ -77,8 +88,7 @@ std::shared_ptr<const Parameter::Binding> Parameter::bind(Array value, Array gra
     master.copy_from(master_);
     master_ = std::move(master);
   }
-  const bool requires_grad = trainable();
-  tensor_ = Tensor(std::move(value), requires_grad);
+  renew(tensor_, std::move(value));
   if (grad.defined()) tensor_.bind_grad(std::move(grad));
   auto binding = std::make_shared<Binding>(Binding{name, ""});
   binding_ = binding;

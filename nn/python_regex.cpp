@@ -5,22 +5,20 @@
 
 #include <binade/core/error.h>
 #include <binade/core/text.h>
-#include <binade/core/utf8.h>
-#include <pcre2.h>
+#include <binade/data/pcre2_pattern.h>
 
 namespace binade::nn {
 namespace {
 
-constexpr size_t kMaxPatternBytes = 1 << 16;
 constexpr uint32_t kMostSteps = 10'000'000;  // of a match; then the pattern is given up
 
 // Rewrites a pattern of Python 3.11's `re` for PCRE2 with UTF and UCP.
-class Translator {
+class Translator : data::PatternRewriter {
  public:
-  explicit Translator(std::string_view pattern) : pattern_(pattern) {}
+  explicit Translator(std::string_view pattern) : PatternRewriter(pattern) {}
 
   std::string run() {
-    while (pos_ < pattern_.size()) {
+    while (!at_end()) {
       const char c = pattern_[pos_];
       if (c == '\\')
         escape(false);
@@ -28,7 +26,7 @@ class Translator {
         character_class();
       else if (c == '(')
         group();
-      else if (pattern_.substr(pos_).starts_with("{,"))
+      else if (looking_at("{,"))
         replace(2, digits_and_brace(pos_ + 2) ? "{0," : "{,");
       else
         copy(1);
@@ -37,17 +35,6 @@ class Translator {
   }
 
  private:
-  char peek(size_t ahead) const {
-    return pos_ + ahead < pattern_.size() ? pattern_[pos_ + ahead] : '\0';
-  }
-  void copy(size_t count) {
-    out_.append(pattern_.substr(pos_, count));
-    pos_ += count;
-  }
-  void replace(size_t count, std::string_view with) {
-    out_.append(with);
-    pos_ += count;
-  }
   [[noreturn]] void refuse(size_t count) const {
     fail("the regular expression `", pattern_, "` has `", pattern_.substr(pos_, count),
          "` at byte ", pos_, ", which is not supported");
@@ -97,7 +84,7 @@ class Translator {
     copy(1);
     if (peek(0) == '^') copy(1);
     if (peek(0) == ']') replace(1, "\\]");
-    while (pos_ < pattern_.size() && peek(0) != ']') {
+    while (!at_end() && peek(0) != ']') {
       if (peek(0) == '\\')
         escape(true);
       else if (peek(0) == '[')  // [:alpha:] means nothing special there
@@ -113,20 +100,10 @@ class Translator {
     if (peek(1) != '?') return copy(1);
     for (const std::string_view known :
          {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?P<", "(?P="})
-      if (pattern_.substr(pos_).starts_with(known)) return copy(known.size());
+      if (looking_at(known)) return copy(known.size());
     refuse(3);
   }
-
-  std::string_view pattern_;
-  size_t pos_ = 0;
-  std::string out_;
 };
-
-std::string message_of(int code) {
-  PCRE2_UCHAR text[256] = {};
-  pcre2_get_error_message(code, text, sizeof text);
-  return reinterpret_cast<const char*>(text);
-}
 
 using MatchData = std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)>;
 
@@ -138,18 +115,9 @@ MatchData match_data_of(const void* code) {
 }  // namespace
 
 PythonRegex::PythonRegex(const std::string& pattern) : pattern_(pattern) {
-  check(pattern.size() <= kMaxPatternBytes, "a regular expression of ", pattern.size(),
-        " bytes is longer than the ", kMaxPatternBytes, " accepted");
-  check(utf8_valid_prefix(pattern) == pattern.size(), "the regular expression `", pattern,
-        "` is not valid UTF-8");
+  data::check_pattern(pattern);
   const std::string translated = Translator(pattern).run();
-  int error = 0;
-  size_t offset = 0;
-  pcre2_code* code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
-  check(code != nullptr, "cannot compile the regular expression `", pattern,
-        "`: ", message_of(error), " (at position ", offset, " of `", translated, "`)");
+  pcre2_code* code = data::compile_pattern(pattern, translated, 0, nullptr);
   code_ = std::shared_ptr<void>(
       code, [](void* owned) { pcre2_code_free(static_cast<pcre2_code*>(owned)); });
 }
@@ -163,7 +131,7 @@ bool PythonRegex::run(std::string_view text, unsigned options, void* match_data)
                                  PCRE2_ANCHORED | options,
                                  static_cast<pcre2_match_data*>(match_data), context.get());
   check(result >= 0 || result == PCRE2_ERROR_NOMATCH, "the regular expression `", pattern_,
-        "` failed on ", text, ": ", message_of(result));
+        "` failed on ", text, ": ", data::pcre2_message(result));
   return result >= 0;
 }
 

@@ -12,6 +12,10 @@ struct AdamWOptions {
   double eps = 1e-8;
 };
 
+// Throws Error, which begins with `who`, for betas outside [0, 1) and an eps that is 0 in f32 or
+// not finite.
+void check_options(const char* who, const AdamWOptions& options);
+
 class AdamW : public Optimizer {
  public:
   explicit AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options = {});

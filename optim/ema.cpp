@@ -31,10 +31,11 @@ void Ema::update(const Array& found_inf) {
   check(!in_use_,
         "EMA: the averages are in use; end the Ema::Scope (or swap back) before update()");
   for (size_t g = 0; g < averages_.size(); ++g) {
-    BINADE_DISPATCH(
-        optimizer().device(),
-        ema_update(averages_[g], optimizer().groups()[g].master().to(averages_[g].dtype()), decay_,
-                   found_inf));
+    const Array value = optimizer().groups()[g].master().to(averages_[g].dtype());
+    BINADE_DISPATCH(optimizer().device(),
+                    optimizer_update({value, averages_[g], {}, {}, {}},
+                                     {.grad_factor = {}, .found_inf = found_inf},
+                                     kernels::AverageParams{decay_}));
     averages_[g].bump_version();
   }
 }

@@ -14,6 +14,9 @@ class Ema {
   // Of the optimizer's parameters, from their present values. Every use after the optimizer is gone
   // throws Error.
   Ema(const Optimizer& optimizer, double decay);
+  // A copy would write the same averages.
+  Ema(const Ema&) = delete;
+  Ema& operator=(const Ema&) = delete;
   // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
   // are in use.
   void update(const Array& found_inf);

@@ -1,6 +1,7 @@
 #include <binade/optim/flat_group.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include <binade/core/kernels/elementwise.h>
 
@@ -32,6 +33,12 @@ std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weig
 FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay)
     : members_(std::move(members)), lr_factor_(lr_factor), weight_decay_(weight_decay) {
   check(!members_.empty(), "a parameter group is empty");
+  const auto check_setting = [](const char* what, double value) {
+    check(value >= 0 && std::isfinite(static_cast<float>(value)), "a parameter group's ", what,
+          " is 0 or more and finite, got ", value);
+  };
+  check_setting("lr_factor", lr_factor);
+  check_setting("weight_decay", weight_decay);
   for (Member& member : members_) {
     member.offset = numel_;
     member.numel = member.parameter.parameter->numel();
@@ -86,8 +93,10 @@ bool FlatGroup::has_grads() const {
 
 void FlatGroup::fill_missing_grads() const {
   for (const Member& member : members_)
-    if (member.frozen() || !member.parameter.parameter->tensor().grad().defined())
+    if (member.frozen() || !member.parameter.parameter->tensor().grad().defined()) {
+      member.parameter.parameter->tensor().clear_grad_buffer();
       part(grad_, member).zero();
+    }
 }
 
 void FlatGroup::zero_frozen_sums() const {

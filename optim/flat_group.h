@@ -1,6 +1,6 @@
-// FlatGroup: parameters of one dtype and one set of hyper-parameters, laid end to end. Values,
-// gradients, masters and moments each lie in one contiguous buffer, so that the pass over the
-// gradients and the update are one launch each, whatever the number of parameters.
+// FlatGroup: parameters of one dtype and one set of hyper-parameters, laid out contiguously.
+// Values, gradients, masters and moments each lie in one contiguous buffer, so that the pass over
+// the gradients and the update are one launch each, whatever the number of parameters.
 #pragma once
 
 #include <string>
@@ -13,8 +13,8 @@ namespace binade::optim {
 // Parameters with settings of their own.
 struct ParameterGroup {
   std::vector<nn::NamedParameter> parameters;
-  double lr_factor = 1;  // multiplies the learning rate
-  double weight_decay = 0;
+  double lr_factor = 1;     // multiplies the learning rate; 0 or more
+  double weight_decay = 0;  // 0 or more
 };
 
 // The usual split: parameters of more than one dimension decay, the others do not. Parameters that

@@ -13,11 +13,12 @@ Lion::Lion(std::vector<ParameterGroup> groups, const LionOptions& options)
 
 void Lion::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
-  BINADE_DISPATCH(device(), lion_update(buffers, context,
-                                        {.lr_factor = flat.lr_factor(),
-                                         .beta1 = options_.beta1,
-                                         .beta2 = options_.beta2,
-                                         .weight_decay = flat.weight_decay()}));
+  BINADE_DISPATCH(device(),
+                  optimizer_update(buffers, context,
+                                   kernels::LionParams{.lr_factor = flat.lr_factor(),
+                                                       .beta1 = options_.beta1,
+                                                       .beta2 = options_.beta2,
+                                                       .weight_decay = flat.weight_decay()}));
 }
 
 }  // namespace binade::optim

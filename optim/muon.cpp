@@ -41,26 +41,29 @@ Muon::Muon(std::vector<ParameterGroup> groups, const MuonOptions& options)
   check(options.momentum > 0 && options.momentum < 1, "Muon needs a momentum in (0, 1), got ",
         options.momentum);
   check(options.iterations > 0, "Muon needs at least one iteration, got ", options.iterations);
+  check_options("Muon's AdamW", options.adamw);
   add_moment("exp_avg");
-  add_moment("exp_avg_sq");
+  add_moment("exp_avg_sq", MomentOf::squares);
 }
 
 void Muon::update_group(size_t index, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& group = groups()[index];
   if (!is_hidden_matrix(group.members().front().parameter)) {
-    BINADE_DISPATCH(device(), adamw_update(buffers, context,
-                                           {.lr_factor = group.lr_factor(),
-                                            .beta1 = options_.adamw.beta1,
-                                            .beta2 = options_.adamw.beta2,
-                                            .eps = options_.adamw.eps,
-                                            .weight_decay = group.weight_decay()}));
+    BINADE_DISPATCH(device(),
+                    optimizer_update(buffers, context,
+                                     kernels::AdamWParams{.lr_factor = group.lr_factor(),
+                                                          .beta1 = options_.adamw.beta1,
+                                                          .beta2 = options_.adamw.beta2,
+                                                          .eps = options_.adamw.eps,
+                                                          .weight_decay = group.weight_decay()}));
     return;
   }
   // SGD's kernel with a learning rate of zero moves the momentum alone, and not on a skipped step.
   UpdateBuffers momentum_only = buffers;
   momentum_only.moment2 = {};
-  BINADE_DISPATCH(device(), sgd_update(momentum_only, context,
-                                       {.lr_factor = 0, .momentum = options_.momentum}));
+  BINADE_DISPATCH(device(), optimizer_update(
+                                momentum_only, context,
+                                kernels::SgdParams{.lr_factor = 0, .momentum = options_.momentum}));
   const Array grad = Array::empty({group.numel()}, buffers.master.dtype(), device());
   BINADE_DISPATCH(device(), copy(buffers.grad, grad));
   const Array factor = context.grad_factor.to(grad.dtype()).expand(grad.shape());
@@ -69,8 +72,12 @@ void Muon::update_group(size_t index, const UpdateBuffers& buffers, const Update
   const Array directions = group.new_moment();
   for (const FlatGroup::Member& member : group.members())
     group.part(directions, member).copy_from(direction(group.part(grad, member)));
-  BINADE_DISPATCH(device(), apply_direction(buffers, directions, context, group.lr_factor(),
-                                            group.weight_decay()));
+  UpdateContext unscaled = context;  // the direction has the factor in it
+  unscaled.grad_factor = {};
+  BINADE_DISPATCH(device(),
+                  optimizer_update({directions, buffers.master, buffers.value, {}, {}}, unscaled,
+                                   kernels::DirectionParams{.lr_factor = group.lr_factor(),
+                                                            .weight_decay = group.weight_decay()}));
 }
 
 Array Muon::direction(const Array& update) const {

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include <binade/core/kernels/optimizer.h>
+#include <binade/core/kernels/reduce.h>
 #include <binade/optim/state_loading.h>
 
 namespace binade::optim {
@@ -16,12 +17,16 @@ namespace {
 // One flat group per dtype among the parameters of each given group.
 std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
   std::set<const nn::Parameter*> seen;
+  std::set<std::string> names;
   for (const ParameterGroup& group : groups)
     for (const nn::NamedParameter& named : group.parameters) {
+      check(named.parameter != nullptr, "parameter ", named.name, " is null");
       check(named.parameter->trainable(), "parameter ", named.name,
             " is not trainable; leave it out of the optimizer's groups");
       check(seen.insert(named.parameter.get()).second, "parameter ", named.name,
             " is in two groups");
+      check(names.insert(named.name).second, "two parameters of the optimizer are named ",
+            named.name, "; its state is saved by name, so give each a name of its own");
     }
   // Before any of them is moved.
   for (const ParameterGroup& group : groups)
@@ -39,6 +44,17 @@ std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
   }
   check(!flat.empty(), "the optimizer got no trainable parameters");
   return flat;
+}
+
+// Beyond it a count is not exact in a double, and no run comes that far.
+constexpr double kMostSteps = 9007199254740992;  // 2^53
+
+bool has_negative(const Array& values) {
+  if (!values.defined() || values.numel() == 0 || !is_floating(values.dtype())) return false;
+  const Array flat = values.contiguous().view({values.numel()});
+  const Array least = Array::empty({1}, flat.dtype(), flat.device());
+  BINADE_DISPATCH(flat.device(), reduce(kernels::ReduceOp::min, flat, least, 0));
+  return least.item() < 0;
 }
 
 // What frozen members have in some buffers of their group, to be put back after an update.
@@ -72,8 +88,8 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups)
   zero_grad();
 }
 
-size_t Optimizer::add_moment(const std::string& name) {
-  Moment moment{name, {}};
+size_t Optimizer::add_moment(const std::string& name, MomentOf kind) {
+  Moment moment{name, kind, {}};
   for (const FlatGroup& group : groups_) moment.buffers.push_back(group.new_moment());
   moments_.push_back(std::move(moment));
   return moments_.size() - 1;
@@ -86,8 +102,8 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::set_learning_rate(double learning_rate) {
-  check(learning_rate >= 0 && std::isfinite(learning_rate), name(),
-        ": a learning rate is 0 or more and finite, got ", learning_rate);
+  check(learning_rate >= 0 && std::isfinite(static_cast<float>(learning_rate)), name(),
+        ": a learning rate is 0 or more and finite in f32, got ", learning_rate);
   learning_rate_ = learning_rate;
   learning_rate_scalar_.fill(learning_rate);
 }
@@ -121,6 +137,12 @@ void Optimizer::gather_grads() {
 
 bool Optimizer::has_pending_grads() const {
   return accumulated_ > 0 && has_grads();
+}
+
+std::vector<uint64_t> Optimizer::gradient_mark() const {
+  std::vector<uint64_t> mark = {static_cast<uint64_t>(accumulated_), has_grads() ? 1U : 0U};
+  for (const FlatGroup& group : groups_) mark.push_back(gradient(group).storage()->version());
+  return mark;
 }
 
 void Optimizer::fill_missing_grads() {
@@ -199,8 +221,17 @@ nn::StateDict Optimizer::state() const {
 
 void Optimizer::load_state(const nn::StateDict& saved) {
   const auto step = saved.find("step");
-  check(step == saved.end() || step->second.numel() != 1 || step->second.item() >= 0, name(),
-        ": the saved state has a negative step count");
+  if (step != saved.end() && step->second.defined() && step->second.numel() == 1) {
+    const double count = step->second.item();
+    check(count >= 0, name(), ": the saved state has a negative step count");
+    check(count < kMostSteps, name(), ": the saved state has a step count of ", count);
+  }
+  for (const Moment& moment : moments_) {
+    if (moment.kind != MomentOf::squares) continue;
+    for (const auto& [key, values] : saved)
+      check(!key.starts_with(moment.name + '.') || !has_negative(values), name(), ": ", key,
+            " in the saved state has a value below 0, but is a mean of squares");
+  }
   nn::StateDict own = state();
   own["step"] = step_scalar_;
   load_arrays(name(), saved, own);

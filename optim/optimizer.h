@@ -26,8 +26,8 @@ class Optimizer {
 
   // Forgets the gradients; the next backward overwrites them.
   void zero_grad();
-  // The learning rate of the coming updates, 0 or more (queued; no wait). Has to be set before the
-  // first.
+  // The learning rate of the coming updates, 0 or more, within f32's range (queued; no wait). Has
+  // to be set before the first.
   void set_learning_rate(double learning_rate);
   double learning_rate() const { return learning_rate_.value_or(0); }
 
@@ -50,6 +50,9 @@ class Optimizer {
   void gather_grads();
   // Whether gradients came that no gather_grads() or accumulate() has seen, with a sum under way.
   bool has_pending_grads() const;
+  // Stays equal as long as gradient() of every group holds what it holds now: after backward(),
+  // accumulate(), zero_grad() or a write into it, another.
+  std::vector<uint64_t> gradient_mark() const;
   // The gradient buffer of a group that statistics and update read, after gather_grads().
   const Array& gradient(const FlatGroup& group) const {
     return accumulated_ > 0 ? group.accumulated() : group.grad();
@@ -73,19 +76,22 @@ class Optimizer {
 
   // Masters are the model's to save; this is the rest: "exp_avg.<parameter>", "step".
   nn::StateDict state() const;
-  // Throws Error naming what is missing, of another shape or kind of dtype, or not finite; nothing
-  // is written then.
+  // Throws Error naming what is missing, of another shape or kind of dtype, not finite, or no value
+  // that it can have (a mean of squares below 0); nothing is written then.
   void load_state(const nn::StateDict& saved);
 
  protected:
+  // Every parameter in one group, under a name of its own: their states are told apart by it.
   explicit Optimizer(std::vector<ParameterGroup> groups);
   // The moments of group g; called for every group and step.
+  enum class MomentOf : uint8_t { gradients, squares };
   struct Moment {
     std::string name;
+    MomentOf kind;
     std::vector<Array> buffers;  // one a group
   };
   // Gives every group a zero buffer under this name (call from the constructor).
-  size_t add_moment(const std::string& name);
+  size_t add_moment(const std::string& name, MomentOf kind = MomentOf::gradients);
   const Array& moment(size_t index, size_t group) const { return moments_[index].buffers[group]; }
   virtual void update_group(size_t group, const UpdateBuffers& buffers,
                             const UpdateContext& context) = 0;

@@ -1,5 +1,7 @@
 #include <binade/optim/sgd.h>
 
+#include <cmath>
+
 #include <binade/core/kernels/optimizer.h>
 
 namespace binade::optim {
@@ -8,6 +10,8 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
     : Optimizer(std::move(groups)), options_(options) {
   check(options.momentum >= 0 && options.momentum < 1, "SGD needs a momentum in [0, 1), got ",
         options.momentum);
+  check(std::isfinite(static_cast<float>(options.dampening)), "SGD needs a finite dampening, got ",
+        options.dampening);
   check(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
         "Nesterov momentum needs a momentum above 0 and no dampening");
   if (options.momentum > 0) add_moment("momentum");
@@ -15,12 +19,12 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
 
 void Sgd::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
-  BINADE_DISPATCH(device(), sgd_update(buffers, context,
-                                       {.lr_factor = flat.lr_factor(),
-                                        .momentum = options_.momentum,
-                                        .dampening = options_.dampening,
-                                        .weight_decay = flat.weight_decay(),
-                                        .nesterov = options_.nesterov}));
+  BINADE_DISPATCH(device(), optimizer_update(buffers, context,
+                                             kernels::SgdParams{.lr_factor = flat.lr_factor(),
+                                                                .momentum = options_.momentum,
+                                                                .dampening = options_.dampening,
+                                                                .weight_decay = flat.weight_decay(),
+                                                                .nesterov = options_.nesterov}));
 }
 
 }  // namespace binade::optim

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/core/log.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
@@ -24,12 +24,6 @@ uint32_t checksum(const std::string& text) {
   return crc32c(text.data(), text.size());
 }
 
-// Of dtype, shape and bytes; `array` lies in host memory without gaps.
-uint32_t checksum(const Array& array) {
-  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
-  return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
-}
-
 template <class... Parts>
 [[noreturn]] void damaged(const fs::path& path, const Parts&... parts) {
   throw DamagedCheckpoint(concat(path.string(), " is damaged: ", parts...));
@@ -46,7 +40,7 @@ void check_format(const fs::path& path) {
   std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
   if (header_bytes > bytes.size() - sizeof header_bytes) return;
   const char* begin = reinterpret_cast<const char*>(bytes.data()) + sizeof header_bytes;
-  const Json header = Json::parse(begin, begin + header_bytes, nullptr, /*allow_exceptions=*/false);
+  const Json header = parse_json_or_null({begin, header_bytes});
   if (!header.is_object()) return;
   const auto metadata = header.find("__metadata__");
   const bool has_format = metadata != header.end() && metadata->is_object() &&
@@ -114,6 +108,11 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 
 }  // namespace
 
+uint32_t checksum_of(const Array& array) {
+  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
+  return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
+}
+
 void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
   std::map<std::string, Array> tensors;
   Json checksums = Json::object();
@@ -121,7 +120,7 @@ void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
     for (const auto& [name, array] : state) {
       const std::string full = section + '.' + name;
       const Array host = array.to(Device::cpu()).contiguous();
-      checksums[full] = checksum(host);
+      checksums[full] = checksum_of(host);
       tensors[full] = host;
     }
   }
@@ -151,16 +150,23 @@ Checkpoint read_checkpoint(const fs::path& path) {
   if (metadata("metadata_checksum") != std::to_string(checksum(values + sums)))
     damaged(path, "the checksum of its metadata differs");
 
+  const auto parse = [&](const std::string& text, const char* key) {
+    try {
+      return parse_json(text, key);
+    } catch (const Error& error) {
+      damaged(path, error.what());
+    }
+  };
+  const Json parsed_values = parse(values, "values"), checksums = parse(sums, "checksums");
   Checkpoint checkpoint;
   try {
-    checkpoint.values = Json::parse(values).get<std::map<std::string, std::string>>();
-    const Json checksums = Json::parse(sums);
+    checkpoint.values = parsed_values.get<std::map<std::string, std::string>>();
     if (checksums.size() != file.names().size())
       damaged(path, "it has ", file.names().size(), " tensors and ", checksums.size(),
               " checksums");
     for (const std::string& full : file.names()) {
       const Array array = file.get(full);
-      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum(array))
+      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum_of(array))
         damaged(path, "the checksum of ", full, " differs");
       const size_t dot = full.find('.');
       if (dot == std::string::npos) damaged(path, "the tensor ", full, " is in no section");

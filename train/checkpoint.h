@@ -2,7 +2,7 @@
 // can read.
 //
 //   run/checkpoints/step-000000100.safetensors   the newest N
-//   run/checkpoints/best.safetensors             the one with the lowest validation loss
+//   run/checkpoints/best.safetensors             the one that validated best
 //
 // Tensors are named <section>.<name>; the metadata has the format's version, the sections' values
 // as JSON, a CRC-32C of every tensor (dtype, shape and bytes) and one of the values. Files are
@@ -34,6 +34,9 @@ class DamagedCheckpoint : public Error {
  public:
   using Error::Error;
 };
+
+// CRC-32C of dtype, shape and bytes; `array` lies in host memory without gaps.
+uint32_t checksum_of(const Array& array);
 
 // Writes atomically; throws Error (disk full, …) and leaves what was there.
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);

@@ -10,9 +10,9 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/core/log.h>
 #include <binade/core/text.h>
 #include <binade/core/version.h>
@@ -48,14 +48,9 @@ std::string line_of(const Json& json) {
 }
 
 Json parse(const std::string& text, const std::string& name) {
-  check_json_text(text, name);
-  try {
-    Json json = Json::parse(text);
-    check(json.is_object(), name, " is not a JSON object");
-    return json;
-  } catch (const Json::exception& error) {
-    fail(name, " is not valid JSON: ", error.what());
-  }
+  Json json = parse_json<Json>(text, name);
+  check(json.is_object(), name, " is not a JSON object");
+  return json;
 }
 
 Json parse(const fs::path& path) {
@@ -67,10 +62,14 @@ Json parse(const fs::path& path) {
 // stays.
 void read_rows(const fs::path& file, int64_t step,
                const std::function<void(const Json& row, const std::string& line)>& keep) {
+  // A named pipe or a device would be read without end.
+  std::error_code error;
+  check(fs::is_regular_file(file, error), "cannot read ", file.string(),
+        ": it is not a regular file");
   std::ifstream lines(file);
   check(lines.good(), "cannot read ", file.string(), ": ", std::strerror(errno));
   for (std::string line; std::getline(lines, line);) {
-    const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const Json row = parse_json_or_null<Json>(line);
     if (!row.is_object()) continue;
     const auto at = row.find("step");
     if (at != row.end() && at->is_number() && at->get<double>() > static_cast<double>(step))
@@ -152,7 +151,7 @@ void RunFolder::set_config(const std::string& json) {
 void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
   Json manifest;
   for (const auto& [name, value] : version_facts()) manifest[name] = value;
-  for (const auto& [name, json] : more) manifest[name] = Json::parse(json);
+  for (const auto& [name, json] : more) manifest[name] = parse_json<Json>(json, name);
   write_text_file(path_ / "manifest.json", manifest.dump(2) + "\n");
 }
 

@@ -1,5 +1,7 @@
 #include <binade/train/step.h>
 
+#include <cmath>
+
 #include <binade/amp/overflow_diagnosis.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/core/kernels/elementwise.h>
@@ -13,7 +15,8 @@ namespace binade::train {
 
 namespace {
 
-// Places in the report, an f64 array on the device; the codes of first_bad follow.
+// Places in the report, an f64 array on the device; the codes of first_bad follow, then the scalars
+// of the loss.
 enum Field : int64_t { kStep, kLoss, kNorm, kScale, kFoundInf, kSkipped, kAtFloor, kFirstBad };
 
 // Eager steps before the capture: they time and choose algorithms and fill the pool.
@@ -58,9 +61,9 @@ TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradSc
       scaler_(scaler),
       preset_(preset),
       options_(options),
-      ema_(ema) {
+      ema_(ema),
+      numbers_(Array::zeros({1}, DType::f32, optimizer.device())) {
   const Device device = optimizer.device();
-  normaliser_ = Array::full({}, 1, DType::f32, device);
   step_ = Array::zeros({}, DType::i64, device);
   loss_sum_ = Array::zeros({}, DType::f32, device);
   report_ = Array::zeros({kFirstBad + group_count(optimizer)}, DType::f64, device);
@@ -78,17 +81,17 @@ bool TrainStep::captured() const {
 void TrainStep::invalidate() {
   graph_.reset();
   eager_steps_ = 0;
+  scalars_are_known_ = false;
 }
 
-void TrainStep::prepare(const std::vector<Batch>& micro_batches) {
-  check(!micro_batches.empty(), "a training step needs at least one micro-batch");
+void TrainStep::prepare(const std::vector<Batch>& micro_batches, const Named<double>& normalisers) {
   const auto fits = [&] {
-    if (inputs_.size() != micro_batches.size()) return false;
+    if (inputs_.size() != micro_batches.size() || !normalisers_.has_names_of(normalisers))
+      return false;
     for (size_t m = 0; m < inputs_.size(); ++m) {
-      if (inputs_[m].size() != micro_batches[m].size()) return false;
-      for (size_t i = 0; i < inputs_[m].size(); ++i) {
-        const Array& input = inputs_[m][i].destination();
-        const Array& given = micro_batches[m][i];
+      if (!inputs_[m].has_names_of(micro_batches[m])) return false;
+      for (const auto& [name, given] : micro_batches[m]) {
+        const Array& input = inputs_[m].at(name).destination();
         if (!(input.shape() == given.shape()) || input.dtype() != given.dtype()) return false;
       }
     }
@@ -96,23 +99,47 @@ void TrainStep::prepare(const std::vector<Batch>& micro_batches) {
   };
   if (fits()) return;
   invalidate();
+  const Device device = optimizer_.device();
   inputs_.clear();
   for (const Batch& batch : micro_batches) {
     inputs_.emplace_back();
-    for (const Array& array : batch)
-      inputs_.back().emplace_back(Array::empty(array.shape(), array.dtype(), optimizer_.device()));
+    for (const auto& [name, array] : batch)
+      inputs_.back().add(name, Uploader(Array::empty(array.shape(), array.dtype(), device)));
   }
+  const auto count = static_cast<int64_t>(normalisers.size());
+  numbers_ = Uploader(Array::zeros({1 + count}, DType::f32, device));
+  normalisers_ = {};
+  int64_t place = 0;
+  for (const auto& [name, value] : normalisers)
+    normalisers_.add(name, Tensor(numbers_.destination().select(0, ++place)));
 }
 
-void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, double normaliser,
-                    double learning_rate) {
-  check(normaliser > 0, "a training step needs a normaliser above 0, got ", normaliser,
-        ": the batch has no valid target");
-  prepare(micro_batches);
+void TrainStep::upload(int64_t step, const std::vector<Batch>& micro_batches,
+                       const Named<double>& normalisers) {
   for (size_t m = 0; m < micro_batches.size(); ++m)
-    for (size_t i = 0; i < micro_batches[m].size(); ++i) inputs_[m][i].upload(micro_batches[m][i]);
-  normaliser_.fill(normaliser);
+    for (const auto& [name, array] : micro_batches[m]) inputs_[m].at(name).upload(array);
+  std::vector<float> numbers = {static_cast<float>(step)};
+  for (const auto& [name, view] : normalisers_) {
+    const double value = normalisers.at(name);
+    numbers.push_back(static_cast<float>(value == 0 ? 1 : value));
+  }
+  numbers_.upload(Array::from(numbers, numbers_.destination().shape()));
   step_.fill(static_cast<double>(step));
+}
+
+void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
+                    const Named<double>& normalisers, double learning_rate) {
+  check(!micro_batches.empty(), "a training step needs at least one micro-batch");
+  bool any = normalisers.empty();
+  for (const auto& [name, value] : normalisers) {
+    check(std::isfinite(value) && value >= 0, "the normaliser ", name,
+          " counts valid labels and is 0 or more, got ", value);
+    any = any || value > 0;
+  }
+  check(any, "the batch of step ", step, " has no valid target: every normaliser is 0 (",
+        normalisers.names(), ")");
+  prepare(micro_batches, normalisers);
+  upload(step, micro_batches, normalisers);
   optimizer_.set_learning_rate(learning_rate);
   optimizer_.check_ready();  // a replayed step asks nothing
   if (std::vector<bool> frozen = optimizer_.frozen(); frozen != frozen_) {
@@ -145,25 +172,57 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches, doubl
   reports_.download(report_);
 }
 
-Tensor TrainStep::forward_backward(size_t m, const Array& scale) {
-  TensorList batch;
-  for (const Uploader& input : inputs_[m]) batch.emplace_back(input.destination());
+Loss TrainStep::forward_backward(size_t m, const Array& scale) {
+  LossInputs in{{}, normalisers_, Tensor(numbers_.destination().select(0, 0))};
+  for (const auto& [name, input] : inputs_[m]) in.batch.add(name, Tensor(input.destination()));
   const amp::Autocast scope(preset_, scale);
-  Tensor loss = loss_(batch, Tensor(normaliser_));
-  amp::GradScaler::scaled(loss, scale).backward();
+  Loss loss = loss_(in);
+  amp::GradScaler::scaled(loss.value, scale).backward();
   return loss;
+}
+
+void TrainStep::expect_scalars(const Named<Tensor>& scalars) {
+  for (const auto& [name, scalar] : scalars)
+    check(scalar.defined() && scalar.numel() == 1 && is_floating(scalar.dtype()) &&
+              scalar.device() == optimizer_.device(),
+          "the loss reports ", name, ", which is no scalar of a floating dtype on ",
+          optimizer_.device());
+  const bool same = scalar_sums_.has_names_of(scalars);
+  if (!scalars_are_known_ && !same) {
+    finished_ = take_reports(/*wait=*/true);
+    reports_ = {};
+    scalar_sums_ = {};
+    for (const auto& [name, scalar] : scalars)
+      scalar_sums_.add(name, Array::zeros({}, DType::f32, optimizer_.device()));
+    report_ =
+        Array::zeros({kFirstBad + group_count(optimizer_) + static_cast<int64_t>(scalars.size())},
+                     DType::f64, optimizer_.device());
+  } else {
+    check(same, "the loss has reported ", scalar_sums_.names(), " and now reports ",
+          scalars.names(), "; the names of its scalars must stay");
+  }
+  scalars_are_known_ = true;
+}
+
+void TrainStep::sum_up(size_t m, const Loss& loss) {
+  expect_scalars(loss.scalars);
+  const auto add = [m](const Tensor& value, const Array& sum) {
+    const Array scalar = value.array().reshape({});
+    if (m == 0) {
+      BINADE_DISPATCH(sum.device(), copy(scalar, sum));
+    } else {
+      BINADE_DISPATCH(sum.device(), axpy(1, scalar, sum));
+    }
+  };
+  add(loss.value, loss_sum_);
+  for (const auto& [name, scalar] : loss.scalars) add(scalar, scalar_sums_.at(name));
 }
 
 void TrainStep::queue_work() {
   const StepRandom random(options_.seed, step_);
   optimizer_.zero_grad();
   for (size_t m = 0; m < inputs_.size(); ++m) {
-    const Tensor loss = forward_backward(m, scaler_.scale_scalar());
-    if (m == 0) {
-      BINADE_DISPATCH(loss_sum_.device(), copy(loss.array(), loss_sum_));
-    } else {
-      BINADE_DISPATCH(loss_sum_.device(), axpy(1, loss.array(), loss_sum_));
-    }
+    sum_up(m, forward_backward(m, scaler_.scale_scalar()));
     if (inputs_.size() > 1) optimizer_.accumulate();
   }
   put(report_, kScale, scaler_.scale_scalar());
@@ -180,6 +239,8 @@ void TrainStep::queue_work() {
   const int64_t groups = group_count(optimizer_);
   BINADE_DISPATCH(report_.device(), copy(scaler_.first_bad().slice(0, 0, groups),
                                          report_.slice(0, kFirstBad, kFirstBad + groups)));
+  int64_t place = kFirstBad + groups;
+  for (const auto& [name, sum] : scalar_sums_) put(report_, place++, sum);
 }
 
 std::string TrainStep::diagnose_overflow(double scale) {
@@ -202,7 +263,7 @@ amp::UnderflowReport TrainStep::underflow_report() {
 }
 
 std::vector<StepReport> TrainStep::take_reports(bool wait) {
-  std::vector<StepReport> reports;
+  std::vector<StepReport> reports = std::exchange(finished_, {});
   for (const Array& values : reports_.take(wait)) reports.push_back(read(values));
   return reports;
 }
@@ -216,7 +277,10 @@ StepReport TrainStep::read(const Array& values) const {
                     .skipped = value[kFoundInf] != 0,
                     .skipped_total = static_cast<int64_t>(value[kSkipped]),
                     .at_floor = static_cast<int64_t>(value[kAtFloor]),
-                    .offender = {}};
+                    .offender = {},
+                    .scalars = {}};
+  const double* scalar = value + kFirstBad + group_count(optimizer_);
+  for (const auto& [name, sum] : scalar_sums_) report.scalars.add(name, *scalar++);
   if (!report.skipped) return report;
   std::vector<int64_t> first_bad;
   constexpr double kNone = static_cast<double>(kNoBadGradient);

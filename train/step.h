@@ -12,6 +12,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <binade/amp/grad_scaler.h>
@@ -19,17 +21,38 @@
 #include <binade/autograd/tape.h>
 #include <binade/core/transfer.h>
 #include <binade/optim/ema.h>
+#include <binade/train/named.h>
 
 namespace binade::train {
 
-// Host arrays of one micro-batch, for example {inputs, targets}; their shapes stay from step to
-// step.
-using Batch = std::vector<Array>;
+// Host arrays of one micro-batch, for example "inputs" and "targets". Names, shapes and dtypes stay
+// from step to step; where they change, the step is prepared and captured anew.
+using Batch = Named<Array>;
 
-// The loss of a micro-batch: a sum divided by `normaliser` (f32 scalar on the device), which counts
-// the valid targets of all micro-batches of the step, so that 8 rows equal 2 × 4 also when the
-// counts differ.
-using LossFunction = std::function<Tensor(const TensorList& batch, const Tensor& normaliser)>;
+// What a loss is made of, all of it on the device.
+struct LossInputs {
+  Named<Tensor> batch;  // the micro-batch
+  // Counts of the valid labels in all micro-batches of the step, f32 scalars. Each part of a loss
+  // is a sum divided by one of them, so that 8 rows equal 2 × 4 also when the counts differ. A
+  // count of 0 comes as 1: the sum over nothing is 0.
+  Named<Tensor> normalisers;
+  // The number of the step, an f32 scalar (exact up to 2^24), for what follows a schedule inside
+  // the loss. A number of the host would stay what it was when the step was captured.
+  Tensor step;
+};
+
+struct Loss {
+  // NOLINTNEXTLINE(google-explicit-constructor): most losses have nothing else to report
+  Loss(Tensor value, Named<Tensor> scalars = {})
+      : value(std::move(value)), scalars(std::move(scalars)) {}
+
+  Tensor value;  // scalar; backward starts here
+  // Scalars of floating dtype to report beside it. No gradient flows through them; like the value
+  // they are summed over the micro-batches, in f32. Their names stay until the step is prepared
+  // anew.
+  Named<Tensor> scalars;
+};
+using LossFunction = std::function<Loss(const LossInputs& in)>;
 
 struct StepOptions {
   double clip = 1;      // global gradient norm; 0: no clipping
@@ -47,6 +70,7 @@ struct StepReport {
   int64_t skipped_total = 0;
   int64_t at_floor = 0;                   // consecutive skips with the scale at its floor
   std::optional<amp::Offender> offender;  // of a skipped step
+  Named<double> scalars;                  // of the loss
 };
 
 class TrainStep {
@@ -56,8 +80,9 @@ class TrainStep {
             const amp::Preset& preset, const StepOptions& options, optim::Ema* ema = nullptr);
   ~TrainStep();
 
-  // Queues step number `step` on these micro-batches and returns.
-  void run(int64_t step, const std::vector<Batch>& micro_batches, double normaliser,
+  // Queues step number `step` on these micro-batches and returns. `normalisers` are 0 or more;
+  // throws Error when all of them are 0 (there may be none at all).
+  void run(int64_t step, const std::vector<Batch>& micro_batches, const Named<double>& normalisers,
            double learning_rate);
   // Reports of finished steps, oldest first; with `wait` of all that were queued.
   std::vector<StepReport> take_reports(bool wait = false);
@@ -77,10 +102,16 @@ class TrainStep {
 
  private:
   struct Graph;
-  void prepare(const std::vector<Batch>& micro_batches);
+  void prepare(const std::vector<Batch>& micro_batches, const Named<double>& normalisers);
+  void upload(int64_t step, const std::vector<Batch>& micro_batches,
+              const Named<double>& normalisers);
   void queue_work();  // everything between upload and report
   // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
-  Tensor forward_backward(size_t m, const Array& scale);
+  Loss forward_backward(size_t m, const Array& scale);
+  // Adds what micro-batch `m` reports to the sums.
+  void sum_up(size_t m, const Loss& loss);
+  // Makes room for these scalars in the report, or throws Error where others have been reported.
+  void expect_scalars(const Named<Tensor>& scalars);
   StepReport read(const Array& values) const;
 
   LossFunction loss_;
@@ -89,11 +120,18 @@ class TrainStep {
   amp::Preset preset_;
   StepOptions options_;
   optim::Ema* ema_;
-  std::vector<std::vector<Uploader>> inputs_;  // by micro-batch and array
-  Array normaliser_, step_, loss_sum_, report_;
+  std::vector<Named<Uploader>> inputs_;  // by micro-batch
+  // The numbers that a loss is given, in one f32 array: step, normalisers.
+  Uploader numbers_;
+  Named<Tensor> normalisers_;       // views of it
+  Array step_;                      // i64, for random numbers
+  Named<Array> scalar_sums_;        // f32 scalars
+  bool scalars_are_known_ = false;  // the loss ran since the step was prepared
+  Array loss_sum_, report_;
   Downloader reports_;
-  std::vector<bool> frozen_;  // the optimizer's parameters, when the graph was captured
-  int eager_steps_ = 0;       // since the inputs or the graph changed
+  std::vector<StepReport> finished_;  // read already, as later ones have another form
+  std::vector<bool> frozen_;          // the optimizer's parameters, when the graph was captured
+  int eager_steps_ = 0;               // since the inputs or the graph changed
   std::unique_ptr<Graph> graph_;
 };
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <limits>
 #include <optional>
+#include <string_view>
 
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
@@ -29,6 +30,40 @@ double seconds_between(Clock::time_point a, Clock::time_point b) {
 }
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+constexpr double kNone = std::numeric_limits<double>::infinity();  // in checkpoints: no validation
+
+// What a row of metrics may have beside the scalars of the loss.
+constexpr std::string_view kOwnMetrics[] = {
+    "step",     "loss",     "loss_smoothed", "grad_norm",      "learning_rate",
+    "scale",    "skipped",  "skipped_total", "peak_gib",       "tokens_per_s",
+    "offender", "overflow", "offender_kind", "underflow_share"};
+constexpr std::string_view kValidationPrefix = "validation_";
+
+// A loss that reports no scalar under a name that is taken.
+LossFunction with_free_names(LossFunction loss) {
+  return [loss = std::move(loss)](const LossInputs& in) {
+    Loss result = loss(in);
+    for (const auto& [name, scalar] : result.scalars) {
+      const bool own =
+          std::find(std::begin(kOwnMetrics), std::end(kOwnMetrics), name) != std::end(kOwnMetrics);
+      check(!own && !name.starts_with(kValidationPrefix), "the loss reports a scalar named ", name,
+            ", which is a name of the metrics themselves; give it another one");
+    }
+    return result;
+  };
+}
+
+MetricRow metrics_of(const Validation& validation) {
+  const auto name = [](const std::string& what) { return concat(kValidationPrefix, what); };
+  MetricRow row = {{name("loss"), validation.loss}};
+  if (validation.score) row.emplace_back(name("score"), *validation.score);
+  for (const auto& [what, value] : validation.scalars) {
+    check(what != "loss" && what != "score", "a validation reports a scalar named ", what,
+          ", which it has anyway; give it another name");
+    row.emplace_back(name(what), value);
+  }
+  return row;
+}
 
 double number(const std::map<std::string, std::string>& values, const char* key) {
   const auto found = values.find(key);
@@ -93,8 +128,8 @@ Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler
       options_(options),
       ema_(ema),
       checkpoints_(folder.path() / "checkpoints", options.keep_checkpoints),
-      train_step_(task_.loss, optimizer, scaler, preset, options.step, ema),
-      best_validation_(std::numeric_limits<double>::infinity()),
+      frozen_(*task_.model, optimizer),
+      train_step_(with_free_names(task_.loss), optimizer, scaler, preset, options.step, ema),
       pace_(std::make_shared<Pace>()) {}
 
 bool Trainer::resume() {
@@ -104,7 +139,10 @@ bool Trainer::resume() {
     return false;
   }
   const Checkpoint& checkpoint = found->checkpoint;
-  const auto steps_done = static_cast<int64_t>(number(checkpoint.values, "step"));
+  const double saved_step = number(checkpoint.values, "step");
+  check(saved_step >= 0 && saved_step <= 0x1p53 && saved_step == std::floor(saved_step),
+        found->path.string(), " has no step number: ", saved_step);
+  const auto steps_done = static_cast<int64_t>(saved_step);
   check(steps_done <= options_.steps, "the run has done ", steps_done,
         " steps already, more than the ", options_.steps, " asked for; raise --steps");
   if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())
@@ -115,7 +153,8 @@ bool Trainer::resume() {
     check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
     return at->second;
   };
-  task_.model->load_state(section("model"));
+  const auto frozen = checkpoint.values.find("frozen_weights");
+  frozen_.load(section("model"), frozen == checkpoint.values.end() ? "" : frozen->second);
   optimizer_.load_state(section("optimizer"));
   scaler_.load_state(section("scaler"));
   if (ema_) ema_->load_state(section("ema"));
@@ -123,7 +162,7 @@ bool Trainer::resume() {
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
   last_loss_ = checkpoint.values.contains("loss") ? number(checkpoint.values, "loss") : smoothed_;
-  best_validation_ = number(checkpoint.values, "best_validation");
+  restore_best(checkpoint);
 #if BINADE_HAVE_CUDA
   // The same product algorithms give the same bits.
   if (const auto table = checkpoint.values.find("matmul_algorithms");
@@ -134,16 +173,27 @@ bool Trainer::resume() {
   return true;
 }
 
-Checkpoint Trainer::snapshot() const {
+void Trainer::restore_best(const Checkpoint& checkpoint) {
+  const double value = number(checkpoint.values, "best_validation");
+  const auto rule = checkpoint.values.find("best_by");
+  const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
+  best_.reset();
+  if (std::isfinite(value)) best_ = {value, by_score};
+}
+
+Checkpoint Trainer::snapshot() {
   Checkpoint checkpoint;
-  checkpoint.sections["model"] = task_.model->state();
+  checkpoint.sections["model"] = frozen_.state();
   checkpoint.sections["optimizer"] = optimizer_.state();
   checkpoint.sections["scaler"] = scaler_.state();
   if (ema_) checkpoint.sections["ema"] = ema_->state();
   checkpoint.values = {{"step", std::to_string(step_)},
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
-                       {"best_validation", exact_number(best_validation_)}};
+                       {"best_validation", exact_number(best_ ? best_->value : kNone)},
+                       {"best_by", best_ && best_->by_score ? "score" : "loss"}};
+  if (std::string prints = frozen_.fingerprints(); !prints.empty())
+    checkpoint.values["frozen_weights"] = std::move(prints);
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
 #if BINADE_HAVE_CUDA
   if (optimizer_.device().is_cuda())
@@ -196,6 +246,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
       row.emplace_back("overflow", text);
     }
   }
+  for (const auto& [name, value] : report.scalars) row.emplace_back(name, value);
   folder_.add_metrics(done, row);
   if (!options_.quiet) {
     pace_->line.update(format_progress({.step = done,
@@ -223,24 +274,34 @@ void Trainer::report_underflow() {
 void Trainer::validate_now() {
   if (!task_.validate) return;
   task_.model->eval();
-  double loss = 0;
+  std::optional<Validation> validation;
   try {
     std::optional<optim::Ema::Scope> averages;
     if (ema_) averages.emplace(*ema_);
-    loss = task_.validate();
+    validation = task_.validate();
   } catch (...) {
     task_.model->train();
     throw;
   }
   task_.model->train();
-  const double best_before = best_validation_;
-  const bool best = loss < best_before;
-  if (best) best_validation_ = loss;
-  folder_.add_metrics(step_, {{"validation_loss", loss}});
+  folder_.add_metrics(step_, metrics_of(*validation));
+  const std::optional<double>& score = validation->score;
+  const BestValidation present{score.value_or(validation->loss), score.has_value()};
+  if (best_ && best_->by_score != present.by_score) {
+    log_warning("validations have ", score ? "a" : "no", " score from step ", step_,
+                " on; the record of the best one begins anew");
+    best_.reset();
+  }
+  const std::optional<BestValidation> best_before = best_;
+  const bool best =
+      std::isfinite(present.value) &&
+      (!best_ || (score ? present.value > best_->value : present.value < best_->value));
+  if (best) best_ = present;
   if (!options_.quiet)
-    pace_->line.message(concat("step ", step_, ": validation loss ", loss, best ? " (best)" : ""));
+    pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
+                               score ? concat(", score ", *score) : "", best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
-  if (best && !save(true)) best_validation_ = best_before;
+  if (best && !save(true)) best_ = best_before;
 }
 
 void Trainer::collect(bool wait) {
@@ -261,7 +322,7 @@ void Trainer::loop() {
   while (step_ < options_.steps && !StopSignals::requested()) {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
-    train_step_.run(step_, data.micro_batches, data.valid_targets, options_.schedule.at(step_));
+    train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
     ++step_;
     collect(options_.diagnose_overflow);
     const bool last = step_ == options_.steps;
@@ -304,13 +365,14 @@ void Trainer::rescue() {
 Trainer::Outcome Trainer::run() {
   const StopSignals signals;
   task_.model->train();
+  frozen_.fingerprints();  // of what the run begins with
   try {
     loop();
   } catch (...) {
     rescue();
     throw;
   }
-  return {step_, StopSignals::requested(), last_loss_, best_validation_, pace_->mean()};
+  return {step_, StopSignals::requested(), last_loss_, best_, pace_->mean()};
 }
 
 }  // namespace binade::train

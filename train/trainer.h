@@ -6,10 +6,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include <binade/optim/schedule.h>
 #include <binade/train/checkpoint.h>
+#include <binade/train/frozen_weights.h>
 #include <binade/train/run_folder.h>
 #include <binade/train/step.h>
 
@@ -18,17 +21,37 @@ namespace binade::train {
 // The data of one step.
 struct StepData {
   std::vector<Batch> micro_batches;
-  double valid_targets = 0;  // over all micro-batches: the loss is the sum over this
-  int64_t tokens = 0;        // for the throughput
+  // Valid labels over all micro-batches, for each part of the loss (LossInputs).
+  Named<double> normalisers;
+  int64_t tokens = 0;  // for the throughput
+};
+
+// What a validation found.
+struct Validation {
+  // NOLINTNEXTLINE(google-explicit-constructor): most have a loss alone
+  Validation(double loss, Named<double> scalars = {}, std::optional<double> score = {})
+      : loss(loss), scalars(std::move(scalars)), score(score) {}
+
+  double loss;
+  Named<double> scalars;  // validation_<name> in the metrics
+  // What the best checkpoint is chosen by, higher is better (validation_score in the metrics).
+  // Without it the lowest loss is the best.
+  std::optional<double> score;
+};
+struct BestValidation {
+  double value = 0;
+  bool by_score = false;  // otherwise it is a loss
 };
 
 // What is trained.
 struct Task {
+  // Goes through train() at the start and after validations; a module that keeps a frozen trunk in
+  // evaluation mode sees to that in its train() (nn/module.h).
   nn::Module* model = nullptr;
   // The data of step `index`: called with consecutive indices from where the run starts or resumes.
   std::function<StepData(int64_t index)> data;
   LossFunction loss;
-  std::function<double()> validate;  // validation loss in evaluation mode; may be empty
+  std::function<Validation()> validate;  // in evaluation mode; may be empty
   // What the data are ("1048576 tokens, CRC-32C 0x89abcdef"): kept in checkpoints, and a resume
   // with other data is refused, as it would not go on with the same run. Empty: not checked.
   std::string data_fingerprint;
@@ -58,7 +81,7 @@ class Trainer {
           optim::Ema* ema = nullptr);
 
   // Goes on from the newest whole checkpoint of the folder; false if there is none. Throws Error
-  // when it is past options.steps.
+  // when it is past options.steps, or when the model's frozen weights are not the run's.
   bool resume();
   // Trains up to options.steps, or until a signal asked to stop (signals.h), and writes a
   // checkpoint and the chart. Throws Error when the scale is stuck at its floor (naming the
@@ -66,9 +89,12 @@ class Trainer {
   // the chart, as well.
   struct Outcome {
     int64_t steps_done = 0;
-    bool stopped = false;          // by a signal
-    double last_loss = 0;          // of a run that was finished before, as its checkpoint has it
-    double best_validation = 0;    // infinity if there was no validation
+    bool stopped = false;  // by a signal
+    double last_loss = 0;  // of a run that was finished before, as its checkpoint has it
+    // Of the checkpoint that is kept as the best; none without a validation that had a finite
+    // result. A run that goes on with a score where it had none, or without, begins its record
+    // anew.
+    std::optional<BestValidation> best;
     double tokens_per_second = 0;  // NaN after too few steps to tell
   };
   Outcome run();
@@ -82,7 +108,8 @@ class Trainer {
   void report_underflow();
   bool save(bool best);  // false, with a warning, when it could not be written
   void rescue();         // what an exception leaves behind
-  Checkpoint snapshot() const;
+  Checkpoint snapshot();
+  void restore_best(const Checkpoint& checkpoint);
 
   Task task_;
   optim::Optimizer& optimizer_;
@@ -91,6 +118,7 @@ class Trainer {
   TrainerOptions options_;
   optim::Ema* ema_;
   CheckpointFolder checkpoints_;
+  FrozenWeights frozen_;
   TrainStep train_step_;
 
   int64_t step_ = 0;  // steps queued so far: the place in the data and in the schedule
@@ -98,7 +126,7 @@ class Trainer {
   double smoothed_ = 0;
   double last_loss_ = 0;
   bool has_smoothed_ = false;
-  double best_validation_;
+  std::optional<BestValidation> best_;
   class Pace;
   std::shared_ptr<Pace> pace_;
 };

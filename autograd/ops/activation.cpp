@@ -65,7 +65,7 @@ Tensor gelu_tanh_derivative(const Tensor& x) {
   return 0.5 * (1 + t) + 0.5 * kScale * x * (1 - square(t)) * (1 + 3 * kCubic * square(x));
 }
 
-Tensor dropout_with(const PhiloxKey& key, float probability, const Tensor& x) {
+Tensor dropout_with(const PhiloxKey& key, double probability, const Tensor& x) {
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), dropout(x.array(), key, probability, y, 0));
   return record("dropout", {x}, y, [key, probability](const Tensor& dy) -> TensorList {
@@ -157,7 +157,7 @@ Tensor dropout(const Tensor& x, double probability, bool training) {
   if (!training || probability == 0) return x;
   RandomState& random = RandomState::current();
   const PhiloxKey key{random.seed(), random.step_on(x.device()), random.next_place()};
-  return dropout_with(key, static_cast<float>(probability), x);
+  return dropout_with(key, probability, x);
 }
 
 }  // namespace binade

@@ -90,8 +90,7 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
 
   AttentionResult result;
   kernels::AttentionParams& params = result.params;
-  params.scale = static_cast<float>(options.scale != 0 ? options.scale
-                                                       : 1 / std::sqrt(static_cast<double>(size)));
+  params.scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(size));
   params.causal = options.causal;
   if (options.mask.defined()) {
     const Tensor& mask = options.mask;
@@ -104,7 +103,7 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
   }
   if (options.training && options.dropout > 0) {
     RandomState& random = RandomState::current();
-    params.dropout = static_cast<float>(options.dropout);
+    params.dropout = options.dropout;
     params.key = {random.seed(), random.step_on(q.device()), random.next_place()};
   }
   result.out =

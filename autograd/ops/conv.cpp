@@ -183,8 +183,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
   const Array mean = Array::empty(weight.shape(), dtype, x.device());
   const Array rstd = empty_like(mean);
   BINADE_DISPATCH(x.device(),
-                  batch_norm(images, gain, bias.array().contiguous(),
-                             static_cast<float>(options.eps), static_cast<float>(options.momentum),
+                  batch_norm(images, gain, bias.array().contiguous(), options.eps, options.momentum,
                              running_mean.array(), running_var.array(), y, mean, rstd));
   running_mean.array().bump_version();
   running_var.array().bump_version();

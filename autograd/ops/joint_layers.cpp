@@ -7,7 +7,7 @@ namespace binade::ops {
 
 namespace {
 
-// Matrices (O_k, I) as one (ΣO_k, I), a view; undefined unless they lie end to end.
+// Matrices (O_k, I) as one (ΣO_k, I), a view; undefined unless they are contiguous.
 Array stacked(const std::vector<Array>& parts) {
   int64_t rows = 0;
   for (const Array& part : parts) {

@@ -24,7 +24,7 @@ struct JointBackward {
   void weight_gradients(Backward& backward, const Array& dy, const std::vector<Array>& parts) const;
 };
 
-// The layers' operands and their forward pass: one matmul where the weights lie end to end in
+// The layers' operands and their forward pass: one matmul where the weights are contiguous in
 // memory.
 class JointLayers {
  public:

@@ -3,11 +3,11 @@
 #include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/logit_chunks.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/loss.h>
-#include <binade/core/kernels/matmul.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade {
@@ -53,7 +53,7 @@ void check_options(const char* op, const CrossEntropyOptions& options, int64_t c
 }
 
 kernels::CrossEntropyParams params_of(const CrossEntropyOptions& options) {
-  return {options.ignore_index, static_cast<float>(options.label_smoothing)};
+  return {options.ignore_index, options.label_smoothing};
 }
 
 // What the sum of the losses is divided by, a scalar; undefined: nothing.
@@ -142,115 +142,67 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
 
 namespace {
 
-// The rows of one linear_cross_entropy, chunk by chunk.
+// The operands of one linear_cross_entropy, and its losses by chunks.
 class LinearCrossEntropy {
  public:
   LinearCrossEntropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                      const LinearCrossEntropyOptions& options)
       : weight_(half_operand(weight)),
-        logits_dtype_(options.logits_dtype.value_or(
-            weight_.dtype() == DType::bf16 ? DType::f32 : weight_.dtype())),
         params_(params_of(options)),
         classes_(options.classes ? options.classes : weight.size(0)) {
     const Array input = half_operand(x);
     check(input.dtype() == weight_.dtype(), "linear_cross_entropy: x ", Kind{x}, " and weight ",
           Kind{weight},
           " must have one dtype; convert with to(x, dtype) or run under amp::Autocast");
-    check(logits_dtype_ == weight_.dtype() ||
-              (logits_dtype_ == DType::f32 && is_half(weight_.dtype())),
-          "linear_cross_entropy: logits_dtype must be f32 or the operands' ", weight_.dtype(),
-          ", got ", logits_dtype_);
     rows_ = input.reshape({row_count(x.shape()), x.size(-1)});
     labels_ = targets.array().reshape({rows_.size(0)});
     losses_ = Array::empty({rows_.size(0)}, statistics_dtype(weight_.dtype()), weight_.device());
-    choose_chunk(options.rows_per_chunk);
+    layout_.rows = rows_.size(0);
+    layout_.columns = weight.size(0);
+    layout_.operands = weight_.dtype();
+    layout_.logits = options.logits_dtype.value_or(LogitChunks::default_logits(weight_.dtype()));
+    layout_.device = weight_.device();
+    layout_.rows_per_chunk = options.rows_per_chunk;
   }
 
   const Array& labels() const { return labels_; }
   const Array& losses() const { return losses_; }
 
   void losses_alone() const {
-    const Array logsumexp = Array::empty({chunk_}, losses_.dtype(), losses_.device());
-    for_each_chunk([&](int64_t begin, int64_t end, const Array& logits) {
+    const Array logsumexp = empty_like(losses_);
+    run(false, {}, [&](int64_t begin, int64_t end, const Array& logits, const Array&) {
       BINADE_DISPATCH(
           logits.device(),
           cross_entropy(logits.slice(1, 0, classes_), labels_.slice(0, begin, end), params_,
-                        losses_.slice(0, begin, end), logsumexp.slice(0, 0, end - begin)));
+                        losses_.slice(0, begin, end), logsumexp.slice(0, begin, end)));
     });
   }
 
   // Also the gradients of Σ loss · factor: dx (N, D) and dweight (V, D); undefined ones are not
   // wanted.
   void losses_and_gradients(const Array& factor, const Array& dx, const Array& dweight) const {
-    if (dweight.defined() && rows_.size(0) == 0) dweight.zero();
-    kernels::MatmulEpilogue adding;
-    const Array gradients =
-        logits_dtype_ == weight_.dtype() ? Array() : rows_of_logits(weight_.dtype());
-    for_each_chunk([&](int64_t begin, int64_t end, const Array& logits) {
-      const Array dlogits = gradients.defined() ? gradients.slice(0, 0, end - begin) : logits;
+    LogitChunks::Gradients to;
+    to.rows = dx;
+    to.weight = dweight;
+    run(true, to, [&](int64_t begin, int64_t end, const Array& logits, const Array& dlogits) {
       BINADE_DISPATCH(logits.device(), cross_entropy_with_gradient(
                                            logits, classes_, labels_.slice(0, begin, end), params_,
                                            factor, losses_.slice(0, begin, end), dlogits));
-      if (dx.defined())
-        BINADE_DISPATCH(dx.device(), matmul(dlogits, weight_, dx.slice(0, begin, end), {}));
-      if (dweight.defined())
-        BINADE_DISPATCH(dweight.device(), matmul(dlogits.transpose(0, 1),
-                                                 rows_.slice(0, begin, end), dweight, adding));
-      adding.beta = 1;
     });
   }
 
  private:
-  static int64_t round_up(int64_t value, int64_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-  }
-
-  void choose_chunk(int64_t wanted) {
-    constexpr int64_t kMultiple = 128;  // of rows: whole tiles of a product
-    // Large enough for products to run at full speed, and for the sum of the weight's gradient to
-    // be read and written only a few times.
-    const int64_t most_bytes = weight_.device().is_cuda() ? 768 << 20 : 32 << 20;
-    chunk_ = wanted;
-    if (wanted == 0) {
-      const bool apart = logits_dtype_ != weight_.dtype();  // gradients, from logits
-      const int64_t row_bytes =
-          logits_stride() * (size_of(logits_dtype_) + (apart ? size_of(weight_.dtype()) : 0));
-      const int64_t most = std::max(most_bytes / row_bytes / kMultiple, int64_t{1}) * kMultiple;
-      const int64_t chunks = std::max((rows_.size(0) + most - 1) / most, int64_t{1});
-      chunk_ = round_up((rows_.size(0) + chunks - 1) / chunks, kMultiple);
-    }
-    chunk_ = std::min(chunk_, rows_.size(0));
-  }
-
-  // Rows of logits and of their gradients begin at whole cache lines, whatever the vocabulary.
-  int64_t logits_stride() const {
-    constexpr int64_t kLine = 128;
-    return round_up(weight_.size(0), kLine / size_of(weight_.dtype()));
-  }
-  // (chunk, V)
-  Array rows_of_logits(DType dtype) const {
-    return Array::empty({chunk_, logits_stride()}, dtype, weight_.device())
-        .slice(1, 0, weight_.size(0));
-  }
-
-  // body(begin, end, logits of these rows). All chunks share one buffer.
-  template <class Body>
-  void for_each_chunk(const Body& body) const {
-    if (rows_.size(0) == 0) return;
-    const Array buffer = rows_of_logits(logits_dtype_);
-    for (int64_t begin = 0; begin < rows_.size(0); begin += chunk_) {
-      const int64_t end = std::min(begin + chunk_, rows_.size(0));
-      const Array logits = buffer.slice(0, 0, end - begin);
-      BINADE_DISPATCH(logits.device(),
-                      matmul(rows_.slice(0, begin, end), weight_.transpose(0, 1), logits, {}));
-      body(begin, end, logits);
-    }
+  template <class Loss>
+  void run(bool wanted, const LogitChunks::Gradients& to, const Loss& loss) const {
+    LogitChunks::Layout layout = layout_;
+    layout.gradients = wanted;
+    LogitChunks("linear_cross_entropy", layout).run(rows_, weight_, wanted, to, loss);
   }
 
   Array weight_, rows_, labels_, losses_;
-  DType logits_dtype_;
+  LogitChunks::Layout layout_;
   kernels::CrossEntropyParams params_;
-  int64_t classes_, chunk_ = 0;
+  int64_t classes_;
 };
 
 void check_linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
@@ -266,8 +218,6 @@ void check_linear_cross_entropy(const Tensor& x, const Tensor& weight, const Ten
   check(options.reduction != Reduction::none || options.normaliser.defined(), op,
         ": a loss for every row (Reduction::none) would need their gradients kept apart; use "
         "cross_entropy(linear(x, weight), targets, options)");
-  check(options.rows_per_chunk >= 0, op, ": rows_per_chunk must be at least 0, got ",
-        options.rows_per_chunk);
 }
 
 }  // namespace

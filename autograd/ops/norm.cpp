@@ -60,8 +60,8 @@ void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, cons
   if (!recomputes(Recompute::norms) || !y.requires_grad()) return;
   attach_recipe(
       y,
-      [rows = Saved(rows), weight = Saved(weight.array()), bias = Saved(array_of(bias)),
-       eps = static_cast<float>(eps), subtract_mean, shape = y.shape()]() -> Array {
+      [rows = Saved(rows), weight = Saved(weight.array()), bias = Saved(array_of(bias)), eps,
+       subtract_mean, shape = y.shape()]() -> Array {
         const Array x = rows.array();
         const Array again = Array::empty(shape, x.dtype(), x.device());
         const Array rstd = row_statistic(x);
@@ -88,9 +88,9 @@ std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
   const Array rows = rows_to_write(sum);
   const Array mean = subtract_mean ? row_statistic(rows) : Array();
   const Array rstd = row_statistic(rows);
-  BINADE_DISPATCH(sum.device(), add_norm(as_rows(x.array()), as_rows(residual.array()),
-                                         weight.array(), array_of(bias), static_cast<float>(eps),
-                                         rows, rows_to_write(y), mean, rstd));
+  BINADE_DISPATCH(sum.device(),
+                  add_norm(as_rows(x.array()), as_rows(residual.array()), weight.array(),
+                           array_of(bias), eps, rows, rows_to_write(y), mean, rstd));
   const TensorList outputs =
       record(op, TensorList{x, residual, weight, bias}, {sum, y},
              [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
@@ -122,8 +122,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   const Array rows = as_rows(x.array());
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   const Array mean = row_statistic(rows), rstd = row_statistic(rows);
-  BINADE_DISPATCH(x.device(), layer_norm(rows, weight.array(), array_of(bias),
-                                         static_cast<float>(eps), rows_to_write(y), mean, rstd));
+  BINADE_DISPATCH(x.device(), layer_norm(rows, weight.array(), array_of(bias), eps,
+                                         rows_to_write(y), mean, rstd));
   const Tensor result = record("layer_norm", {x, weight, bias}, y,
                                [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
                                  const auto dx = backward.slot(0).open();
@@ -139,8 +139,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   const Array rows = as_rows(x.array());
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   const Array rstd = row_statistic(rows);
-  BINADE_DISPATCH(x.device(),
-                  rms_norm(rows, weight.array(), static_cast<float>(eps), rows_to_write(y), rstd));
+  BINADE_DISPATCH(x.device(), rms_norm(rows, weight.array(), eps, rows_to_write(y), rstd));
   const Tensor result =
       record("rms_norm", {x, weight}, y,
              [saved = SavedNorm(rows, weight, Array(), rstd)](Backward& backward) {

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <map>
+#include <mutex>
+#include <vector>
 
 #include <binade/core/cuda/library_handles.h>
 #include <binade/core/cuda/runtime.h>
@@ -13,13 +15,41 @@ namespace {
 std::atomic<bool> tf32_allowed{false};
 std::atomic<bool> deterministic_mode{false};
 
-// The thread's handle of a library for each device.
-template <class T, auto Create, auto Destroy, auto Check>
+// Handles of a library that no thread has, by device.
+template <class T>
+struct IdleHandles {
+  std::mutex mutex;
+  std::map<int, std::vector<T>> of_device;
+};
+
+// The thread's handle of a library for each device. When the thread ends, others may have them:
+// to destroy a handle waits for the device, which ends a capture of another thread, and at exit the
+// driver may be gone.
+template <class T, auto Create, auto Check>
 T thread_handle(const char* what) {
-  thread_local std::map<int, Handle<T, Destroy>> handles;
-  Handle<T, Destroy>& handle = handles[current_device()];
-  if (!handle) Check(Create(handle.put()), what);
-  return handle.get();
+  static IdleHandles<T>& idle = *new IdleHandles<T>;
+  struct Lent {
+    ~Lent() {
+      const std::scoped_lock lock(idle.mutex);
+      for (const auto& [device, handle] : handles) idle.of_device[device].push_back(handle);
+    }
+    std::map<int, T> handles;
+  };
+  thread_local Lent lent;
+  const int device = current_device();
+  if (const auto found = lent.handles.find(device); found != lent.handles.end())
+    return found->second;
+  {
+    const std::scoped_lock lock(idle.mutex);
+    if (std::vector<T>& handles = idle.of_device[device]; !handles.empty()) {
+      lent.handles[device] = handles.back();
+      handles.pop_back();
+      return lent.handles[device];
+    }
+  }
+  T handle{};
+  Check(Create(&handle), what);
+  return lent.handles[device] = handle;
 }
 
 }  // namespace
@@ -52,13 +82,12 @@ void check_cudnn(cudnnStatus_t status, const char* what) {
 }
 
 cublasLtHandle_t cublaslt_handle() {
-  return thread_handle<cublasLtHandle_t, cublasLtCreate, cublasLtDestroy, check_cublas>(
-      "cublasLtCreate");
+  return thread_handle<cublasLtHandle_t, cublasLtCreate, check_cublas>("cublasLtCreate");
 }
 
 cudnnHandle_t cudnn_handle() {
   const cudnnHandle_t handle =
-      thread_handle<cudnnHandle_t, cudnnCreate, cudnnDestroy, check_cudnn>("cudnnCreate");
+      thread_handle<cudnnHandle_t, cudnnCreate, check_cudnn>("cudnnCreate");
   check_cudnn(cudnnSetStream(handle, current_stream()), "cudnnSetStream");
   return handle;
 }

@@ -13,7 +13,8 @@ namespace binade::cuda {
 void check_cublas(cublasStatus_t status, const char* what);
 void check_cudnn(cudnnStatus_t status, const char* what);
 
-// The calling thread's handle for the current device, made at first use.
+// The calling thread's handle for the current device, made at first use or left by a thread that
+// ended.
 cublasLtHandle_t cublaslt_handle();
 // Likewise; it is set to the current stream.
 cudnnHandle_t cudnn_handle();

@@ -8,11 +8,11 @@
 namespace binade::kernels {
 
 struct AttentionParams {
-  float scale = 1;
+  double scale = 1;
   bool causal = false;  // query i sees keys j ≤ i + (Tk − Tq): the last query sees all
   Array mask;  // undefined, or broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating
                // (added)
-  float dropout = 0;  // probability; the mask is drawn from `key` and never stored
+  double dropout = 0;  // probability; the mask is drawn from `key` and never stored
   PhiloxKey key;
 };
 

@@ -7,7 +7,7 @@
 //   - inputs may have any strides (a broadcast dimension has stride 0), outputs too;
 //   - f16 and bf16 are read as they are, computed in f32 and rounded once on the way out;
 //   - sums run in f32 (f64 for f64 inputs) in an order that depends on the shape alone, so that two
-//     runs give the same bits;
+//     runs give the same bits; options (eps …) are doubles, rounded once to what is computed in;
 //   - `beta` is 0 (overwrite) or 1 (add to what the output holds);
 //   - CUDA kernels are queued on the stream of the arrays' device, which the dispatch makes the
 //     current one, and never wait for it.

@@ -8,7 +8,7 @@ namespace binade::kernels {
 
 // x and y (N, D) with contiguous rows, one floating dtype; weight, bias (D) of any floating dtype,
 // bias may be undefined. mean, rstd (N) f32 (f64 for f64), kept for backward.
-BINADE_KERNEL(layer_norm, const Array& x, const Array& weight, const Array& bias, float eps,
+BINADE_KERNEL(layer_norm, const Array& x, const Array& weight, const Array& bias, double eps,
               const Array& y, const Array& mean, const Array& rstd)
 // dx = dx_beta·dx + …; dweight = dweight_beta·dweight + …, dbias likewise. Undefined ones are not
 // computed. dx_sums (D) f32 (f64 for f64) receives the column sums of dx as it is stored: the bias
@@ -17,7 +17,7 @@ BINADE_KERNEL(layer_norm_backward, const Array& dy, const Array& x, const Array&
               const Array& mean, const Array& rstd, const Array& dx, float dx_beta,
               const Array& dweight, float dweight_beta, const Array& dbias, float dbias_beta,
               const Array& dx_sums)
-BINADE_KERNEL(rms_norm, const Array& x, const Array& weight, float eps, const Array& y,
+BINADE_KERNEL(rms_norm, const Array& x, const Array& weight, double eps, const Array& y,
               const Array& rstd)
 BINADE_KERNEL(rms_norm_backward, const Array& dy, const Array& x, const Array& weight,
               const Array& rstd, const Array& dx, float dx_beta, const Array& dweight,
@@ -25,14 +25,14 @@ BINADE_KERNEL(rms_norm_backward, const Array& dy, const Array& x, const Array& w
 // sum = x + residual (rounded once to its dtype), then the norm of `sum`: one pass over memory.
 // Pass an undefined `mean` (and bias) for RMS norm.
 BINADE_KERNEL(add_norm, const Array& x, const Array& residual, const Array& weight,
-              const Array& bias, float eps, const Array& sum, const Array& y, const Array& mean,
+              const Array& bias, double eps, const Array& sum, const Array& y, const Array& mean,
               const Array& rstd)
 
 // Batch norm over N, H, W of (N, C, H, W) contiguous (Ioffe & Szegedy 2015). weight, bias, mean,
-// rstd and the running statistics are (C) f32. Training: batch statistics go to mean and rstd, the
-// running ones move by `momentum` (variance unbiased, as in PyTorch).
-BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias, float eps,
-              float momentum, const Array& running_mean, const Array& running_var, const Array& y,
+// rstd and the running statistics are (C) f32 (f64 for f64). Training: batch statistics go to mean
+// and rstd, the running ones move by `momentum` (variance unbiased, as in PyTorch).
+BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias, double eps,
+              double momentum, const Array& running_mean, const Array& running_var, const Array& y,
               const Array& mean, const Array& rstd)
 BINADE_KERNEL(batch_norm_backward, const Array& dy, const Array& x, const Array& weight,
               const Array& mean, const Array& rstd, const Array& dx, const Array& dweight,

@@ -4,6 +4,8 @@
 // device. The arithmetic is written once for both devices (core/kernels/optimizer_rules.h).
 #pragma once
 
+#include <variant>
+
 #include <binade/core/kernels/kernels.h>
 #include <binade/core/update.h>
 
@@ -38,28 +40,32 @@ BINADE_KERNEL(advance_step, const Array& step, const Array& found_inf)  // += 1 
 struct AdamWParams {
   double lr_factor = 1, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
 };
-BINADE_KERNEL(adamw_update, const UpdateBuffers& buffers, const UpdateContext& context,
-              const AdamWParams& params)
 // PyTorch's SGD: g += wd·w; m = momentum·m + (1−dampening)·g (m = g on the first step); Nesterov: g
 // += momentum·m.
 struct SgdParams {
   double lr_factor = 1, momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false;
 };
-BINADE_KERNEL(sgd_update, const UpdateBuffers& buffers, const UpdateContext& context,
-              const SgdParams& params)
 // Lion (Chen et al. 2023, alg. 2): w −= lr·(sign(β1·m + (1−β1)·g) + wd·w); m = β2·m + (1−β2)·g.
 struct LionParams {
   double lr_factor = 1, beta1 = 0.9, beta2 = 0.99, weight_decay = 0;
 };
-BINADE_KERNEL(lion_update, const UpdateBuffers& buffers, const UpdateContext& context,
-              const LionParams& params)
-// Exponential moving average: average = decay·average + (1−decay)·master, unless found_inf.
-BINADE_KERNEL(ema_update, const Array& average, const Array& master, double decay,
-              const Array& found_inf)
-// value = master (converted), unless found_inf; master = master·(1 − lr·lr_factor·weight_decay) −
-// lr·lr_factor·direction. The tail of Muon, whose direction comes from matrix products.
-BINADE_KERNEL(apply_direction, const UpdateBuffers& buffers, const Array& direction,
-              const UpdateContext& context, double lr_factor, double weight_decay)
+// The tail of Muon, whose direction comes from matmuls and takes the gradient's place: w = w·(1 −
+// lr·lr_factor·wd) − lr·lr_factor·direction.
+struct DirectionParams {
+  double lr_factor = 1, weight_decay = 0;
+};
+// An exponential moving average, which is the master; what it follows takes the gradient's place:
+// average = decay·average + (1−decay)·value. It has no learning rate.
+struct AverageParams {
+  double decay;
+};
+using UpdateSettings =
+    std::variant<AdamWParams, SgdParams, LionParams, DirectionParams, AverageParams>;
+
+// Updates the master and the moments of one group in one pass and writes the compute copy, unless
+// found_inf. Moments as many as the settings need: AdamW two, Lion and SGD with momentum one.
+BINADE_KERNEL(optimizer_update, const UpdateBuffers& buffers, const UpdateContext& context,
+              const UpdateSettings& settings)
 
 }  // namespace binade::kernels

@@ -3,7 +3,7 @@
 //
 // A rule works in M, the masters' type (float or double). It is made from its settings, takes what
 // depends on the step once (`prepare`), then updates elements: update(gradient, master, moment1,
-// moment2), of which it touches the first kMoments moments.
+// moment2), of which it touches the first kMoments moments. kName is its name in profiles.
 #pragma once
 
 #include <cfloat>
@@ -17,6 +17,7 @@ namespace binade::kernels {
 template <class M>
 class AdamWRule {
  public:
+  static constexpr const char* kName = "adamw_update";
   static constexpr int kMoments = 2;
   explicit AdamWRule(const AdamWParams& p)
       : params_(p),
@@ -49,6 +50,7 @@ class AdamWRule {
 template <class M>
 class PlainSgdRule {
  public:
+  static constexpr const char* kName = "sgd_update";
   static constexpr int kMoments = 0;
   explicit PlainSgdRule(const SgdParams& p)
       : lr_factor_(p.lr_factor), decay_(static_cast<M>(p.weight_decay)) {}
@@ -65,6 +67,7 @@ class PlainSgdRule {
 template <class M>
 class MomentumRule {
  public:
+  static constexpr const char* kName = "sgd_update";
   static constexpr int kMoments = 1;
   explicit MomentumRule(const SgdParams& p)
       : params_(p), momentum_(static_cast<M>(p.momentum)), decay_(static_cast<M>(p.weight_decay)) {}
@@ -88,6 +91,7 @@ class MomentumRule {
 template <class M>
 class LionRule {
  public:
+  static constexpr const char* kName = "lion_update";
   static constexpr int kMoments = 1;
   explicit LionRule(const LionParams& p)
       : lr_factor_(p.lr_factor),
@@ -116,9 +120,10 @@ class LionRule {
 template <class M>
 class DirectionRule {
  public:
+  static constexpr const char* kName = "direction_update";
   static constexpr int kMoments = 0;
-  DirectionRule(double lr_factor, double weight_decay)
-      : lr_factor_(lr_factor), decay_(static_cast<M>(weight_decay)) {}
+  explicit DirectionRule(const DirectionParams& p)
+      : lr_factor_(p.lr_factor), decay_(static_cast<M>(p.weight_decay)) {}
   BINADE_HOST_DEVICE void prepare(double learning_rate, int64_t) {
     lr_ = static_cast<M>(learning_rate * lr_factor_);
     keep_ = 1 - lr_ * decay_;
@@ -136,9 +141,10 @@ class DirectionRule {
 template <class M>
 class AverageRule {
  public:
+  static constexpr const char* kName = "average_update";
   static constexpr int kMoments = 0;
-  explicit AverageRule(double decay)
-      : keep_(static_cast<M>(decay)), rest_(static_cast<M>(1 - decay)) {}
+  explicit AverageRule(const AverageParams& p)
+      : keep_(static_cast<M>(p.decay)), rest_(static_cast<M>(1 - p.decay)) {}
   BINADE_HOST_DEVICE void prepare(double, int64_t) {}
   BINADE_HOST_DEVICE void update(M value, M& average, M&, M&) const {
     average = keep_ * average + rest_ * value;
@@ -147,6 +153,25 @@ class AverageRule {
  private:
   M keep_, rest_;
 };
+
+// Calls use(rule) with the rule in M that the settings stand for.
+template <class M, class Use>
+void with_rule(const UpdateSettings& settings, const Use& use) {
+  struct {
+    const Use& use;
+    void operator()(const AdamWParams& p) const { use(AdamWRule<M>(p)); }
+    void operator()(const SgdParams& p) const {
+      if (p.momentum == 0)
+        use(PlainSgdRule<M>(p));
+      else
+        use(MomentumRule<M>(p));
+    }
+    void operator()(const LionParams& p) const { use(LionRule<M>(p)); }
+    void operator()(const DirectionParams& p) const { use(DirectionRule<M>(p)); }
+    void operator()(const AverageParams& p) const { use(AverageRule<M>(p)); }
+  } const visitor{use};
+  std::visit(visitor, settings);
+}
 
 struct Clipping {
   float found_inf, norm, grad_factor;

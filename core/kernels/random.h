@@ -7,6 +7,13 @@
 
 namespace binade::kernels {
 
+// What dropout multiplies a kept element by: 1/(1−p) in the compute type C, 0 where none is kept.
+template <class C>
+C kept_factor(double probability) {
+  const C p = static_cast<C>(probability);
+  return p < 1 ? 1 / (1 - p) : C{0};
+}
+
 // Contiguous outputs, f32/f64/f16/bf16. Draws are made in double and rounded to out's dtype (to a
 // half by way of f32). uniform: uniform_in(low, high, word) of core/random.h.
 BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, double high)
@@ -14,10 +21,10 @@ BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, doubl
 BINADE_KERNEL(normal, const Array& out, const PhiloxKey& key, double mean, double stddev)
 // out (bool) = uniform < probability.
 BINADE_KERNEL(bernoulli, const Array& out, const PhiloxKey& key, double probability)
-// y = keep ? x·(1/(1−p)) : 0 with the mask of the key (element i kept iff uniform_i ≥ p); the
-// factor is taken in f32, p = 1 gives zeros. y = beta·y + that. The backward is the same kernel
-// with the same key on dy.
-BINADE_KERNEL(dropout, const Array& x, const PhiloxKey& key, float probability, const Array& y,
+// y = keep ? x·(1/(1−p)) : 0 with the mask of the key (element i kept iff uniform_i ≥ p, p rounded
+// to f32, so that a key has one mask for all dtypes); p = 1 gives zeros. y = beta·y + that. The
+// backward is the same kernel with the same key on dy.
+BINADE_KERNEL(dropout, const Array& x, const PhiloxKey& key, double probability, const Array& y,
               float beta)
 
 }  // namespace binade::kernels

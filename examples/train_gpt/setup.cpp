@@ -4,10 +4,6 @@
 
 #include <binade/core/file.h>
 
-#if BINADE_HAVE_CUDA
-#include <binade/core/cuda/libraries.h>
-#endif
-
 namespace binade::examples {
 
 namespace fs = std::filesystem;
@@ -16,25 +12,7 @@ std::vector<std::string> with_saved_config(std::vector<std::string> arguments) {
   CLI::App app;
   TrainGptOptions options;
   add_options(app, options);
-  try {
-    parse(app, arguments);
-  } catch (const std::exception&) {
-    return arguments;  // run_program() will say what is wrong with them
-  }
-  if (!options.resume || app.get_option("--config")->count() > 0) return arguments;
-  const fs::path saved = fs::path(options.run_dir) / "config.json";
-  std::error_code error;
-  if (fs::exists(saved, error)) arguments.insert(arguments.begin(), "--config=" + saved.string());
-  return arguments;
-}
-
-void set_gpu_switches([[maybe_unused]] const TrainGptOptions& options,
-                      [[maybe_unused]] Device device) {
-#if BINADE_HAVE_CUDA
-  if (!device.is_cuda()) return;
-  cuda::set_allow_tf32(options.allow_tf32);
-  cuda::set_deterministic(options.deterministic);
-#endif
+  return with_saved_config(std::move(arguments), app, options);
 }
 
 namespace {
@@ -168,72 +146,12 @@ std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
   return model;
 }
 
-std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
-                                                 std::vector<optim::ParameterGroup> groups) {
-  if (options.optimizer == "sgd")
-    return std::make_unique<optim::Sgd>(std::move(groups),
-                                        optim::SgdOptions{.momentum = options.momentum});
-  if (options.optimizer == "lion")
-    return std::make_unique<optim::Lion>(
-        std::move(groups), optim::LionOptions{.beta1 = options.beta1, .beta2 = options.beta2});
-  const optim::AdamWOptions adamw{options.beta1, options.beta2, options.eps};
-  if (options.optimizer == "muon")
-    return std::make_unique<optim::Muon>(
-        std::move(groups), optim::MuonOptions{.momentum = options.momentum, .adamw = adamw});
-  return std::make_unique<optim::AdamW>(std::move(groups), adamw);
-}
-
-amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset) {
-  amp::GradScalerOptions scaler = amp::GradScalerOptions::of(preset);
-  if (scaler.dynamic) {
-    scaler.init_scale = options.init_scale;
-    scaler.min_scale = options.min_scale;
-  }
-  scaler.growth_interval = static_cast<int>(options.growth_interval);
-  scaler.hysteresis = static_cast<int>(options.hysteresis);
-  return scaler;
-}
-
-train::TrainerOptions trainer_options(const TrainGptOptions& options) {
-  train::TrainerOptions trainer;
-  trainer.steps = options.steps;
-  trainer.validate_every = options.validate_every;
-  trainer.checkpoint_every = options.checkpoint_every;
-  trainer.keep_checkpoints = static_cast<int>(options.keep_checkpoints);
-  trainer.schedule = {.kind = optim::Schedule::parse_kind(options.schedule),
-                      .learning_rate = options.learning_rate,
-                      .warmup = options.warmup,
-                      .total = options.steps,
-                      .decay = options.decay,
-                      .final_factor = options.final_lr};
-  trainer.step = {.clip = options.clip, .seed = options.seed, .capture = !options.eager};
-  trainer.quiet = options.quiet;
-  trainer.diagnose_overflow = options.diagnose_overflow;
-  trainer.underflow_every = options.underflow_report;
-  return trainer;
-}
-
 Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device) {
   if (options.recompute != "auto") return parse_recompute(options.recompute);
   if (!device.is_cuda()) return Recompute::nothing;
   // GELU is recomputed inside a matmul and frees the most for the least; SwiGLU takes a pass of
   // its own, as norms do.
   return family == nn::Family::gpt2 ? Recompute::activations : Recompute::norms;
-}
-
-int64_t trained_count(const optim::Optimizer& optimizer) {
-  int64_t count = 0;
-  for (const optim::FlatGroup& group : optimizer.groups())
-    for (const optim::FlatGroup::Member& member : group.members()) count += member.numel;
-  return count;
-}
-
-std::map<std::string, std::string> manifest(Device device) {
-  std::map<std::string, std::string> facts = {{"device", '"' + concat(device) + '"'}};
-#if BINADE_HAVE_CUDA
-  if (device.is_cuda()) facts["matmul_algorithms"] = cuda::export_matmul_algorithms(device);
-#endif
-  return facts;
 }
 
 void write_sample(const TrainGptOptions& options, const nn::CausalLm& model,

@@ -7,32 +7,12 @@
 #include <binade/binade.h>
 
 #include "../device.h"
+#include "../training/setup.h"
 #include "options.h"
 
 namespace binade::examples {
 
-// Options that a resumed run may have otherwise than before.
-inline const std::vector<std::string> kMayChange = {"steps",
-                                                    "resume",  // of older run folders
-                                                    "run-dir",
-                                                    "save-hf",
-                                                    "quiet",
-                                                    "config",
-                                                    "checkpoint-every",
-                                                    "keep-checkpoints",
-                                                    "eager",
-                                                    "sample-prompt",
-                                                    "validate-every",
-                                                    "validation-batches",
-                                                    "sample-tokens",
-                                                    "diagnose-overflow",
-                                                    "underflow-report"};
-
-// --resume alone takes the options of the run folder; options given beside it are compared with
-// them.
 std::vector<std::string> with_saved_config(std::vector<std::string> arguments);
-
-void set_gpu_switches(const TrainGptOptions& options, Device device);
 
 // The tokenizer that a resumed run keeps in its folder, or that of --init, or a new one.
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
@@ -53,13 +33,7 @@ Samplers make_samplers(const TrainGptOptions& options,
                        const data::Tokenizer& tokenizer);
 std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
                                          const data::Tokenizer& tokenizer, int64_t vocabulary);
-std::unique_ptr<optim::Optimizer> make_optimizer(const TrainGptOptions& options,
-                                                 std::vector<optim::ParameterGroup> groups);
-amp::GradScalerOptions scaler_options(const TrainGptOptions& options, const amp::Preset& preset);
-train::TrainerOptions trainer_options(const TrainGptOptions& options);
 Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device);
-int64_t trained_count(const optim::Optimizer& optimizer);
-std::map<std::string, std::string> manifest(Device device);
 void write_sample(const TrainGptOptions& options, const nn::CausalLm& model,
                   const data::Tokenizer& tokenizer, const amp::Preset& preset,
                   train::RunFolder& folder);

@@ -54,16 +54,16 @@ train::StepData WindowBatches::operator()(int64_t step) {
   train::StepData data;
   const int64_t part = rows / accumulation_;
   for (int64_t m = 0; m < accumulation_; ++m)
-    data.micro_batches.push_back(
-        {inputs.slice(0, m * part, (m + 1) * part), targets.slice(0, m * part, (m + 1) * part)});
-  data.valid_targets = static_cast<double>(batch->tokens);
+    data.micro_batches.push_back({{"inputs", inputs.slice(0, m * part, (m + 1) * part)},
+                                  {"targets", targets.slice(0, m * part, (m + 1) * part)}});
+  data.normalisers = {{"targets", static_cast<double>(batch->tokens)}};
   data.tokens = batch->tokens;
   return data;
 }
 
 train::LossFunction loss(const nn::CausalLm& model) {
-  return [&model](const TensorList& batch, const Tensor& normaliser) {
-    return model.loss(batch[0], batch[1], normaliser);
+  return [&model](const train::LossInputs& in) {
+    return model.loss(in.batch.at("inputs"), in.batch.at("targets"), in.normalisers.at("targets"));
   };
 }
 

@@ -11,8 +11,8 @@
 
 namespace binade::heads::language_model {
 
-// Batches of the sampler's windows, {inputs, targets} (B / accumulation, T) i32 each, made ready in
-// the background, in page-locked memory for a GPU.
+// Batches of the sampler's windows: "inputs" and "targets", (B / accumulation, T) i32 each, made
+// ready in the background, in page-locked memory for a GPU. The normaliser is "targets".
 class WindowBatches {
  public:
   // Throws Error unless the sampler's batch size is a multiple of `accumulation`.

@@ -37,7 +37,13 @@ void CausalLm::add_head() {
 }
 
 Tensor CausalLm::padded_logits(const Tensor& hidden) const {
-  return head_ ? head_->forward(hidden) : linear(hidden, embedding_->weight()->tensor());
+  return head_ ? head_->forward(hidden) : linear(hidden, head_weight());
+}
+
+const Tensor& CausalLm::head_weight() const {
+  check(!head_ || !head_->adapter(),
+        "the output layer has an adapter, so its weight alone is not the layer; merge the adapter");
+  return (head_ ? head_->weight() : embedding_->weight())->tensor();
 }
 
 Tensor CausalLm::logits(const Tensor& hidden) const {
@@ -55,8 +61,7 @@ Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& no
   const Tensor hidden = hidden_states(ids);
   // An adapter adds to the logits before the loss.
   if (head_ && head_->adapter()) return cross_entropy(padded_logits(hidden), targets, options);
-  const ParameterPtr& weight = head_ ? head_->weight() : embedding_->weight();
-  return linear_cross_entropy(hidden, weight->tensor(), targets, options);
+  return linear_cross_entropy(hidden, head_weight(), targets, options);
 }
 
 Tensor CausalLm::hidden_states(const Tensor& ids, const Sequence& sequence) const {

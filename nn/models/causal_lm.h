@@ -29,6 +29,8 @@ class CausalLm : public Module {
   // ids (B, T), i32 or i64 → the hidden states behind the last norm (B, T, dim). Throws Error for
   // more tokens than the model has positions.
   Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const;
+  // The rows of the token embedding: ids (…) → (…, dim), without positions.
+  Tensor embed(const Tensor& ids) const { return embedding_->forward(ids); }
   // hidden (…, dim) → (…, vocab_size).
   Tensor logits(const Tensor& hidden) const;
   Tensor forward(const Tensor& ids, const Sequence& sequence = {}) const {
@@ -38,6 +40,13 @@ class CausalLm : public Module {
   // others, or with `normaliser` (f32 scalar) their sum divided by it. Targets are the next tokens,
   // already shifted.
   Tensor loss(const Tensor& ids, const Tensor& targets, const Tensor& normaliser = {}) const;
+
+  // The weight of the output layer, (vocabulary_rows(), dim): its own, or the embedding's where
+  // they are tied. Throws Error where an adapter sits on the layer, as the weight alone is not what
+  // logits() computes then.
+  const Tensor& head_weight() const;
+  // vocab_size, rounded up as CausalLmOptions asked for; the rows behind it are padding.
+  int64_t vocabulary_rows() const { return vocabulary_rows_; }
 
   // What forward passes do not keep for backward, which then recomputes it.
   void set_recompute(Recompute choice) { recompute_ = choice; }
@@ -72,7 +81,7 @@ class CausalLm : public Module {
 
   CausalLmConfig config_;
   CausalLmOptions options_;
-  int64_t vocabulary_rows_;  // vocab_size, rounded up
+  int64_t vocabulary_rows_;
   std::string embedding_name_;
   std::shared_ptr<Embedding> embedding_;
   std::shared_ptr<Linear> head_;  // null when tied

@@ -16,8 +16,9 @@ python=${BINADE_PEFT_PYTHON:-}
 if [[ -z $python ]]; then
   say "Installing PEFT, transformers and PyTorch from pip"
   python3 -m venv "$work/venv"
-  "$work/venv/bin/pip" install --quiet torch --index-url https://download.pytorch.org/whl/cpu
-  "$work/venv/bin/pip" install --quiet peft==0.21.2 transformers safetensors
+  # PyTorch without CUDA where its own index can be reached.
+  "$work/venv/bin/pip" install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
+    torch peft==0.21.2 transformers==5.24.0 safetensors
   python=$work/venv/bin/python
 fi
 export PYTHONWARNINGS=ignore

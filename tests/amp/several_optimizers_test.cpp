@@ -365,3 +365,77 @@ TEST_CASE("what is not finite in the gap behind a parameter skips the step and i
   CHECK(offender.element == 5);
   CHECK(offender.is_nan);
 }
+
+TEST_CASE("a step() after unscale_ refuses gradients that are others by now",
+          "[amp][grad_scaler]") {
+  using Change = std::pair<const char*, std::function<void(Net&)>>;
+  const Change changes[] = {
+      {"another backward", [](Net& a) { give_gradient<float>(a.weight, {kInf}); }},
+      {"another iteration", [](Net& a) { a.give({kInf}); }},
+      {"zero_grad", [](Net& a) { a.sgd->zero_grad(); }},
+      {"a sum that goes on",
+       [](Net& a) {
+         give_gradient<float>(a.weight, {kInf});
+         a.sgd->accumulate();
+       }},
+      {"a sum that begins anew",
+       [](Net& a) {
+         a.give({kInf});
+         a.sgd->accumulate();
+       }},
+      {"a write", [](Net& a) { a.sgd->gradient(a.sgd->groups()[0]).slice(0, 0, 1).fill(kInf); }}};
+  for (const bool sums : {false, true}) {
+    for (const auto& [name, change] : changes) {
+      INFO(name << (sums ? " with a sum under way" : ""));
+      GradScaler scaler(Device::cpu(), {.init_scale = 1});
+      Net a({1});
+      a.give({1});
+      if (sums) a.sgd->accumulate();
+      scaler.unscale_(*a.sgd);
+      change(a);
+      CHECK_THROWS_WITH(scaler.step(*a.sgd), Contains("after unscale_()") && Contains("update()"));
+      CHECK(a.value() == 1);
+      scaler.update();  // ends the iteration
+      a.give({1});
+      scaler.step(*a.sgd);
+      scaler.update();
+      CHECK(a.value() == 0);
+    }
+  }
+}
+
+TEST_CASE("a refused joint step() has seen none of its gradients", "[amp][grad_scaler]") {
+  GradScaler scaler(Device::cpu(), {.init_scale = 1});
+  Net a({1}), b({1});
+  a.give({kInf});
+  b.sgd->zero_grad();
+  CHECK_THROWS_WITH(scaler.step({a.get(), b.get()}), Contains("no gradient reached"));
+  CHECK_THROWS_WITH(scaler.update(), Contains("without a step()"));
+  a.give({1});
+  b.give({1});
+  scaler.unscale_(*a.sgd);  // not twice
+  scaler.step({a.get(), b.get()});
+  scaler.update();
+  CHECK(a.value() == 0);
+  CHECK(b.value() == 0);
+  CHECK(scaler.found_inf().item() == 0);
+}
+
+TEST_CASE("update() ends an iteration that unscaled and made no step", "[amp][grad_scaler]") {
+  // PyTorch's goes by the checks, too, whoever has stepped.
+  GradScaler scaler(Device::cpu(), {.init_scale = 8});
+  Net a({1});
+  a.give({kInf});
+  scaler.unscale_(*a.sgd);
+  CHECK_THROWS_WITH(scaler.load_state(scaler.state()), Contains("between unscale_()"));
+  scaler.update();
+  CHECK(scaler.scale_scalar().item() == 4);
+  CHECK(scaler.skipped().item() == 1);
+  CHECK_THROWS_WITH(scaler.norm(*a.sgd), Contains("no step()"));
+  scaler.load_state(scaler.state());
+  a.give({4});
+  scaler.unscale_(*a.sgd);
+  scaler.step(*a.sgd);
+  scaler.update();
+  CHECK(a.value() == 0);
+}

@@ -2,22 +2,11 @@
 
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
+
 using namespace binade;
 using Catch::Matchers::Contains;
-
-namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
-}
-
-Numbers numbers(const Array& array) {
-  return array.to_vector<double>();
-}
-
-}  // namespace
+using test::leaf, test::numbers, test::Numbers;
 
 TEST_CASE("a custom function may return its input unchanged", "[custom-function]") {
   const Tensor x = leaf({1, 2});
@@ -157,6 +146,18 @@ TEST_CASE("a custom function takes undefined and empty inputs", "[custom-functio
   CHECK(y.shape() == Shape{0, 3});
   sum(y).backward();
   CHECK(x.grad().shape() == Shape{0, 3});
+}
+
+TEST_CASE("a custom function without a function is refused when it is made", "[custom-function]") {
+  const Tensor x = leaf({1});
+  const CustomForward forward = [](const TensorList& in) -> TensorList { return in; };
+  const CustomBackward backward = [](const TensorList&, const TensorList&, const TensorList& dy) {
+    return dy;
+  };
+  CHECK_THROWS_WITH(custom_function("half", {x}, nullptr, backward),
+                    Contains("custom function half") && Contains("both"));
+  CHECK_THROWS_WITH(custom_function("half", {x}, forward, nullptr), Contains("both"));
+  CHECK_THROWS_WITH(recompute(nullptr, {x}), Contains("recompute needs a function"));
 }
 
 TEST_CASE("what a custom function gets wrong is refused by name", "[custom-function]") {

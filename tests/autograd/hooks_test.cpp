@@ -3,20 +3,13 @@
 
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
+
 using namespace binade;
 using Catch::Matchers::Contains;
+using test::leaf, test::numbers, test::Numbers;
 
 namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
-}
-
-Numbers numbers(const Array& array) {
-  return array.to_vector<double>();
-}
 
 Array doubled(const Array& gradient) {
   return (Tensor(gradient) * 2.0).array();

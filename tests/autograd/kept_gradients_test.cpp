@@ -3,19 +3,12 @@
 
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
+
 using namespace binade;
+using test::leaf, test::numbers, test::Numbers;
 
 namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
-}
-
-Numbers numbers(const Array& array) {
-  return array.to_vector<double>();
-}
 
 // y = Σ inputs in value, with gradients that are one and the same array, made by `gradient`.
 Tensor with_gradient(const TensorList& inputs, std::function<Array(const Array& dy)> gradient) {

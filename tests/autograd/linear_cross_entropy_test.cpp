@@ -7,6 +7,7 @@
 
 #include <binade/autograd/ops.h>
 
+#include "autograd/decoding_heads.h"
 #include "core/cuda_repeat.h"
 
 using namespace binade;
@@ -14,22 +15,6 @@ using namespace binade::test;
 using Catch::Matchers::Contains;
 
 namespace {
-
-// The thread's loss scale while it lives.
-class LossScale {
- public:
-  explicit LossScale(double scale, Device device = {})
-      : scale_(Array::full({}, scale, DType::f32, device)),
-        previous_(exchange_loss_scale(&scale_)) {}
-  ~LossScale() { exchange_loss_scale(previous_); }
-  LossScale(const LossScale&) = delete;
-  LossScale& operator=(const LossScale&) = delete;
-  void set(double scale) { scale_.fill(scale); }
-
- private:
-  Array scale_;
-  const Array* previous_;
-};
 
 struct Head {
   Tensor x;        // (rows, dim)
@@ -62,18 +47,6 @@ struct Head {
     weight.zero_grad();
   }
 };
-
-// Largest |a · factor − b| relative to the largest |b|.
-double relative_error(const Array& a, double factor, const Array& b) {
-  const std::vector<double> left = a.to_vector<double>(), right = b.to_vector<double>();
-  REQUIRE(left.size() == right.size());
-  double worst = 0, largest = 0;
-  for (size_t i = 0; i < left.size(); ++i) {
-    worst = std::max(worst, std::abs(left[i] * factor - right[i]));
-    largest = std::max(largest, std::abs(right[i]));
-  }
-  return worst / largest;
-}
 
 }  // namespace
 

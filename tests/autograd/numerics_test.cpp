@@ -9,31 +9,18 @@
 #include <binade/autograd/gradcheck.h>
 #include <binade/autograd/ops.h>
 
+#include "leaves.h"
 #include "skip.h"
 
 using namespace binade;
+using test::gradient, test::leaf, test::Numbers;
 
 namespace {
 
-using Numbers = std::vector<double>;
 using One = Tensor (*)(const Tensor&);
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-Tensor leaf(const Numbers& values, const Shape& shape, DType dtype = DType::f64,
-            Device device = {}) {
-  return Tensor(Array::from(values, shape).to(dtype).to(device), true);
-}
-Tensor leaf(const Numbers& values, DType dtype = DType::f64) {
-  return leaf(values, {static_cast<int64_t>(values.size())}, dtype);
-}
-
-Numbers gradient(const Tensor& result, const Tensor& of, bool create_graph = false) {
-  BackwardOptions options;
-  options.create_graph = create_graph;
-  return grad({sum(result)}, {of}, {}, options)[0].to_vector<double>();
-}
 
 Numbers random_numbers(int64_t count, double low, double high, uint32_t seed) {
   std::mt19937 engine(seed);
@@ -431,5 +418,37 @@ TEST_CASE("batch_norm of a constant channel is its bias", "[ops][numerics]") {
     const Tensor mean = Tensor::zeros({2}, DType::f32, device);
     const Tensor variance = Tensor::ones({2}, DType::f32, device);
     CHECK(max(abs(batch_norm(x, weight, bias, mean, variance) - 0.5)).item() == 0);
+  }
+}
+
+// Σ dy·(x − mean)/σ is a sum whose terms cancel: its error is held against the sum of their
+// magnitudes.
+TEST_CASE("batch_norm's f32 weight gradient is summed without f32's roundings", "[ops][numerics]") {
+  constexpr int kDraws = 20;
+  for (const int64_t side : {16, 64}) {
+    const int64_t count = 3 * side * side;
+    const Shape shape{3, 1, side, side};
+    double mean_square = 0;  // of the error in units of f32's eps/2 of Σ |term|
+    for (uint32_t draw = 0; draw < kDraws; ++draw) {
+      const Numbers x = rounded(random_numbers(count, -9, 9, 2 * draw), DType::f32);
+      const Numbers dy = rounded(random_numbers(count, -2, 2, 2 * draw + 1), DType::f32);
+      double mean = 0, variance = 0, exact = 0, magnitude = 0;
+      for (const double value : x) mean += value / static_cast<double>(count);
+      for (const double value : x)
+        variance += (value - mean) * (value - mean) / static_cast<double>(count);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double term = dy[i] * (x[i] - mean) / std::sqrt(variance + 1e-5);
+        exact += term;
+        magnitude += std::abs(term);
+      }
+      const Tensor weight = leaf({1}, DType::f32);
+      const Tensor y = batch_norm(leaf(x, shape, DType::f32), weight, Tensor::zeros({1}),
+                                  Tensor::zeros({1}), Tensor::ones({1}));
+      const Tensor found = grad({y}, {weight}, {leaf(dy, shape, DType::f32).detach()})[0];
+      const double error = (found.to_vector<double>()[0] - exact) / (magnitude * 0x1p-24);
+      mean_square += error * error / kDraws;
+    }
+    INFO("images of " << side << " x " << side);
+    CHECK(std::sqrt(mean_square) < (side == 16 ? 0.07 : 0.02));
   }
 }

@@ -8,22 +8,12 @@
 #include <binade/core/random.h>
 
 #include "gpu.h"
+#include "leaves.h"
 
 using namespace binade;
+using test::gradient, test::leaf, test::Numbers;
 
-namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values, DType dtype = DType::f64) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}).to(dtype), true);
-}
-
-Numbers gradient(const Tensor& result, const Tensor& of) {
-  return grad({sum(result)}, {of})[0].to_vector<double>();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("equal operands share the gradient", "[ops]") {
   const Tensor a = leaf({1, 2, 3}), b = leaf({1, 3, 2});

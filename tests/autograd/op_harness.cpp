@@ -12,7 +12,10 @@ const std::vector<OpRow>& op_rows() {
     add_elementwise_rows(all);
     add_reduction_rows(all);
     add_shape_rows(all);
-    add_network_rows(all);
+    add_matmul_rows(all);
+    add_norm_rows(all);
+    add_attention_rows(all);
+    add_image_rows(all);
     add_loss_rows(all);
     return all;
   }();

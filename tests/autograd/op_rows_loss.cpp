@@ -5,8 +5,6 @@ namespace binade::test {
 
 namespace {
 
-using Lists = std::vector<Values>;
-
 const std::pair<Reduction, const char*> kReductions[] = {
     {Reduction::mean, "mean"}, {Reduction::sum, "sum"}, {Reduction::none, "none"}};
 
@@ -207,6 +205,56 @@ void add_linear_cross_entropy(OpTable& table) {
       .wide();
 }
 
+// Two heads, one with a residual block, whose rows share the hidden ones.
+void add_multi_head_loss(OpTable& table) {
+  const Input hidden = coarse({2, 3, 5}, 7), weight = coarse({8, 5}, 5), block = coarse({5, 5}, 4);
+  const Input labels = integers({2, 2, 3}, {6, -100, 0, 3, 3, 5, 1, 1, -100, 7, -100, 4});
+  const auto rows_of = [](const Values& all, int64_t k) {
+    return fill({2, 3}, [&](const Index& i) { return all({k, i[0], i[1]}); });
+  };
+  table
+      .add(
+          "multi_head_loss", "a block, a shared weight", {hidden, weight, block, labels},
+          [](const TensorList& in) -> TensorList {
+            std::vector<DecodingHead> heads(2);
+            heads[0].weight = heads[1].weight = in[1];
+            heads[1].blocks = {{in[2], {}}};
+            heads[1].coefficient = 0.5;
+            MultiHeadLossOptions options;
+            options.classes = 8;
+            options.rows_per_chunk = 4;
+            return {multi_head_loss(in[0], heads, in[3], options).loss};
+          },
+          [=](const Lists& in) -> Lists {
+            const Values pre = linear_values(in[0], in[2], in[2].size(0));
+            const Values after =
+                map(in[0], pre, [](double h, double z) { return h + z / (1 + std::exp(-z)); });
+            const Values first = rows_of(in[3], 0), second = rows_of(in[3], 1);
+            const auto mean_loss = [&](const Values& x, const Values& targets) {
+              return mean_of_valid(
+                  cross_entropy_rows(linear_values(x, in[1], in[1].size(0)), targets, 0), targets);
+            };
+            return {scalar(mean_loss(in[0], first) + 0.5 * mean_loss(after, second))};
+          })
+      .wide()
+      .no_half()  // what leaves a block is rounded before the loss: multi_head_loss_test.cpp has
+                  // half
+      .of_one_size();
+  table
+      .add(
+          "shifted_labels", "", {integers({2, 3}, {1, 2, 3, 4, 5, 6})},
+          [](const TensorList& in) -> TensorList {
+            return {shifted_labels(in[0], {}, {0, 1})};
+          },
+          [](const Lists& in) -> Lists {
+            return {fill({2, 2, 3}, [&](const Index& i) {
+              return i[2] + i[0] < 3 ? in[0]({i[1], i[2] + i[0]}) : -100.0;
+            })};
+          })
+      .constant()
+      .of_one_size();
+}
+
 using Loss = Tensor (*)(const Tensor&, const Tensor&, Reduction);
 using Formula = double (*)(double, double);
 
@@ -227,6 +275,7 @@ OpRow& elementwise(OpTable& table, const char* name, const char* variant, Loss l
 void add_loss_rows(OpTable& table) {
   add_cross_entropy(table);
   add_linear_cross_entropy(table);
+  add_multi_head_loss(table);
   for (const auto& [reduction, name] : kReductions) {
     elementwise(
         table, "mse_loss", name, mse_loss, [](double x, double t) { return (x - t) * (x - t); },

@@ -7,8 +7,6 @@ namespace binade::test {
 
 namespace {
 
-using Lists = std::vector<Values>;
-
 double mean_of(const std::vector<double>& x) {
   return total(x) / static_cast<double>(x.size());
 }

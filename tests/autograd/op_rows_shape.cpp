@@ -5,8 +5,6 @@ namespace binade::test {
 
 namespace {
 
-using Lists = std::vector<Values>;
-
 Values reshaped(const Values& x, const Shape& shape) {
   return {shape, x.data};
 }

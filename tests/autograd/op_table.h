@@ -57,8 +57,9 @@ inline Input mask(const Shape& shape, std::vector<double> values) {
   return integers(shape, std::move(values), Input::Dtype::boolean);
 }
 
+using Lists = std::vector<Values>;
 using Call = std::function<TensorList(const TensorList&)>;
-using Reference = std::function<std::vector<Values>(const std::vector<Values>&)>;
+using Reference = std::function<Lists(const Lists&)>;
 
 struct OpRow {
   std::string op;       // the exported function
@@ -129,7 +130,10 @@ class OpTable {
 void add_elementwise_rows(OpTable& table);
 void add_reduction_rows(OpTable& table);
 void add_shape_rows(OpTable& table);
-void add_network_rows(OpTable& table);
+void add_matmul_rows(OpTable& table);
+void add_norm_rows(OpTable& table);
+void add_attention_rows(OpTable& table);
+void add_image_rows(OpTable& table);
 void add_loss_rows(OpTable& table);
 
 }  // namespace binade::test

@@ -309,10 +309,11 @@ TEST_CASE("every exported op has a row", "[ops]") {
   std::set<std::string> known;
   for (const OpRow& row : op_rows()) known.insert(row.op);
   const std::regex declaration(
-      R"(^(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>) (operator\S|\w+)\()");
+      R"(^(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>|MultiHeadLoss) (operator\S|\w+)\()");
   size_t found = 0;
-  for (const char* family : {"activation", "arithmetic", "attention", "conv", "indexing", "linear",
-                             "loss", "matmul", "mlp", "norm", "reduce", "shape"}) {
+  for (const char* family :
+       {"activation", "arithmetic", "attention", "conv", "indexing", "linear", "loss", "matmul",
+        "mlp", "multi_head_loss", "norm", "reduce", "shape"}) {
     std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {

@@ -4,22 +4,11 @@
 #include <binade/autograd/ops.h>
 #include <binade/core/write_log.h>
 
+#include "leaves.h"
+
 using namespace binade;
 using Catch::Matchers::Contains;
-
-namespace {
-
-using Numbers = std::vector<double>;
-
-Tensor leaf(const Numbers& values) {
-  return Tensor(Array::from(values, {static_cast<int64_t>(values.size())}), true);
-}
-
-Numbers numbers(const Array& array) {
-  return array.to_vector<double>();
-}
-
-}  // namespace
+using test::leaf, test::numbers, test::Numbers;
 
 TEST_CASE("a bias takes its gradient from the norm behind its layer", "[tape]") {
   const auto tensor = [](const Shape& shape, double shift) {

@@ -293,6 +293,8 @@ TEST_CASE("the table of matmul algorithms can be saved and read", "[cuda][matmul
     CHECK_THROWS_AS(cuda::import_matmul_algorithms(table.substr(0, table.size() / 2), test_gpu()),
                     Error);
     CHECK_THROWS_AS(cuda::import_matmul_algorithms("{}", test_gpu()), Error);
+    CHECK_THROWS_WITH(cuda::import_matmul_algorithms(table + std::string("\0junk", 5), test_gpu()),
+                      Catch::Contains("NUL"));
   }
 }
 

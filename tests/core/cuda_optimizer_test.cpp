@@ -50,7 +50,7 @@ std::vector<std::pair<const char*, Update>> all_updates() {
   updates.emplace_back("adamw", [](const auto& v) {
     AdamWParams params;
     params.lr_factor = 0.5;
-    BINADE_DISPATCH(v[0].device(), adamw_update(buffers_of(v), context_of(v), params));
+    BINADE_DISPATCH(v[0].device(), optimizer_update(buffers_of(v), context_of(v), params));
   });
   for (const double momentum : {0.0, 0.9})
     for (const bool nesterov : {false, true})
@@ -59,22 +59,25 @@ std::vector<std::pair<const char*, Update>> all_updates() {
         UpdateBuffers buffers = buffers_of(v);
         buffers.moment2 = {};
         if (momentum == 0) buffers.moment1 = {};
-        BINADE_DISPATCH(v[0].device(), sgd_update(buffers, context_of(v), params));
+        BINADE_DISPATCH(v[0].device(), optimizer_update(buffers, context_of(v), params));
       });
   updates.emplace_back("lion", [](const auto& v) {
     LionParams params;
     params.weight_decay = 0.1;
     UpdateBuffers buffers = buffers_of(v);
     buffers.moment2 = {};
-    BINADE_DISPATCH(v[0].device(), lion_update(buffers, context_of(v), params));
+    BINADE_DISPATCH(v[0].device(), optimizer_update(buffers, context_of(v), params));
   });
   updates.emplace_back("direction", [](const auto& v) {
     UpdateBuffers buffers = buffers_of(v);
     buffers.moment1 = buffers.moment2 = {};
-    BINADE_DISPATCH(v[0].device(), apply_direction(buffers, v[0], context_of(v), 3, 0.1));
+    UpdateContext context = context_of(v);
+    context.grad_factor = {};
+    BINADE_DISPATCH(v[0].device(), optimizer_update(buffers, context, DirectionParams{3, 0.1}));
   });
   updates.emplace_back("ema", [](const auto& v) {
-    BINADE_DISPATCH(v[0].device(), ema_update(v[3], v[1], 0.99, v[6]));
+    BINADE_DISPATCH(v[0].device(), optimizer_update({v[1], v[3], {}, {}, {}}, {{}, v[6], {}, {}},
+                                                    AverageParams{0.99}));
   });
   return updates;
 }
@@ -108,7 +111,7 @@ TEST_CASE("an update whose master is the value agrees on both devices", "[cuda][
       [](const auto& v) {
         UpdateBuffers buffers = buffers_of(v);
         buffers.value = buffers.master;
-        BINADE_DISPATCH(v[0].device(), adamw_update(buffers, context_of(v), {}));
+        BINADE_DISPATCH(v[0].device(), optimizer_update(buffers, context_of(v), AdamWParams{}));
       },
       update_arrays(1000, 0, DType::f32, DType::f32, DType::f32, 0, 0, random), 2);
 }

@@ -73,8 +73,7 @@ TEST_CASE("a second thread multiplies, synchronises and frees memory during a ca
     const Array large = Array::full({64 << 20}, 1, DType::u8, test_gpu());
     CHECK(large.slice(0, -1).item() == 1);
   };
-  // A step runs eagerly before it is captured. What the other thread runs has been run, too: the
-  // driver may end a capture when a kernel is loaded beside it.
+  // A step runs eagerly before it is captured; what the other thread runs has been run, too.
   multiply(a, captured);
   multiply(some, beside);
   allocate();

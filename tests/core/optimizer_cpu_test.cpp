@@ -66,7 +66,7 @@ TEST_CASE("AdamW and SGD follow PyTorch's traces in f64", "[optimizer][cpu]") {
     params.beta2 = adamw.at("betas")[1];
     params.eps = adamw.at("eps");
     params.weight_decay = adamw.at("weight_decay");
-    cpu::adamw_update(group.buffers, group.context, params);
+    cpu::optimizer_update(group.buffers, group.context, params);
   });
   for (const char* name : {"sgd_momentum", "sgd_nesterov"}) {
     const nlohmann::json& sgd = traces.at(name);
@@ -76,7 +76,7 @@ TEST_CASE("AdamW and SGD follow PyTorch's traces in f64", "[optimizer][cpu]") {
       params.weight_decay = sgd.value("weight_decay", 0.0);
       params.dampening = sgd.value("dampening", 0.0);
       params.nesterov = std::string(name) == "sgd_nesterov";
-      cpu::sgd_update(group.buffers, group.context, params);
+      cpu::optimizer_update(group.buffers, group.context, params);
     });
   }
 }
@@ -132,7 +132,7 @@ TEST_CASE("AdamW follows its algorithm over 100 steps", "[optimizer][cpu]") {
   params.lr_factor = 0.5;
   // Loshchilov & Hutter 2019, algorithm 2, with the decay times lr as in PyTorch.
   compare_100_steps(
-      0.02, [&](Group& group) { cpu::adamw_update(group.buffers, group.context, params); },
+      0.02, [&](Group& group) { cpu::optimizer_update(group.buffers, group.context, params); },
       [](Scalar& s, double g, double lr, int t) {
         s.m = 0.8 * s.m + 0.2 * g;
         s.v = 0.95 * s.v + 0.05 * g * g;
@@ -150,7 +150,7 @@ TEST_CASE("SGD follows PyTorch's definition over 100 steps", "[optimizer][cpu]")
       params.weight_decay = 0.05;
       params.nesterov = nesterov;
       compare_100_steps(
-          0.01, [&](Group& group) { cpu::sgd_update(group.buffers, group.context, params); },
+          0.01, [&](Group& group) { cpu::optimizer_update(group.buffers, group.context, params); },
           [&](Scalar& s, double g, double lr, int t) {
             g += 0.05 * s.w;
             if (momentum != 0) {
@@ -184,13 +184,28 @@ TEST_CASE("Lion follows its algorithm over 100 steps", "[optimizer][cpu]") {
       s.w -= 1e-3 * (direction + 0.3 * s.w);
       s.m = 0.99 * s.m + 0.01 * g;
     }
-    cpu::lion_update(group.buffers, group.context, params);
+    cpu::optimizer_update(group.buffers, group.context, params);
     group.finish_step();
   }
   std::vector<double> expected;
   for (const Scalar& scalar : scalars) expected.push_back(scalar.w);
   CHECK(worst_error(group.buffers.master, expected) < 1e-12);
   CHECK(values_of(group.buffers.value) == values_of(group.buffers.master.to(DType::bf16)));
+}
+
+void apply_direction(const Group& group, const Array& direction, double lr_factor,
+                     double weight_decay) {
+  UpdateContext context = group.context;
+  context.grad_factor = {};
+  cpu::optimizer_update({direction, group.buffers.master, group.buffers.value, {}, {}}, context,
+                        DirectionParams{lr_factor, weight_decay});
+}
+
+// Of the group's masters.
+void update_average(const Array& average, const Group& group, double decay) {
+  cpu::optimizer_update({group.buffers.master, average, {}, {}, {}},
+                        {.grad_factor = {}, .found_inf = group.context.found_inf},
+                        AverageParams{decay});
 }
 
 TEST_CASE("moving averages and given directions", "[optimizer][cpu]") {
@@ -203,7 +218,7 @@ TEST_CASE("moving averages and given directions", "[optimizer][cpu]") {
     for (size_t i = 0; i < expected.size(); ++i)
       expected[i] = expected[i] * (1 - 0.1 * 0.2 * 0.5) -
                     0.1 * 0.2 * read(direction, static_cast<int64_t>(i));
-    cpu::apply_direction(group.buffers, direction, group.context, 0.2, 0.5);
+    apply_direction(group, direction, 0.2, 0.5);
     CHECK(worst_error(group.buffers.master, expected) < 1e-6);
     CHECK(values_of(group.buffers.value) == values_of(group.buffers.master.to(DType::f16)));
   }
@@ -211,7 +226,7 @@ TEST_CASE("moving averages and given directions", "[optimizer][cpu]") {
   std::vector<double> expected = start;
   for (size_t i = 0; i < expected.size(); ++i)
     expected[i] = 0.99 * expected[i] + 0.01 * read(group.buffers.master, static_cast<int64_t>(i));
-  cpu::ema_update(average, group.buffers.master, 0.99, group.context.found_inf);
+  update_average(average, group, 0.99);
   CHECK(worst_error(average, expected) < 1e-6);
 }
 
@@ -221,12 +236,12 @@ TEST_CASE("a skipped step writes nothing and does not count", "[optimizer][cpu]"
   Group group(start, DType::f32, DType::f16, DType::f16, 0.1);
   group.buffers.grad.fill(INFINITY);
   group.context.found_inf.fill(1);
-  cpu::adamw_update(group.buffers, group.context, {});
-  cpu::sgd_update(group.buffers, group.context, {});
-  cpu::lion_update(group.buffers, group.context, {});
-  cpu::apply_direction(group.buffers, group.buffers.grad, group.context, 1, 0.1);
+  cpu::optimizer_update(group.buffers, group.context, AdamWParams{});
+  cpu::optimizer_update(group.buffers, group.context, SgdParams{});
+  cpu::optimizer_update(group.buffers, group.context, LionParams{});
+  apply_direction(group, group.buffers.grad, 1, 0.1);
   const Array average = Array::zeros({100}, DType::f32);
-  cpu::ema_update(average, group.buffers.master, 0.5, group.context.found_inf);
+  update_average(average, group, 0.5);
   group.finish_step();
   CHECK(values_of(group.buffers.master) == start);
   CHECK(values_of(group.buffers.moment1) == std::vector<double>(100));

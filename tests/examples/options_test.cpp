@@ -129,7 +129,7 @@ TEST_CASE("a configuration with unknown names, names twice or other types is ref
       {R"({"": 1})", "unknown option"},
       {R"({"--": 1})", "unknown option"},
       {R"({"++": 1})", "unknown option"},
-      {R"({"steps": 1, "dim": 2, "steps": 3})", "names steps twice"},
+      {R"({"steps": 1, "dim": 2, "steps": 3})", "names \"steps\" twice"},
       {R"({"steps": "4"})", "--steps the value \"4\"; expected a whole number"},
       {R"({"steps": 1.5})", "expected a whole number"},
       {R"({"steps": true})", "expected a whole number"},

@@ -7,6 +7,7 @@
 #include <binade/core/safetensors.h>
 #include <binade/infer/generate.h>
 #include <binade/nn/hf.h>
+#include <binade/nn/models/llama.h>
 
 #include "nn/tiny_models.h"
 
@@ -205,6 +206,85 @@ TEST_CASE("sequences beyond the model's positions are refused", "[models]") {
                       Catch::Contains("49 tokens is longer than the model's 48 positions"));
     CHECK_THROWS_WITH(model->hidden_states(Tensor::zeros({4}, DType::i32)),
                       Catch::Contains("(batch, tokens)"));
+  }
+}
+
+TEST_CASE("the head's weight is what logits are made with, padding included", "[models]") {
+  for (const Family family : families()) {
+    for (const bool tied : {false, true}) {
+      INFO(name_of(family) << (tied ? ", tied" : ""));
+      CausalLmConfig config = test::small_config(family);
+      config.tie_embeddings = tied;
+      const std::shared_ptr<CausalLm> model =
+          test::small_model(config, {.vocabulary_multiple = 16});
+      CHECK(model->vocabulary_rows() == 64);
+      CHECK(model->head_weight().shape() == Shape{64, config.dim});
+      const Tensor hidden = model->hidden_states(test::random_ids(2, 5, config.vocab_size));
+      const Tensor all = linear(hidden, model->head_weight());
+      CHECK(slice(all, -1, 0, 61).to_vector<float>() == model->logits(hidden).to_vector<float>());
+      // It is the parameter itself: gradients reach it.
+      const std::string name = tied ? model->embedding_name() : "lm_head.weight";
+      sum(square(model->head_weight())).backward();
+      for (const NamedParameter& named : model->named_parameters())
+        CHECK(named.parameter->tensor().grad().defined() == (named.name == name));
+    }
+  }
+}
+
+TEST_CASE("an adapter on the head hides its weight", "[models]") {
+  struct Nothing : LinearAdapter {
+    Tensor forward(const Tensor&, const Tensor& y) const override { return y; }
+  };
+  CausalLmConfig config = test::small_config(Family::llama);
+  config.tie_embeddings = false;
+  const std::shared_ptr<CausalLm> model = test::small_model(config);
+  for (const auto& [name, module] : model->named_modules())
+    if (name == "lm_head") dynamic_cast<Linear&>(*module).set_adapter(std::make_shared<Nothing>());
+  CHECK_THROWS_WITH(model->head_weight(), Catch::Contains("has an adapter"));
+}
+
+TEST_CASE("embed gives the rows of the embedding", "[models]") {
+  for (const Family family : families()) {
+    const CausalLmConfig config = test::small_config(family);
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    const Tensor ids = test::random_ids(2, 5, config.vocab_size);
+    const Tensor rows = model->embed(ids);
+    CHECK(rows.shape() == Shape{2, 5, config.dim});
+    const std::vector<float> table = model->state().at(model->embedding_name()).to_vector<float>();
+    const std::vector<int32_t> index = ids.to_vector<int32_t>();
+    const std::vector<float> values = rows.to_vector<float>();
+    const auto dim = static_cast<size_t>(config.dim);
+    for (size_t i = 0; i < values.size(); ++i)
+      REQUIRE(values[i] == table[static_cast<size_t>(index[i / dim]) * dim + i % dim]);
+  }
+}
+
+TEST_CASE("a Llama block works in a module that is no Llama", "[models]") {
+  for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
+    INFO(name_of(family));
+    CausalLmConfig config = test::small_config(family);
+    config.layers = 1;
+    const std::shared_ptr<CausalLm> model = test::small_model(config);
+    // What a decoding head does: a block of the trunk's shape, rotary tables and a norm of its own.
+    struct Head : Module {
+      explicit Head(const CausalLmConfig& config)
+          : rotary(add<Rotary>("rotary", config.head_size(), config.max_positions, config.rope)),
+            block(add<LlamaBlock>("model.layers.0", config, 0, init::empty())),
+            norm(add<RmsNorm>("model.norm", config.dim, config.norm_eps)) {}
+      std::shared_ptr<Rotary> rotary;
+      std::shared_ptr<LlamaBlock> block;
+      std::shared_ptr<RmsNorm> norm;
+    } head(config);
+    StateDict weights;
+    for (const auto& [name, array] : model->state())
+      if (name.starts_with("model.layers.0.") || name == "model.norm.weight")
+        weights.emplace(name, array);
+    head.load_state(weights);
+    const Tensor ids = test::random_ids(2, 7, config.vocab_size);
+    const Tensor x = model->embed(ids);
+    const auto [stream, n] = head.block->forward(x, head.block->input_norm()->forward(x),
+                                                 *head.norm, {}, head.rotary->at({}, 7));
+    CHECK(n.to_vector<float>() == model->hidden_states(ids).to_vector<float>());
   }
 }
 

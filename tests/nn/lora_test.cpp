@@ -1,6 +1,8 @@
 #include <binade/nn/lora.h>
 
 #include <cmath>
+#include <functional>
+#include <map>
 
 #include <catch2/catch.hpp>
 
@@ -200,4 +202,81 @@ TEST_CASE("adapters of another shape are refused by name", "[lora][bad-input]") 
   write_text_file(folder / "adapter_config.json", config.dump());
   CHECK_THROWS_WITH(Lora::load(*llama(), folder.path()),
                     Catch::Contains("q_proj.lora_A.weight: (3, 32) instead of (4, 32)"));
+}
+
+TEST_CASE("adapters that cannot be loaded leave the model as it was", "[lora][bad-input]") {
+  const test::TemporaryFolder good;
+  {
+    const std::shared_ptr<CausalLm> model = llama();
+    Lora(*model, kOptions).save(good.path());
+  }
+  const json config = json::parse(read_text_file(good / "adapter_config.json"));
+  std::map<std::string, Array> tensors;
+  const SafetensorsFile file(good / "adapter_model.safetensors");
+  for (const std::string& name : file.names()) tensors[name] = file.get(name);
+  const std::string key = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight";
+
+  // Each writes a folder that is good but for one thing.
+  struct Fault {
+    const char* what;
+    std::function<void(json& config, std::map<std::string, Array>& tensors)> make;
+    const char* message;
+  };
+  const Fault faults[] = {
+      {"no adapter_config.json", [](json& c, auto&) { c = nullptr; }, "adapter_config.json"},
+      {"no adapter_model.safetensors", [](json&, auto& t) { t.clear(); },
+       "adapter_model.safetensors"},
+      {"a key of the configuration that is refused", [](json& c, auto&) { c["use_dora"] = true; },
+       "use_dora"},
+      {"a configuration that means no layer",
+       [](json& c, auto&) { c["target_modules"] = "none_of_them"; }, "no linear layer"},
+      {"a configuration that means the head",
+       [](json& c, auto&) {
+         c["target_modules"] = {"q_proj", "lm_head"};
+       },
+       "not supported"},
+      {"a rank that no memory holds", [](json& c, auto&) { c["r"] = int64_t{1} << 60; }, ""},
+      {"a missing tensor", [&](json&, auto& t) { t.erase(key); }, "missing"},
+      {"an unexpected tensor", [](json&, auto& t) { t["more"] = Array::zeros({1}, DType::f32); },
+       "more"},
+      {"a tensor of another shape",
+       [&](json&, auto& t) {
+         t[key] = Array::zeros({3, 31}, DType::f32);
+       },
+       "(3, 31)"},
+      {"a tensor with a NaN",
+       [&](json&, auto& t) {
+         t[key] = Array::full({3, 32}, NAN, DType::f32);
+       },
+       "NaN"},
+  };
+  const Tensor ids = test::random_ids(2, 7, 61);
+  for (const Fault& fault : faults) {
+    INFO(fault.what);
+    json changed = config;
+    std::map<std::string, Array> values = tensors;
+    fault.make(changed, values);
+    const test::TemporaryFolder folder;
+    if (!changed.is_null()) write_text_file(folder / "adapter_config.json", changed.dump());
+    if (!values.empty()) write_safetensors(folder / "adapter_model.safetensors", values);
+
+    const std::shared_ptr<CausalLm> model = llama();
+    model->eval();
+    std::vector<bool> trainable;
+    for (const NamedParameter& named : model->named_parameters()) {
+      named.parameter->set_trainable(trainable.size() % 2 == 0);
+      trainable.push_back(named.parameter->trainable());
+    }
+    const std::vector<float> before = model->forward(ids).to_vector<float>();
+    CHECK_THROWS_WITH(Lora::load(*model, folder.path()), Catch::Contains(fault.message));
+    std::vector<bool> after;
+    for (const NamedParameter& named : model->named_parameters()) {
+      CHECK(named.name.find("lora_") == std::string::npos);
+      after.push_back(named.parameter->trainable());
+    }
+    CHECK(after == trainable);
+    CHECK(model->forward(ids).to_vector<float>() == before);
+    // What was refused is in nobody's way.
+    CHECK_NOTHROW(Lora::load(*model, good.path()));
+  }
 }

@@ -276,18 +276,51 @@ def summary(sample):
                      [f"{key}={show(value)}" for key, value in sample["kwargs"].items()])
 
 
-def reason_for(entry_list, sample, what, dtype, setting, message, off):
+def only_ties(sample, results, expected, inputs):
+    """Whether what differs of a sort or topk is only another choice among equal numbers: the values
+    are PyTorch's, each index points at its value, of equal numbers the first comes first, and the
+    gradient of a value goes to where the index points."""
+    def of(tensors, name):
+        return tensors.get(f"{sample['id']}.{name}", ("", None))[1]
+    x_name = sample["args"][0]["tensor"]
+    place = {"sort": 1, "topk": 2}[sample["op"]]
+    dim = sample["args"][place] if place < len(sample["args"]) else sample["kwargs"].get("dim", -1)
+    x, values, indices = inputs[x_name][1], of(results, "out.0"), of(results, "out.1")
+    if values is None or indices is None or values.shape != indices.shape:
+        return False
+    indices = indices.astype(int)
+    if not ((0 <= indices) & (indices < x.shape[dim])).all():
+        return False
+    for wanted in (of(expected, "out.0"), numpy.take_along_axis(x, indices, dim)):
+        if not numpy.array_equal(values, wanted, equal_nan=True):
+            return False
+    values, places = numpy.moveaxis(values, dim, -1), numpy.moveaxis(indices, dim, -1)
+    before, after = values[..., :-1], values[..., 1:]
+    equal = (before == after) | (numpy.isnan(before) & numpy.isnan(after))
+    if (equal & (places[..., :-1] >= places[..., 1:])).any():
+        return False
+    seed, gradient = of(inputs, "seed.0"), of(results, f"grad.{x_name}")
+    if seed is None or gradient is None:  # none was asked for
+        return seed is None and gradient is None
+    sent = numpy.zeros_like(x)
+    numpy.put_along_axis(sent, indices, seed, dim)
+    return numpy.array_equal(sent, gradient)
+
+
+def reason_for(entry_list, sample, what, dtype, setting, message, off, tie):
     """The reason of the first entry that the difference meets. An entry names op, what (refused,
     value or gradient) and a part of the message; it may be held to dtypes, to a setting ("cpu",
-    "cuda autocast"), to samples with or without an argument, or to so many ulps of the tensor's
-    largest number."""
+    "cuda autocast"), to samples with or without an argument, to so many ulps of the tensor's
+    largest number, or ("ties") to samples of which tie() says that only another choice among equal
+    numbers was made."""
     for entry in entry_list:
         if (entry["op"] == sample["op"] and entry["what"] == what and
                 off <= entry.get("ulps", math.inf) and
                 entry.get("with", "") in summary(sample) and
                 entry.get("without", "\n") not in summary(sample) and
                 dtype in entry.get("dtypes", list(DTYPES)) and
-                entry.get("setting", setting) == setting and entry["message"] in message):
+                entry.get("setting", setting) == setting and entry["message"] in message and
+                (not entry.get("ties") or tie())):
             return entry["reason"]
     return None
 
@@ -299,6 +332,7 @@ def compare(args):
     states = json.loads((folder / "results.json").read_text())
     expected = read_safetensors(folder / "expected.safetensors")
     results = read_safetensors(folder / "results.safetensors")
+    inputs = read_safetensors(folder / "samples.safetensors")
     listed = json.loads(pathlib.Path(args.listed).read_text())["differences"]
     if not all(entry["message"] and entry["reason"] for entry in listed):
         sys.exit(f"{args.listed}: an entry needs a message that it is met by, and a reason")
@@ -339,7 +373,8 @@ def compare(args):
             continue
         unexplained = []
         for what, why, off in differences:
-            reason = reason_for(listed, sample, what, made["dtype"], setting, why, off)
+            reason = reason_for(listed, sample, what, made["dtype"], setting, why, off,
+                                lambda: only_ties(sample, results, expected, inputs))
             if reason is None:
                 unexplained.append((what, why))
             else:

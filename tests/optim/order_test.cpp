@@ -376,3 +376,95 @@ TEST_CASE("a module's state with integers for weights is refused by name", "[opt
     CHECK(values_of(model) == before);
   }
 }
+
+TEST_CASE("a parameter keeps its hooks when its tensor is made anew", "[optim][order]") {
+  Parameters model;
+  const nn::ParameterPtr weight = model.put<float>("weight", {1}, {1});
+  int kept = 0, removed = 0;
+  weight->tensor().register_hook([&](const Array& gradient) {
+    ++kept;
+    return Array::full(gradient.shape(), 2, gradient.dtype());
+  });
+  const auto remove = weight->tensor().register_hook([&](const Array&) {
+    ++removed;
+    return Array();
+  });
+  model.set_compute_dtype(DType::f16, /*with_master=*/true);
+  give_gradient<float>(weight, {1});
+  CHECK(kept == 1);
+  CHECK(removed == 1);
+  {
+    optim::Sgd sgd(model.group());
+    sgd.set_learning_rate(1);
+    remove();
+    give_gradient<float>(weight, {1});
+    CHECK(kept == 2);
+    CHECK(removed == 1);
+    sgd.step();
+    CHECK(weight->master().item() == 1 - 2);
+  }
+  model.set_compute_dtype(DType::f32, /*with_master=*/true);
+  give_gradient<float>(weight, {1});
+  CHECK(kept == 3);
+}
+
+TEST_CASE("parameters that one optimizer could not tell apart are refused", "[optim][order]") {
+  Parameters a, b;
+  a.put<float>("weight", {1}, {1});
+  b.put<float>("weight", {2}, {1});
+  const std::vector<optim::ParameterGroup> groups = {a.group()[0], b.group()[0]};
+  CHECK_THROWS_WITH(optim::AdamW(groups), Contains("two parameters") && Contains("named weight"));
+  std::vector<optim::ParameterGroup> both = a.group();
+  both[0].parameters.push_back(b.named_parameters()[0]);
+  CHECK_THROWS_WITH(optim::AdamW(both), Contains("named weight"));
+  both[0].parameters[1].name = "b.weight";
+  const optim::AdamW told_apart(both);
+  CHECK(told_apart.state().size() == 1 + 2 * 2);
+  CHECK_THROWS_WITH(optim::Sgd({{{{"none", nullptr, 0}}, 1, 0}}),
+                    Contains("none") && Contains("is null"));
+}
+
+TEST_CASE("no setting or saved state of an optimizer makes NaN of its weights", "[optim]") {
+  const double infinity = HUGE_VAL, nan = std::nan("");
+  Parameters model;
+  model.put<float>("weight", {1, 2}, {2});
+  const auto group = [&](double lr_factor, double weight_decay) {
+    return std::vector<optim::ParameterGroup>{{model.named_parameters(), lr_factor, weight_decay}};
+  };
+  for (const double wrong : {-1.0, nan, infinity, 1e39}) {
+    INFO(wrong);
+    CHECK_THROWS_WITH(optim::Sgd(group(wrong, 0)), Contains("lr_factor") && Contains("0 or more"));
+    CHECK_THROWS_WITH(optim::Lion(group(1, wrong)), Contains("weight_decay"));
+    optim::Sgd sgd(model.group());
+    CHECK_THROWS_WITH(sgd.set_learning_rate(wrong), Contains("0 or more"));
+  }
+  for (const double wrong : {nan, infinity})
+    CHECK_THROWS_WITH(optim::Sgd(model.group(), {.momentum = 0.5, .dampening = wrong}),
+                      Contains("dampening"));
+  for (const double wrong : {0.0, -1.0, nan, infinity, 1e-60}) {
+    INFO(wrong);
+    CHECK_THROWS_WITH(optim::AdamW(model.group(), {.eps = wrong}), Contains("eps"));
+    CHECK_THROWS_WITH(optim::Muon(model.group(), {.adamw = {.eps = wrong}}), Contains("eps"));
+  }
+  CHECK_THROWS_WITH(optim::Muon(model.group(), {.adamw = {.beta2 = 1}}), Contains("betas"));
+  CHECK_THROWS_WITH(optim::Muon(model.group(), {.adamw_lr_factor = nan}), Contains("lr_factor"));
+
+  optim::AdamW adamw(model.group());
+  const auto with = [&](const char* name, const Array& values) {
+    nn::StateDict state = adamw.state();
+    state[name] = values;
+    return state;
+  };
+  CHECK_THROWS_WITH(
+      adamw.load_state(with("exp_avg_sq.weight", Array::from(std::vector<float>{0, -1}, {2}))),
+      Contains("exp_avg_sq.weight") && Contains("below 0"));
+  CHECK_THROWS_WITH(
+      adamw.load_state(with("step", Array::from(std::vector<int64_t>{INT64_MAX}, {}))),
+      Contains("step count"));
+  adamw.load_state(with("exp_avg.weight", Array::from(std::vector<float>{0, -1}, {2})));
+  adamw.set_learning_rate(0.1);
+  give_gradient<float>(model.named_parameters()[0].parameter, {1, 1});
+  adamw.step();
+  for (const double value : model.named_parameters()[0].parameter->master().to_vector<double>())
+    CHECK(std::isfinite(value));
+}

@@ -82,7 +82,8 @@ bool same_bits(const nn::StateDict& a, const nn::StateDict& b) {
 
 }  // namespace
 
-TEST_CASE("parameters of a group lie end to end, with gaps that stay zero", "[optim][flat_group]") {
+TEST_CASE("parameters of a group lie in one buffer, with gaps that stay zero",
+          "[optim][flat_group]") {
   std::vector<Model> models(4);
   const auto optimizers = all_optimizers(models);
   for (size_t k = 0; k < optimizers.size(); ++k) {

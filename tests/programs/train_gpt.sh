@@ -79,7 +79,7 @@ rejected "an unknown name in the configuration" "did you mean --learning-rate"
 echo '{"steps": "4"}' >"$config"
 rejected "a value of another type in the configuration" "expected a whole number"
 echo '{"steps": 4, "steps": 5}' >"$config"
-rejected "a name that stands twice in the configuration" "names steps twice"
+rejected "a name that stands twice in the configuration" 'names "steps" twice'
 echo '[1]' >"$config"
 rejected "a configuration that is no object" "not a JSON object"
 config=$work/none.json

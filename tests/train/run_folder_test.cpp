@@ -1,6 +1,8 @@
 // What a run leaves behind: lock, configuration, metrics, TensorBoard events, chart; progress line.
 #include <binade/train/run_folder.h>
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -246,7 +248,7 @@ TEST_CASE("a changed configuration is refused with the differences", "[train][ru
                        Contains("new (unset -> 1)") && Contains("old (true -> unset)") &&
                        !Contains("steps") && !Contains("\n"));
   folder.write_text("config.json", "{\"dim\": ");
-  CHECK_THROWS_WITH(folder.check_config("{}", {}), Contains("config.json is not valid JSON"));
+  CHECK_THROWS_WITH(folder.check_config("{}", {}), Contains("config.json: not valid JSON"));
 }
 
 TEST_CASE("metrics are rows of JSON and TensorBoard events", "[train][run_folder]") {
@@ -302,6 +304,22 @@ TEST_CASE("a resumed run drops the rows that it runs again", "[train][run_folder
   // The chart has the rows from before.
   folder.write_chart();
   check_well_formed(read_text_file(temporary.path() / "a" / "chart.svg"));
+}
+
+TEST_CASE("a resume reads no rows from a pipe or a device", "[train][run_folder]") {
+  const TemporaryFolder temporary;
+  for (const char* name : {"metrics.jsonl", "underflow.jsonl"}) {
+    INFO(name);
+    const fs::path path = temporary.path() / (std::string("run-with-other-") + name);
+    RunFolder folder(path, false);
+    folder.set_config("{}");
+    fs::create_symlink("/dev/zero", path / name);
+    CHECK_THROWS_WITH(folder.rewind(3), Contains(name) && Contains("not a regular file"));
+    fs::remove(path / name);
+    REQUIRE(::mkfifo((path / name).c_str(), 0600) == 0);
+    CHECK_THROWS_WITH(folder.rewind(3), Contains(name) && Contains("not a regular file"));
+    CHECK_FALSE(fs::is_regular_file(path / name));
+  }
 }
 
 TEST_CASE("every file that grows is taken back to the step of the resume", "[train][run_folder]") {

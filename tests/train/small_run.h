@@ -71,6 +71,7 @@ struct SmallRun {
 // Step `step`'s `rows` rows in so many micro-batches. Rows have from 1 to kLength targets.
 inline train::StepData small_batch(int64_t step, int64_t rows = 8, int64_t micro_batches = 1) {
   train::StepData data;
+  double valid_targets = 0;
   for (int64_t m = 0; m < micro_batches; ++m) {
     std::vector<int32_t> ids, targets;
     const int64_t part = rows / micro_batches;
@@ -81,12 +82,13 @@ inline train::StepData small_batch(int64_t step, int64_t rows = 8, int64_t micro
         ids.push_back(static_cast<int32_t>(draw.word[0] % kVocabulary));
         const bool valid = t <= row % kLength;
         targets.push_back(valid ? static_cast<int32_t>((ids.back() * 5 + 3) % kVocabulary) : -100);
-        data.valid_targets += valid;
+        valid_targets += valid;
       }
     }
-    data.micro_batches.push_back(
-        {Array::from(ids, {part, kLength}), Array::from(targets, {part, kLength})});
+    data.micro_batches.push_back({{"inputs", Array::from(ids, {part, kLength})},
+                                  {"targets", Array::from(targets, {part, kLength})}});
   }
+  data.normalisers = {{"targets", valid_targets}};
   data.tokens = rows * kLength;
   return data;
 }
@@ -97,7 +99,7 @@ inline std::vector<train::StepReport> run_steps(SmallRun& run, int64_t first, in
                                                 double learning_rate = 0.01) {
   for (int64_t step = first; step < last; ++step) {
     const train::StepData data = small_batch(step, 8, micro_batches);
-    run.step->run(step, data.micro_batches, data.valid_targets, learning_rate);
+    run.step->run(step, data.micro_batches, data.normalisers, learning_rate);
   }
   return run.step->take_reports(/*wait=*/true);
 }

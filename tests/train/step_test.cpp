@@ -125,7 +125,7 @@ TEST_CASE("dropout depends on seed and step, and on nothing else", "[train][step
   SmallRun still(options);
   const train::StepData data = small_batch(0);
   for (const int64_t step : {0, 1, 0})
-    still.step->run(step, data.micro_batches, data.valid_targets, 0);
+    still.step->run(step, data.micro_batches, data.normalisers, 0);
   const auto reports = still.step->take_reports(true);
   CHECK(reports[0].loss != reports[1].loss);
   CHECK(reports[0].loss == reports[2].loss);
@@ -148,13 +148,13 @@ TEST_CASE("a report says what the step did", "[train][step]") {
   SmallRun run({.preset = "fp16", .clip = 0.5, .scaler = {.init_scale = 1024}});
   SmallRun oracle;  // the same weights in f32
   const train::StepData data = small_batch(3);
-  run.step->run(3, data.micro_batches, data.valid_targets, 0.01);
+  run.step->run(3, data.micro_batches, data.normalisers, 0.01);
   const auto reports = run.step->take_reports(true);
   REQUIRE(reports.size() == 1);
   CHECK(run.step->take_reports(true).empty());
 
-  const Tensor loss =
-      oracle.model->loss(Tensor(data.micro_batches[0][0]), Tensor(data.micro_batches[0][1]));
+  const Tensor loss = oracle.model->loss(Tensor(data.micro_batches[0].at("inputs")),
+                                         Tensor(data.micro_batches[0].at("targets")));
   loss.backward();
   double square = 0;
   for (const nn::NamedParameter& named : oracle.model->named_parameters())
@@ -230,9 +230,14 @@ TEST_CASE("a gradient beyond FP16 is found in the backward pass", "[train][step]
 
 TEST_CASE("TrainStep refuses empty steps", "[train][step]") {
   SmallRun run;
-  CHECK_THROWS_WITH(run.step->run(0, {}, 1, 0.1), Contains("at least one micro-batch"));
+  CHECK_THROWS_WITH(run.step->run(0, {}, {{"targets", 1}}, 0.1),
+                    Contains("at least one micro-batch"));
   const train::StepData data = small_batch(0);
-  CHECK_THROWS_WITH(run.step->run(0, data.micro_batches, 0, 0.1), Contains("no valid target"));
+  CHECK_THROWS_WITH(run.step->run(0, data.micro_batches, {{"targets", 0}}, 0.1),
+                    Contains("no valid target") && Contains("(targets)"));
+  for (const double bad : {-1.0, std::nan(""), std::numeric_limits<double>::infinity()})
+    CHECK_THROWS_WITH(run.step->run(0, data.micro_batches, {{"targets", bad}}, 0.1),
+                      Contains("the normaliser targets counts valid labels"));
   CHECK_THROWS_WITH(run.step->underflow_report(), Contains("a step that was run"));
 }
 
@@ -261,7 +266,7 @@ TEST_CASE("a captured step gives the eager step's bits and never waits", "[train
         const int64_t before = cuda::host_synchronisations();
         for (int64_t step = 4; step < 8; ++step) {
           const train::StepData& given = data[static_cast<size_t>(step - 4)];
-          run->step->run(step, given.micro_batches, given.valid_targets, 0.01);
+          run->step->run(step, given.micro_batches, given.normalisers, 0.01);
           run->step->take_reports();
         }
         CHECK(cuda::host_synchronisations() == before);

@@ -6,15 +6,11 @@
 #include <cmath>
 #include <csignal>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <sstream>
 #include <stdexcept>
 
-#include <binade/core/file.h>
-
 #include "temporary_folder.h"
+#include "train/folder_run.h"
 #include "train/small_disk.h"
-#include "train/small_run.h"
 #include "warnings.h"
 
 using namespace binade;
@@ -24,64 +20,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 namespace {
-
-// A run in a folder, from nothing or resumed.
-struct FolderRun {
-  explicit FolderRun(const fs::path& path, const SmallRunOptions& options = {})
-      : small(options),
-        folder(path, /*resume=*/fs::exists(path / "config.json")),
-        ema(*small.optimizer, 0.9) {
-    task.model = small.model.get();
-    task.data = [](int64_t step) { return small_batch(step, 8, 2); };
-    task.loss = heads::language_model::loss(*small.model);
-    trainer_options.steps = 12;
-    trainer_options.schedule = {.learning_rate = 0.02, .warmup = 3, .total = 12};
-    trainer_options.step = small.step_options;
-    trainer_options.quiet = true;
-    folder.set_config("{}");
-  }
-  // Resumes if there is something to resume from.
-  train::Trainer::Outcome run() {
-    train::Trainer trainer(task, *small.optimizer, *small.scaler, small.preset, folder,
-                           trainer_options, &ema);
-    resumed = trainer.resume();
-    resumed_at = trainer.steps_done();
-    return trainer.run();
-  }
-
-  SmallRun small;
-  train::RunFolder folder;
-  optim::Ema ema;
-  train::Task task;
-  train::TrainerOptions trainer_options;
-  bool resumed = false;
-  int64_t resumed_at = 0;
-};
-
-std::vector<Json> rows_of(const fs::path& file) {
-  std::vector<Json> rows;
-  std::istringstream lines(read_text_file(file));
-  for (std::string line; std::getline(lines, line);)
-    if (!line.empty()) rows.push_back(Json::parse(line));
-  return rows;
-}
-
-bool same_bits(const train::Checkpoint& a, const train::Checkpoint& b) {
-  if (a.values != b.values || a.sections.size() != b.sections.size()) return false;
-  for (const auto& [section, arrays] : a.sections) {
-    if (b.sections.at(section).size() != arrays.size()) return false;
-    for (const auto& [name, array] : arrays)
-      if (array.to_vector<double>() != b.sections.at(section).at(name).to_vector<double>())
-        return false;
-  }
-  return true;
-}
-
-train::Checkpoint checkpoint_at(const fs::path& run, int64_t step) {
-  std::string number = std::to_string(step);
-  number.insert(0, 9 - number.size(), '0');
-  return train::read_checkpoint(run / "checkpoints" / ("step-" + number + ".safetensors"));
-}
 
 // FP16 with dropout and a scale that moves: everything that a checkpoint must carry.
 const SmallRunOptions kLively = {
@@ -163,7 +101,9 @@ TEST_CASE("a finished run that is resumed has its last values", "[train][trainer
   CHECK(!outcome.stopped);
   CHECK(first.last_loss > 0);
   CHECK(outcome.last_loss == first.last_loss);
-  CHECK(outcome.best_validation == 1.5);
+  REQUIRE(outcome.best);
+  CHECK(outcome.best->value == 1.5);
+  CHECK(!outcome.best->by_score);
   CHECK(std::isnan(outcome.tokens_per_second));
 }
 
@@ -194,10 +134,9 @@ TEST_CASE("an exception leaves a checkpoint and the chart, from which the run go
         };
       if (where == "loss")
         // In the second micro-batch of a step: the first one's gradients are there already.
-        run.task.loss = [calls = 0, loss = run.task.loss](const TensorList& batch,
-                                                          const Tensor& normaliser) mutable {
+        run.task.loss = [calls = 0, loss = run.task.loss](const train::LossInputs& in) mutable {
           if (++calls == 2 * 7 + 2) throw std::runtime_error("no more data");
-          return loss(batch, normaliser);
+          return loss(in);
         };
       if (where == "validation") {
         run.task.validate = []() -> double { throw std::runtime_error("no more data"); };
@@ -244,6 +183,22 @@ TEST_CASE("a resume with other data is refused", "[train][trainer]") {
   CHECK_THROWS_WITH(other.run(), Contains("100 tokens then, 101 tokens now"));
   other.task.data_fingerprint = "100 tokens";
   CHECK(other.run().steps_done == 15);
+}
+
+TEST_CASE("a checkpoint whose step is no count of steps is refused", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  FolderRun(path).run();
+  const fs::path file = path / "checkpoints" / "step-000000012.safetensors";
+  train::Checkpoint checkpoint = train::read_checkpoint(file);
+  for (const char* step : {"-5", "1e300", "nan", "2.5", "-1e300"}) {
+    INFO(step);
+    checkpoint.values["step"] = step;
+    train::write_checkpoint(file, checkpoint);
+    FolderRun again(path);
+    CHECK_THROWS_WITH(again.run(), Contains("step"));
+    CHECK(again.resumed_at <= 0);
+  }
 }
 
 TEST_CASE("a resumed run passes over a damaged checkpoint", "[train][trainer]") {
@@ -319,7 +274,9 @@ TEST_CASE("the best checkpoint by validation loss is kept", "[train][trainer]") 
     losses.erase(losses.begin());
     return loss;
   };
-  CHECK(run.run().best_validation == 2);
+  const train::Trainer::Outcome outcome = run.run();
+  REQUIRE(outcome.best);
+  CHECK(outcome.best->value == 2);
   CHECK(losses.empty());
   CHECK(!training_mode);
   CHECK(run.small.model->training());

@@ -33,12 +33,12 @@ TEST_CASE("a step's windows are split into micro-batches row by row", "[heads][l
     REQUIRE(b.micro_batches.size() == 2);
     CHECK(a.tokens == 4 * kLength);
     CHECK(b.tokens == a.tokens);
-    CHECK(b.valid_targets == a.valid_targets);
-    for (size_t part : {0, 1}) {  // inputs, targets
+    CHECK(b.normalisers.at("targets") == a.normalisers.at("targets"));
+    for (const char* part : {"inputs", "targets"}) {
       std::vector<int32_t> joined;
       for (const train::Batch& batch : b.micro_batches)
-        for (const int32_t id : batch[part].to_vector<int32_t>()) joined.push_back(id);
-      CHECK(joined == a.micro_batches[0][part].to_vector<int32_t>());
+        for (const int32_t id : batch.at(part).to_vector<int32_t>()) joined.push_back(id);
+      CHECK(joined == a.micro_batches[0].at(part).to_vector<int32_t>());
     }
   }
   CHECK_THROWS_WITH(whole(9), Catch::Contains("steps must follow each other"));

@@ -6,9 +6,9 @@
 #include <limits>
 
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/cpu/common/vector_math.h>
-#include <binade/core/random.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
+#include <binade/core/kernels/random.h>
 
 namespace binade::kernels::cpu {
 
@@ -88,8 +88,8 @@ void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int
 // kKeyBlock: 0 where dropped, 1/(1−p) where kept.
 template <class T>
 void dropout_factors(const AttentionProblem& problem, int64_t first, int64_t count, T* factors) {
-  const float probability = problem.params.dropout;
-  const T kept = probability < 1 ? T(1) / (T(1) - static_cast<T>(probability)) : T(0);
+  const T kept = kept_factor<T>(problem.params.dropout);
+  const float threshold = static_cast<float>(problem.params.dropout);
   const auto& key = problem.params.key;
   uint32_t words[kKeyBlock + 8];  // a row may begin and end inside a block of four words
   const int64_t skipped = first % 4, blocks = (skipped + count + 3) / 4;
@@ -101,7 +101,7 @@ void dropout_factors(const AttentionProblem& problem, int64_t first, int64_t cou
   }
 #pragma omp simd
   for (int64_t j = 0; j < count; ++j)
-    factors[j] = uniform_of(words[skipped + j]) >= probability ? kept : T(0);
+    factors[j] = uniform_of(words[skipped + j]) >= threshold ? kept : T(0);
 }
 
 }  // namespace binade::kernels::cpu

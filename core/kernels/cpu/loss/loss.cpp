@@ -1,22 +1,9 @@
 #include <binade/core/kernels/loss.h>
 
-#include <binade/core/kernels/cpu/common/lanes.h>
-#include <binade/core/kernels/cpu/common/rows.h>
+#include <binade/core/kernels/cpu/loss/loss_rows.h>
 
 namespace binade::kernels::cpu {
 namespace {
-
-// Targets as i64; throws Error for one that is neither ignored nor a class.
-std::vector<int64_t> read_targets(const Array& targets, int64_t classes, int64_t ignore_index) {
-  check(targets.dtype() == DType::i64 || targets.dtype() == DType::i32,
-        "cross_entropy needs targets of dtype i32 or i64, got ", targets.dtype());
-  std::vector<int64_t> values = targets.to_vector<int64_t>();
-  for (size_t row = 0; row < values.size(); ++row)
-    check(values[row] == ignore_index || (values[row] >= 0 && values[row] < classes),
-          "cross_entropy: target ", values[row], " of row ", row, " is out of range for ", classes,
-          " classes");
-  return values;
-}
 
 // The loss of a row of logits x and a label that is not ignored.
 template <class C>
@@ -99,37 +86,25 @@ void cross_entropy_backward(const Array& logits, const Array& targets, const Arr
 
 void cross_entropy_with_gradient(const Array& logits, int64_t classes, const Array& targets,
                                  const CrossEntropyParams& params, const Array& factor,
-                                 const Array& loss, const Array& dlogits) {
-  const int64_t rows = logits.size(0), padding = logits.size(1) - classes;
-  const std::vector<int64_t> labels = read_targets(targets, classes, params.ignore_index);
-  visit_real(logits.dtype(), "cross_entropy_with_gradient", [&](auto zero) {
-    using C = decltype(zero);
-    const Rows logit_rows(logits), gradient_rows(dlogits);
-    const int64_t item = size_of(dlogits.dtype());
-    const C scale = factor.defined() ? factor.data<C>()[0] : C{1};
-    C* losses = loss.data<C>();
-    parallel_for(rows, row_grain(classes), [&](int64_t begin, int64_t end) {
-      RowReader<C> reader;
-      RowWriter<C> writer;
-      for (int64_t row = begin; row < end; ++row) {
-        std::byte* const gradient = gradient_rows[row];
-        std::fill_n(gradient + classes * item, padding * item, std::byte{0});
-        if (labels[row] == params.ignore_index) {
-          std::fill_n(gradient, classes * item, std::byte{0});
-          losses[row] = 0;
-          continue;
-        }
-        const C* x = reader.read(logit_rows[row], logits.dtype(), classes);
-        const double log_sum = log_sum_exp(x, classes);
-        losses[row] =
-            row_loss(x, classes, labels[row], log_sum, static_cast<double>(params.label_smoothing));
-        row_gradient(x, classes, labels[row], static_cast<C>(log_sum),
-                     static_cast<C>(params.label_smoothing), scale,
-                     writer.target(gradient, dlogits.dtype(), classes));
-        writer.store();
-      }
-    });
-  });
+                                 const Array& loss, const Array& dlogits, const Array& statistics) {
+  const double smoothing = params.label_smoothing;
+  for_each_loss_row(logits, classes, targets, params.ignore_index,
+                    {factor, loss, dlogits, statistics}, [&](auto zero) {
+                      using C = decltype(zero);
+                      return [&, reader = RowReader<C>()](const LossRow<C>& row) mutable {
+                        const C* x = reader.read(Rows(logits)[row.number], logits.dtype(), classes);
+                        const double log_sum = log_sum_exp(x, classes);
+                        *row.loss = row_loss(x, classes, row.label, log_sum, smoothing);
+                        if (row.statistics) {
+                          count_hits(x, classes, row.label, row.statistics);
+                          row.statistics[RowStatistics::kEntropy] = entropy_of(x, classes, log_sum);
+                        }
+                        row.write_gradient([&](C* gradient) {
+                          row_gradient(x, classes, row.label, static_cast<C>(log_sum),
+                                       static_cast<C>(smoothing), row.scale, gradient);
+                        });
+                      };
+                    });
 }
 
 }  // namespace binade::kernels::cpu

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include <binade/core/kernels/cpu/common/lanes.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/norm.h>
@@ -47,18 +48,16 @@ void set(const Array& vector, int64_t i, T value) {
             vector.dtype(), 1);
 }
 
-// Σ term(i) in T over a plane; planes are added up in double by the callers.
-template <class T, class Term>
+// Σ term(i) over a plane in double: what is summed here may cancel (a gradient times deviations
+// from the mean), and then the rounding of an f32 sum is large beside the result.
+template <class Term>
 double sum(int64_t count, const Term& term) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < count; ++i) total += term(i);
-  return static_cast<double>(total);
+  return sum_of<double>(count, [&](int64_t i) { return static_cast<double>(term(i)); });
 }
 
 template <class T>
 void normalize_channel(const Channel& x, const Channel& y, int64_t channel, const Array& weight,
-                       const Array& bias, float eps, float momentum, const Array& running_mean,
+                       const Array& bias, double eps, double momentum, const Array& running_mean,
                        const Array& running_var, const Array& mean_out, const Array& rstd_out) {
   thread_local Workspace<T> plane;
   T* const values = plane.reserve(x.size);
@@ -67,7 +66,7 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
   double total = 0;
   for (int64_t n = 0; n < x.planes; ++n) {
     x.load(n, values);
-    total += sum<T>(x.size, [&](int64_t i) { return values[i]; });
+    total += sum(x.size, [&](int64_t i) { return values[i]; });
   }
   // What the sums' rounding left of the deviations is taken out of the mean: in a constant channel
   // 1/√eps would make something of it.
@@ -75,17 +74,16 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
   double deviations = 0;
   for (int64_t n = 0; n < x.planes; ++n) {
     x.load(n, values);
-    deviations += sum<T>(x.size, [&](int64_t i) { return values[i] - rounded_mean; });
+    deviations += sum(x.size, [&](int64_t i) { return values[i] - rounded_mean; });
   }
   const double mean = static_cast<double>(rounded_mean) + deviations / count;
   const T center = static_cast<T>(mean);
   double squares = 0;
   for (int64_t n = 0; n < x.planes; ++n) {
     x.load(n, values);
-    squares +=
-        sum<T>(x.size, [&](int64_t i) { return (values[i] - center) * (values[i] - center); });
+    squares += sum(x.size, [&](int64_t i) { return (values[i] - center) * (values[i] - center); });
   }
-  const double rstd = 1 / std::sqrt(squares / count + static_cast<double>(eps));
+  const double rstd = 1 / std::sqrt(squares / count + eps);
 
   const T slope = static_cast<T>(rstd) * get<T>(weight, channel), shift = get<T>(bias, channel);
   for (int64_t n = 0; n < x.planes; ++n) {
@@ -98,7 +96,7 @@ void normalize_channel(const Channel& x, const Channel& y, int64_t channel, cons
   set(rstd_out, channel, rstd);
   const auto move = [&](const Array& running, double value) {
     const double old = get<double>(running, channel);
-    set(running, channel, old + static_cast<double>(momentum) * (value - old));
+    set(running, channel, old + momentum * (value - old));
   };
   move(running_mean, mean);
   move(running_var, squares / std::max(count - 1, 1.0));
@@ -118,10 +116,10 @@ void differentiate_channel(const Channel& dy, const Channel& x, const Channel& d
   for (int64_t n = 0; n < x.planes; ++n) {
     x.load(n, values);
     dy.load(n, grads);
-    grad_sum += sum<T>(x.size, [&](int64_t i) { return grads[i]; });
-    product_sum +=
-        sum<T>(x.size, [&](int64_t i) { return grads[i] * (values[i] - center) * scale; });
+    grad_sum += sum(x.size, [&](int64_t i) { return grads[i]; });
+    product_sum += sum(x.size, [&](int64_t i) { return grads[i] * (values[i] - center); });
   }
+  product_sum *= get<double>(rstd, channel);  // once, not in every term
   set(dbias, channel, grad_sum);
   set(dweight, channel, product_sum);
 
@@ -141,7 +139,7 @@ void differentiate_channel(const Channel& dy, const Channel& x, const Channel& d
 
 }  // namespace
 
-void batch_norm(const Array& x, const Array& weight, const Array& bias, float eps, float momentum,
+void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
                 const Array& running_mean, const Array& running_var, const Array& y,
                 const Array& mean, const Array& rstd) {
   parallel_tasks(x.size(1), [&](int64_t channel) {

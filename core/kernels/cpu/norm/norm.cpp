@@ -25,7 +25,7 @@ std::vector<C> to_vector(const Array& array, int64_t size, C otherwise) {
 // y = norm of x, or of sum = x + residual where a residual is given.
 template <class C>
 void forward(const Array& x, const Array& residual, const Array& sum, const Array& weight,
-             const Array& bias, float eps, const Array& y, const Array& mean, const Array& rstd) {
+             const Array& bias, double eps, const Array& y, const Array& mean, const Array& rstd) {
   const int64_t rows = x.size(0), width = x.size(1);
   const bool centered = mean.defined(), add = residual.defined();
   const std::vector<C> weights = to_vector<C>(weight, width, 1),
@@ -149,7 +149,7 @@ void backward(const Array& dy, const Array& x, const Array& weight, const Array&
 
 }  // namespace
 
-void layer_norm(const Array& x, const Array& weight, const Array& bias, float eps, const Array& y,
+void layer_norm(const Array& x, const Array& weight, const Array& bias, double eps, const Array& y,
                 const Array& mean, const Array& rstd) {
   visit_real(x.dtype(), "layer_norm", [&](auto zero) {
     forward<decltype(zero)>(x, {}, {}, weight, bias, eps, y, mean, rstd);
@@ -167,7 +167,7 @@ void layer_norm_backward(const Array& dy, const Array& x, const Array& weight, c
   if (dx_sums.defined()) reduce(ReduceOp::sum, dx, dx_sums.unsqueeze(0), 0);
 }
 
-void rms_norm(const Array& x, const Array& weight, float eps, const Array& y, const Array& rstd) {
+void rms_norm(const Array& x, const Array& weight, double eps, const Array& y, const Array& rstd) {
   visit_real(x.dtype(), "rms_norm",
              [&](auto zero) { forward<decltype(zero)>(x, {}, {}, weight, {}, eps, y, {}, rstd); });
 }
@@ -180,7 +180,7 @@ void rms_norm_backward(const Array& dy, const Array& x, const Array& weight, con
 }
 
 void add_norm(const Array& x, const Array& residual, const Array& weight, const Array& bias,
-              float eps, const Array& sum, const Array& y, const Array& mean, const Array& rstd) {
+              double eps, const Array& sum, const Array& y, const Array& mean, const Array& rstd) {
   visit_real(x.dtype(), "add_norm", [&](auto zero) {
     forward<decltype(zero)>(x, residual, sum, weight, bias, eps, y, mean, rstd);
   });

@@ -34,9 +34,8 @@ void update_tile(const Rule& rule, const M* g, M factor, M* w, M* m, M* v, int64
 
 // Applies a prepared rule to the whole group, then rewrites the compute copy.
 template <class M, class Rule>
-void update_group(const Rule& given, const UpdateBuffers& buffers, const Array& gradient,
-                  M factor) {
-  const auto& [grad, master, value, moment1, moment2] = buffers;
+void update_group(const Rule& given, const UpdateBuffers& buffers, M factor) {
+  const auto& [gradient, master, value, moment1, moment2] = buffers;
   const bool separate_value = value.defined() && value.data() != master.data();
   const DType dtype = gradient.dtype();
   parallel_for(master.numel(), kGrain, [&](int64_t begin, int64_t end) {
@@ -54,53 +53,20 @@ void update_group(const Rule& given, const UpdateBuffers& buffers, const Array& 
   });
 }
 
-// Applies Rule<M>(settings...) to the group unless the step is skipped; M is the masters' type.
-template <template <class> class Rule, class... Settings>
-void update(const char* op, const UpdateBuffers& buffers, const UpdateContext& context,
-            const Settings&... settings) {
-  if (context.found_inf.data<float>()[0] != 0) return;
-  visit_real(buffers.master.dtype(), op, [&](auto zero) {
-    using M = decltype(zero);
-    Rule<M> rule(settings...);
-    rule.prepare(read_scalar(context.learning_rate), context.step.data<int64_t>()[0]);
-    update_group(rule, buffers, buffers.grad, static_cast<M>(context.grad_factor.data<float>()[0]));
-  });
-}
-
 }  // namespace
 
-void adamw_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                  const AdamWParams& params) {
-  update<AdamWRule>("adamw_update", buffers, context, params);
-}
-
-void sgd_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                const SgdParams& params) {
-  if (params.momentum == 0) {
-    update<PlainSgdRule>("sgd_update", buffers, context, params);
-  } else {
-    update<MomentumRule>("sgd_update", buffers, context, params);
-  }
-}
-
-void lion_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                 const LionParams& params) {
-  update<LionRule>("lion_update", buffers, context, params);
-}
-
-void apply_direction(const UpdateBuffers& buffers, const Array& direction,
-                     const UpdateContext& context, double lr_factor, double weight_decay) {
-  UpdateContext unscaled = context;
-  unscaled.grad_factor = Array::full({}, 1, DType::f32);
-  update<DirectionRule>("apply_direction", {direction, buffers.master, buffers.value, {}, {}},
-                        unscaled, lr_factor, weight_decay);
-}
-
-void ema_update(const Array& average, const Array& master, double decay, const Array& found_inf) {
-  if (found_inf.data<float>()[0] != 0) return;
-  visit_real(average.dtype(), "ema_update", [&](auto zero) {
+void optimizer_update(const UpdateBuffers& buffers, const UpdateContext& context,
+                      const UpdateSettings& settings) {
+  if (context.found_inf.data<float>()[0] != 0) return;
+  visit_real(buffers.master.dtype(), "optimizer_update", [&](auto zero) {
     using M = decltype(zero);
-    update_group(AverageRule<M>(decay), {{}, average, {}, {}, {}}, master, M{1});
+    with_rule<M>(settings, [&](auto rule) {
+      if (context.learning_rate.defined())
+        rule.prepare(read_scalar(context.learning_rate), context.step.data<int64_t>()[0]);
+      const Array& factor = context.grad_factor;
+      update_group(rule, buffers,
+                   factor.defined() ? static_cast<M>(factor.data<float>()[0]) : M{1});
+    });
   });
 }
 

@@ -76,7 +76,7 @@ void bernoulli(const Array& out, const PhiloxKey& key, double probability) {
   });
 }
 
-void dropout(const Array& x, const PhiloxKey& key, float probability, const Array& y, float beta) {
+void dropout(const Array& x, const PhiloxKey& key, double probability, const Array& y, float beta) {
   if (!y.is_contiguous()) {
     const Array packed = y.clone();
     dropout(x, key, probability, packed, beta);
@@ -86,7 +86,8 @@ void dropout(const Array& x, const PhiloxKey& key, float probability, const Arra
   const Array source = x.contiguous();
   visit_real(x.dtype(), "dropout", [&](auto zero) {
     using C = decltype(zero);
-    const C factor = probability < 1 ? static_cast<C>(1 / (1 - probability)) : C{0};
+    const C factor = kept_factor<C>(probability);
+    const float threshold = static_cast<float>(probability);
     for_each_tile(key, y.numel(), [&](const uint32_t* words, int64_t begin, int64_t count) {
       TileReader<C> reader, old_reader;
       TileWriter<C> writer;
@@ -95,7 +96,7 @@ void dropout(const Array& x, const PhiloxKey& key, float probability, const Arra
       if (beta != 0) old = old_reader.read(element(y, begin), size_of(y.dtype()), y.dtype(), count);
       C* out = writer.target(element(y, begin), size_of(y.dtype()), y.dtype());
       const auto kept = [=](int64_t i) {
-        return uniform_of(words[i]) >= probability ? in[i] * factor : C{0};
+        return uniform_of(words[i]) >= threshold ? in[i] * factor : C{0};
       };
       if (beta == 0) {
 #pragma omp simd

@@ -61,7 +61,7 @@ std::vector<int64_t> key_of(const AttentionParams& params, bool backward,
                             std::initializer_list<const Array*> views) {
   std::vector<int64_t> key = {binade::cuda::current_device(), backward,
                               backward && binade::cuda::deterministic(), params.causal,
-                              std::bit_cast<int32_t>(params.scale)};
+                              std::bit_cast<int32_t>(static_cast<float>(params.scale))};
   for (const Array* view : views) {
     key.push_back(static_cast<int64_t>(view->dtype()));
     key.insert(key.end(), view->shape().begin(), view->shape().end());
@@ -110,7 +110,7 @@ Array as_statistics(const Array& logsumexp) {
 template <class Options>
 Options options_of(const AttentionParams& params, const Array& q, const Array& k) {
   Options options;
-  options.set_name("attention").set_attn_scale(params.scale);
+  options.set_name("attention").set_attn_scale(static_cast<float>(params.scale));
   if (params.causal && q.size(2) > 1) {  // a single query sees every key
     options
         .set_diagonal_alignment(q.size(2) == k.size(2) ? fe::DiagonalAlignment_t::TOP_LEFT

@@ -1,6 +1,6 @@
 #include <binade/core/kernels/cuda/attention/attention_softmax.h>
 
-#include <binade/core/random.h>
+#include <binade/core/kernels/random.h>
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>
@@ -12,35 +12,39 @@ namespace {
 
 constexpr int kRowBlock = 128;
 
-// What turns a row of products into a row of probabilities.
+// What turns a row of products into a row of probabilities, computed in C.
+template <class C>
 struct RowRules {
   int64_t heads, queries, keys;
-  float scale;
+  C scale;
   bool causal;
   const void* mask;  // null: none
   DType mask_dtype;
   int64_t mask_batch, mask_head, mask_query, mask_key;  // strides
-  float dropout;
+  float dropout;  // an element is kept iff its uniform is not below it
+  C kept;         // dropout's factor of a kept element
   uint64_t seed, place;
   const int64_t* step;
 };
 
-RowRules rules_of(const Array& scores, const AttentionParams& params) {
-  RowRules rules{scores.size(1),
-                 scores.size(2),
-                 scores.size(3),
-                 params.scale,
-                 params.causal,
-                 nullptr,
-                 DType::f32,
-                 0,
-                 0,
-                 0,
-                 0,
-                 params.dropout,
-                 params.key.seed,
-                 params.key.place,
-                 nullptr};
+template <class C>
+RowRules<C> rules_of(const Array& scores, const AttentionParams& params) {
+  RowRules<C> rules{.heads = scores.size(1),
+                    .queries = scores.size(2),
+                    .keys = scores.size(3),
+                    .scale = static_cast<C>(params.scale),
+                    .causal = params.causal,
+                    .mask = nullptr,
+                    .mask_dtype = DType::f32,
+                    .mask_batch = 0,
+                    .mask_head = 0,
+                    .mask_query = 0,
+                    .mask_key = 0,
+                    .dropout = static_cast<float>(params.dropout),
+                    .kept = kept_factor<C>(params.dropout),
+                    .seed = params.key.seed,
+                    .place = params.key.place,
+                    .step = nullptr};
   if (params.mask.defined()) {
     const Array mask = params.mask.expand(scores.shape());
     rules.mask = device_pointer(mask);
@@ -58,7 +62,7 @@ RowRules rules_of(const Array& scores, const AttentionParams& params) {
 template <class C>
 class Row {
  public:
-  __device__ Row(const RowRules& rules, const C* scores) : rules_(rules), row_(blockIdx.x) {
+  __device__ Row(const RowRules<C>& rules, const C* scores) : rules_(rules), row_(blockIdx.x) {
     const int64_t query = row_ % rules.queries;
     const int64_t head = row_ / rules.queries % rules.heads;
     const int64_t batch = row_ / rules.queries / rules.heads;
@@ -74,7 +78,7 @@ class Row {
 
   __device__ __forceinline__ C score(int64_t key) const {
     if (key >= visible_) return -INFINITY;
-    const C product = scores_[key] * C(rules_.scale);
+    const C product = scores_[key] * rules_.scale;
     if (!rules_.mask) return product;
     const int64_t place = mask_ + key * rules_.mask_key;
     if (rules_.mask_dtype == DType::boolean)
@@ -93,19 +97,19 @@ class Row {
                           : word == 1 ? block.word[1]
                           : word == 2 ? block.word[2]
                                       : block.word[3];
-    return uniform_of(bits) >= rules_.dropout ? C(1) / (C(1) - C(rules_.dropout)) : C(0);
+    return uniform_of(bits) >= rules_.dropout ? rules_.kept : C(0);
   }
 
  private:
-  const RowRules& rules_;
+  const RowRules<C>& rules_;
   const C* scores_;
   int64_t row_, mask_, visible_;
 };
 
 template <class T>
 __global__ void __launch_bounds__(kRowBlock)
-    softmax_rows(RowRules rules, const ComputeOf<T>* scores, T* probabilities, void* logsumexp,
-                 DType logsumexp_dtype) {
+    softmax_rows(RowRules<ComputeOf<T>> rules, const ComputeOf<T>* scores, T* probabilities,
+                 void* logsumexp, DType logsumexp_dtype) {
   using C = ComputeOf<T>;
   const Row<C> row(rules, scores);
   C largest = -INFINITY;
@@ -125,9 +129,9 @@ __global__ void __launch_bounds__(kRowBlock)
 
 template <class T>
 __global__ void __launch_bounds__(kRowBlock)
-    softmax_rows_backward(RowRules rules, const ComputeOf<T>* scores, const void* logsumexp,
-                          DType logsumexp_dtype, const ComputeOf<T>* dprobabilities,
-                          T* probabilities, T* dscores) {
+    softmax_rows_backward(RowRules<ComputeOf<T>> rules, const ComputeOf<T>* scores,
+                          const void* logsumexp, DType logsumexp_dtype,
+                          const ComputeOf<T>* dprobabilities, T* probabilities, T* dscores) {
   using C = ComputeOf<T>;
   const Row<C> row(rules, scores);
   const C lse = load_as<C>(logsumexp, row.index(), logsumexp_dtype);
@@ -150,7 +154,7 @@ __global__ void __launch_bounds__(kRowBlock)
   for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) {
     const C p = probability(j) * share, factor = row.dropout_factor(j);
     probabilities[row.begin() + j] = narrow<T>(p * factor);
-    dscores[row.begin() + j] = narrow<T>(p * (factor * dp[j] - inner) * C(rules.scale));
+    dscores[row.begin() + j] = narrow<T>(p * (factor * dp[j] - inner) * rules.scale);
   }
 }
 
@@ -161,7 +165,7 @@ void masked_softmax(const Array& scores, const AttentionParams& params, const Ar
   visit_floating(probabilities.dtype(), "attention", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
     launch("masked_softmax", softmax_rows<T>, one_block_each(logsumexp.numel()), kRowBlock, 0,
-           rules_of(scores, params), device_data<const ComputeOf<T>>(scores),
+           rules_of<ComputeOf<T>>(scores, params), device_data<const ComputeOf<T>>(scores),
            device_data<T>(probabilities), logsumexp.data(), logsumexp.dtype());
   });
 }
@@ -172,9 +176,10 @@ void masked_softmax_backward(const Array& scores, const AttentionParams& params,
   visit_floating(probabilities.dtype(), "attention_backward", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
     launch("masked_softmax_backward", softmax_rows_backward<T>, one_block_each(logsumexp.numel()),
-           kRowBlock, 0, rules_of(scores, params), device_data<const ComputeOf<T>>(scores),
-           logsumexp.data(), logsumexp.dtype(), device_data<const ComputeOf<T>>(dprobabilities),
-           device_data<T>(probabilities), device_data<T>(dscores));
+           kRowBlock, 0, rules_of<ComputeOf<T>>(scores, params),
+           device_data<const ComputeOf<T>>(scores), logsumexp.data(), logsumexp.dtype(),
+           device_data<const ComputeOf<T>>(dprobabilities), device_data<T>(probabilities),
+           device_data<T>(dscores));
   });
 }
 

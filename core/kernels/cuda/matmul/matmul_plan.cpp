@@ -4,7 +4,6 @@
 #include <bit>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include <binade/core/cuda/libraries.h>
 #include <binade/core/cuda/library_handles.h>
 #include <binade/core/cuda/runtime.h>
+#include <binade/core/json_view.h>
 
 namespace binade::kernels::cuda {
 
@@ -348,8 +348,8 @@ bool import_matmul_algorithms(std::string_view text, Device device) {
   const DeviceScope scope(device);
   std::map<MatmulProblem, std::optional<MatmulAlgorithm>> entries;
   std::map<FusedProblem, bool> own_kernels;
+  const nlohmann::json table = parse_json(text, "the table of matmul algorithms");
   try {
-    const nlohmann::json table = nlohmann::json::parse(text);
     if (table.at("origin") != table_origin()) return false;
     for (const nlohmann::json& entry : table.at("entries")) {
       std::optional<MatmulAlgorithm> choice;
@@ -368,11 +368,11 @@ bool import_matmul_algorithms(std::string_view text, Device device) {
   } catch (const nlohmann::json::exception& error) {
     fail("the table of matmul algorithms cannot be read: ", error.what());
   }
-  kernels::cuda::AlgorithmTable& table = kernels::cuda::algorithm_table();
-  const std::lock_guard lock(table.mutex);
-  for (auto& [problem, choice] : entries) table.entries.insert_or_assign(problem, choice);
+  kernels::cuda::AlgorithmTable& own = kernels::cuda::algorithm_table();
+  const std::lock_guard lock(own.mutex);
+  for (auto& [problem, choice] : entries) own.entries.insert_or_assign(problem, choice);
   for (const auto& [problem, preferred] : own_kernels)
-    table.own_kernels.insert_or_assign(problem, preferred);
+    own.own_kernels.insert_or_assign(problem, preferred);
   return true;
 }
 

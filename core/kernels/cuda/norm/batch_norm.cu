@@ -106,10 +106,10 @@ __global__ void __launch_bounds__(kChannelBlock)
   shape.for_each([&](int64_t i) {
     const C d = widen(dy[i]);
     sum += d;
-    product += d * (widen(x[i]) - mean) * rstd;
+    product += d * (widen(x[i]) - mean);
   });
   sum = channel_sum(sum);
-  product = channel_sum(product);
+  product = channel_sum(product) * rstd;  // once, not in every term
   if (threadIdx.x == 0) {
     if (dweight.data) dweight.set(channel, product);
     if (dbias.data) dbias.set(channel, sum);
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kChannelBlock)
 
 }  // namespace
 
-void batch_norm(const Array& x, const Array& weight, const Array& bias, float eps, float momentum,
+void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
                 const Array& running_mean, const Array& running_var, const Array& y,
                 const Array& mean, const Array& rstd) {
   if (x.numel() == 0) return;

@@ -209,7 +209,7 @@ void launch_forward(const char* name, const NormForward<T>& args, bool aligned) 
 }
 
 void forward(const char* name, const Array& x, const Array& residual, const Array& any_weight,
-             const Array& any_bias, float eps, const Array& sum, const Array& y, const Array& mean,
+             const Array& any_bias, double eps, const Array& sum, const Array& y, const Array& mean,
              const Array& rstd) {
   if (x.numel() == 0) return;
   const Array weight = NormColumns::packed(any_weight), bias = NormColumns::packed(any_bias);
@@ -240,17 +240,17 @@ void forward(const char* name, const Array& x, const Array& residual, const Arra
 
 }  // namespace
 
-void layer_norm(const Array& x, const Array& weight, const Array& bias, float eps, const Array& y,
+void layer_norm(const Array& x, const Array& weight, const Array& bias, double eps, const Array& y,
                 const Array& mean, const Array& rstd) {
   forward("layer_norm", x, {}, weight, bias, eps, {}, y, mean, rstd);
 }
 
-void rms_norm(const Array& x, const Array& weight, float eps, const Array& y, const Array& rstd) {
+void rms_norm(const Array& x, const Array& weight, double eps, const Array& y, const Array& rstd) {
   forward("rms_norm", x, {}, weight, {}, eps, {}, y, {}, rstd);
 }
 
 void add_norm(const Array& x, const Array& residual, const Array& weight, const Array& bias,
-              float eps, const Array& sum, const Array& y, const Array& mean, const Array& rstd) {
+              double eps, const Array& sum, const Array& y, const Array& mean, const Array& rstd) {
   forward("add_norm", x, residual, weight, bias, eps, sum, y, mean, rstd);
 }
 

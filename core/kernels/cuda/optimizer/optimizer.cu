@@ -77,53 +77,30 @@ __global__ void __launch_bounds__(kBlock) update_flat(Flat<M> flat, Rule given) 
 }
 
 template <class M, class Rule>
-void launch_update(const char* name, const UpdateBuffers& buffers, const Array& grad,
-                   const float* grad_factor, const Array& found_inf, const Array& learning_rate,
-                   const Array& step, const Rule& rule) {
-  const Array& value = buffers.value;
-  const bool copies = value.defined() && value.data() != buffers.master.data();
+void launch_update(const UpdateBuffers& buffers, const UpdateContext& context, const Rule& rule) {
+  const auto& [grad, master, value, moment1, moment2] = buffers;
+  const auto& [grad_factor, found_inf, learning_rate, step] = context;
+  const bool copies = value.defined() && value.data() != master.data();
   bool aligned = true;
-  for (const Array* x : {&grad, &buffers.master, &buffers.moment1, &buffers.moment2})
+  for (const Array* x : {&grad, &master, &moment1, &moment2})
     aligned = aligned && is_run_aligned(*x, kRun);
   if (copies) aligned = aligned && is_run_aligned(value, kRun);
   const Flat<M> flat{grad.data(),
                      grad.dtype(),
-                     device_data<M>(buffers.master),
+                     device_data<M>(master),
                      copies ? value.data() : nullptr,
                      copies ? value.dtype() : DType::f32,
-                     Rule::kMoments > 0 ? device_data<M>(buffers.moment1) : nullptr,
-                     Rule::kMoments > 1 ? device_data<M>(buffers.moment2) : nullptr,
-                     buffers.master.numel(),
+                     Rule::kMoments > 0 ? device_data<M>(moment1) : nullptr,
+                     Rule::kMoments > 1 ? device_data<M>(moment2) : nullptr,
+                     master.numel(),
                      aligned,
-                     grad_factor,
+                     grad_factor.defined() ? device_data<float>(grad_factor) : nullptr,
                      device_data<float>(found_inf),
                      learning_rate.defined() ? learning_rate.data() : nullptr,
                      learning_rate.dtype(),
-                     step.defined() ? device_data<int64_t>(step) : nullptr};
-  launch(name, update_flat<M, Rule>, grid_for(ceil_div(flat.count, kRun)), kBlock, 0, flat, rule);
-}
-
-// Calls run(M{}) with the master's type.
-template <class Run>
-void visit_master(const char* name, const Array& master, const Run& run) {
-  if (master.dtype() == DType::f64) {
-    run(double{});
-  } else {
-    check(master.dtype() == DType::f32, name, " needs masters of f32 or f64, got ",
-          name_of(master.dtype()));
-    run(float{});
-  }
-}
-
-// An update by Rule<M>(settings...); M is the masters' type.
-template <template <class> class Rule, class... Settings>
-void update(const char* name, const UpdateBuffers& buffers, const UpdateContext& context,
-            const Settings&... settings) {
-  visit_master(name, buffers.master, [&](auto element) {
-    using M = decltype(element);
-    launch_update<M>(name, buffers, buffers.grad, device_data<float>(context.grad_factor),
-                     context.found_inf, context.learning_rate, context.step, Rule<M>(settings...));
-  });
+                     learning_rate.defined() ? device_data<int64_t>(step) : nullptr};
+  launch(Rule::kName, update_flat<M, Rule>, grid_for(ceil_div(flat.count, kRun)), kBlock, 0, flat,
+         rule);
 }
 
 __global__ void clip(const double* norm_sq, int64_t optimizers, const int64_t* first_bad,
@@ -166,43 +143,16 @@ __global__ void step_scaler(ScalerPointers state, ScalerSettings settings, const
 
 }  // namespace
 
-void adamw_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                  const AdamWParams& params) {
-  update<AdamWRule>("adamw_update", buffers, context, params);
-}
-
-void sgd_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                const SgdParams& params) {
-  if (params.momentum == 0) {
-    update<PlainSgdRule>("sgd_update", buffers, context, params);
-  } else {
-    update<MomentumRule>("sgd_update", buffers, context, params);
-  }
-}
-
-void lion_update(const UpdateBuffers& buffers, const UpdateContext& context,
-                 const LionParams& params) {
-  update<LionRule>("lion_update", buffers, context, params);
-}
-
-void apply_direction(const UpdateBuffers& buffers, const Array& direction,
-                     const UpdateContext& context, double lr_factor, double weight_decay) {
-  visit_master("apply_direction", buffers.master, [&](auto element) {
-    using M = decltype(element);
-    const UpdateBuffers written{{}, buffers.master, buffers.value, {}, {}};
-    launch_update<M>("apply_direction", written, direction.contiguous(), nullptr, context.found_inf,
-                     context.learning_rate, context.step,
-                     DirectionRule<M>(lr_factor, weight_decay));
-  });
-}
-
-void ema_update(const Array& average, const Array& master, double decay, const Array& found_inf) {
-  visit_master("ema_update", average, [&](auto element) {
-    using M = decltype(element);
-    const UpdateBuffers written{{}, average, {}, {}, {}};
-    launch_update<M>("ema_update", written, master, nullptr, found_inf, {}, {},
-                     AverageRule<M>(decay));
-  });
+void optimizer_update(const UpdateBuffers& buffers, const UpdateContext& context,
+                      const UpdateSettings& settings) {
+  const auto update = [&](auto zero) {
+    using M = decltype(zero);
+    with_rule<M>(settings, [&](const auto& rule) { launch_update<M>(buffers, context, rule); });
+  };
+  const DType dtype = buffers.master.dtype();
+  if (dtype == DType::f64) return update(double{});
+  check(dtype == DType::f32, "optimizer_update needs masters of f32 or f64, got ", name_of(dtype));
+  update(float{});
 }
 
 void clip_factor(const Array& norm_sq, const Array& first_bad, const Array& inv_scale,

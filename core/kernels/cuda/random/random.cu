@@ -104,12 +104,12 @@ struct Bernoulli {
 
 template <class T>
 struct Dropout {
-  float probability;
-  ComputeOf<T> factor;  // 1 / (1 - probability)
+  float threshold;
+  ComputeOf<T> factor;
   bool accumulate;
   __device__ bool reads_out() const { return accumulate; }
   __device__ __forceinline__ T operator()(T old, const PhiloxBlock& block, int word, T x) const {
-    const bool keep = uniform_of(block.word[word]) >= probability;
+    const bool keep = uniform_of(block.word[word]) >= threshold;
     return narrow<T>(widen(old) + (keep ? widen(x) * factor : ComputeOf<T>(0)));
   }
 };
@@ -134,12 +134,12 @@ void bernoulli(const Array& out, const PhiloxKey& key, double probability) {
   draw_elements("bernoulli", Operands<bool>(), key, Bernoulli{probability}, out);
 }
 
-void dropout(const Array& x, const PhiloxKey& key, float probability, const Array& y, float beta) {
+void dropout(const Array& x, const PhiloxKey& key, double probability, const Array& y, float beta) {
   visit_floating(y.dtype(), "dropout", [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
-    const ComputeOf<T> factor = probability < 1 ? 1 / (1 - probability) : 0;
-    draw_elements("dropout", Operands<T, T>(), key, Dropout<T>{probability, factor, beta != 0}, y,
-                  x);
+    const Dropout<T> f{static_cast<float>(probability), kept_factor<ComputeOf<T>>(probability),
+                       beta != 0};
+    draw_elements("dropout", Operands<T, T>(), key, f, y, x);
   });
 }
 

@@ -1,0 +1,202 @@
+#include <binade/heads/medusa/files.h>
+
+#include <map>
+
+#include <binade/core/file.h>
+#include <binade/core/safetensors.h>
+#include <binade/core/text.h>
+#include <binade/nn/hf.h>
+#include <binade/nn/json_reader.h>
+
+namespace binade::heads::medusa {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kOriginalFile = "medusa_lm_head.safetensors";
+constexpr const char* kVllmFile = "model.safetensors";
+constexpr const char* kConfigFile = "config.json";
+constexpr const char* kFingerprint = "binade_base_crc32c";
+
+const char* file_of(Layout layout) {
+  return layout == Layout::vllm ? kVllmFile : kOriginalFile;
+}
+
+// How a layout names the tensors of head k.
+std::string block_name(Layout layout, int64_t k, int64_t j, const char* what) {
+  if (layout == Layout::vllm) return concat("blocks.", k, ".layers.", j, '.', what);
+  return concat(k, '.', j, ".linear.", what);
+}
+std::string output_name(Layout layout, int64_t k, int64_t layers) {
+  if (layout == Layout::vllm) return concat("lm_heads.", k, ".weight");
+  return concat(k, '.', layers, ".weight");
+}
+
+// The heads' own names of parameters, as MedusaHeads has them, and those of the files.
+std::map<std::string, std::string> file_names(Layout layout, const MedusaConfig& config) {
+  std::map<std::string, std::string> names;
+  for (int64_t k = 0; k < config.heads; ++k) {
+    for (int64_t j = 0; j < config.layers; ++j)
+      for (const char* what : {"weight", "bias"})
+        names[block_name(Layout::original, k, j, what)] = block_name(layout, k, j, what);
+    if (config.own_output)
+      names[output_name(Layout::original, k, config.layers)] =
+          output_name(layout, k, config.layers);
+  }
+  return names;
+}
+
+bool is_output(const std::string& own_name) {
+  return own_name.find(".linear.") == std::string::npos;
+}
+
+// The rows of an output layer that files hold: those that are no padding.
+Array without_padding(const Array& weight, const nn::CausalLm& base) {
+  return weight.slice(0, 0, base.config().vocab_size);
+}
+
+std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& options) {
+  const MedusaConfig& config = heads.config();
+  const nn::CausalLmConfig& base = heads.base().config();
+  ordered_json json;
+  if (options.layout == Layout::vllm) {
+    // vLLM takes a key with "num" and "heads" or "layers" in it for its own.
+    json["architectures"] = {"MedusaModel"};
+    json["model_type"] = "medusa";
+    json["hidden_size"] = base.dim;
+    json["vocab_size"] = base.vocab_size;
+    json["truncated_vocab_size"] = base.vocab_size;
+    json["num_heads"] = config.heads;
+    json["num_hidden_layers"] = config.layers;
+    json["medusa_fc_bias"] = true;
+    if (!config.own_output) json["original_lm_head"] = true;
+  } else {
+    // No "architectures": TGI would take the folder for a model.
+    json["medusa_num_heads"] = config.heads;
+    json["medusa_num_layers"] = config.layers;
+    json["hidden_size"] = base.dim;
+    json["vocab_size"] = base.vocab_size;
+  }
+  json["base_model_name_or_path"] = options.base_name;
+  json["torch_dtype"] = options.dtype == DType::f16    ? "float16"
+                        : options.dtype == DType::bf16 ? "bfloat16"
+                                                       : "float32";
+  json[kFingerprint] = weights_fingerprint(heads.base());
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+std::string_view name_of(Layout layout) {
+  return layout == Layout::vllm ? "vllm" : "original";
+}
+
+Layout parse_layout(std::string_view name) {
+  for (const Layout layout : {Layout::original, Layout::vllm})
+    if (name == name_of(layout)) return layout;
+  fail("there is no layout '", name, "' of Medusa heads; there are original and vllm");
+}
+
+void save_medusa(const MedusaHeads& heads, const fs::path& folder,
+                 const SaveMedusaOptions& options) {
+  const MedusaConfig& config = heads.config();
+  const Layout layout = options.layout;
+  check(options.dtype == DType::f32 || is_half(options.dtype),
+        "Medusa heads are saved in f32, f16 ", "or bf16, not in ", options.dtype);
+  check(layout != Layout::original || config.own_output || config.layers == 1,
+        "the original layout tells where the output layer of its own is missing from one block ",
+        "alone: these heads have ", config.layers, " blocks; save them as vllm");
+  const auto names = file_names(layout, config);
+  std::map<std::string, Array> tensors;
+  for (const nn::NamedParameter& named : heads.named_parameters()) {
+    Array values = named.parameter->master();
+    if (is_output(named.name)) values = without_padding(values, heads.base());
+    tensors[names.at(named.name)] = values.to(options.dtype).contiguous();
+  }
+  if (layout == Layout::vllm && !config.own_output)
+    tensors[output_name(layout, 0, config.layers)] =
+        without_padding(heads.base().head_weight().array(), heads.base())
+            .to(options.dtype)
+            .contiguous();
+  for (const auto& [name, values] : tensors) nn::check_finite(name, values);
+  fs::create_directories(folder);
+  write_safetensors(folder / file_of(layout), tensors, {{"format", "pt"}});
+  write_text_file(folder / kConfigFile, config_text(heads, options));
+}
+
+std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
+                                         std::shared_ptr<const nn::CausalLm> base) {
+  constexpr int64_t kLargestConfig = 1 << 20;  // bytes
+  const fs::path config_path = folder / kConfigFile;
+  check(fs::exists(config_path), folder.string(), " holds no Medusa heads: it has no config.json");
+  const nn::JsonReader json =
+      nn::JsonReader::parse(read_text_file(config_path, kLargestConfig), config_path.string());
+  const Layout layout = json.has("medusa_num_heads") ? Layout::original : Layout::vllm;
+  if (layout == Layout::vllm && json.get<std::string>("model_type", "") != "medusa")
+    json.refuse(
+        "neither 'medusa_num_heads' nor the 'model_type' medusa: these are no Medusa heads");
+  constexpr int64_t kMostHeads = 64;
+  const auto count = [&](const char* key, int64_t least) {
+    const auto value = json.require<int64_t>(key);
+    if (value < least || value > kMostHeads)
+      json.refuse("'", key, "' is ", value, ", expected ", least, " to ", kMostHeads);
+    return value;
+  };
+  const bool vllm = layout == Layout::vllm;
+  MedusaConfig config{.heads = count(vllm ? "num_heads" : "medusa_num_heads", 1),
+                      .layers = count(vllm ? "num_hidden_layers" : "medusa_num_layers", 0)};
+  const auto fits = [&](const char* key, int64_t expected) {
+    if (const auto value = json.find<int64_t>(key); value && *value != expected)
+      json.refuse("'", key, "' is ", *value, ", but the language model has ", expected);
+  };
+  fits("hidden_size", base->config().dim);
+  fits("vocab_size", base->config().vocab_size);
+  if (vllm) {
+    fits("truncated_vocab_size", base->config().vocab_size);
+    json.supports_only("logit_scale", 1.0);
+    if (config.layers > 0 && !json.get<bool>("medusa_fc_bias", false))
+      json.refuse("'medusa_fc_bias' is not true: heads without biases are not supported");
+  }
+  if (const auto recorded = json.find<int64_t>(kFingerprint))
+    if (*recorded != static_cast<int64_t>(weights_fingerprint(*base)))
+      json.refuse("the heads were trained for a language model with other weights ('", kFingerprint,
+                  "')");
+
+  const fs::path path = folder / file_of(layout);
+  check(fs::exists(path), folder.string(), " has no ", file_of(layout));
+  const SafetensorsFile file(path);
+  config.own_output = vllm ? !json.get<bool>("original_lm_head", false)
+                           : file.contains(output_name(layout, 0, config.layers));
+
+  auto heads = std::make_shared<MedusaHeads>(base, config);
+  const nn::StateDict present = heads->state();
+  nn::StateDict expected, given;  // by the names of the file
+  const auto names = file_names(layout, config);
+  for (const auto& [own, in_file] : names)
+    expected[in_file] = is_output(own) ? without_padding(present.at(own), *base) : present.at(own);
+  for (const std::string& name : file.names()) {
+    if (vllm && !config.own_output && name == output_name(layout, 0, config.layers)) continue;
+    given[name] = file.get(name);
+  }
+  const nn::StateMismatch mismatch = nn::compare_state(expected, given);
+  check(mismatch.empty(), path.string(),
+        " does not hold what config.json says: ", mismatch.describe());
+  nn::StateDict state;
+  for (const auto& [own, in_file] : names) {
+    const Array values = given.at(in_file).to(DType::f32);
+    nn::check_finite(concat(path.string(), ": ", in_file), values);
+    if (!is_output(own)) {
+      state[own] = values;
+      continue;
+    }
+    const Array padded = Array::zeros(present.at(own).shape(), DType::f32);
+    without_padding(padded, *base).copy_from(values);
+    state[own] = padded;
+  }
+  heads->load_state(state);
+  return heads;
+}
+
+}  // namespace binade::heads::medusa

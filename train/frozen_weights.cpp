@@ -1,0 +1,87 @@
+#include <binade/train/frozen_weights.h>
+
+#include <binade/core/json_view.h>
+#include <binade/train/checkpoint.h>
+
+namespace binade::train {
+
+namespace {
+
+using Json = nlohmann::json;
+
+std::map<std::string, uint32_t> parse(const std::string& text) {
+  if (text.empty()) return {};
+  const auto json = parse_json(text, "the checkpoint's fingerprints of frozen weights");
+  try {
+    return json.get<std::map<std::string, uint32_t>>();
+  } catch (const Json::exception& error) {
+    fail("the checkpoint's fingerprints of frozen weights cannot be read: ", error.what());
+  }
+}
+
+}  // namespace
+
+FrozenWeights::FrozenWeights(nn::Module& model, const optim::Optimizer& optimizer)
+    : model_(model), optimizer_(optimizer) {
+  look();
+}
+
+void FrozenWeights::look() {
+  // By identity: another module may call the parameter otherwise.
+  std::set<const nn::Parameter*> held;
+  for (const optim::FlatGroup& group : optimizer_.groups())
+    for (const optim::FlatGroup::Member& member : group.members())
+      held.insert(member.parameter.parameter.get());
+  for (const nn::NamedParameter& named : model_.named_parameters())
+    if (named.parameter->trainable() || held.count(named.parameter.get())) {
+      kept_.insert(named.name);
+      fingerprints_.erase(named.name);
+    }
+}
+
+nn::StateDict FrozenWeights::state() {
+  look();
+  nn::StateDict state = model_.state();
+  for (const nn::NamedParameter& named : model_.named_parameters())
+    if (!kept_.count(named.name)) state.erase(named.name);
+  return state;
+}
+
+uint32_t FrozenWeights::fingerprint(const std::string& name, const Array& values) {
+  const auto known = fingerprints_.find(name);
+  if (known != fingerprints_.end()) return known->second;
+  return fingerprints_[name] = checksum_of(values.to(Device::cpu()).contiguous());
+}
+
+std::string FrozenWeights::fingerprints() {
+  look();
+  Json json = Json::object();
+  for (const nn::NamedParameter& named : model_.named_parameters())
+    if (!kept_.count(named.name))
+      json[named.name] = fingerprint(named.name, named.parameter->master());
+  return json.empty() ? "" : json.dump();
+}
+
+void FrozenWeights::load(const nn::StateDict& state, const std::string& fingerprints) {
+  nn::StateDict expected = model_.state();
+  std::map<std::string, uint32_t> saved = parse(fingerprints);
+  for (const nn::NamedParameter& named : model_.named_parameters()) {
+    const auto found = saved.find(named.name);
+    if (found == saved.end()) continue;
+    check(fingerprint(named.name, named.parameter->master()) == found->second, "frozen weight ",
+          named.name, " is not the one that the run began with; give the run the model it had");
+    expected.erase(named.name);
+    saved.erase(found);
+  }
+  check(saved.empty(), "frozen weight ", saved.empty() ? "" : saved.begin()->first,
+        " of the run is not in this model; give the run the model it had");
+  const nn::StateMismatch mismatch = nn::compare_state(expected, state);
+  check(mismatch.empty(), "the checkpoint does not fit the model: ", mismatch.describe());
+  model_.load_state(state, /*strict=*/false);
+  for (const auto& [name, values] : state) {
+    kept_.insert(name);
+    fingerprints_.erase(name);
+  }
+}
+
+}  // namespace binade::train
