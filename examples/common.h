@@ -39,6 +39,30 @@ enum class Output {
   narration,  // news of its work, which goes on when nobody reads it
 };
 
+// Adds options under the heading that `name` has at the time.
+struct OptionGroup {
+  CLI::App& app;
+  std::string name;
+
+  template <class T>
+  CLI::Option* add(const char* option, T& value, const char* help) const {
+    return app.add_option(option, value, help)->group(name);
+  }
+  CLI::Option* flag(const char* option, bool& value, const char* help) const {
+    return app.add_flag(option, value, help)->group(name);
+  }
+};
+// What options hold numbers to.
+inline CLI::Range at_least(int64_t least) {
+  return {least, int64_t{1} << 40};
+}
+inline CLI::Range fraction() {
+  return {0.0, 1.0};
+}
+inline CLI::Range rate() {
+  return {0.0, 1e6};
+}
+
 // Defaults show in --help, and --config reads JSON.
 inline void prepare(CLI::App& app) {
   app.option_defaults()->always_capture_default();

@@ -136,6 +136,7 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
   if (documents->cut_documents() > 0)
     examples::say("{} documents were cut at {} tokens\n", documents->cut_documents(), o.seq_len);
 
+  if (!o.save.empty()) create_folder(o.save);  // not only after hours of training
   folder.set_config(config);
   folder.write_manifest(examples::manifest(device));
   const train::Trainer::Outcome outcome = trainer.run();
@@ -160,11 +161,11 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains Medusa heads for a language model that is left as it is"), saved;
-  examples::FinetuneMedusaOptions options, of_saved;
+  CLI::App app("Trains Medusa heads for a language model that is left as it is");
+  examples::FinetuneMedusaOptions options;
   examples::add_options(app, options);
-  examples::add_options(saved, of_saved);
   return examples::run_program(
-      app, argv[0], examples::with_saved_config({argv + 1, argv + argc}, saved, of_saved),
+      app, argv[0],
+      examples::with_saved_config<examples::FinetuneMedusaOptions>({argv + 1, argv + argc}),
       [&] { finetune_medusa(options, app.config_to_str(true)); }, examples::Output::narration);
 }

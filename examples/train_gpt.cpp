@@ -98,6 +98,6 @@ int main(int argc, char** argv) {
   examples::TrainGptOptions options;
   examples::add_options(app, options);
   return examples::run_program(
-      app, argv[0], examples::with_saved_config({argv + 1, argv + argc}),
+      app, argv[0], examples::with_saved_config<examples::TrainGptOptions>({argv + 1, argv + argc}),
       [&] { train_gpt(options, app.config_to_str(true)); }, examples::Output::narration);
 }

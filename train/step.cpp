@@ -48,6 +48,23 @@ int64_t group_count(const optim::Optimizer& optimizer) {
 
 }  // namespace
 
+void check_accumulation(int64_t rows, int64_t accumulation) {
+  check(accumulation > 0 && rows % accumulation == 0, "a batch of ", rows,
+        " rows cannot be split into ", accumulation, " micro-batches of equal size");
+}
+
+std::vector<Batch> micro_batches(const Batch& batch, int64_t accumulation) {
+  check(accumulation > 0, "a step needs at least one micro-batch, got ", accumulation);
+  std::vector<Batch> parts(static_cast<size_t>(accumulation));
+  for (const auto& [name, array] : batch) {
+    check_accumulation(array.size(0), accumulation);
+    const int64_t rows = array.size(0) / accumulation;
+    for (int64_t m = 0; m < accumulation; ++m)
+      parts[static_cast<size_t>(m)].add(name, array.slice(0, m * rows, (m + 1) * rows));
+  }
+  return parts;
+}
+
 struct TrainStep::Graph {
 #if BINADE_HAVE_CUDA
   cuda::CapturedGraph captured;

@@ -29,6 +29,11 @@ namespace binade::train {
 // from step to step; where they change, the step is prepared and captured anew.
 using Batch = Named<Array>;
 
+// Throws Error unless so many rows can be split into `accumulation` micro-batches of equal size.
+void check_accumulation(int64_t rows, int64_t accumulation);
+// The rows of a step's batch, in turn, as micro-batches: views of its arrays.
+std::vector<Batch> micro_batches(const Batch& batch, int64_t accumulation);
+
 // What a loss is made of, all of it on the device.
 struct LossInputs {
   Named<Tensor> batch;  // the micro-batch

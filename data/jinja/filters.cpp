@@ -137,8 +137,8 @@ Value extreme(const Value& value, const Arguments& arguments, int wanted) {
   const std::vector<Value> items = value.elements();
   if (items.empty()) return Value::undefined("an element of nothing");
   size_t best = 0;
-  const auto key = [&](size_t i) {
-    return folded(member(items[i], attribute), flag(case_sensitive));
+  const auto key = [&, by = attribute, exact = flag(case_sensitive)](size_t i) {
+    return folded(member(items[i], by), exact);
   };
   for (size_t i = 1; i < items.size(); ++i) {
     if (compare(key(i), key(best)) == wanted) best = i;

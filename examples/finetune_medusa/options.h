@@ -36,47 +36,45 @@ struct FinetuneMedusaOptions : TrainingOptions {
 
 inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   prepare(app);
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 40);
-  std::string group = "Data";
-  const auto add = [&](const char* name, auto& value, const char* help) {
-    return app.add_option(name, value, help)->group(group);
-  };
-  add("--model", o.model, "The Hugging Face folder of the language model");
-  add("--tokenizer", o.tokenizer, "Folder or file of the tokenizer; default: the model's");
-  add("--chats", o.chats,
-      "Files of conversations with replies, JSON or JSONL: OpenAI messages, ShareGPT, GSM8K");
-  add("--chat-template", o.chat_template, "Folder with the chat template; default: the model's");
-  add("--text", o.text, "Files and folders of plain text, all of which is learned");
-  app.add_flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats")->group(group);
-  app.add_flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row")
-      ->group(group);
-  add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
+  OptionGroup group{app, "Data"};
+  group.add("--model", o.model, "The Hugging Face folder of the language model");
+  group.add("--tokenizer", o.tokenizer, "Folder or file of the tokenizer; default: the model's");
+  group.add("--chats", o.chats,
+            "Files of conversations with replies, JSON or JSONL: OpenAI messages, ShareGPT, GSM8K");
+  group.add("--chat-template", o.chat_template,
+            "Folder with the chat template; default: the model's");
+  group.add("--text", o.text, "Files and folders of plain text, all of which is learned");
+  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
+  group.flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
+  group
+      .add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
       ->check(CLI::Range(0.0, 0.9));
-  add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
-      ->check(positive);
+  group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
+      ->check(at_least(1));
 
-  group = "Heads";
-  add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
+  group.name = "Heads";
+  group.add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
       ->check(CLI::Range(int64_t{1}, int64_t{64}));
-  add("--head-layers", o.head_layers, "Residual blocks a head")
+  group.add("--head-layers", o.head_layers, "Residual blocks a head")
       ->check(CLI::Range(int64_t{0}, int64_t{64}));
-  app.add_flag("--shared-output", o.shared_output,
-               "Use the language model's output layer instead of one a head")
-      ->group(group);
-  add("--head-decay", o.decay_of_heads, "Head k counts in the loss with this to the power of k")
+  group.flag("--shared-output", o.shared_output,
+             "Use the language model's output layer instead of one a head");
+  group
+      .add("--head-decay", o.decay_of_heads,
+           "Head k counts in the loss with this to the power of k")
       ->check(CLI::Range(1e-3, 1.0));
-  add("--init-heads", o.init_heads, "Start from these heads, of any layout");
+  group.add("--init-heads", o.init_heads, "Start from these heads, of any layout");
 
   add_training_options(app, o);
-  app.add_option("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps")
-      ->group("Training")
-      ->check(CLI::Range(0.0, 1e6));
+  group.name = "Training";
+  group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps")
+      ->check(rate());
 
-  group = "Run";
-  add("--save", o.save, "Write the heads to this folder at the end");
-  add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
+  group.name = "Run";
+  group.add("--save", o.save, "Write the heads to this folder at the end");
+  group.add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
       ->check(CLI::IsMember({"original", "vllm"}));
-  add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
+  group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
       ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
 }
 

@@ -39,70 +39,73 @@ struct TrainGptOptions : TrainingOptions {
 
 inline void add_options(CLI::App& app, TrainGptOptions& o) {
   prepare(app);
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 40);
-  const auto count = CLI::Range(int64_t{0}, int64_t{1} << 40);
-  const auto fraction = CLI::Range(0.0, 1.0);
-  const auto rate = CLI::Range(0.0, 1e6);
 
-  std::string group = "Data";
-  const auto add = [&](const char* name, auto& value, const char* help) {
-    return app.add_option(name, value, help)->group(group);
-  };
-  add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
-  add("--extensions", o.extensions,
+  OptionGroup group{app, "Data"};
+  group.add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
+  group.add(
+      "--extensions", o.extensions,
       "Endings of the files to take from folders; default: all, of the default text .h and .hpp");
-  add("--text-limit", o.text_limit,
-      "MiB of text to read from folders: the files, in order, that still fit; 0: all")
-      ->check(count);
-  add("--tokenizer", o.tokenizer,
+  group
+      .add("--text-limit", o.text_limit,
+           "MiB of text to read from folders: the files, in order, that still fit; 0: all")
+      ->check(at_least(0));
+  group.add(
+      "--tokenizer", o.tokenizer,
       "bpe (trained on the text; of token shards, the one beside them), bytes, or a folder with a "
       "tokenizer");
-  add("--vocabulary", o.vocabulary, "Size of a trained vocabulary")
+  group.add("--vocabulary", o.vocabulary, "Size of a trained vocabulary")
       ->check(CLI::Range(257, 1 << 20));
-  add("--data-order", o.data_order,
-      "shuffled, or sequential: step s, row b starts at token (s*B+b)*T")
+  group
+      .add("--data-order", o.data_order,
+           "shuffled, or sequential: step s, row b starts at token (s*B+b)*T")
       ->check(CLI::IsMember({"shuffled", "sequential"}));
-  add("--validation-text", o.validation_text,
-      "Files and folders to validate on, in place of a share of --text");
-  add("--validation-fraction", o.validation_fraction, "Share of windows kept for validation")
+  group.add("--validation-text", o.validation_text,
+            "Files and folders to validate on, in place of a share of --text");
+  group.add("--validation-fraction", o.validation_fraction, "Share of windows kept for validation")
       ->check(CLI::Range(0.0, 0.9));
-  add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
-      ->check(positive);
+  group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
+      ->check(at_least(1));
 
-  group = "Model";
-  add("--init", o.init, "Start from this Hugging Face folder (its tokenizer is used)");
-  add("--from-scratch", o.from_scratch, "A Hugging Face config.json; weights are drawn");
-  add("--family", o.family, "gpt2 or llama, with the sizes below")
+  group.name = "Model";
+  group.add("--init", o.init, "Start from this Hugging Face folder (its tokenizer is used)");
+  group.add("--from-scratch", o.from_scratch, "A Hugging Face config.json; weights are drawn");
+  group.add("--family", o.family, "gpt2 or llama, with the sizes below")
       ->check(CLI::IsMember({"gpt2", "llama"}));
-  add("--layers", o.layers, "Transformer blocks")->check(positive);
-  add("--dim", o.dim, "Width of the residual stream")->check(positive);
-  add("--heads", o.heads, "Attention heads")->check(positive);
-  add("--kv-heads", o.kv_heads, "Key-value heads (llama); 0: as --heads")->check(count);
-  add("--hidden", o.hidden, "Width of the MLP; 0: 4 x dim, or 8/3 x dim for llama")->check(count);
-  add("--dropout", o.dropout, "Dropout of embeddings, attention and residuals (gpt2)")
-      ->check(fraction);
-  add("--lora-rank", o.lora_rank, "Train LoRA adapters of this rank instead of the weights; 0: off")
-      ->check(count);
-  add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate);
-  add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction);
-  add("--lora-targets", o.lora_targets,
-      "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
+  group.add("--layers", o.layers, "Transformer blocks")->check(at_least(1));
+  group.add("--dim", o.dim, "Width of the residual stream")->check(at_least(1));
+  group.add("--heads", o.heads, "Attention heads")->check(at_least(1));
+  group.add("--kv-heads", o.kv_heads, "Key-value heads (llama); 0: as --heads")->check(at_least(0));
+  group.add("--hidden", o.hidden, "Width of the MLP; 0: 4 x dim, or 8/3 x dim for llama")
+      ->check(at_least(0));
+  group.add("--dropout", o.dropout, "Dropout of embeddings, attention and residuals (gpt2)")
+      ->check(fraction());
+  group
+      .add("--lora-rank", o.lora_rank,
+           "Train LoRA adapters of this rank instead of the weights; 0: off")
+      ->check(at_least(0));
+  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate());
+  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
+  group.add("--lora-targets", o.lora_targets,
+            "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
 
-  group = "Precision and device";
-  add("--recompute", o.recompute,
-      "What backward recomputes instead of keeping it: nothing, norms, activations (GELU or "
-      "SwiGLU), norms+activations, blocks (all but a block's input); auto: on a GPU what costs "
-      "least, activations for GPT-2 and norms for others, else nothing")
+  group.name = "Precision and device";
+  group
+      .add(
+          "--recompute", o.recompute,
+          "What backward recomputes instead of keeping it: nothing, norms, activations (GELU or "
+          "SwiGLU), norms+activations, blocks (all but a block's input); auto: on a GPU what costs "
+          "least, activations for GPT-2 and norms for others, else nothing")
       ->check(CLI::IsMember(
           {"auto", "nothing", "norms", "activations", "norms+activations", "blocks"}));
 
   add_training_options(app, o);
 
-  group = "Run";
-  add("--save-hf", o.save_hf,
-      "Write the model (and tokenizer) as a Hugging Face folder at the end");
-  add("--sample-prompt", o.sample_prompt, "Beginning of the sample text");
-  add("--sample-tokens", o.sample_tokens, "Tokens of the sample text; 0: none")->check(count);
+  group.name = "Run";
+  group.add("--save-hf", o.save_hf,
+            "Write the model (and tokenizer) as a Hugging Face folder at the end");
+  group.add("--sample-prompt", o.sample_prompt, "Beginning of the sample text");
+  group.add("--sample-tokens", o.sample_tokens, "Tokens of the sample text; 0: none")
+      ->check(at_least(0));
 }
 
 }  // namespace binade::examples

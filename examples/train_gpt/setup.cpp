@@ -8,13 +8,6 @@ namespace binade::examples {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> with_saved_config(std::vector<std::string> arguments) {
-  CLI::App app;
-  TrainGptOptions options;
-  add_options(app, options);
-  return with_saved_config(std::move(arguments), app, options);
-}
-
 namespace {
 
 std::vector<fs::path> text_files(const TrainGptOptions& options,

@@ -12,8 +12,6 @@
 
 namespace binade::examples {
 
-std::vector<std::string> with_saved_config(std::vector<std::string> arguments);
-
 // The tokenizer that a resumed run keeps in its folder, or that of --init, or a new one.
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
                                                    const std::filesystem::path& run_folder);

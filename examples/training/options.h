@@ -31,76 +31,73 @@ struct TrainingOptions {
 };
 
 inline void add_training_options(CLI::App& app, TrainingOptions& o) {
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 40);
-  const auto count = CLI::Range(int64_t{0}, int64_t{1} << 40);
-  const auto fraction = CLI::Range(0.0, 1.0);
-  const auto rate = CLI::Range(0.0, 1e6);
-  std::string group;
-  const auto add = [&](const char* name, auto& value, const char* help) {
-    return app.add_option(name, value, help)->group(group);
-  };
-  const auto flag = [&](const char* name, bool& value, const char* help) {
-    app.add_flag(name, value, help)->group(group);
-  };
-
-  group = "Training";
-  add("--steps", o.steps, "Optimizer steps in all")->check(count);
-  add("--batch-size", o.batch_size, "Rows a step, over all micro-batches")->check(positive);
-  add("--seq-len", o.seq_len, "Tokens a row")->check(positive);
-  add("--accumulation", o.accumulation, "Micro-batches a step; divides --batch-size")
-      ->check(positive);
-  add("--optimizer", o.optimizer, "adamw, sgd, lion or muon")
+  OptionGroup group{app, "Training"};
+  group.add("--steps", o.steps, "Optimizer steps in all")->check(at_least(0));
+  group.add("--batch-size", o.batch_size, "Rows a step, over all micro-batches")
+      ->check(at_least(1));
+  group.add("--seq-len", o.seq_len, "Tokens a row")->check(at_least(1));
+  group.add("--accumulation", o.accumulation, "Micro-batches a step; divides --batch-size")
+      ->check(at_least(1));
+  group.add("--optimizer", o.optimizer, "adamw, sgd, lion or muon")
       ->check(CLI::IsMember({"adamw", "sgd", "lion", "muon"}));
-  add("--learning-rate", o.learning_rate, "Highest learning rate")->check(rate);
-  add("--weight-decay", o.weight_decay, "Decay of parameters of more than one dimension")
-      ->check(rate);
-  add("--beta1", o.beta1, "AdamW's and Lion's first beta")->check(fraction);
-  add("--beta2", o.beta2, "AdamW's and Lion's second beta")->check(fraction);
-  add("--eps", o.eps, "AdamW's epsilon")->check(fraction);
-  add("--momentum", o.momentum, "SGD's and Muon's momentum")->check(fraction);
-  add("--ema", o.ema,
-      "Decay of a moving average of the weights, which is validated, writes the sample and is "
-      "saved by --save-hf; 0: off")
-      ->check(fraction);
-  add("--clip", o.clip, "Largest global gradient norm; 0: no clipping")->check(rate);
-  add("--schedule", o.schedule, "constant, linear, cosine or wsd after the warm-up")
+  group.add("--learning-rate", o.learning_rate, "Highest learning rate")->check(rate());
+  group.add("--weight-decay", o.weight_decay, "Decay of parameters of more than one dimension")
+      ->check(rate());
+  group.add("--beta1", o.beta1, "AdamW's and Lion's first beta")->check(fraction());
+  group.add("--beta2", o.beta2, "AdamW's and Lion's second beta")->check(fraction());
+  group.add("--eps", o.eps, "AdamW's epsilon")->check(fraction());
+  group.add("--momentum", o.momentum, "SGD's and Muon's momentum")->check(fraction());
+  group
+      .add("--ema", o.ema,
+           "Decay of a moving average of the weights, which is validated, writes the sample and is "
+           "saved by --save-hf; 0: off")
+      ->check(fraction());
+  group.add("--clip", o.clip, "Largest global gradient norm; 0: no clipping")->check(rate());
+  group.add("--schedule", o.schedule, "constant, linear, cosine or wsd after the warm-up")
       ->check(CLI::IsMember({"constant", "linear", "cosine", "wsd"}));
-  add("--warmup", o.warmup, "Steps of linear warm-up")->check(count);
-  add("--decay", o.decay, "Steps of wsd's last phase")->check(count);
-  add("--final-lr", o.final_lr, "Share of the learning rate that is left at the end")
-      ->check(fraction);
-  add("--seed", o.seed, "Seed of weights, data order and dropout");
+  group.add("--warmup", o.warmup, "Steps of linear warm-up")->check(at_least(0));
+  group.add("--decay", o.decay, "Steps of wsd's last phase")->check(at_least(0));
+  group.add("--final-lr", o.final_lr, "Share of the learning rate that is left at the end")
+      ->check(fraction());
+  group.add("--seed", o.seed, "Seed of weights, data order and dropout");
 
-  group = "Precision and device";
-  add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
-  add("--precision", o.precision,
+  group.name = "Precision and device";
+  group.add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
+  group.add(
+      "--precision", o.precision,
       "fp32, fp16, fp16-autocast, bf16, fp16-static:S, fp16-no-masters or fp16-pure; default: fp32 "
       "on a CPU, fp16 on a GPU");
-  add("--init-scale", o.init_scale, "First loss scale of dynamic scaling; a power of two");
-  add("--min-scale", o.min_scale, "Floor of the loss scale; a power of two");
-  add("--growth-interval", o.growth_interval, "Good steps before the scale doubles")
-      ->check(positive);
-  add("--hysteresis", o.hysteresis, "Consecutive bad steps before the scale is halved")
-      ->check(positive);
-  flag("--diagnose-overflow", o.diagnose_overflow,
-       "Run a skipped step again and name the op that overflowed; waits for every step");
-  add("--underflow-report", o.underflow_report,
-      "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
-      ->check(count);
-  flag("--eager", o.eager, "Do not replay the step from a CUDA graph");
-  flag("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
-  flag("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");
+  group.add("--init-scale", o.init_scale, "First loss scale of dynamic scaling; a power of two");
+  group.add("--min-scale", o.min_scale, "Floor of the loss scale; a power of two");
+  group.add("--growth-interval", o.growth_interval, "Good steps before the scale doubles")
+      ->check(at_least(1));
+  group.add("--hysteresis", o.hysteresis, "Consecutive bad steps before the scale is halved")
+      ->check(at_least(1));
+  group.flag("--diagnose-overflow", o.diagnose_overflow,
+             "Run a skipped step again and name the op that overflowed; waits for every step");
+  group
+      .add("--underflow-report", o.underflow_report,
+           "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
+      ->check(at_least(0));
+  group.flag("--eager", o.eager, "Do not replay the step from a CUDA graph");
+  group.flag("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
+  group.flag("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");
 
-  group = "Run";
-  add("--run-dir", o.run_dir, "Run folder: metrics, checkpoints, configuration, chart, sample");
-  flag("--resume", o.resume,
-       "Go on with the run in the run folder, from its newest checkpoint and with its options");
-  add("--checkpoint-every", o.checkpoint_every, "Steps between checkpoints; 0: at the end only")
-      ->check(count);
-  add("--keep-checkpoints", o.keep_checkpoints, "Newest checkpoints to keep")->check(positive);
-  add("--validate-every", o.validate_every, "Steps between validations; 0: at the end only")
-      ->check(count);
-  flag("--quiet", o.quiet, "No progress line");
+  group.name = "Run";
+  group.add("--run-dir", o.run_dir,
+            "Run folder: metrics, checkpoints, configuration, chart, sample");
+  group.flag(
+      "--resume", o.resume,
+      "Go on with the run in the run folder, from its newest checkpoint and with its options");
+  group
+      .add("--checkpoint-every", o.checkpoint_every,
+           "Steps between checkpoints; 0: at the end only")
+      ->check(at_least(0));
+  group.add("--keep-checkpoints", o.keep_checkpoints, "Newest checkpoints to keep")
+      ->check(at_least(1));
+  group.add("--validate-every", o.validate_every, "Steps between validations; 0: at the end only")
+      ->check(at_least(0));
+  group.flag("--quiet", o.quiet, "No progress line");
 }
 
 }  // namespace binade::examples

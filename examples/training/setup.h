@@ -27,10 +27,18 @@ inline const std::vector<std::string> kMayChange = {"steps",
                                                     "diagnose-overflow",
                                                     "underflow-report"};
 
-// --resume alone takes the options of the run folder; options given beside it are compared with
-// them. `app` has the program's options, which are read into `options`.
+// `app` has the program's options, which are read into `options`.
 std::vector<std::string> with_saved_config(std::vector<std::string> arguments, CLI::App& app,
                                            const TrainingOptions& options);
+// --resume alone takes the options of the run folder; options given beside it are compared with
+// them. `Options` are the program's.
+template <class Options>
+std::vector<std::string> with_saved_config(std::vector<std::string> arguments) {
+  CLI::App app;
+  Options options;
+  add_options(app, options);
+  return with_saved_config(std::move(arguments), app, options);
+}
 
 void set_gpu_switches(const TrainingOptions& options, Device device);
 amp::Preset preset_of(const TrainingOptions& options, Device device);

@@ -24,9 +24,7 @@ Array rows_of(const std::shared_ptr<const data::Batch>& batch,
 WindowBatches::WindowBatches(std::shared_ptr<const data::WindowSampler> sampler,
                              int64_t accumulation, Device device)
     : sampler_(std::move(sampler)), accumulation_(accumulation), device_(device) {
-  const int64_t rows = sampler_->options().batch_size;
-  check(accumulation > 0 && rows % accumulation == 0, "a batch of ", rows,
-        " rows cannot be split into ", accumulation, " micro-batches of equal size");
+  train::check_accumulation(sampler_->options().batch_size, accumulation);
 }
 
 train::StepData WindowBatches::operator()(int64_t step) {
@@ -49,13 +47,11 @@ train::StepData WindowBatches::operator()(int64_t step) {
   check(batch->number == step, "steps must follow each other: expected ", batch->number, ", got ",
         step);
   const int64_t rows = sampler_->options().batch_size, length = sampler_->options().seq_len;
-  const Array inputs = rows_of(batch, batch->inputs, rows, length);
-  const Array targets = rows_of(batch, batch->targets, rows, length);
   train::StepData data;
-  const int64_t part = rows / accumulation_;
-  for (int64_t m = 0; m < accumulation_; ++m)
-    data.micro_batches.push_back({{"inputs", inputs.slice(0, m * part, (m + 1) * part)},
-                                  {"targets", targets.slice(0, m * part, (m + 1) * part)}});
+  data.micro_batches =
+      train::micro_batches({{"inputs", rows_of(batch, batch->inputs, rows, length)},
+                            {"targets", rows_of(batch, batch->targets, rows, length)}},
+                           accumulation_);
   data.normalisers = {{"targets", static_cast<double>(batch->tokens)}};
   data.tokens = batch->tokens;
   return data;

@@ -2,6 +2,7 @@
 
 #include <binade/core/file.h>
 #include <binade/core/text.h>
+#include <binade/train/checkpoint.h>
 
 namespace binade::heads::medusa {
 
@@ -74,9 +75,9 @@ uint32_t weights_fingerprint(const nn::CausalLm& model) {
                              .to(Device::cpu())
                              .to(DType::f32)
                              .contiguous();
-    const std::string head = concat(named.name, ' ', values.shape());
-    checksum = crc32c(head.data(), head.size(), checksum);
-    checksum = crc32c(values.data(), static_cast<size_t>(values.bytes()), checksum);
+    const uint32_t of_values = train::checksum_of(values);
+    checksum = crc32c(named.name.data(), named.name.size(), checksum);
+    checksum = crc32c(&of_values, sizeof(of_values), checksum);
   }
   return checksum;
 }

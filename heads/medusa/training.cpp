@@ -41,22 +41,14 @@ Tensor base_states(const MedusaHeads& heads, const train::Named<Tensor>& batch, 
 std::function<train::StepData(int64_t)> medusa_data(
     std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads,
     int64_t accumulation) {
-  const int64_t rows = documents->options().batch_size;
-  check(accumulation > 0 && rows % accumulation == 0, "a batch of ", rows,
-        " rows cannot be split into ", accumulation, " micro-batches of equal size");
-  return [documents = std::move(documents), heads, accumulation, rows](int64_t step) {
+  train::check_accumulation(documents->options().batch_size, accumulation);
+  return [documents = std::move(documents), heads, accumulation](int64_t step) {
     const train::Batch batch = documents->batch(step);
     train::StepData data;
-    const int64_t part = rows / accumulation;
-    for (int64_t m = 0; m < accumulation; ++m) {
-      train::Batch micro;
-      for (const auto& [name, array] : batch)
-        micro.add(name, array.slice(0, m * part, (m + 1) * part));
-      data.micro_batches.push_back(std::move(micro));
-    }
+    data.micro_batches = train::micro_batches(batch, accumulation);
     for (int64_t k = 0; k < heads; ++k)
       data.normalisers.add(head_name(k), static_cast<double>(decoding::count_labels(batch, k + 1)));
-    data.tokens = rows * documents->options().seq_len;
+    data.tokens = batch.at("ids").numel();
     return data;
   };
 }
