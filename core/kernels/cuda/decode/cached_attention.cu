@@ -79,6 +79,8 @@ template <class T, int kLanes, int kQueries>
 __global__ void __launch_bounds__(kThreads)
     attend_kernel(const Problem p, const T* q, const T* keys, const T* values, T* out) {
   constexpr int kGroups = kThreads / kLanes, kWidth = kLanes * kElements;
+  let_next_start();
+  wait_for_previous();
   const int b = blockIdx.z, tokens = p.pass.tokens, group = p.heads / p.key_heads;
   const int tiles = static_cast<int>(ceil_div(group * tokens, kQueries));
   const int key_head = blockIdx.y / tiles, first_query = blockIdx.y % tiles * kQueries;
@@ -180,6 +182,8 @@ __global__ void __launch_bounds__(kThreads)
 // A block merges the shares of one query.
 template <class T>
 __global__ void __launch_bounds__(kThreads) merge_kernel(const Problem p, T* out) {
+  let_next_start();
+  wait_for_previous();
   const int64_t row = blockIdx.x;
   const int t = static_cast<int>(row % p.pass.tokens);
   const int64_t head = row / p.pass.tokens % p.heads, b = row / p.pass.tokens / p.heads;
@@ -233,14 +237,15 @@ void attend(Problem p, int64_t batch, const Array& q, const Array& keys, const A
           "cached attention takes batches and heads · queries "
           "below 65536, got a batch of ",
           batch, " and ", tiles, " tiles");
-    launch("cached_attention", attend_kernel<T, kLanes, kQueries>,
-           dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
-                static_cast<unsigned>(batch)),
-           kThreads, 0, p, device_data<const T>(q), device_data<const T>(keys),
-           device_data<const T>(values), device_data<T>(out));
+    launch_early("cached_attention", attend_kernel<T, kLanes, kQueries>,
+                 dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
+                      static_cast<unsigned>(batch)),
+                 kThreads, p, device_data<const T>(q), device_data<const T>(keys),
+                 device_data<const T>(values), device_data<T>(out));
     if (p.shares > 1)
-      launch("cached_attention_merge", merge_kernel<T>,
-             one_block_each(batch * p.heads * p.pass.tokens), kThreads, 0, p, device_data<T>(out));
+      launch_early("cached_attention_merge", merge_kernel<T>,
+                   one_block_each(batch * p.heads * p.pass.tokens), kThreads, p,
+                   device_data<T>(out));
   };
   if (queries == 1)
     run(std::integral_constant<int, 1>());
