@@ -27,11 +27,11 @@ kernels::FewRows rows_behind(const kernels::FewRows& in, const Linear& layer) {
   return {Array::empty({in.x.size(0), layer.out_features()}, in.x.dtype(), in.x.device()), {}, 0};
 }
 
-Array linear_and_add(const kernels::FewRows& in, const Linear& layer, const Array& residual) {
+Array linear_and_add(const Array& x, const Linear& layer, const Array& residual) {
   Array out = Array::empty(residual.shape(), residual.dtype(), residual.device());
   if constexpr (kCudaBuilt) {
     const ::binade::cuda::DeviceScope scope(out.device());
-    kernels::cuda::few_rows_linear(in, few_rows_layer(layer), residual, out);
+    kernels::cuda::few_rows_linear(x, few_rows_layer(layer), residual, out);
   }
   return out;
 }
@@ -65,7 +65,7 @@ Array SelfAttention::decode(const kernels::FewRows& in, const Array& residual,
                                          rotary.sin().array(),     options_.head_size()};
   const Array attended =
       sequence.cache->attend_few_rows(options_.layer, in, layers, options_.scale);
-  return linear_and_add({attended, {}, 0}, *o_proj_, residual);
+  return linear_and_add(attended, *o_proj_, residual);
 }
 
 bool SwigluMlp::decodes(const kernels::FewRows& in) const {
@@ -80,7 +80,7 @@ Array SwigluMlp::decode(const kernels::FewRows& in, const Array& residual) const
     kernels::cuda::few_rows_swiglu(in, few_rows_layer(*gate_proj_), few_rows_layer(*up_proj_),
                                    hidden.x);
   }
-  return linear_and_add(hidden, *down_proj_, residual);
+  return linear_and_add(hidden.x, *down_proj_, residual);
 }
 
 bool LlamaBlock::decodes(const Tensor& x, const Sequence& sequence,

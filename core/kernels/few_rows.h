@@ -40,16 +40,15 @@ struct FewRowsAttention {
 
 namespace cuda {
 
-// out (M, N) = in·weightᵀ + bias (+ residual (M, N), or undefined), rounded once. out may be
-// residual.
-void few_rows_linear(const FewRows& in, const FewRowsLayer& layer, const Array& residual,
+// out (M, N) = x·weightᵀ + bias (+ residual (M, N), or undefined), rounded once.
+void few_rows_linear(const Array& x, const FewRowsLayer& layer, const Array& residual,
                      const Array& out);
-// out (M, N) = silu(in·gateᵀ)·(in·upᵀ) of what their rounding leaves.
+// out (M, N) = silu(in·gateᵀ)·(in·upᵀ) of what their rounding leaves. Rows with a norm.
 void few_rows_swiglu(const FewRows& in, const FewRowsLayer& gate, const FewRowsLayer& up,
                      const Array& out);
-// Row b·T + t is token t of row b of the pass. queries (M, Hq·D) contiguous; keys and values go to
-// the cache as cache_write puts them (S, Hkv, capacity, D). Each is rounded before its rotation and
-// behind it.
+// Rows with a norm; row b·T + t is token t of row b of the pass. queries (M, Hq·D) contiguous; keys
+// and values go to the cache as cache_write puts them (S, Hkv, capacity, D). Each is rounded before
+// its rotation and behind it.
 void few_rows_attention_inputs(const FewRows& in, const FewRowsAttention& layers,
                                const PassRows& rows, const Array& queries, const Array& cached_keys,
                                const Array& cached_values);

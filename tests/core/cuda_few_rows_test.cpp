@@ -62,14 +62,16 @@ std::vector<double> layer_of(const Matrix& x, const FewRowsLayer& layer) {
   return out;
 }
 
-// Within a few roundings of the dtype, beside what sums of products of size 1 lose in f32.
-void check_close(const Array& got, const std::vector<double>& expected, double roundings) {
+// Within a few roundings of the dtype to values of the size of `of`, or of the expected one.
+void check_close(const Array& got, const std::vector<double>& expected, double roundings,
+                 double of = 0.05) {
   const double unit = got.dtype() == DType::f16 ? 0x1p-11 : 0x1p-8;
   const std::vector<double> values = Matrix(got.view({-1, 1})).values;
   REQUIRE(values.size() == expected.size());
   double worst = 0;
   for (size_t i = 0; i < values.size(); ++i)
-    worst = std::max(worst, std::abs(values[i] - expected[i]) / (std::abs(expected[i]) + 0.05));
+    worst =
+        std::max(worst, std::abs(values[i] - expected[i]) / std::max(std::abs(expected[i]), of));
   CHECK(worst <= roundings * unit);
 }
 
@@ -108,9 +110,9 @@ TEST_CASE("linear layers of few rows equal their definition on the GPU", "[few-r
     for (const Case& c : kCases)
       for (const bool extras : {false, true}) {
         INFO(c.rows << " rows, " << c.columns << " columns, " << c.outputs << " outputs, " << dtype
-                    << ", norm, bias and residual " << extras);
+                    << ", bias and residual " << extras);
         Inputs make{.dtype = dtype};
-        const FewRows in = make.rows(c, extras);
+        const FewRows in = make.rows(c, false);
         const FewRowsLayer layer = make.layer(c.outputs, c.columns, extras);
         const Array residual = extras ? make.half({c.rows, c.outputs}) : Array();
         const Array out = gpu_empty({c.rows, c.outputs}, dtype);
@@ -121,11 +123,11 @@ TEST_CASE("linear layers of few rows equal their definition on the GPU", "[few-r
           for (size_t i = 0; i < expected.size(); ++i) expected[i] += added.values[i];
         }
         if constexpr (kCudaBuilt) {
-          check_same_bits([&] { kernels::cuda::few_rows_linear(in, layer, residual, out); }, {out});
-          kernels::cuda::few_rows_linear(in, layer, residual, out);
+          check_same_bits([&] { kernels::cuda::few_rows_linear(in.x, layer, residual, out); },
+                          {out});
+          kernels::cuda::few_rows_linear(in.x, layer, residual, out);
         }
-        // The norm's rounding may fall to the other side now and then.
-        check_close(out, expected, extras ? 2 : 1.05);
+        check_close(out, expected, 1.05);
       }
 }
 
@@ -136,9 +138,9 @@ TEST_CASE("the first half of SwiGLU for few rows equals its definition on the GP
     for (const Case& c : kCases)
       for (const bool extras : {false, true}) {
         INFO(c.rows << " rows, " << c.columns << " columns, " << c.outputs << " outputs, " << dtype
-                    << ", norm and bias " << extras);
+                    << ", bias " << extras);
         Inputs make{.dtype = dtype};
-        const FewRows in = make.rows(c, extras);
+        const FewRows in = make.rows(c, true);
         const FewRowsLayer gate = make.layer(c.outputs, c.columns, extras),
                            up = make.layer(c.outputs, c.columns, extras);
         const Array out = gpu_empty({c.rows, c.outputs}, dtype);
@@ -213,9 +215,11 @@ TEST_CASE("queries, keys and values of few rows equal matmuls, rotation and cach
           put(projected(layers.value, false), expected_values);
           if constexpr (kCudaBuilt)
             kernels::cuda::few_rows_attention_inputs(in, layers, pass, q, keys, values);
-          check_close(q, projected(layers.query, true), 3);
-          check_close(keys, expected_keys, 3);
-          check_close(values, expected_values, 2);
+          // Inputs of a rotation are rounded at sizes of 1 to 4, also where its result is small; a
+          // norm's rounding may fall to the other side.
+          check_close(q, projected(layers.query, true), 2, 2);
+          check_close(keys, expected_keys, 2, 2);
+          check_close(values, expected_values, 2, 1);
         }
 }
 

@@ -49,22 +49,33 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
   ::binade::cuda::check_launch(name);
 }
 
+struct EarlyOptions {
+  unsigned cluster = 1;  // blocks along x that form a cluster; more than 1 on 9.0 and newer only
+};
+
 // launch() of a kernel that may start while the one in front of it still runs (programmatic
 // dependent launch, devices of compute capability 9.0 and newer): all its threads call
 // wait_for_previous() before they touch what earlier kernels of the stream wrote or still read.
 template <class... Params, class... Args>
 void launch_early(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block,
-                  const Args&... args) {
+                  const EarlyOptions& options, const Args&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (::binade::cuda::device_properties().major >= 9) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (options.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {options.cluster, 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.stream = ::binade::cuda::current_stream();
-  config.attrs = &early;
-  config.numAttrs = ::binade::cuda::device_properties().major >= 9 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   nvtxRangePushA(name);
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
   nvtxRangePop();

@@ -14,8 +14,7 @@ namespace {
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
 constexpr int kTile = 8;   // rows of a weight
 constexpr int kStep = 32;  // columns that a warp reads at a time
-constexpr int kAhead = 4;  // steps under way
-constexpr int kRowTile = 16;
+constexpr int kRowUnit = 8;
 
 __device__ __forceinline__ void multiply_add(float (&c)[4], const __half*, const uint32_t (&a)[4],
                                              uint32_t b0, uint32_t b1) {
@@ -46,28 +45,47 @@ __device__ __forceinline__ uint4 load_once(const void* data) {
 template <class T>
 struct Rows {
   const T* x;
-  const float* norm;  // null: none
+  const float* norm;
   float eps;
   int rows, columns;
 
-  // Eight columns of a row, through the norm; 0 beyond the end.
-  __device__ __forceinline__ uint4 load(int row, int column, const float* rstd) const {
+  // Eight columns of a row; 0 beyond the end.
+  __device__ __forceinline__ uint4 load(int row, int column) const {
     if (row >= rows || column >= columns) return make_uint4(0, 0, 0, 0);
-    auto values = load_vec<8>(x + int64_t{row} * columns + column);
-    if (norm) {
-      float weight[8];
+    return *reinterpret_cast<const uint4*>(x + int64_t{row} * columns + column);
+  }
+  __device__ __forceinline__ void load_norm(int column, float (&weight)[8]) const {
+    if (column < columns) {
       detail::load_run<8>(norm + column, weight);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) values[i] = narrow<T>(widen(values[i]) * rstd[row] * weight[i]);
+      return;
     }
-    return *reinterpret_cast<const uint4*>(&values);
+#pragma unroll
+    for (float& w : weight) w = 0;
   }
 };
+
+template <class T>
+__device__ __forceinline__ float squares_of(const uint4& words) {
+  const auto values = *reinterpret_cast<const Vec<T, 8>*>(&words);
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum += widen(values.value[i]) * widen(values.value[i]);
+  return sum;
+}
+
+// What the norm makes of eight columns.
+template <class T>
+__device__ __forceinline__ void normalise(uint4& words, float rstd, const float (&weight)[8]) {
+  auto& values = *reinterpret_cast<Vec<T, 8>*>(&words);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values[i] = narrow<T>(widen(values[i]) * rstd * weight[i]);
+}
 
 // Where a tile of a layer's results goes: `first` is its first row in the weight.
 template <class T>
 struct LinearEnd {
   static constexpr int kParts = 1;
+  static constexpr bool kNorm = false;
   const T *weight, *bias, *residual;
   T* out;
   int n;
@@ -75,20 +93,25 @@ struct LinearEnd {
   __device__ __forceinline__ const T* rows_of(int tile, int, int columns) const {
     return weight + int64_t{tile} * kTile * columns;
   }
-  __device__ __forceinline__ void finish(int tile, int row, int column,
-                                         const float (&sums)[1]) const {
+  // What finish() reads beside sums.
+  struct Read {
+    float added;
+  };
+  __device__ __forceinline__ Read read(int tile, int row, int column) const {
     const int to = tile * kTile + column;
-    float value = sums[0];
-    if (bias) value += widen(bias[to]);
-    const int64_t place = int64_t{row} * n + to;
-    if (residual) value += widen(residual[place]);
-    out[place] = narrow<T>(value);
+    return {(bias ? widen(bias[to]) : 0.0f) +
+            (residual ? widen(residual[int64_t{row} * n + to]) : 0.0f)};
+  }
+  __device__ __forceinline__ void finish(int tile, int row, int column, const Read& read,
+                                         const float (&sums)[1]) const {
+    out[int64_t{row} * n + tile * kTile + column] = narrow<T>(sums[0] + read.added);
   }
 };
 
 template <class T>
 struct SwigluEnd {
   static constexpr int kParts = 2;
+  static constexpr bool kNorm = true;
   const T *gate, *up, *gate_bias, *up_bias;
   T* out;
   int n;
@@ -96,11 +119,18 @@ struct SwigluEnd {
   __device__ __forceinline__ const T* rows_of(int tile, int part, int columns) const {
     return (part == 0 ? gate : up) + int64_t{tile} * kTile * columns;
   }
-  __device__ __forceinline__ void finish(int tile, int row, int column,
+  struct Read {
+    float gate, up;
+  };
+  __device__ __forceinline__ Read read(int tile, int, int column) const {
+    const int to = tile * kTile + column;
+    return {gate_bias ? widen(gate_bias[to]) : 0.0f, up_bias ? widen(up_bias[to]) : 0.0f};
+  }
+  __device__ __forceinline__ void finish(int tile, int row, int column, const Read& read,
                                          const float (&sums)[2]) const {
     const int to = tile * kTile + column;
-    const float g = widen(narrow<T>(sums[0] + (gate_bias ? widen(gate_bias[to]) : 0.0f)));
-    const float u = widen(narrow<T>(sums[1] + (up_bias ? widen(up_bias[to]) : 0.0f)));
+    const float g = widen(narrow<T>(sums[0] + read.gate));
+    const float u = widen(narrow<T>(sums[1] + read.up));
     out[int64_t{row} * n + to] = narrow<T>(g / (1 + expf(-g)) * u);
   }
 };
@@ -109,6 +139,7 @@ struct SwigluEnd {
 template <class T>
 struct AttentionEnd {
   static constexpr int kParts = 2;
+  static constexpr bool kNorm = true;
   const T* weights[3];
   const T* biases[3];
   const float *cos, *sin;
@@ -130,42 +161,58 @@ struct AttentionEnd {
     const int row = place.head * dim + place.first + part * dim / 2;
     return weights[place.kind] + int64_t{row} * columns;
   }
-  __device__ __forceinline__ void finish(int tile, int row, int column,
-                                         const float (&sums)[2]) const {
+  struct Read {
+    float a, b, cos, sin;
+    T* to;  // null: nowhere
+  };
+  __device__ __forceinline__ Read read(int tile, int row, int column) const {
     const Place place = place_of(tile);
     const int d = place.first + column, half = dim / 2;
-    float a = sums[0], b = sums[1];
+    Read read{0, 0, 1, 0, nullptr};
     if (const T* bias = biases[place.kind]) {
-      a += widen(bias[place.head * dim + d]);
-      b += widen(bias[place.head * dim + d + half]);
+      read.a = widen(bias[place.head * dim + d]);
+      read.b = widen(bias[place.head * dim + d + half]);
     }
-    a = widen(narrow<T>(a));
-    b = widen(narrow<T>(b));
     if (place.kind != 2) {
-      const float c = cos[row * half + d], s = sin[row * half + d];
-      const float rotated = a * c - b * s;
-      b = b * c + a * s;
-      a = rotated;
+      read.cos = cos[row * half + d];
+      read.sin = sin[row * half + d];
     }
-    T* to;
     if (place.kind == 0) {
-      to = queries + (int64_t{row} * heads + place.head) * dim;
+      read.to = queries + (int64_t{row} * heads + place.head) * dim + d;
     } else {
       const int batch = row / pass.tokens, token = row % pass.tokens;
       const int at = pass.begin(batch) + token;
-      if (token >= pass.count(batch) || at >= capacity) return;
-      to = (place.kind == 1 ? keys : values) +
-           ((int64_t{pass.slot(batch)} * key_heads + place.head) * capacity + at) * dim;
+      if (token < pass.count(batch) && at < capacity)
+        read.to = (place.kind == 1 ? keys : values) +
+                  ((int64_t{pass.slot(batch)} * key_heads + place.head) * capacity + at) * dim + d;
     }
-    to[d] = narrow<T>(a);
-    to[d + half] = narrow<T>(b);
+    return read;
+  }
+  __device__ __forceinline__ void finish(int, int, int, const Read& read,
+                                         const float (&sums)[2]) const {
+    if (!read.to) return;
+    const float a = widen(narrow<T>(sums[0] + read.a)), b = widen(narrow<T>(sums[1] + read.b));
+    read.to[0] = narrow<T>(a * read.cos - b * read.sin);
+    read.to[dim / 2] = narrow<T>(b * read.cos + a * read.sin);
   }
 };
 
-template <int kRowTiles, class T, class End>
-__global__ void __launch_bounds__(kThreads)
+// Steps that a warp has under way, as far as registers last.
+template <int kRowTiles, int kParts>
+inline constexpr int kAhead = kRowTiles == 4                  ? 3
+                              : kRowTiles == 2 || kParts == 2 ? 4
+                                                              : 6;
+
+struct Result {
+  int tile, row, column, group;
+};
+
+// Rows come in units of eight, two of which are a tile.
+template <int kUnits, class T, class End>
+__global__ void __launch_bounds__(kThreads, kUnits == 8 ? 1 : 2)
     few_rows_kernel(const Rows<T> in, const End end, int tiles, int splits) {
-  constexpr int kParts = End::kParts, kRows = kRowTiles * kRowTile;
+  constexpr bool kNorm = End::kNorm;
+  constexpr int kParts = End::kParts, kRows = kUnits * kRowUnit, kRowTiles = (kUnits + 1) / 2;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int groups = kWarps / splits, split = warp % splits;
   const int tile = blockIdx.x * groups + warp / splits;
@@ -183,47 +230,88 @@ __global__ void __launch_bounds__(kThreads)
                ? load_once(weight[p] + step * kStep)
                : make_uint4(0, 0, 0, 0);
   };
-  uint4 ahead[kAhead][kParts];
+  constexpr int kSteps = kAhead<kUnits, kParts>;
+  uint4 ahead[kSteps][kParts];
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i)
+  for (int i = 0; i < kSteps; ++i)
 #pragma unroll
     for (int p = 0; p < kParts; ++p) ahead[i][p] = load_weight(p, split + i * splits);
+  float norm[kNorm ? kSteps : 1][8];
+#pragma unroll
+  for (int i = 0; kNorm && i < kSteps; ++i)
+    in.load_norm((split + i * splits) * kStep + own_column, norm[i]);
   let_next_start();
   wait_for_previous();
 
-  __shared__ float rstd[kRows];
-  if (in.norm) {
-    for (int row = warp; row < in.rows; row += kWarps) {
-      float squares = 0;
-      for (int column = lane * 8; column < in.columns; column += kWarp * 8) {
-        float values[8];
-        detail::load_run<8>(in.x + int64_t{row} * in.columns + column, values);
+  uint4 x[kSteps][kUnits];
+  const auto load_rows = [&](int first) {
 #pragma unroll
-        for (const float v : values) squares += v * v;
-      }
-      squares = warp_reduce(squares, Sum());
-      if (lane == 0) rstd[row] = rsqrtf(squares / static_cast<float>(in.columns) + in.eps);
+    for (int i = 0; i < kSteps; ++i)
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u)
+        x[i][u] = in.load(u * kRowUnit + own_row, (first + i * splits) * kStep + own_column);
+  };
+  load_rows(split);
+  // The first result that this thread will write; most have one at the most.
+  const int results = groups * in.rows * kTile;
+  const auto result_of = [&](int i) {
+    return Result{static_cast<int>(blockIdx.x) * groups + i / kTile / in.rows, i / kTile % in.rows,
+                  i % kTile, i / kTile / in.rows};
+  };
+  typename End::Read early{};
+  if (const Result to = result_of(threadIdx.x); threadIdx.x < results && to.tile < tiles)
+    early = end.read(to.tile, to.row, to.column);
+
+  // The norm's sums: those of a warp's own columns, then of all warps that share a tile.
+  __shared__ float squares[kNorm ? kWarps : 1][kRows];
+  float rstd[kUnits];
+  if constexpr (kNorm) {
+    float mine[kUnits] = {};
+    for (int first = split; first < steps; first += kSteps * splits) {
+      if (first != split) load_rows(first);
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i)
+#pragma unroll
+        for (int u = 0; u < kUnits; ++u) mine[u] += squares_of<T>(x[i][u]);
+    }
+    if (steps > kSteps * splits) load_rows(split);  // the first were overwritten
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      float sum = mine[u];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (lane % 4 == 0) squares[warp][u * kRowUnit + own_row] = sum;
     }
     __syncthreads();
+    const int group = warp - split;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      float sum = 0;
+      for (int s = 0; s < splits; ++s) sum += squares[group + s][u * kRowUnit + own_row];
+      rstd[u] = rsqrtf(sum / static_cast<float>(in.columns) + in.eps);
+    }
   }
 
   float sums[kParts][kRowTiles][4] = {};
-  for (int first = split; first < steps; first += kAhead * splits) {
+  for (int first = split; first < steps; first += kSteps * splits) {
+    if (first != split) load_rows(first);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int step = first + i * splits;
-      if (step >= steps) break;
+    for (int i = 0; i < kSteps; ++i) {
       uint4 now[kParts];
 #pragma unroll
       for (int p = 0; p < kParts; ++p) {
         now[p] = ahead[i][p];
-        ahead[i][p] = load_weight(p, step + kAhead * splits);
+        ahead[i][p] = load_weight(p, first + (i + kSteps) * splits);
+      }
+      if constexpr (kNorm) {
+#pragma unroll
+        for (int u = 0; u < kUnits; ++u) normalise<T>(x[i][u], rstd[u], norm[i]);
+        in.load_norm((first + (i + kSteps) * splits) * kStep + own_column, norm[i]);
       }
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
-        const int column = step * kStep + own_column;
-        const uint4 upper = in.load(r * kRowTile + own_row, column, rstd);
-        const uint4 lower = in.load(r * kRowTile + own_row + 8, column, rstd);
+        const uint4 upper = x[i][2 * r];
+        const uint4 lower = 2 * r + 1 < kUnits ? x[i][2 * r + 1] : make_uint4(0, 0, 0, 0);
         const uint32_t one[4] = {upper.x, lower.x, upper.y, lower.y};
         const uint32_t two[4] = {upper.z, lower.z, upper.w, lower.w};
 #pragma unroll
@@ -239,20 +327,21 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int p = 0; p < kParts; ++p)
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r)
+    for (int u = 0; u < kUnits; ++u)
 #pragma unroll
-      for (int e = 0; e < 4; ++e)
-        parts[warp][p][r * kRowTile + own_row + e / 2 * 8][lane % 4 * 2 + e % 2] = sums[p][r][e];
+      for (int e = 0; e < 2; ++e)
+        parts[warp][p][u * kRowUnit + own_row][lane % 4 * 2 + e] = sums[p][u / 2][u % 2 * 2 + e];
   __syncthreads();
-  for (int i = threadIdx.x; i < groups * in.rows * kTile; i += kThreads) {
-    const int column = i % kTile, row = i / kTile % in.rows, group = i / kTile / in.rows;
-    const int to = blockIdx.x * groups + group;
-    if (to >= tiles) break;
+  for (int i = threadIdx.x; i < results; i += kThreads) {
+    const Result to = result_of(i);
+    if (to.tile >= tiles) break;
     float total[kParts] = {};
 #pragma unroll
     for (int p = 0; p < kParts; ++p)
-      for (int s = 0; s < splits; ++s) total[p] += parts[group * splits + s][p][row][column];
-    end.finish(to, row, column, total);
+      for (int s = 0; s < splits; ++s)
+        total[p] += parts[to.group * splits + s][p][to.row][to.column];
+    const auto read = i == threadIdx.x ? early : end.read(to.tile, to.row, to.column);
+    end.finish(to.tile, to.row, to.column, read, total);
   }
 }
 
@@ -271,16 +360,16 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
       static_cast<float>(in.eps), static_cast<int>(in.x.size(0)), static_cast<int>(in.x.size(1))};
   const int splits = splits_for(tiles, rows.columns);
   const dim3 grid(one_block_each(ceil_div(tiles, kWarps / splits)));
-  const auto with = [&]<int kRowTiles>(std::integral_constant<int, kRowTiles>) {
-    launch_early(name, few_rows_kernel<kRowTiles, T, End>, grid, kThreads, rows, end,
+  const auto with = [&]<int kUnits>(std::integral_constant<int, kUnits>) {
+    launch_early(name, few_rows_kernel<kUnits, T, End>, grid, kThreads, EarlyOptions{}, rows, end,
                  static_cast<int>(tiles), splits);
   };
-  if (rows.rows <= kRowTile)
+  if (rows.rows <= kRowUnit)
     with(std::integral_constant<int, 1>());
-  else if (rows.rows <= 2 * kRowTile)
+  else if (rows.rows <= 2 * kRowUnit)
     with(std::integral_constant<int, 2>());
   else
-    with(std::integral_constant<int, 4>());
+    with(std::integral_constant<int, 8>());
 }
 
 template <class Body>
@@ -297,9 +386,10 @@ const T* data_or_null(const Array& array) {
 
 }  // namespace
 
-void few_rows_linear(const FewRows& in, const FewRowsLayer& layer, const Array& residual,
+void few_rows_linear(const Array& x, const FewRowsLayer& layer, const Array& residual,
                      const Array& out) {
-  visit_half(in.x.dtype(), "few_rows_linear", [&]<class T>(T) {
+  const FewRows in{x, {}, 0};
+  visit_half(x.dtype(), "few_rows_linear", [&]<class T>(T) {
     const auto n = static_cast<int>(layer.weight.size(0));
     run<T>("few_rows_linear", in,
            LinearEnd<T>{device_data<const T>(layer.weight), data_or_null<T>(layer.bias),
