@@ -198,10 +198,11 @@ struct AttentionEnd {
 };
 
 // Steps that a warp has under way, as far as registers last.
-template <int kRowTiles, int kParts>
-inline constexpr int kAhead = kRowTiles == 4                  ? 3
-                              : kRowTiles == 2 || kParts == 2 ? 4
-                                                              : 6;
+template <int kUnits, int kParts>
+inline constexpr int kAhead = kUnits == 8   ? 2
+                              : kParts == 1 ? 6
+                              : kUnits == 2 ? 3
+                                            : 4;
 
 struct Result {
   int tile, row, column, group;
