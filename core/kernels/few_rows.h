@@ -1,4 +1,4 @@
-// Layers of a decoder for few rows, 1 to 64: a step of decoding, the nodes of a draft. Such a pass
+// Layers of a decoder for few rows, 1 to 16: a step of decoding, the nodes of a draft. Such a pass
 // costs what it takes to read the weights once, and to start kernels; so these do in one kernel
 // what training does in several. Each begins to read its weights before the kernel in front of it
 // has ended (programmatic dependent launch): a weight must not be written by the two kernels in
@@ -13,7 +13,7 @@
 
 namespace binade::kernels {
 
-inline constexpr int64_t kMostFewRows = 64;
+inline constexpr int64_t kMostFewRows = 16;
 
 struct FewRows {
   Array x;         // (M, K)

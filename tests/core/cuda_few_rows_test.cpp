@@ -78,9 +78,8 @@ void check_close(const Array& got, const std::vector<double>& expected, double r
 struct Case {
   int64_t rows, columns, outputs;
 };
-const std::vector<Case> kCases = {{1, 576, 96},  {1, 8, 8},     {3, 40, 24},   {8, 1536, 64},
-                                  {16, 64, 160}, {17, 264, 32}, {33, 136, 48}, {64, 4104, 16},
-                                  {2, 32, 9000}, {64, 64, 40}};
+const std::vector<Case> kCases = {{1, 576, 96}, {1, 8, 8},     {3, 40, 24},    {8, 1536, 64},
+                                  {9, 64, 160}, {11, 264, 32}, {16, 4104, 16}, {2, 32, 9000}};
 
 struct Inputs {
   Random random{5};
@@ -160,7 +159,7 @@ TEST_CASE("queries, keys and values of few rows equal matmuls, rotation and cach
   const int64_t columns = 72, capacity = 20;
   for (const DType dtype : {DType::f16, DType::bf16})
     for (const int64_t dim : {16, 64, 128})
-      for (const int64_t tokens : {1, 4, 16})
+      for (const int64_t tokens : {1, 2, 5})
         for (const bool biased : {false, true}) {
           INFO(dtype << ", heads of " << dim << ", " << tokens << " tokens, biases " << biased);
           const int64_t heads = 4, key_heads = 2, slots = 3, rows = slots * tokens;
@@ -217,9 +216,9 @@ TEST_CASE("queries, keys and values of few rows equal matmuls, rotation and cach
             kernels::cuda::few_rows_attention_inputs(in, layers, pass, q, keys, values);
           // Inputs of a rotation are rounded at sizes of 1 to 4, also where its result is small; a
           // norm's rounding may fall to the other side.
-          check_close(q, projected(layers.query, true), 2, 2);
-          check_close(keys, expected_keys, 2, 2);
-          check_close(values, expected_values, 2, 1);
+          check_close(q, projected(layers.query, true), 1.5, 4);
+          check_close(keys, expected_keys, 1.5, 4);
+          check_close(values, expected_values, 1.5, 4);
         }
 }
 
@@ -240,7 +239,7 @@ TEST_CASE("rows and layers that the kernels do not take are named as such on the
   refuses(in, {on_device(layer.weight, Device::cpu()), {}});
   refuses(in, {make.half({32, 128}).slice(1, 0, 64), {}});
   refuses(in, {make.half({32 * 64 + 1}).slice(0, 1).view({32, 64}), {}});
-  refuses(make.rows({65, 64, 0}, false), layer);
+  refuses(make.rows({17, 64, 0}, false), layer);
   refuses(make.rows({4, 60, 0}, false), layer);
   refuses({make.half({0, 64}), {}, 0}, layer);
   refuses({in.x.to(DType::f32), {}, 0}, layer);

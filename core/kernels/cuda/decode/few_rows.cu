@@ -208,9 +208,11 @@ struct Result {
   int tile, row, column, group;
 };
 
+static_assert(kMostFewRows == 2 * kRowUnit);
+
 // Rows come in units of eight, two of which are a tile.
 template <int kUnits, class T, class End>
-__global__ void __launch_bounds__(kThreads, kUnits == 8 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, 2)
     few_rows_kernel(const Rows<T> in, const End end, int tiles, int splits) {
   constexpr bool kNorm = End::kNorm;
   constexpr int kParts = End::kParts, kRows = kUnits * kRowUnit, kRowTiles = (kUnits + 1) / 2;
@@ -367,10 +369,8 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
   };
   if (rows.rows <= kRowUnit)
     with(std::integral_constant<int, 1>());
-  else if (rows.rows <= 2 * kRowUnit)
-    with(std::integral_constant<int, 2>());
   else
-    with(std::integral_constant<int, 8>());
+    with(std::integral_constant<int, 2>());
 }
 
 template <class Body>
