@@ -34,6 +34,7 @@ struct Sequence {
   int64_t start = 0;  // position of the first token of every row
   Tensor positions;   // (B, T) i32, token by token, where rows differ; then not `start`
   Tensor mask;        // as AttentionOptions::mask, in place of the causal one; without a cache
+  Tensor documents;   // (B, T) i32, in place of a mask: see AttentionOptions; without a cache
   KeyValueStore* cache = nullptr;
 };
 
