@@ -23,6 +23,7 @@ struct Sequence {
   Tensor positions;   // (B, T) i32, token by token, where rows differ; then not `start`
   Tensor mask;        // as AttentionOptions::mask, in place of the causal one; without a cache
   KeyValueStore* cache = nullptr;
+  int64_t layers = 0;  // only so many of the first layers, then the last norm; 0: all
 };
 
 }  // namespace binade::nn

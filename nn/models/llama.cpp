@@ -51,8 +51,9 @@ Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence) const {
   const RotaryTables rotary = rotary_->at(sequence, ids.size(1));
   Tensor x = embedding_table().forward(ids);
   Tensor n = blocks_.front()->input_norm()->forward(x);
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const auto next = i + 1 < blocks_.size() ? blocks_[i + 1]->input_norm() : norm_;
+  const size_t layers = layers_of(sequence);
+  for (size_t i = 0; i < layers; ++i) {
+    const auto next = i + 1 < layers ? blocks_[i + 1]->input_norm() : norm_;
     const TensorList outputs = run_block(
         [block = blocks_[i], next, sequence, rotary](const TensorList& inputs) -> TensorList {
           const auto [y, y_n] = block->forward(inputs[0], inputs[1], *next, sequence, rotary);
