@@ -27,6 +27,14 @@ int64_t longest(const Rows& prompts) {
   return static_cast<int64_t>(length);
 }
 
+// On a GPU: every size of prompt is met, matmuls are timed and a graph captured before anything is
+// measured.
+template <class Decoder>
+void warm_up(Decoder& decoder, const Rows& prompts) {
+  if (decoder.model().device().is_cpu()) return;
+  decoding::decode_texts(decoder, prompts, {.max_new_tokens = 4});
+}
+
 void speculate(const SpeculateOptions& o) {
   Session session = load_session(o);
   decoding::DraftTree tree = tree_of(session, o);
@@ -60,6 +68,7 @@ void speculate(const SpeculateOptions& o) {
     options.choice.sampling.seed = o.seed;
     options.choice.stop_ids = session.stop_ids;
     infer::Decoder decoder(model, options);
+    warm_up(decoder, prompts);
     plain = decoding::decode_texts(decoder, prompts, texts);
   }
   if (session.kind == "none") {
@@ -72,6 +81,7 @@ void speculate(const SpeculateOptions& o) {
   decoding::SpeculativeDecoder decoder(
       model, *proposer, *rule,
       {.slots = o.batch, .capacity = capacity, .stop_ids = session.stop_ids, .seed = o.seed});
+  warm_up(decoder, prompts);
   const decoding::DecodedTexts speculative = decoding::decode_texts(decoder, prompts, texts);
   if (o.show) show_texts(session, speculative.texts);
   print_figures(speculative, plain ? &*plain : nullptr);

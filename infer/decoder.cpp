@@ -49,6 +49,13 @@ Tensor padded(const Rows& prompts, int64_t longest, Device device) {
   return Tensor::from(ids, {static_cast<int64_t>(prompts.size()), longest}, device);
 }
 
+// Tokens of a pass over prompts: on a GPU few different numbers, as matmuls are timed for each.
+int64_t padded_length(const nn::CausalLm& model, int64_t longest) {
+  constexpr int64_t kMultiple = 32;
+  if (model.device().is_cpu()) return longest;
+  return std::min((longest + kMultiple - 1) / kMultiple * kMultiple, model.config().max_positions);
+}
+
 // hidden (B, T, dim) → the rows' last tokens (B, dim).
 Tensor last_tokens(const Tensor& hidden, const std::vector<int32_t>& lengths) {
   std::vector<int64_t> rows;
@@ -84,7 +91,7 @@ Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows&
   check_prompts(model_, prompts);
   const std::vector<int32_t> lengths = lengths_of(prompts);
   check(!lengths.empty(), "generation needs a prompt");
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const int64_t longest = padded_length(model_, *std::max_element(lengths.begin(), lengths.end()));
   nn::Sequence sequence = cache_.prefill(slots, lengths);
   sequence.layers = layers_;
   const Tensor ids = padded(prompts, longest, model_.device());

@@ -165,6 +165,8 @@ class SpeculativeSampling : public AcceptanceRule {
 
   Accepted accept(const Proposal& proposal, const TargetRows& target,
                   const Draws& draws) const override {
+    // All on one token: any path of such tokens will do, and a longer one is better.
+    if (options_.temperature == 0) return GreedyAcceptance().accept(proposal, target, draws);
     const ProposalRows rows(proposal, target);
     if (proposal.drawn == Drawn::without_replacement && !proposal.tree.siblings_without_gaps()) {
       fail(

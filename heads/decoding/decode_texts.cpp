@@ -185,6 +185,9 @@ DecodedTexts decode(Decoder& decoder, const Rows& prompts, const DecodeTextsOpti
   std::vector<int> text_of(static_cast<size_t>(decoder.slots()), kNoText);
   size_t next = 0;
   Readings readings;
+  // A CPU has done the step before step() returns.
+  const bool waits = decoder.model().device().is_cpu();
+  const auto ahead = static_cast<size_t>(waits ? 0 : options.steps_ahead);
   const auto read_one = [&] {
     for (const size_t slot : texts.read(readings.next())) text_of[slot] = kNoText;
   };
@@ -205,11 +208,12 @@ DecodedTexts decode(Decoder& decoder, const Rows& prompts, const DecodeTextsOpti
       decoder.begin(slots, fresh, starts);
       readings.queue({decoder.choices().packed(), std::nullopt}, only);
     }
+    while (readings.size() > ahead && !texts.all_done()) read_one();
+    if (texts.all_done()) break;
     decoder.step();
     texts.count_step();
     readings.queue(outcome_of(decoder), text_of);
-    while (readings.size() > static_cast<size_t>(options.steps_ahead) && !texts.all_done())
-      read_one();
+    while (readings.size() > ahead && !texts.all_done()) read_one();
   }
   while (readings.size() > 0) readings.next();  // page-locked memory must outlive copies into it
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started;

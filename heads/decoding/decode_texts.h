@@ -18,8 +18,8 @@ namespace binade::heads::decoding {
 struct DecodeTextsOptions {
   int64_t max_new_tokens = 256;
   std::vector<int32_t> stop_ids;  // the decoder's: they count as emitted, but are no part of a text
-  // Steps that are queued before the tokens of the first of them are read. A slot whose text has
-  // ended idles for as many.
+  // On a GPU: steps that are queued before the tokens of the first of them are read. A slot whose
+  // text has ended idles for as many.
   int64_t steps_ahead = 1;
 };
 

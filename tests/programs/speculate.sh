@@ -11,15 +11,16 @@ for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again a
 model() {
   "$BINADE_BUILD/examples/train_gpt" --text "$work/text.txt" --tokenizer "${4:-bytes}" --family llama \
     --layers "${3:-2}" --dim 32 --heads 2 --seq-len "${2:-96}" --batch-size 8 --steps 60 \
-    --sample-tokens 0 --lr 0.01 --device cpu --quiet --run-dir "$work/base$1" --seed "$1" \
-    --save-hf "$work/model$1"
+    --sample-tokens 0 --learning-rate 0.01 --device cpu --quiet --run-dir "$work/base$1" --seed "$1" \
+    --save-hf "$work/model$1" --vocabulary 300
 }
 expect "a language model to begin with" 0 "saved" model 1
 expect "a smaller one with its tokenizer" 0 "saved" model 2 96 1
 expect "one with a shorter context" 0 "saved" model 3 48 1
+expect "one with another tokenizer" 0 "saved" model 4 96 1 bpe
 expect "heads for the first" 0 "saved $work/heads" \
   "$BINADE_BUILD/examples/finetune_medusa" --model "$work/model1" --text "$work/text.txt" --device cpu \
-  --seq-len 64 --batch-size 8 --heads 3 --steps 60 --lr 0.01 --warmup 5 --run-dir "$work/run" --quiet \
+  --seq-len 64 --batch-size 8 --heads 3 --steps 60 --learning-rate 0.01 --warmup 5 --run-dir "$work/run" --quiet \
   --save "$work/heads"
 expect "the same heads in vLLM's layout" 0 "saved $work/vllm" \
   "$BINADE_BUILD/examples/finetune_medusa" --model "$work/model1" --text "$work/text.txt" --device cpu \
@@ -78,6 +79,9 @@ refused "a tree that is not there" "none.json" medusa --tree "$work/none.json"
 refused "a prompt longer than the context" "prompt 1" speculate --max-new-tokens 90
 refused "a draft model with a shorter context" "48 positions" \
   speculate --draft "$work/model3" --max-new-tokens 60
+refused "a draft model with another vocabulary" "must read the same tokens" \
+  speculate --draft "$work/model4"
+refused "a tokenizer of another model" "vocabulary" medusa --tokenizer "$work/model4"
 refused "a draft that is no model" "does not exist" speculate --draft "$work/nowhere"
 refused "two proposers" "give one of them" medusa --draft "$work/model2"
 refused "a proposer that is not named" "needs --medusa" speculate --proposer medusa

@@ -60,7 +60,7 @@ void check_rule(const AcceptanceRule& rule, Device device) {
         guesses += static_cast<int64_t>(path.size()) - 1;
       }
     }
-  CHECK(guesses > 100);
+  CHECK(guesses > 50);
 }
 
 void check_rules(Device device) {

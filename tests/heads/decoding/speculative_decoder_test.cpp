@@ -156,9 +156,9 @@ double z_of(const std::vector<double>& seen, const std::vector<double>& expected
   return (std::cbrt(chi2 / freedom) - (1 - scale)) / std::sqrt(scale);
 }
 
-constexpr int64_t kWords = 5;
+constexpr int64_t kWords = 4;
 constexpr size_t kLength = 3;
-constexpr size_t kTexts = 6000;
+constexpr size_t kTexts = 2500;
 constexpr double kTemperature = 0.8;
 
 nn::CausalLmConfig few_words() {
@@ -333,6 +333,36 @@ TEST_CASE("texts that differ are told near ties from faults", "[decoding][specul
     if (named.name == "model.norm.weight")
       named.parameter->assign(Array::zeros(named.parameter->shape(), DType::f32));
   CHECK(compare_texts(*model, kPrompts, plain, other, {}).near_ties() >= 1);
+}
+
+TEST_CASE("exact sampling refuses drawn guesses without the distributions they were drawn from",
+          "[decoding][speculative][bad-input]") {
+  class WithoutQ : public Proposer {
+   public:
+    ProposerNeeds needs() const override { return {}; }
+    void observe(const Observation& seen) override { next_ = seen.next; }
+    Drafts propose(const BatchDraws& /*draws*/) override {
+      Drafts drafts;
+      drafts.tree = DraftTree::chain(1);
+      drafts.tokens = Array::full({1, 2}, 3, DType::i32);
+      drafts.drawn = Drawn::with_replacement;
+      return drafts;
+    }
+
+   private:
+    Array next_;
+  };
+  const auto model = small_model(small_config(Family::llama));
+  const auto exact = speculative_sampling({.temperature = 1});
+  WithoutQ proposer;
+  SpeculativeDecoder decoder(*model, proposer, *exact, {});
+  decoder.begin({0}, {{1, 2}});
+  CHECK_THROWS_AS(decoder.step(), Error);
+  // The other rules do not ask where guesses come from.
+  const auto greedy = greedy_acceptance();
+  SpeculativeDecoder greedily(*model, proposer, *greedy, {});
+  greedily.begin({0}, {{1, 2}});
+  CHECK_NOTHROW(greedily.step());
 }
 
 TEST_CASE("speculation refuses what does not go together", "[decoding][speculative][bad-input]") {
