@@ -9,6 +9,8 @@
 //     the target's cache keeps the accepted nodes
 //     proposer.observe(accepted nodes, their hidden states, next tokens);
 //
+// SpeculativeDecoder (speculative_decoder.h) is this loop.
+//
 // A batch has S slots, one a sequence; arrays are on the target's device. Nothing here waits for
 // the device unless the proposer asks for text on the host, so that a pass can be captured and
 // replayed.

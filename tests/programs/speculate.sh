@@ -29,9 +29,9 @@ expect "the same heads in vLLM's layout" 0 "saved $work/vllm" \
 printf 'The quick\nThe lazy dog, again\nbrown fox\njumps over the\n' >"$work/prompts.txt"
 echo '[[0], [1], [0, 0], [1, 0], [0, 0, 0]]' >"$work/tree.json"
 
-target=$work/model1
+target=$work/model1 new=40
 run() {
-  "$BINADE_BUILD/examples/speculate" --model "$target" --device cpu --max-new-tokens 40 "$@"
+  "$BINADE_BUILD/examples/speculate" --model "$target" --device cpu --max-new-tokens "$new" "$@"
 }
 speculate() { run --prompts "$work/prompts.txt" "$@"; }
 medusa() { speculate --medusa "$work/heads" "$@"; }
@@ -69,16 +69,19 @@ report "no colors where nobody asked for them" "$problem"
 expect "a chat in color" 0 $'\x1b[32m' interactive --color always
 
 refused "no prompts" "--prompts" run --medusa "$work/heads"
-refused "heads of another model" "other weights" \
-  run --model "$work/model2" --medusa "$work/heads" --prompt x
+target=$work/model2
+refused "heads of another model" "other weights" run --medusa "$work/heads" --prompt x
+target=$work/model1
 echo '[[0], [0, 0, 0]]' >"$work/tree.json"
 refused "a tree that is not prefix-closed" "[0, 0, 0]" medusa --tree "$work/tree.json"
 echo '[[0], [0, 0], [0, 0, 0], [0, 0, 0, 0]]' >"$work/tree.json"
 refused "a tree deeper than the heads" "tree.json" medusa --tree "$work/tree.json"
 refused "a tree that is not there" "none.json" medusa --tree "$work/none.json"
-refused "a prompt longer than the context" "prompt 1" speculate --max-new-tokens 90
-refused "a draft model with a shorter context" "48 positions" \
-  speculate --draft "$work/model3" --max-new-tokens 60
+new=90
+refused "a prompt longer than the context" "prompt 1" speculate
+new=60
+refused "a draft model with a shorter context" "48 positions" speculate --draft "$work/model3"
+new=40
 refused "a draft model with another vocabulary" "must read the same tokens" \
   speculate --draft "$work/model4"
 refused "a tokenizer of another model" "vocabulary" medusa --tokenizer "$work/model4"

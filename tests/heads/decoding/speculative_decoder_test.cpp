@@ -8,14 +8,19 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/data/tokenizer.h>
 #include <binade/heads/decoding/compare_texts.h>
 #include <binade/heads/decoding/lookup_proposer.h>
+#include <binade/heads/decoding/measure.h>
 #include <binade/heads/decoding/model_proposer.h>
+#include <binade/heads/decoding/tree_search.h>
 #include <binade/heads/medusa/proposer.h>
 #include <binade/infer/generate.h>
+#include <binade/nn/hf.h>
 
 #include "heads/decoding/guided_proposer.h"
 #include "nn/tiny_models.h"
+#include "shared.h"
 
 using namespace binade;
 using namespace binade::heads::decoding;
@@ -311,6 +316,39 @@ TEST_CASE("ranks of the heads are counted whatever the tree takes of them",
   CHECK(result.ranks->labels(1) == pairs - static_cast<int64_t>(result.texts.size()));
 }
 
+TEST_CASE("passes are timed for the choice of a tree", "[decoding][speculative]") {
+  const auto model = small_model(small_config(Family::llama));
+  const auto heads = random_heads(model, 2);
+  RankCounts counts(2, 10);
+  for (int i = 0; i < 4; ++i) counts.record(std::vector<int32_t>{i % 3, i % 2});
+  const auto rule = greedy_acceptance();
+  std::vector<int64_t> depths;
+  const MachineCosts costs = measure_costs(
+      *model,
+      [&](const DraftTree& tree) {
+        depths.push_back(tree.depth());
+        return std::make_unique<MedusaProposer>(*heads, tree,
+                                                heads::medusa::MedusaProposerOptions{.slots = 3});
+      },
+      *rule, counts, {.batch = 3, .prompt_length = 8, .steps = 3, .nodes = {2, 4, 6, 40}});
+  CHECK(costs.batch == 3);
+  CHECK(costs.plain > 0);
+  CHECK(costs.draft.size() == 2);
+  CHECK(costs.draft[0] == 0);
+  // There is no tree of 40 nodes in these counts.
+  REQUIRE(costs.verify.size() == 3);
+  CHECK(costs.verify[1].nodes == 4);
+  CHECK(depths == std::vector<int64_t>{1, 2, 1, 1, 2});
+  CHECK_NOTHROW(best_tree_for(costs, counts).advice());
+  CHECK_THROWS_WITH(measure_costs(*model,
+                                  [&](const DraftTree& tree) {
+                                    return std::make_unique<MedusaProposer>(
+                                        *heads, tree, heads::medusa::MedusaProposerOptions{});
+                                  },
+                                  *rule, counts, {.prompt_length = 44}),
+                    Contains("no room to time steps"));
+}
+
 TEST_CASE("texts that differ are told near ties from faults", "[decoding][speculative]") {
   const auto model = small_model(small_config(Family::llama));
   const Rows plain = plain_texts(*model, {});
@@ -389,4 +427,49 @@ TEST_CASE("speculation refuses what does not go together", "[decoding][speculati
   SpeculativeDecoder of_one(*model, of_two, *rule, {.slots = 1});
   of_one.begin({0}, {{1}});
   CHECK_THROWS_WITH(of_one.step(), Contains("drafts for 2"));
+}
+
+namespace {
+
+void check_stories(Device device) {
+  const auto folder = shared_path("models/stories260k");
+  if (!folder) return;
+  const std::shared_ptr<nn::CausalLm> model = nn::load_hf(*folder);
+  model->to(device);
+  model->eval();
+  const auto heads = random_heads(model, 4);
+  // The text so far is what lookup drafts from; early exit and Medusa draft what they do.
+  const auto tokenizer = data::load_tokenizer(*folder);
+  Rows prompts;
+  for (const char* text : {"Once upon a time", "Tim had a red ball. Tim had a red", "The dog"})
+    prompts.push_back(tokenizer->encode(text, {.add_special_tokens = true}));
+  const DecodeTextsOptions options{.max_new_tokens = 90};
+  for (const int64_t slots : {1, 3}) {
+    infer::Decoder plain(*model, {.slots = slots, .capacity = 128});
+    const Rows texts = decode_texts(plain, prompts, options).texts;
+    const auto check_texts = [&](Proposer& proposer) {
+      const auto rule = greedy_acceptance();
+      SpeculativeDecoder decoder(*model, proposer, *rule, {.slots = slots, .capacity = 128});
+      const DecodedTexts result = decode_texts(decoder, prompts, options);
+      if (device.is_cpu()) CHECK(result.texts == texts);
+      CHECK(compare_texts(*model, prompts, texts, result.texts, {}).faultless());
+      return result.stats.tau();
+    };
+    MedusaProposer medusa(*heads, published_tree(4, 24), {.slots = slots});
+    check_texts(medusa);
+    ModelProposer exit(*model, *model, {.slots = slots, .capacity = 128, .layers = 3});
+    CHECK(check_texts(exit) > 1.2);
+    LookupProposer lookup(slots, {}, device);
+    CHECK(check_texts(lookup) > 1);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("stories260k tells its story speculatively, too", "[decoding][speculative][stories]") {
+  check_stories(Device::cpu());
+}
+TEST_CASE("stories260k tells its story speculatively, too, on the GPU",
+          "[decoding][speculative][stories][cuda]") {
+  check_stories(cuda_or_skip());
 }
