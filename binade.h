@@ -24,11 +24,17 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/documents.h>
+#include <binade/heads/decoding/lookup_proposer.h>
+#include <binade/heads/decoding/measure.h>
+#include <binade/heads/decoding/model_proposer.h>
+#include <binade/heads/decoding/speculative_decoder.h>
 #include <binade/heads/language_model/language_model.h>
 #include <binade/infer/decoder.h>
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/medusa/medusa.h>
+#include <binade/heads/medusa/proposer.h>
 #include <binade/heads/medusa/training.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>

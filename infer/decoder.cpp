@@ -49,6 +49,13 @@ Tensor padded(const Rows& prompts, int64_t longest, Device device) {
   return Tensor::from(ids, {static_cast<int64_t>(prompts.size()), longest}, device);
 }
 
+// Tokens of a pass over prompts: on a GPU few different numbers, as matmuls are timed for each.
+int64_t padded_length(const nn::CausalLm& model, int64_t longest) {
+  constexpr int64_t kMultiple = 32;
+  if (model.device().is_cpu()) return longest;
+  return std::min((longest + kMultiple - 1) / kMultiple * kMultiple, model.config().max_positions);
+}
+
 // hidden (B, T, dim) → the rows' last tokens (B, dim).
 Tensor last_tokens(const Tensor& hidden, const std::vector<int32_t>& lengths) {
   std::vector<int64_t> rows;
@@ -70,27 +77,36 @@ Decoder::~Decoder() = default;
 
 Decoder::Decoder(const nn::CausalLm& model, const DecoderOptions& options)
     : model_(model),
-      cache_(model.config().layers, options.slots, checked_capacity(model, options.capacity),
-             model.device()),
+      cache_(options.layers == 0 ? model.config().layers : options.layers, options.slots,
+             checked_capacity(model, options.capacity), model.device(), options.spare),
       choices_(options.slots, options.choice, model.device()),
-      capture_(options.capture) {}
+      layers_(options.layers),
+      capture_(options.capture) {
+  check(layers_ >= 0 && layers_ <= model.config().layers, "the model has ", model.config().layers,
+        " layers, a decoder was asked for the first ", layers_);
+}
 
 Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows& prompts) {
   const NoGrad no_grad;
   check_prompts(model_, prompts);
   const std::vector<int32_t> lengths = lengths_of(prompts);
   check(!lengths.empty(), "generation needs a prompt");
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  const nn::Sequence sequence = cache_.prefill(slots, lengths);
+  const int64_t longest = padded_length(model_, *std::max_element(lengths.begin(), lengths.end()));
+  nn::Sequence sequence = cache_.prefill(slots, lengths);
+  sequence.layers = layers_;
+  const Tensor ids = padded(prompts, longest, model_.device());
+  const auto rows = static_cast<int64_t>(slots.size());
   Prompts result;
-  result.slots = Array::from(slots, {static_cast<int64_t>(slots.size())}, model_.device());
-  result.hidden = model_.hidden_states(padded(prompts, longest, model_.device()), sequence);
+  result.ids = ids.array();
+  result.lengths = Array::from(lengths, {rows}, model_.device());
+  result.slots = Array::from(slots, {rows}, model_.device());
+  result.hidden = model_.hidden_states(ids, sequence);
   result.last = last_tokens(result.hidden, lengths);
   return result;
 }
 
-void Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
-                    std::vector<SlotStates::Start> starts) {
+Decoder::Prompts Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
+                                std::vector<SlotStates::Start> starts) {
   const NoGrad no_grad;
   if (starts.empty()) starts.resize(slots.size());
   check(starts.size() == prompts.size() && slots.size() == prompts.size(), prompts.size(),
@@ -107,9 +123,10 @@ void Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
           limit - starts[i].drawn, " new ones do not fit a key-value cache with a capacity of ",
           cache_.capacity());
   }
-  const Prompts read = prefill(slots, prompts);
+  Prompts read = prefill(slots, prompts);
   choices_.start(slots, starts);
   choices_.sample(model_.logits(read.last).array(), read.slots);
+  return read;
 }
 
 void Decoder::step() {
@@ -143,7 +160,9 @@ Tensor Decoder::run(const Tensor& ids, const TokenTree& tree, int64_t first) {
   const NoGrad no_grad;
   check(ids.dims() == 2 && ids.size(0) == slots(), "a pass of decoding reads ids (", slots(),
         ", T), got ", ids.shape());
-  return model_.hidden_states(ids, cache_.decode(ids.size(1), choices_.running(), tree, first));
+  nn::Sequence sequence = cache_.decode(ids.size(1), choices_.running(), tree, first);
+  sequence.layers = layers_;
+  return model_.hidden_states(ids, sequence);
 }
 
 void Decoder::accept(const Array& nodes, const Array& counts) {

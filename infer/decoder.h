@@ -33,6 +33,8 @@ namespace binade::infer {
 struct DecoderOptions {
   int64_t slots = 1;
   int64_t capacity = 0;  // tokens a slot; 0: the model's positions
+  int64_t spare = 0;     // see KvCache: for drafts, their nodes but the root
+  int64_t layers = 0;    // the model's first layers alone (early exit); 0: all
   bool capture = true;   // on a GPU: step() becomes a CUDA graph after two eager steps
   ChoiceRules choice;
 };
@@ -48,6 +50,8 @@ class Decoder {
 
   struct Prompts {
     Array slots;    // (B) i32: the slot of each row
+    Array ids;      // (B, T) i32
+    Array lengths;  // (B) i32
     Tensor hidden;  // (B, T, dim); behind a prompt's end: padding
     Tensor last;    // (B, dim): of each prompt's last token
   };
@@ -57,11 +61,11 @@ class Decoder {
   Prompts prefill(const std::vector<int32_t>& slots,
                   const std::vector<std::vector<int32_t>>& prompts);
 
-  // prefill(), and the first token of each slot. starts: one a slot, or none for the defaults.
-  // Throws Error where a prompt and the tokens of its limit exceed the capacity; without a limit
-  // the slot ends where its room does.
-  void begin(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& prompts,
-             std::vector<SlotStates::Start> starts = {});
+  // prefill(), whose result it gives, and the first token of each slot. starts: one a slot, or none
+  // for the defaults. Throws Error where a prompt and the tokens of its limit exceed the capacity;
+  // without a limit the slot ends where its room does.
+  Prompts begin(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& prompts,
+                std::vector<SlotStates::Start> starts = {});
   // A pass over the newest token of each running slot, and the choice of its next. The slots that
   // are done keep what they have.
   // A captured step has the precision policy of its capture and the model's present parameters:
@@ -82,6 +86,7 @@ class Decoder {
 
   const nn::CausalLm& model() const { return model_; }
   int64_t slots() const { return cache_.slots(); }
+  int64_t capacity() const { return cache_.capacity(); }
   KvCache& cache() { return cache_; }
   SlotStates& choices() { return choices_; }
 
@@ -92,6 +97,7 @@ class Decoder {
   const nn::CausalLm& model_;
   KvCache cache_;
   SlotStates choices_;
+  int64_t layers_;
   bool capture_;
   int eager_steps_ = 0;
   std::unique_ptr<Graph> graph_;

@@ -33,11 +33,13 @@ struct KvCache::Pass {
 
 KvCache::~KvCache() = default;
 
-KvCache::KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device)
-    : layers_(layers), capacity_(capacity), pass_(std::make_unique<Pass>()) {
-  check(layers > 0 && slots > 0 && capacity > 0 && capacity <= INT32_MAX - kMostPending,
+KvCache::KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device, int64_t spare)
+    : layers_(layers), capacity_(capacity), spare_(spare), pass_(std::make_unique<Pass>()) {
+  check(layers > 0 && slots > 0 && capacity > 0 && capacity <= INT32_MAX - 2 * kMostPending,
         "a KV cache needs layers, slots and a capacity, got ", layers, " layers, ", slots,
         " slots, capacity ", capacity);
+  check(spare >= 0 && spare <= kMostPending, "a KV cache has room for 0 to ", kMostPending,
+        " tokens beyond its capacity, asked for ", spare);
   lengths_ = Array::zeros({slots}, DType::i32, device);
 }
 
@@ -80,7 +82,7 @@ nn::Sequence KvCache::decode(int64_t tokens, const Array& running, const TokenTr
       {.lengths = lengths_, .running = running, .first = first}, tree.visible, slots(), tokens};
   const Array positions = Array::empty({slots(), tokens}, DType::i32, lengths_.device());
   BINADE_DISPATCH(positions.device(),
-                  cache_positions(pass_->rows, tree.depths, capacity_, positions));
+                  cache_positions(pass_->rows, tree.depths, capacity_, spare_, positions));
   nn::Sequence sequence;
   sequence.cache = this;
   sequence.positions = Tensor(positions);
@@ -123,7 +125,7 @@ void KvCache::check_flags(const char* what, const Array& array) const {
 }
 
 void KvCache::allocate(int64_t heads, int64_t head_dim, DType dtype) {
-  const Shape shape = {layers_, slots(), heads, capacity_, head_dim};
+  const Shape shape = {layers_, slots(), heads, capacity_ + spare_, head_dim};
   keys_ = Array::empty(shape, dtype, lengths_.device());
   values_ = Array::empty(shape, dtype, lengths_.device());
 }

@@ -33,8 +33,9 @@ class KvCache : public nn::KeyValueStore {
   static constexpr int64_t kMostPending = 64;
 
   // Memory for the keys and values comes with the first pass: their dtype and sizes are the
-  // cache's. Throws Error for sizes that are not positive.
-  KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device = {});
+  // cache's. A pass may bring `spare` tokens more than a slot has room for, which are never held:
+  // the last of a draft tree, where a text ends. Throws Error for sizes that are not positive.
+  KvCache(int64_t layers, int64_t slots, int64_t capacity, Device device = {}, int64_t spare = 0);
   ~KvCache() override;
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
@@ -83,9 +84,9 @@ class KvCache : public nn::KeyValueStore {
   void check_flags(const char* what, const Array& array) const;  // (slots) i32 or undefined
   void check_pass(const Tensor& keys) const;
 
-  int64_t layers_, capacity_;
+  int64_t layers_, capacity_, spare_;
   Array lengths_;
-  Array keys_, values_;  // (layers, slots, Hkv, capacity, D)
+  Array keys_, values_;  // (layers, slots, Hkv, capacity + spare, D)
   struct Pass;
   std::unique_ptr<Pass> pass_;  // the one under way
 };

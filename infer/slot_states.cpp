@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include <binade/core/kernels/decode.h>
+#include <binade/core/kernels/drafts.h>
 #include <binade/core/kernels/indexing.h>
 
 namespace binade::infer {
@@ -92,6 +92,28 @@ void SlotStates::sample(const Array& logits, const Array& slots) {
   const Array rows_of = logits.stride(1) == 1 ? logits : logits.contiguous();
   BINADE_DISPATCH(all_.device(), sample(rows_of, kernel_->rules, slots, kernel_->state));
   all_.bump_version();
+}
+
+void SlotStates::accept_sampled(const Array& logits, const kernels::DraftNodes& drafts,
+                                const kernels::AcceptedPaths& accepted) const {
+  check(kernel_->rules.temperature > 0, "drafts are sampled at a positive temperature, got 0");
+  BINADE_DISPATCH(all_.device(),
+                  accept_sampled(logits, drafts, kernel_->rules, kernel_->state, accepted));
+}
+
+void SlotStates::note(const kernels::DraftNodes& drafts, const kernels::AcceptedPaths& accepted,
+                      const kernels::NotedPaths& noted) {
+  BINADE_DISPATCH(all_.device(),
+                  note_accepted(drafts, accepted, kernel_->rules, kernel_->state, noted));
+  all_.bump_version();
+}
+
+Array SlotStates::drawn() const {
+  return all_.select(0, kDrawn);
+}
+
+Array SlotStates::places() const {
+  return all_.select(0, kPlaces);
 }
 
 std::vector<SlotStates::Seen> SlotStates::read(const Array& packed) {

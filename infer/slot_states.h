@@ -9,6 +9,12 @@
 
 #include <binade/infer/sampling.h>
 
+namespace binade::kernels {
+struct AcceptedPaths;
+struct DraftNodes;
+struct NotedPaths;
+}  // namespace binade::kernels
+
 namespace binade::infer {
 
 struct ChoiceRules {
@@ -48,17 +54,29 @@ class SlotStates {
   // the device), or slot b.
   void sample(const Array& logits, const Array& slots = {});
 
+  // Speculation (core/kernels/drafts.h). Which guesses sampling by the slots' own rules accepts,
+  // and what it draws behind them; at temperature 0 accept_greedy() does that. Notes nothing.
+  void accept_sampled(const Array& logits, const kernels::DraftNodes& drafts,
+                      const kernels::AcceptedPaths& accepted) const;
+  // Notes several tokens of each running slot. Stop ids and limits hold as in sample(), forbidden
+  // ids do not.
+  void note(const kernels::DraftNodes& drafts, const kernels::AcceptedPaths& accepted,
+            const kernels::NotedPaths& noted);
+
   int64_t slots() const { return all_.size(1); }
   Array tokens() const { return all_.select(0, 0); }  // (slots) i32, the newest of each
   // (slots) i32: 1 where the slot goes on, otherwise not positive.
   Array running() const { return all_.select(0, 1); }
+  // Of the draws, (slots) i32: tokens drawn so far, and places.
+  Array drawn() const;
+  Array places() const;
   // Tokens and running side by side, (2, slots) i32, to be copied to the host.
   const Array& packed() const { return packed_; }
   // What a copy of packed() says. Throws Error if a slot's logits had a NaN.
   static std::vector<Seen> read(const Array& packed);
 
  private:
-  struct Kernel;                    // what the kernel takes
+  struct Kernel;                    // what the kernels take
   Array all_;                       // (5, slots) i32: tokens, status and what only draws read
   Array packed_;                    // its first two rows
   std::unique_ptr<Kernel> kernel_;  // views of `all_`, and the rules

@@ -36,6 +36,7 @@ struct Sequence {
   Tensor mask;        // as AttentionOptions::mask, in place of the causal one; without a cache
   Tensor documents;   // (B, T) i32, in place of a mask: see AttentionOptions; without a cache
   KeyValueStore* cache = nullptr;
+  int64_t layers = 0;  // only so many of the first layers, then the last norm; 0: all
 };
 
 }  // namespace binade::nn

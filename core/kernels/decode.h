@@ -25,10 +25,11 @@ struct PassRows {
 };
 
 // positions (B, T) i32 of a pass: lengths[slot] + depths, which is (T) or (B, T) i32; undefined:
-// first + t. Tokens that do not count stand at 0. A row that needs more than `capacity` tokens is a
-// fault: Error on the CPU, DeviceFault::cache_full on the GPU.
+// first + t. Tokens that do not count stand at 0, and none stands behind capacity − 1. A row that
+// needs room for more than capacity + spare tokens is a fault: Error on the CPU,
+// DeviceFault::cache_full on the GPU.
 BINADE_KERNEL(cache_positions, const PassRows& rows, const Array& depths, int64_t capacity,
-              const Array& positions)
+              int64_t spare, const Array& positions)
 
 // Keys and values (B, H, T, D), views with a contiguous last dimension, go to places lengths[slot]
 // + first + t of cached_keys and cached_values (S, H, capacity, D) of the same dtype. What lies

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include <binade/core/error.h>
+#include <binade/core/kernels/drafts.h>
 #include <binade/heads/decoding/proposal_rows.h>
+#include <binade/heads/decoding/proposer.h>
 #include <binade/infer/token_distribution.h>
 
 namespace binade::heads::decoding {
@@ -44,6 +46,13 @@ int32_t longest_path(const Extend& extend) {
       ->last;
 }
 
+// (S, N): the most probable token of each row of logits (S·N, V).
+Array most_probable_tokens(const Array& logits, const Shape& nodes) {
+  const Array best = Array::empty(nodes, DType::i32, logits.device());
+  BINADE_DISPATCH(logits.device(), top_tokens(logits, best.view({logits.size(0), 1})));
+  return best;
+}
+
 class GreedyAcceptance : public AcceptanceRule {
  public:
   std::string_view name() const override { return "greedy"; }
@@ -64,6 +73,16 @@ class GreedyAcceptance : public AcceptanceRule {
   int32_t choose(std::span<const float> logits, const Draws& /*draws*/) const override {
     infer::check_logits(logits, "the target's logits");
     return infer::most_probable(logits);
+  }
+
+  bool judges_on_device(const Drafts& /*drafts*/) const override { return true; }
+
+ private:
+  void judge_on_device(const kernels::DraftNodes& nodes, const Array& logits,
+                       const infer::SlotStates& states,
+                       const kernels::AcceptedPaths& accepted) const override {
+    const Array best = most_probable_tokens(logits, nodes.tokens.shape());
+    BINADE_DISPATCH(logits.device(), accept_greedy(best, nodes, states.running(), accepted));
   }
 };
 
@@ -95,7 +114,17 @@ class TypicalAcceptance : public AcceptanceRule {
     return GreedyAcceptance().choose(logits, draws);
   }
 
+  bool judges_on_device(const Drafts& /*drafts*/) const override { return true; }
+
  private:
+  void judge_on_device(const kernels::DraftNodes& nodes, const Array& logits,
+                       const infer::SlotStates& states,
+                       const kernels::AcceptedPaths& accepted) const override {
+    const Array best = most_probable_tokens(logits, nodes.tokens.shape());
+    const kernels::TypicalRule rule{options_.temperature, options_.epsilon, options_.delta};
+    BINADE_DISPATCH(logits.device(),
+                    accept_typical(logits, best, nodes, states.running(), rule, accepted));
+  }
   void extend(const DraftTree& tree, const ProposalRows& rows, const Path& path,
               std::vector<Path>& next) const {
     if (tree.children(path.last).empty()) return;
@@ -136,6 +165,8 @@ class SpeculativeSampling : public AcceptanceRule {
 
   Accepted accept(const Proposal& proposal, const TargetRows& target,
                   const Draws& draws) const override {
+    // All on one token: any path of such tokens will do, and a longer one is better.
+    if (options_.temperature == 0) return GreedyAcceptance().accept(proposal, target, draws);
     const ProposalRows rows(proposal, target);
     if (proposal.drawn == Drawn::without_replacement && !proposal.tree.siblings_without_gaps()) {
       fail(
@@ -161,7 +192,19 @@ class SpeculativeSampling : public AcceptanceRule {
                       draws.uniform(DrawUse::next, 0));
   }
 
+  infer::SamplingOptions plain() const override { return options_; }
+  // q of drawn guesses is looked at on the host.
+  bool judges_on_device(const Drafts& drafts) const override { return drafts.drawn == Drawn::best; }
+
  private:
+  void judge_on_device(const kernels::DraftNodes& nodes, const Array& logits,
+                       const infer::SlotStates& states,
+                       const kernels::AcceptedPaths& accepted) const override {
+    if (options_.temperature > 0) return states.accept_sampled(logits, nodes, accepted);
+    const Array best = most_probable_tokens(logits, nodes.tokens.shape());
+    BINADE_DISPATCH(logits.device(), accept_greedy(best, nodes, states.running(), accepted));
+  }
+
   // The accepted child, or kNoNode; p becomes what is left of it then.
   static int32_t try_children(const Proposal& proposal, const ProposalRows& rows, int32_t node,
                               std::vector<double>& p, const Draws& draws) {
@@ -189,6 +232,46 @@ class SpeculativeSampling : public AcceptanceRule {
 };
 
 }  // namespace
+
+bool AcceptanceRule::judges_on_device(const Drafts& /*drafts*/) const {
+  return false;
+}
+
+void AcceptanceRule::judge_on_device(const kernels::DraftNodes& /*nodes*/, const Array& /*logits*/,
+                                     const infer::SlotStates& /*states*/,
+                                     const kernels::AcceptedPaths& /*accepted*/) const {
+  fail("the acceptance rule '", name(), "' has no part that runs on the device");
+}
+
+void AcceptanceRule::judge(const Drafts& drafts, const kernels::DraftNodes& nodes,
+                           const Array& logits, const infer::SlotStates& states,
+                           const BatchDraws& draws, const kernels::AcceptedPaths& accepted) const {
+  if (judges_on_device(drafts)) return judge_on_device(nodes, logits, states, accepted);
+  const int64_t slots = accepted.nodes.size(0), longest = accepted.nodes.size(1);
+  const int64_t count = drafts.tokens.size(1), vocabulary = logits.size(1);
+  const std::vector<int32_t> running = states.running().to_vector<int32_t>();
+  const std::vector<int32_t> passes = draws.passes.to_vector<int32_t>();
+  const std::vector<int32_t> places = draws.places.to_vector<int32_t>();
+  std::vector<int32_t> paths(static_cast<size_t>(slots * longest), DraftTree::kNoNode);
+  std::vector<int32_t> counts(static_cast<size_t>(slots)), next(counts.size());
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    const auto at = static_cast<size_t>(slot);
+    if (running[at] <= 0) continue;
+    const HostProposal proposal(drafts, slot);
+    const std::vector<float> rows =
+        logits.slice(0, slot * count, (slot + 1) * count).to_vector<float>();
+    const Accepted said = accept(proposal.view(), {rows, vocabulary},
+                                 {.seed = draws.seed,
+                                  .pass = static_cast<uint64_t>(passes[at]),
+                                  .place = static_cast<uint64_t>(places[at])});
+    std::copy(said.nodes.begin(), said.nodes.end(), paths.begin() + slot * longest);
+    counts[at] = static_cast<int32_t>(said.nodes.size());
+    next[at] = said.next;
+  }
+  accepted.nodes.copy_from(Array::from(paths, accepted.nodes.shape()));
+  accepted.counts.copy_from(Array::from(counts, {slots}));
+  accepted.next.copy_from(Array::from(next, {slots}));
+}
 
 std::unique_ptr<AcceptanceRule> greedy_acceptance() {
   return std::make_unique<GreedyAcceptance>();

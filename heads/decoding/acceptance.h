@@ -17,6 +17,7 @@
 #include <binade/heads/decoding/draft_tree.h>
 #include <binade/heads/decoding/draws.h>
 #include <binade/infer/sampling.h>
+#include <binade/infer/slot_states.h>
 
 namespace binade::heads::decoding {
 
@@ -55,6 +56,10 @@ struct TargetRows {
   int64_t vocabulary = 0;         // V
 };
 
+// What a batch drafted, and the keys of its draws: proposer.h.
+struct Drafts;
+struct BatchDraws;
+
 struct Accepted {
   std::vector<int32_t> nodes;  // the accepted path, the root first
   int32_t next = kNoToken;     // the token behind it: the root of the next pass
@@ -73,6 +78,21 @@ class AcceptanceRule {
   // The token that follows the logits (V) where nothing was drafted: behind a prompt, or when the
   // root is the whole tree.
   virtual int32_t choose(std::span<const float> logits, const Draws& draws) const = 0;
+
+  // The sampling under which plain decoding is what the rule stands for.
+  virtual infer::SamplingOptions plain() const { return {}; }
+  // accept() for the running slots of a batch: logits (S·N, V) on the device. The same in f32 and
+  // integer weights on the device where judges_on_device(); otherwise by accept() on the host,
+  // which waits for the device and has it wait.
+  void judge(const Drafts& drafts, const kernels::DraftNodes& nodes, const Array& logits,
+             const infer::SlotStates& states, const BatchDraws& draws,
+             const kernels::AcceptedPaths& accepted) const;
+  virtual bool judges_on_device(const Drafts& drafts) const;
+
+ private:
+  virtual void judge_on_device(const kernels::DraftNodes& nodes, const Array& logits,
+                               const infer::SlotStates& states,
+                               const kernels::AcceptedPaths& accepted) const;
 };
 
 // A guess must be the most probable token at its parent; the longest path counts, of equals the

@@ -9,6 +9,8 @@
 //     the target's cache keeps the accepted nodes
 //     proposer.observe(accepted nodes, their hidden states, next tokens);
 //
+// SpeculativeDecoder (speculative_decoder.h) is this loop.
+//
 // A batch has S slots, one a sequence; arrays are on the target's device. Nothing here waits for
 // the device unless the proposer asks for text on the host, so that a pass can be captured and
 // replayed.
@@ -40,6 +42,7 @@ namespace binade::heads::decoding {
 // What a proposer wants to know of the target's passes; the rest of an Observation may be left out.
 struct ProposerNeeds {
   bool hidden = false;  // hidden states behind the target's final norm
+  bool last = false;    // … that of the last observed token alone
   // The residual streams that enter these layers of the target (EAGLE-3: 2, L/2, L − 3).
   std::vector<int64_t> residual_layers;
   bool text = false;  // tokens on the host: each pass then waits for the device
@@ -57,12 +60,13 @@ struct Observation {
   Array nodes;   // (B, M) i32: of the drafts, the root first; undefined for prompts
   Array next;    // (B) i32: the token chosen behind them, the root of the coming drafts
   Array hidden;  // (B, M, dim)
+  Array last;    // (B, dim): the hidden state of each row's last token
   std::vector<Array> residuals;  // (B, M, dim) for each of residual_layers
   // Row b: its tokens and the next one, without padding; empty where the slot is not running.
   std::vector<std::vector<int32_t>> text;
 };
 
-// Keys of draws, see Draws: one for each slot, on the device.
+// Keys of draws, see Draws: one for each slot, on the device. The arrays stay where they are.
 struct BatchDraws {
   uint64_t seed = 0;
   Array passes;  // (S) i32
@@ -81,6 +85,10 @@ struct Drafts {
   // smaller one the proposer drafts in.
   Array q;         // (S, R, V) f32
   Array q_row_of;  // (S, N) i32, or (N) where it is the same for all slots
+
+  // (S, K, W) i32: the W likeliest tokens under each of K heads that guess from the root alone,
+  // whatever the tree took of them; for statistics. Undefined where guesses depend on guesses.
+  Array guesses;
 };
 
 class Proposer {
@@ -88,6 +96,9 @@ class Proposer {
   virtual ~Proposer() = default;
 
   virtual ProposerNeeds needs() const = 0;
+  // Whether passes can be captured as a graph: every propose() and observe() (but for prompts)
+  // queues the same work, reads nothing back, and keeps what lasts in memory that does not move.
+  virtual bool repeats() const { return false; }
   // Called behind every pass of the target, and when slots begin with a prompt.
   virtual void observe(const Observation& observation) = 0;
   // Drafts behind what was observed last. Slots that are not running get any tokens. The root alone

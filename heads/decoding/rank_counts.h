@@ -27,6 +27,7 @@ class RankCounts {
 
   int64_t heads() const { return static_cast<int64_t>(labels_.size()); }
   int64_t width() const { return width_; }
+  int64_t labels(int64_t head) const { return labels_.at(static_cast<size_t>(head)); }
   // Positions recorded.
   int64_t positions() const { return joint({}); }
   // Positions whose true continuation's ranks begin with `path`.

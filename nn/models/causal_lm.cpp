@@ -70,6 +70,12 @@ Tensor CausalLm::hidden_states(const Tensor& ids, const Sequence& sequence) cons
   return trunk(ids, sequence);
 }
 
+size_t CausalLm::layers_of(const Sequence& sequence) const {
+  check(sequence.layers >= 0 && sequence.layers <= config_.layers, "the model has ", config_.layers,
+        " layers, asked for the first ", sequence.layers);
+  return static_cast<size_t>(sequence.layers == 0 ? config_.layers : sequence.layers);
+}
+
 TensorList CausalLm::run_block(const std::function<TensorList(const TensorList&)>& block,
                                const TensorList& inputs) const {
   return recompute_ == Recompute::blocks && grad_enabled() ? recompute(block, inputs)

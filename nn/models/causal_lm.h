@@ -62,6 +62,8 @@ class CausalLm : public Module {
   void add_embedding(const std::string& name);
   void add_head();  // "lm_head", or the tied embedding
 
+  // Layers that a pass runs. Throws Error for more than there are.
+  size_t layers_of(const Sequence& sequence) const;
   const Embedding& embedding_table() const { return *embedding_; }
   // Draws weights with the given standard deviation, or leaves them to be read.
   Initialiser weight_initialiser(double stddev) const;

@@ -67,8 +67,9 @@ Tensor Gpt2::trunk(const Tensor& ids, const Sequence& sequence) const {
   Tensor x = dropout_->forward(embedding_table().forward(ids) +
                                position_embeddings(sequence, ids.size(1)));
   Tensor n = blocks_.front()->input_norm()->forward(x);
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const auto next = i + 1 < blocks_.size() ? blocks_[i + 1]->input_norm() : ln_f_;
+  const size_t layers = layers_of(sequence);
+  for (size_t i = 0; i < layers; ++i) {
+    const auto next = i + 1 < layers ? blocks_[i + 1]->input_norm() : ln_f_;
     const TensorList outputs = run_block(
         [block = blocks_[i], next, sequence](const TensorList& inputs) -> TensorList {
           const auto [y, y_n] = block->forward(inputs[0], inputs[1], *next, sequence);

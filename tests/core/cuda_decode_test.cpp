@@ -108,7 +108,7 @@ TEST_CASE("positions on the GPU are the CPU's", "[decode][cuda]") {
     compare_devices(
         [&](const std::vector<Array>& a) {
           const kernels::PassRows rows{a[0], a[1], a[2], a[3], 1};
-          BINADE_DISPATCH(a[0].device(), cache_positions(rows, tree ? a[4] : Array(), 40, a[5]));
+          BINADE_DISPATCH(a[0].device(), cache_positions(rows, tree ? a[4] : Array(), 40, 0, a[5]));
         },
         arrays);
   check_device_faults(test_gpu());

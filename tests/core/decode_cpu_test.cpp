@@ -104,7 +104,7 @@ TEST_CASE("a pass stands behind the prefix by its depths", "[decode]") {
   const Array lengths = i32_array({10, 20, 30}, {3}), running = i32_array({1, 0, 1}, {3});
   const auto positions = [&](const PassRows& rows, const Array& depths) {
     const Array out = Array::empty({3, 2}, DType::i32);
-    kernels::cpu::cache_positions(rows, depths, 33, out);
+    kernels::cpu::cache_positions(rows, depths, 33, 0, out);
     return out.to_vector<int32_t>();
   };
   PassRows rows;

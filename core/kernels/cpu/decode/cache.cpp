@@ -21,7 +21,7 @@ struct HeadRows {
 }  // namespace
 
 void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity,
-                     const Array& positions) {
+                     int64_t spare, const Array& positions) {
   const int64_t batch = positions.size(0), tokens = positions.size(1);
   const PassView pass(rows, tokens);
   const RowReader32 depth(depths);
@@ -29,12 +29,13 @@ void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity
   auto* out = positions.data<int32_t>();
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t length = pass.length(b), count = pass.count(b);
-    check(count == 0 || length + rows.first + count <= capacity,
+    check(count == 0 || length + rows.first + count <= capacity + spare,
           "the key-value cache is full: row ", b, " holds ", length + rows.first,
           " tokens and gets ", count, " more, its capacity is ", capacity);
     for (int64_t t = 0; t < tokens; ++t)
       out[b * tokens + t] =
-          t < count ? static_cast<int32_t>(length + depth.at(b * depth_row + t, rows.first + t))
+          t < count ? static_cast<int32_t>(std::min(
+                          length + depth.at(b * depth_row + t, rows.first + t), capacity - 1))
                     : 0;
   }
 }

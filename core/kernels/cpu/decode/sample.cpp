@@ -2,13 +2,13 @@
 // decided, which is soon.
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include <binade/core/kernels/cpu/common/lanes.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/common/rows.h>
 #include <binade/core/kernels/cpu/decode/pass_rows.h>
+#include <binade/core/kernels/cpu/decode/token_order.h>
 #include <binade/core/kernels/sample_rules.h>
 #include <binade/core/random.h>
 
@@ -16,32 +16,6 @@ namespace binade::kernels::cpu {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-
-// The tokens of a row, most probable first; of equals the smaller id first.
-class Descending {
- public:
-  explicit Descending(const std::vector<float>& logits)
-      : comes_after_{logits.data()}, heap_(logits.size()) {
-    std::iota(heap_.begin(), heap_.end(), 0);
-    std::make_heap(heap_.begin(), heap_.end(), comes_after_);
-  }
-  int32_t next() {
-    std::pop_heap(heap_.begin(), heap_.end(), comes_after_);
-    const int32_t token = heap_.back();
-    heap_.pop_back();
-    return token;
-  }
-
- private:
-  struct ComesAfter {
-    const float* logits;
-    bool operator()(int32_t a, int32_t b) const {
-      return logits[a] != logits[b] ? logits[a] < logits[b] : a > b;
-    }
-  };
-  ComesAfter comes_after_;
-  std::vector<int32_t> heap_;
-};
 
 int32_t draw(const std::vector<float>& logits, float largest, const SampleRules& rules,
              double uniform) {

@@ -8,15 +8,15 @@ namespace {
 
 __global__ void __launch_bounds__(kBlock)
     positions_kernel(PassView pass, int batch, const int32_t* depths, int depth_row, int capacity,
-                     uint32_t* fault, int32_t* positions) {
+                     int spare, uint32_t* fault, int32_t* positions) {
   const int i = blockIdx.x * kBlock + threadIdx.x;
   if (i >= batch * pass.tokens) return;
   const int b = i / pass.tokens, t = i % pass.tokens;
   const int length = pass.length(b), count = pass.count(b);
-  const bool full = count > 0 && length + pass.first + count > capacity;
+  const bool full = count > 0 && length + pass.first + count > capacity + spare;
   if (full && t == 0) note_fault(fault, DeviceFault::cache_full);
   const int depth = depths ? depths[b * depth_row + t] : pass.first + t;
-  positions[i] = t < count && !full ? length + depth : 0;
+  positions[i] = t < count && !full ? min(length + depth, capacity - 1) : 0;
 }
 
 // Rows of D elements in items of kVec; strides in elements.
@@ -122,13 +122,14 @@ __global__ void __launch_bounds__(kBlock)
 
 }  // namespace
 
-void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity,
+void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity, int64_t spare,
                      const Array& positions) {
   const int64_t batch = positions.size(0), tokens = positions.size(1);
   launch("cache_positions", positions_kernel, one_block_each(ceil_div(batch * tokens, kBlock)),
          kBlock, 0, PassView(rows, tokens), static_cast<int>(batch), i32_or_null(depths),
          static_cast<int>(depths.defined() && depths.dims() == 2 ? tokens : 0),
-         static_cast<int>(capacity), ::binade::cuda::fault_word(), device_data<int32_t>(positions));
+         static_cast<int>(capacity), static_cast<int>(spare), ::binade::cuda::fault_word(),
+         device_data<int32_t>(positions));
 }
 
 void cache_write(const Array& keys, const Array& values, const PassRows& rows,

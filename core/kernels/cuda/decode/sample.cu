@@ -1,32 +1,11 @@
 // The choice of tokens, one block a row. Greedy is one pass. To draw, the block searches the place
-// where a running sum over the tokens, most probable first, passes a target, without sorting them:
-// a histogram over the range of logits, then over the digits of the keys that are left. Sums are of
-// integers, so atomics leave no trace of their order.
-#include <binade/core/kernels/sample_rules.h>
+// where a running sum over the tokens, most probable first, passes a target.
 #include <binade/core/random.h>
-#include <binade/core/kernels/cuda/common/block_reduce.cuh>
-#include <binade/core/kernels/cuda/decode/pass_rows.cuh>
+#include <binade/core/kernels/cuda/decode/token_search.cuh>
 
 namespace binade::kernels::cuda {
 
 namespace {
-
-constexpr int kThreads = 1024;
-constexpr int kBins = 256;
-
-// Ascending like the logits, equal for both zeros; NaN above everything.
-__device__ __forceinline__ uint32_t key_of(float x) {
-  constexpr uint32_t kSign = 0x80000000u;
-  if (x != x) return ~0u;
-  if (x == 0) return kSign;
-  const uint32_t bits = __float_as_uint(x);
-  return bits & kSign ? ~bits : bits | kSign;
-}
-
-// The way back.
-__device__ __forceinline__ float logit_of(uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
 
 struct Rules {
   double temperature, top_p;
@@ -41,177 +20,6 @@ struct State {
 };
 
 template <class T>
-struct Row {
-  const T* data;
-  int vocabulary;
-  const int32_t* forbidden;
-  int forbidden_count;  // 0 once they are allowed
-
-  __device__ __forceinline__ float at(int i) const {
-    for (int f = 0; f < forbidden_count; ++f)
-      if (forbidden[f] == i) return -INFINITY;
-    return widen(data[i]);
-  }
-};
-
-// The largest logit and the first token that has it; the smallest one that is not −∞.
-struct Range {
-  uint64_t largest;  // key, then the complement of the token
-  uint32_t smallest, unused;
-};
-struct RangeFold {
-  __device__ Range operator()(const Range& a, const Range& b) const {
-    return {max(a.largest, b.largest), min(a.smallest, b.smallest), 0};
-  }
-};
-
-// Tokens down to a last one, in their order.
-struct Kept {
-  uint32_t key = 0;
-  int token = INT32_MAX;
-  __device__ __forceinline__ bool has(uint32_t other, int other_token) const {
-    return other > key || (other == key && other_token <= token);
-  }
-};
-
-// What the search measures.
-struct ByCount {
-  __device__ __forceinline__ uint64_t operator()(float) const { return 1; }
-};
-struct ByWeight {
-  float largest;
-  double temperature;
-  __device__ __forceinline__ uint64_t operator()(float logit) const {
-    return sample_weight(logit, largest, temperature);
-  }
-};
-
-struct Shared {
-  unsigned long long bins[kBins];
-  unsigned long long total, before;
-  int bin, warps[kThreads / kWarp];
-  int token;
-};
-
-// The first bin from the top whose running sum, which starts with `before`, exceeds the target
-// (or the last one). All threads get the sum before it.
-template <class TargetOf>
-__device__ int find_bin(Shared& shared, uint64_t before, const TargetOf& target_of,
-                        uint64_t& target, uint64_t& before_bin) {
-  __syncthreads();
-  constexpr int kPerLane = kBins / kWarp;
-  if (threadIdx.x < kWarp) {
-    const int lane = threadIdx.x;
-    uint64_t mine = 0;
-    for (int i = 0; i < kPerLane; ++i) mine += shared.bins[kBins - 1 - (lane * kPerLane + i)];
-    uint64_t running = mine;
-    for (int step = 1; step < kWarp; step *= 2) {
-      const uint64_t other = __shfl_up_sync(0xffffffffu, running, step);
-      if (lane >= step) running += other;
-    }
-    const uint64_t total = __shfl_sync(0xffffffffu, running, kWarp - 1);
-    const uint64_t wanted = target_of(total);
-    uint64_t sum = before + running - mine;
-    const bool here = sum <= wanted && wanted < before + running;
-    const unsigned any = __ballot_sync(0xffffffffu, here);
-    if (here) {
-      int i = 0;
-      for (; i + 1 < kPerLane; ++i) {
-        const uint64_t next = sum + shared.bins[kBins - 1 - (lane * kPerLane + i)];
-        if (next > wanted) break;
-        sum = next;
-      }
-      shared.bin = kBins - 1 - (lane * kPerLane + i);
-      shared.before = sum;
-    }
-    if (lane == 0) {
-      shared.total = wanted;
-      if (any == 0) {  // a target beyond all sums: cannot be
-        shared.bin = 0;
-        shared.before = before;
-      }
-    }
-  }
-  __syncthreads();
-  target = shared.total;
-  before_bin = shared.before;
-  return shared.bin;
-}
-
-// The first kept token, most probable first, at which the running sum of `measure` exceeds
-// target_of(sum over all kept tokens).
-template <class T, class Measure, class TargetOf>
-__device__ Kept find(const Row<T>& row, const Kept& kept, float largest, float smallest,
-                     const Measure& measure, const TargetOf& target_of, Shared& shared) {
-  // Which of the range's bins a logit lies in: one that does not fall as the logit grows.
-  const float scale = largest > smallest ? (kBins - 1) / (largest - smallest) : 0.0f;
-  const auto coarse = [&](float x) {
-    const float place = (largest - x) * scale;  // NaN for an infinite largest one
-    if (place >= kBins - 1) return 0;
-    return kBins - 1 - (place > 0 ? static_cast<int>(place) : 0);
-  };
-  const auto clear = [&] {
-    __syncthreads();
-    if (threadIdx.x < kBins) shared.bins[threadIdx.x] = 0;
-    __syncthreads();
-  };
-  const auto add = [&](int bin, uint64_t amount) {
-    if (amount) atomicAdd(&shared.bins[bin], static_cast<unsigned long long>(amount));
-  };
-
-  clear();
-  for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-    const float x = row.at(i);
-    if (kept.has(key_of(x), i)) add(coarse(x), measure(x));
-  }
-  uint64_t target = 0, before = 0;
-  const int bin = find_bin(shared, 0, target_of, target, before);
-
-  uint32_t prefix = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    clear();
-    for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-      const float x = row.at(i);
-      const uint32_t key = key_of(x);
-      const bool same = shift == 24 || key >> (shift + 8) == prefix >> (shift + 8);
-      if (same && kept.has(key, i) && coarse(x) == bin)
-        add(static_cast<int>(key >> shift & 0xff), measure(x));
-    }
-    const auto same_target = [&](uint64_t) { return target; };
-    uint64_t again = 0;
-    prefix |= static_cast<uint32_t>(find_bin(shared, before, same_target, again, before)) << shift;
-  }
-
-  // Of equal logits, which all weigh the same: the one whose share the target falls into.
-  const uint64_t weight = measure(logit_of(prefix));
-  const auto rank = static_cast<int64_t>(weight ? (target - before) / weight : 0);
-  int64_t seen = 0;
-  if (threadIdx.x == 0) shared.token = -1;
-  for (int start = 0; start < row.vocabulary; start += kThreads) {
-    const int i = start + threadIdx.x;
-    bool equal = false;
-    if (i < row.vocabulary) {
-      const uint32_t key = key_of(row.at(i));
-      equal = key == prefix && kept.has(key, i);
-    }
-    const int count = __syncthreads_count(equal);
-    if (seen + count > rank) {  // the same for all threads
-      const unsigned votes = __ballot_sync(0xffffffffu, equal);
-      const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-      if (lane == 0) shared.warps[warp] = __popc(votes);
-      __syncthreads();
-      int64_t mine = seen + __popc(votes & ((1u << lane) - 1));
-      for (int w = 0; w < warp; ++w) mine += shared.warps[w];
-      if (equal && mine == rank) shared.token = i;
-      break;
-    }
-    seen += count;
-  }
-  __syncthreads();
-  return {prefix, shared.token};
-}
-
-template <class T>
 __global__ void __launch_bounds__(kThreads)
     sample_kernel(const T* logits, int64_t row_stride, int vocabulary, const Rules rules,
                   const int32_t* slots, const State state) {
@@ -222,32 +30,16 @@ __global__ void __launch_bounds__(kThreads)
   const Row<T> row{logits + blockIdx.x * row_stride, vocabulary, rules.forbidden,
                    drawn < rules.forbidden_for ? rules.forbidden_count : 0};
 
-  Range range{0, ~0u, 0};
-  for (int i = threadIdx.x; i < vocabulary; i += kThreads) {
-    const float x = row.at(i);
-    const uint32_t key = key_of(x);
-    range.largest = max(range.largest, uint64_t{key} << 32 | (~0u - static_cast<uint32_t>(i)));
-    if (x > -INFINITY) range.smallest = min(range.smallest, key);
-  }
-  range = block_reduce<kThreads>(range, RangeFold(), Range{0, ~0u, 0});
-  const auto largest_key = static_cast<uint32_t>(range.largest >> 32);
-  if (largest_key == ~0u || largest_key <= key_of(-INFINITY)) {
+  const Range range = range_of(row);
+  if (!range.valid()) {
     if (threadIdx.x == 0) state.status[slot] = kInvalidLogits;
     return;
   }
-  auto token = static_cast<int>(~0u - static_cast<uint32_t>(range.largest));
+  int token = range.token();
   if (rules.temperature > 0) {
-    const float largest = logit_of(largest_key), smallest = logit_of(range.smallest);
-    Kept kept;
-    if (rules.top_k > 0 && rules.top_k < vocabulary)
-      kept = find(
-          row, kept, largest, smallest, ByCount(),
-          [&](uint64_t) { return static_cast<uint64_t>(rules.top_k - 1); }, shared);
+    const float largest = logit_of(range.key()), smallest = logit_of(range.smallest);
+    Kept kept = kept_tokens(row, range, rules.temperature, rules.top_k, rules.top_p, shared);
     const ByWeight weight{largest, rules.temperature};
-    if (rules.top_p < 1)
-      kept = find(
-          row, kept, largest, smallest, weight,
-          [&](uint64_t total) { return top_p_target(rules.top_p, total) - 1; }, shared);
     const PhiloxBlock block = philox(rules.seed, static_cast<uint64_t>(drawn),
                                      static_cast<uint64_t>(state.places[slot]), 0);
     const double uniform = uniform_of(block.word[0]);

@@ -1,0 +1,135 @@
+// What drafted trees are made of, and what becomes of the accepted paths.
+#include <binade/core/kernels/drafts.h>
+#include <binade/core/kernels/cuda/decode/pass_rows.cuh>
+
+namespace binade::kernels::cuda {
+
+namespace {
+
+constexpr int kNodes = static_cast<int>(kMostPending);
+
+__global__ void __launch_bounds__(kBlock)
+    draft_kernel(int slots, int nodes, int guess_count, const int32_t* root, const int32_t* guesses,
+                 const int32_t* candidates, int32_t* tokens) {
+  const int i = blockIdx.x * kBlock + threadIdx.x;
+  if (i >= slots * nodes) return;
+  const int s = i / nodes, n = i % nodes;
+  tokens[i] = n == 0 ? root[s] : guesses[s * guess_count + candidates[n] - 1];
+}
+
+__global__ void __launch_bounds__(kBlock)
+    feedable_kernel(int count, const int32_t* tokens, int32_t* ids) {
+  const int i = blockIdx.x * kBlock + threadIdx.x;
+  if (i < count) ids[i] = max(tokens[i], 0);
+}
+
+// Block s: a thread a node, which goes up to the root.
+__global__ void __launch_bounds__(kNodes)
+    shapes_kernel(int nodes, const int32_t* parents, int32_t* depths, int64_t* visible) {
+  __shared__ int above[kNodes];
+  const int n = threadIdx.x;
+  if (n < nodes) {
+    const int parent = parents[blockIdx.x * nodes + n];
+    above[n] = parent >= 0 && parent < n ? parent : n - 1;
+  }
+  __syncthreads();
+  if (n >= nodes) return;
+  int depth = 0;
+  uint64_t word = uint64_t{1} << n;
+  for (int node = n; node > 0; ++depth) {
+    node = above[node];
+    word |= uint64_t{1} << node;
+  }
+  depths[blockIdx.x * nodes + n] = depth;
+  visible[blockIdx.x * nodes + n] = static_cast<int64_t>(word);
+}
+
+struct Noting {
+  int nodes, most, stops;
+  const int32_t *tokens, *paths, *counts, *next, *stop_ids;
+  int32_t *newest, *status, *drawn, *limits;        // of the state
+  int32_t *kept, *status_copy, *fed, *rows, *last;  // outcome
+};
+
+// Block s: its threads read the path, one of them goes along it, all write.
+__global__ void __launch_bounds__(kNodes) note_kernel(const Noting p) {
+  __shared__ int path[kNodes], token[kNodes], shared_kept;
+  const int s = blockIdx.x, m = threadIdx.x;
+  const int count = min(p.counts[s], p.most);
+  if (m < p.most) {
+    path[m] = m < count ? p.paths[s * p.most + m] : 0;
+    token[m] = p.tokens[s * p.nodes + path[m]];
+  }
+  __syncthreads();
+  if (m == 0) {
+    const int next = p.next[s], limit = p.limits[s];
+    int status = p.status[s], drawn = p.drawn[s], kept = 0, newest = p.newest[s];
+    if (status == kRunning && next < 0) status = kInvalidLogits;
+    while (kept < count && status == kRunning) {
+      ++kept;
+      newest = kept < count ? token[kept] : next;
+      ++drawn;
+      bool done = drawn >= limit;
+      for (int i = 0; i < p.stops; ++i) done = done || p.stop_ids[i] == newest;
+      if (done) status = kDone;
+    }
+    p.newest[s] = newest;
+    p.status[s] = p.status_copy[s] = status;
+    p.drawn[s] = drawn;
+    p.kept[s] = kept;
+    p.last[s] = s * p.nodes + path[max(kept - 1, 0)];
+    shared_kept = kept;
+  }
+  __syncthreads();
+  if (m >= p.most) return;
+  const bool real = m < shared_kept;
+  p.fed[s * p.most + m] = real ? token[m] : 0;
+  p.rows[s * p.most + m] = s * p.nodes + (real ? path[m] : 0);
+}
+
+}  // namespace
+
+void draft_tokens(const Array& root, const Array& guesses, const Array& candidates,
+                  const Array& tokens) {
+  launch("draft_tokens", draft_kernel, one_block_each(ceil_div(tokens.numel(), kBlock)), kBlock, 0,
+         static_cast<int>(tokens.size(0)), static_cast<int>(tokens.size(1)),
+         static_cast<int>(guesses.size(1)), device_data<const int32_t>(root),
+         device_data<const int32_t>(guesses), device_data<const int32_t>(candidates),
+         device_data<int32_t>(tokens));
+}
+
+void feedable_tokens(const Array& tokens, const Array& ids) {
+  launch("feedable_tokens", feedable_kernel, one_block_each(ceil_div(tokens.numel(), kBlock)),
+         kBlock, 0, static_cast<int>(tokens.numel()), device_data<const int32_t>(tokens),
+         device_data<int32_t>(ids));
+}
+
+void tree_shapes(const Array& parents, const Array& depths, const Array& visible) {
+  launch("tree_shapes", shapes_kernel, one_block_each(parents.size(0)), kNodes, 0,
+         static_cast<int>(parents.size(1)), device_data<const int32_t>(parents),
+         device_data<int32_t>(depths), device_data<int64_t>(visible));
+}
+
+void note_accepted(const DraftNodes& drafts, const AcceptedPaths& accepted,
+                   const SampleRules& rules, const SampleState& state, const NotedPaths& noted) {
+  const Noting p{static_cast<int>(drafts.tokens.size(1)),
+                 static_cast<int>(accepted.nodes.size(1)),
+                 rules.stop_ids.defined() ? static_cast<int>(rules.stop_ids.numel()) : 0,
+                 device_data<const int32_t>(drafts.tokens),
+                 device_data<const int32_t>(accepted.nodes),
+                 device_data<const int32_t>(accepted.counts),
+                 device_data<const int32_t>(accepted.next),
+                 i32_or_null(rules.stop_ids),
+                 device_data<int32_t>(state.tokens),
+                 device_data<int32_t>(state.status),
+                 device_data<int32_t>(state.drawn),
+                 device_data<int32_t>(state.limits),
+                 device_data<int32_t>(noted.kept),
+                 device_data<int32_t>(noted.status),
+                 device_data<int32_t>(noted.fed),
+                 device_data<int32_t>(noted.rows),
+                 device_data<int32_t>(noted.last)};
+  launch("note_accepted", note_kernel, one_block_each(drafts.tokens.size(0)), kNodes, 0, p);
+}
+
+}  // namespace binade::kernels::cuda

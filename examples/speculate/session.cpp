@@ -1,0 +1,194 @@
+#include "session.h"
+
+#include <algorithm>
+
+#include <binade/data/conversations.h>
+#include <binade/heads/decoding/lookup_proposer.h>
+#include <binade/heads/decoding/model_proposer.h>
+#include <binade/heads/decoding/tree_search.h>
+#include <binade/heads/medusa/files.h>
+#include <binade/heads/medusa/proposer.h>
+#include <binade/infer/generate.h>
+
+namespace binade::examples {
+namespace {
+
+namespace decoding = heads::decoding;
+
+constexpr int64_t kUsualNodes = 24;
+
+// What an option names a proposer by.
+struct Named {
+  const char* kind;
+  const char* option;
+  bool given;
+};
+
+std::string kind_of(const SpeculateOptions& o) {
+  const Named all[] = {{"medusa", "--medusa", !o.medusa.empty()},
+                       {"draft", "--draft", !o.draft.empty()},
+                       {"early-exit", "--early-exit", o.early_exit > 0}};
+  std::string kind = o.proposer;
+  for (const Named& named : all) {
+    if (kind == named.kind) check(named.given, "--proposer ", kind, " needs ", named.option);
+    if (!named.given) continue;
+    check(kind == "auto" || kind == named.kind, named.option, " is for --proposer ", named.kind,
+          ", not ", kind, "; give one of them");
+    kind = named.kind;
+  }
+  return kind == "auto" ? "none" : kind;
+}
+
+// Throws Error unless each id stands for the same bytes in both.
+void check_same_tokens(const data::Tokenizer& target, const data::Tokenizer& draft,
+                       const std::string& name) {
+  check(target.vocab_size() == draft.vocab_size(), "--draft ", name, " has a tokenizer of ",
+        draft.vocab_size(), " tokens, the model's has ", target.vocab_size(),
+        "; a draft model must read the same tokens");
+  for (int32_t id = 0; id < target.vocab_size(); ++id)
+    check(target.token_bytes(id, false) == draft.token_bytes(id, false), "--draft ", name,
+          ": its token ", id,
+          " is another than the model's; a draft model must read the same "
+          "tokens");
+}
+
+void convert(nn::Module& module, const std::string& precision) {
+  if (precision == "fp32") return;
+  module.set_compute_dtype(precision == "fp16" ? DType::f16 : DType::bf16, /*with_master=*/false);
+}
+
+}  // namespace
+
+Session load_session(const SpeculateOptions& o) {
+  Session session;
+  session.kind = kind_of(o);
+  check(session.kind == "draft" || session.kind == "early-exit" || o.draft_temperature == 0,
+        "--draft-temperature is for --draft and --early-exit, whose guesses can be drawn");
+  check(o.draft_temperature == 0 || o.acceptance == "exact",
+        "--draft-temperature is for --acceptance exact; ", o.acceptance,
+        " acceptance does best with the likeliest guesses");
+  check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
+  check(session.kind == "medusa" || (o.search_tree.empty() && o.save_tree.empty()),
+        "--search-tree and --save-tree are for trees of Medusa heads; give --medusa");
+  // Heads are checked against the weights as the files have them.
+  ModelOptions as_saved = o.model;
+  as_saved.precision = "fp32";
+  as_saved.device = "cpu";
+  const Device device = choose_device(o.model.device);
+  session.base = load_model(as_saved);
+  if (session.kind == "medusa")
+    session.medusa = heads::medusa::load_medusa(o.medusa, session.base.model);
+  if (o.model.precision != "fp32")
+    nn::warn_about_range(*session.base.model,
+                         o.model.precision == "fp16" ? DType::f16 : DType::bf16);
+  convert(*session.base.model, o.model.precision);
+  session.base.model->to(device);
+  if (session.medusa) {
+    convert(*session.medusa, o.model.precision);
+    session.medusa->to(device);
+    session.medusa->eval();
+  }
+  if (session.kind == "draft") {
+    ModelOptions draft = o.model;
+    draft.model = o.draft;
+    draft.tokenizer.clear();
+    draft.adapter.clear();
+    session.draft = load_model(draft);
+    check_same_tokens(*session.base.tokenizer, *session.draft.tokenizer, o.draft);
+  }
+  if (o.chat_template == "auto") {
+    try {
+      session.chat = data::ChatTemplate::load(o.model.model);
+    } catch (const Error&) {
+      session.chat.reset();  // a model that does not chat
+    }
+  } else if (o.chat_template != "none") {
+    session.chat = data::ChatTemplate::load(o.chat_template);
+  }
+  session.stop_ids = infer::generate_options(session.base.model->config()).stop_ids;
+  if (const auto eos = session.base.tokenizer->eos_id(); eos && session.stop_ids.empty())
+    session.stop_ids = {*eos};
+  if (o.ignore_eos) session.stop_ids.clear();
+  return session;
+}
+
+std::vector<int32_t> encode_prompt(const Session& session,
+                                   const std::vector<data::Message>& messages) {
+  if (!session.chat) {
+    std::string text;
+    for (const data::Message& message : messages) text += message.content;
+    return encode_text(session.base, text);
+  }
+  const std::string text = session.chat->render(messages, {.add_generation_prompt = true});
+  return session.base.tokenizer->encode(text);
+}
+
+Rows read_prompts(const Session& session, const SpeculateOptions& o, const std::string& file) {
+  Rows prompts;
+  const auto add = [&](const std::vector<data::Message>& messages, const std::string& name) {
+    prompts.push_back(encode_prompt(session, messages));
+    const auto length = static_cast<int64_t>(prompts.back().size());
+    check(length + o.max_new_tokens - 1 <= session.positions(), name, " has ", length,
+          " tokens and may get ", o.max_new_tokens, " new ones, but the model's context is ",
+          session.positions(), "; shorten it or lower --max-new-tokens");
+  };
+  if (file.empty()) {
+    add({{"user", o.prompt}}, "the prompt");
+    return prompts;
+  }
+  int64_t number = 0;
+  data::for_each_conversation(file, {.skip_bad = o.skip_bad}, [&](const auto& conversation) {
+    ++number;
+    if (o.limit > 0 && number > o.limit) return;
+    std::vector<data::Message> messages;
+    for (const data::Message& message : conversation.messages) {
+      if (message.role == "assistant") break;
+      messages.push_back(message);
+      if (message.role == "user") break;
+    }
+    check(!messages.empty() && messages.back().role == "user", file, ": conversation ", number,
+          " does not begin with a user's message");
+    add(messages, concat(file, ": prompt ", number));
+  });
+  return prompts;
+}
+
+decoding::DraftTree tree_of(const Session& session, const SpeculateOptions& o) {
+  if (!session.medusa) return {};
+  const int64_t depth = session.medusa->config().heads;
+  if (o.tree == "chain") return decoding::DraftTree::chain(depth);
+  if (o.tree != "auto")
+    return decoding::DraftTree::from_json(read_text_file(o.tree), o.tree, {.heads = depth});
+  const int64_t nodes = o.nodes > 0 ? o.nodes : kUsualNodes;
+  return decoding::published_tree(depth, nodes);
+}
+
+std::unique_ptr<decoding::AcceptanceRule> rule_of(const SpeculateOptions& o) {
+  if (o.acceptance == "greedy") return decoding::greedy_acceptance();
+  if (o.acceptance == "typical")
+    return decoding::typical_acceptance(
+        {.temperature = o.temperature, .epsilon = o.epsilon, .delta = o.delta});
+  return decoding::speculative_sampling({.temperature = o.temperature, .top_p = o.top_p});
+}
+
+std::unique_ptr<decoding::Proposer> proposer_of(const Session& session, const SpeculateOptions& o,
+                                                const decoding::DraftTree& tree, int64_t capacity,
+                                                bool all_heads) {
+  if (session.medusa)
+    return std::make_unique<heads::medusa::MedusaProposer>(
+        *session.medusa, tree,
+        heads::medusa::MedusaProposerOptions{
+            .slots = o.batch, .heads = all_heads ? session.medusa->config().heads : 0});
+  if (session.kind == "draft" || session.kind == "early-exit") {
+    decoding::ModelProposerOptions options{
+        .slots = o.batch, .capacity = capacity, .guesses = o.guesses, .layers = o.early_exit};
+    options.sampling.temperature = o.draft_temperature;
+    const nn::CausalLm& target = *session.base.model;
+    return std::make_unique<decoding::ModelProposer>(
+        session.kind == "draft" ? *session.draft.model : target, target, options);
+  }
+  const decoding::LookupOptions lookup{.longest = o.longest_ngram, .guesses = o.guesses};
+  return std::make_unique<decoding::LookupProposer>(o.batch, lookup, session.base.model->device());
+}
+
+}  // namespace binade::examples

@@ -1,0 +1,121 @@
+// The kernels of speculative decoding on the GPU against those on the CPU.
+#include <binade/core/device_errors.h>
+
+#include "core/cuda_compare.h"
+#include "core/draft_cases.h"
+
+using namespace binade;
+using namespace binade::test;
+
+namespace {
+
+const std::vector<DType> kLogitTypes = {DType::f32, DType::f16, DType::bf16};
+
+}  // namespace
+
+TEST_CASE("the most probable tokens on the GPU are the CPU's", "[decode][cuda]") {
+  require_gpu();
+  Random random(1);
+  for (const DType dtype : kLogitTypes)
+    for (const int64_t vocabulary : {1, 31, 4096, 4097, 49152, 300000})
+      for (const int64_t count : {1, 10, 16}) {
+        if (count > vocabulary) continue;
+        INFO(dtype << ", V " << vocabulary << ", k " << count);
+        const Array logits = logits_of_all_kinds(5, vocabulary, dtype, random);
+        if (vocabulary > 40) write(logits, vocabulary * 2 + 33, NAN);
+        compare_devices(
+            [&](const std::vector<Array>& a) {
+              BINADE_DISPATCH(a[0].device(), top_tokens(a[0], a[1].slice(1, 0, count)));
+            },
+            {logits, Array::full({5, count + 1}, -9, DType::i32)});
+      }
+}
+
+TEST_CASE("drafts are accepted on the GPU as on the CPU", "[decode][cuda]") {
+  require_gpu();
+  Random random(2);
+  for (const DType dtype : kLogitTypes)
+    for (const DraftCase& c : kDraftCases) {
+      INFO(dtype << ", S " << c.slots << ", N " << c.nodes << ", V " << c.vocabulary);
+      const DraftArrays arrays = draft_arrays(c, dtype, random);
+      compare_devices(
+          [](const std::vector<Array>& all) {
+            const DraftArrays a = DraftArrays::of(all);
+            BINADE_DISPATCH(a.logits.device(),
+                            accept_greedy(most_probable_of(a), a.drafts(), a.status, a.accepted()));
+          },
+          arrays.all());
+      compare_devices(
+          [](const std::vector<Array>& all) {
+            const DraftArrays a = DraftArrays::of(all);
+            const kernels::TypicalRule rule{1.3, 0.09, 0.3};
+            BINADE_DISPATCH(a.logits.device(),
+                            accept_typical(a.logits, most_probable_of(a), a.drafts(), a.status,
+                                           rule, a.accepted()));
+          },
+          arrays.all());
+      for (const kernels::SampleRules& rules : sample_rules(c.vocabulary)) {
+        if (rules.temperature == 0) continue;
+        compare_devices(
+            [&](const std::vector<Array>& all) {
+              const DraftArrays a = DraftArrays::of(all);
+              BINADE_DISPATCH(a.logits.device(),
+                              accept_sampled(a.logits, a.drafts(), rules, a.state(), a.accepted()));
+            },
+            arrays.all());
+      }
+    }
+}
+
+TEST_CASE("trees and notes on the GPU are the CPU's", "[decode][cuda]") {
+  require_gpu();
+  Random random(3);
+  for (const DraftCase& c : kDraftCases) {
+    const DraftArrays arrays = draft_arrays(c, DType::f32, random);
+    std::vector<Array> all = arrays.all();
+    const auto add = [&](const Shape& shape, DType dtype) {
+      all.push_back(Array::zeros(shape, dtype));
+    };
+    add({c.slots}, DType::i32);           // kept
+    add({c.slots}, DType::i32);           // status
+    add({c.slots, c.nodes}, DType::i32);  // fed
+    add({c.slots, c.nodes}, DType::i32);  // rows
+    add({c.slots}, DType::i32);           // last
+    add({c.slots, c.nodes}, DType::i32);  // ids
+    add({c.slots, c.nodes}, DType::i32);  // depths
+    add({c.slots, c.nodes}, DType::i64);  // words
+    all.push_back(Array::arange(c.nodes, DType::i32));
+    for (const int32_t limit : {2, 1000}) {
+      set_all(arrays.limits, limit);
+      compare_devices(
+          [&](const std::vector<Array>& now) {
+            const DraftArrays a = DraftArrays::of(now);
+            const Device device = a.tokens.device();
+            kernels::SampleRules rules;
+            rules.stop_ids = Array::from(std::vector<int32_t>{3, 1}, {2}, device);
+            BINADE_DISPATCH(device,
+                            accept_greedy(most_probable_of(a), a.drafts(), a.status, a.accepted()));
+            BINADE_DISPATCH(device, note_accepted(a.drafts(), a.accepted(), rules, a.state(),
+                                                  {now[11], now[12], now[13], now[14], now[15]}));
+            BINADE_DISPATCH(device, feedable_tokens(a.tokens, now[16]));
+            if (c.own_trees) BINADE_DISPATCH(device, tree_shapes(a.parents, now[17], now[18]));
+            BINADE_DISPATCH(device, draft_tokens(a.newest, a.tokens, now[19], now[16]));
+          },
+          all);
+    }
+  }
+}
+
+TEST_CASE("positions beyond a cache's capacity are the last one on the GPU, too",
+          "[decode][cuda]") {
+  require_gpu();
+  compare_devices(
+      [](const std::vector<Array>& a) {
+        kernels::PassRows rows;
+        rows.lengths = a[0];
+        BINADE_DISPATCH(a[0].device(), cache_positions(rows, a[1], 10, 4, a[2]));
+      },
+      {Array::from(std::vector<int32_t>{8, 10}, {2}),
+       Array::from(std::vector<int32_t>{0, 1, 1, 2}, {4}), Array::zeros({2, 4}, DType::i32)});
+  check_device_faults(test_gpu());
+}
