@@ -75,12 +75,14 @@ Decoder::Decoder(const nn::CausalLm& model, const DecoderOptions& options)
       choices_(options.slots, options.choice, model.device()),
       capture_(options.capture) {}
 
-Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows& prompts) {
+Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows& prompts,
+                                  int64_t least_length) {
   const NoGrad no_grad;
   check_prompts(model_, prompts);
   const std::vector<int32_t> lengths = lengths_of(prompts);
   check(!lengths.empty(), "generation needs a prompt");
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const int64_t longest =
+      std::max<int64_t>(*std::max_element(lengths.begin(), lengths.end()), least_length);
   const nn::Sequence sequence = cache_.prefill(slots, lengths);
   Prompts result;
   result.slots = Array::from(slots, {static_cast<int64_t>(slots.size())}, model_.device());
@@ -90,7 +92,7 @@ Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows&
 }
 
 void Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
-                    std::vector<SlotStates::Start> starts) {
+                    std::vector<SlotStates::Start> starts, int64_t least_length) {
   const NoGrad no_grad;
   if (starts.empty()) starts.resize(slots.size());
   check(starts.size() == prompts.size() && slots.size() == prompts.size(), prompts.size(),
@@ -107,7 +109,7 @@ void Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
           limit - starts[i].drawn, " new ones do not fit a key-value cache with a capacity of ",
           cache_.capacity());
   }
-  const Prompts read = prefill(slots, prompts);
+  const Prompts read = prefill(slots, prompts, least_length);
   choices_.start(slots, starts);
   choices_.sample(model_.logits(read.last).array(), read.slots);
 }
