@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 
 namespace binade::data {
 namespace {
@@ -135,6 +136,41 @@ void read_alpaca(const JsonView& record, std::vector<Message>& messages) {
   if (record.has("output")) messages.push_back({"assistant", text_of(record["output"])});
 }
 
+constexpr const char* kTokens = "binade_tokens";
+constexpr const char* kVocabulary = "vocabulary_crc32c";
+
+ConversationTokens read_tokens(const JsonView& json) {
+  ConversationTokens tokens;
+  tokens.vocabulary = static_cast<uint32_t>(json[kVocabulary].integer(0, UINT32_MAX));
+  const JsonView ids = json["ids"], replies = json["replies"];
+  ids.expect_array();
+  replies.expect_array();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Json& id = ids.raw()[i];
+    const bool plain = id.is_number_unsigned() && id.get<uint64_t>() <= INT32_MAX;
+    if (!plain) ids[i].integer(0, INT32_MAX);  // says where it is
+    tokens.ids.push_back(id.get<int32_t>());
+  }
+  int64_t behind = 0;
+  for (size_t i = 0; i < replies.size(); ++i) {
+    const JsonView range = replies[i];
+    range.expect_array();
+    const auto length = static_cast<int64_t>(tokens.ids.size());
+    const int64_t begin = range[size_t{0}].integer(behind, length);
+    const int64_t end = range[size_t{1}].integer(begin + 1, length);
+    tokens.replies.push_back({begin, behind = end});
+  }
+  return tokens;
+}
+
+std::string tokens_json(const ConversationTokens& tokens) {
+  Json replies = Json::array();
+  for (const ConversationTokens::Range& range : tokens.replies)
+    replies.push_back({range.begin, range.end});
+  return concat("{\"", kVocabulary, "\": ", tokens.vocabulary,
+                ", \"ids\": ", Json(tokens.ids).dump(), ", \"replies\": ", replies.dump(), "}");
+}
+
 std::string read_id(const JsonView& record) {
   for (const char* key : {"id", "question_id", "conversation_id"}) {
     if (!record.has(key)) continue;
@@ -154,10 +190,12 @@ Conversation read_record(const JsonView& record, Format format) {
       }
     }
   }
-  Conversation conversation{read_id(record), {}};
+  Conversation conversation;
+  conversation.id = read_id(record);
   std::vector<Message>& messages = conversation.messages;
   if (format == Format::openai_messages) {
     read_openai(record, messages);
+    if (record.has(kTokens)) conversation.tokens = read_tokens(record[kTokens]);
   } else if (format == Format::share_gpt) {
     read_share_gpt(record, messages);
   } else if (format == Format::alpaca) {
@@ -222,9 +260,9 @@ class Reader {
         continue;
       }
       const std::string where = concat(name_, ":", line_number);
-      take([&] {
+      take(where, [&] {
         check_text(line, where);
-        if (plain) return Conversation{{}, {{"user", std::string(line)}}};
+        if (plain) return Conversation{.messages = {{"user", std::string(line)}}};
         const Json record = parse_json(line, where);
         return conversation_of(JsonView(record, where + ": "));
       });
@@ -238,7 +276,7 @@ class Reader {
     const Json records = parse_json(text, name_);
     const JsonView view(records, name_ + ": ");
     for (size_t i = 0; i < records.size(); ++i) {
-      take([&] { return conversation_of(view[i]); });
+      take(concat(name_, ": [", i, "]"), [&] { return conversation_of(view[i]); });
     }
   }
 
@@ -249,7 +287,7 @@ class Reader {
 
   // What the sink throws is not the record's fault.
   template <class Make>
-  void take(const Make& make) {
+  void take(std::string where, const Make& make) {
     std::optional<Conversation> conversation;
     try {
       conversation = make();
@@ -259,6 +297,7 @@ class Reader {
       return;
     }
     ++report_.conversations;
+    conversation->where = std::move(where);
     sink_(std::move(*conversation));
   }
 
@@ -273,10 +312,30 @@ std::string json_string(const std::string& text, std::string_view what) {
   return Json(text).dump();
 }
 
+// "\"name\": value" of a field that readers do not know.
+std::string extra_field(const ExtraFields::value_type& field,
+                        std::initializer_list<std::string_view> known) {
+  const auto& [name, value] = field;
+  check(std::find(known.begin(), known.end(), name) == known.end(),
+        "an extra field cannot be named \"", name, "\"");
+  const std::string what = concat("the extra field \"", name, "\"");
+  check_text(value, what);
+  return json_string(name, what) + ": " + parse_json(value, what).dump();
+}
+
 }  // namespace
 
 std::string_view name_of(ConversationFormat format) {
   return entry_of(format).name;
+}
+
+ConversationFormat parse_conversation_format(std::string_view name) {
+  std::string known;
+  for (const FormatName& entry : kFormats) {
+    if (entry.name == name) return entry.format;
+    known += concat(known.empty() ? "" : ", ", entry.name);
+  }
+  fail("there is no format of conversations '", name, "'; there are ", known);
 }
 
 ConversationReport for_each_conversation(const std::filesystem::path& path,
@@ -296,13 +355,16 @@ std::vector<Conversation> read_conversations(const std::filesystem::path& path,
   return conversations;
 }
 
-std::string conversation_line(const Conversation& conversation,
-                              std::span<const ExtraFields> extra) {
+std::string conversation_line(const Conversation& conversation, std::span<const ExtraFields> extra,
+                              const ExtraFields& first) {
   const std::vector<Message>& messages = conversation.messages;
   check(!messages.empty(), "the conversation \"", conversation.id, "\" has no message");
   check(extra.empty() || extra.size() == messages.size(), "a conversation of ", messages.size(),
         " messages got the extra fields of ", extra.size());
   std::string line = "{";
+  for (const auto& field : first)
+    line +=
+        extra_field(field, {"id", "question_id", "conversation_id", "messages", kTokens}) + ", ";
   if (!conversation.id.empty()) line += "\"id\": " + json_string(conversation.id, "the id") + ", ";
   line += "\"messages\": [";
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -310,16 +372,14 @@ std::string conversation_line(const Conversation& conversation,
           "\" is not known");
     line += concat(i ? ", " : "", "{\"role\": \"", messages[i].role, "\", \"content\": ",
                    json_string(messages[i].content, concat("the content of message ", i)));
-    for (const auto& [name, value] : extra.empty() ? ExtraFields{} : extra[i]) {
-      check(name != "role" && name != "content" && name != "tool_calls" && name != "function_call",
-            "an extra field cannot be named \"", name, "\"");
-      const std::string what = concat("the extra field \"", name, "\"");
-      check_text(value, what);
-      line += ", " + json_string(name, what) + ": " + parse_json(value, what).dump();
-    }
+    for (const auto& field : extra.empty() ? ExtraFields{} : extra[i])
+      line += ", " + extra_field(field, {"role", "content", "tool_calls", "function_call"});
     line += "}";
   }
-  return line + "]}";
+  line += "]";
+  if (conversation.tokens)
+    line += concat(", \"", kTokens, "\": ", tokens_json(*conversation.tokens));
+  return line + "}";
 }
 
 void write_conversations(const std::filesystem::path& path,

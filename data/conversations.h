@@ -20,16 +20,35 @@ struct Message {
   bool operator==(const Message&) const = default;
 };
 
+// A conversation as the tokens that a model read and wrote. Text that is encoded anew may give
+// others.
+struct ConversationTokens {
+  struct Range {
+    int64_t begin = 0, end = 0;  // tokens [begin, end)
+    bool operator==(const Range&) const = default;
+  };
+  std::vector<int32_t> ids;
+  std::vector<Range> replies;  // what the model wrote, in order, disjoint, not empty
+  uint32_t vocabulary = 0;     // vocabulary_fingerprint() of its tokenizer
+  bool operator==(const ConversationTokens&) const = default;
+};
+
 struct Conversation {
   std::string id;  // empty where the file has none; a number stands as its decimal text
   std::vector<Message> messages;
-  bool operator==(const Conversation&) const = default;
+  std::optional<ConversationTokens> tokens;  // only in openai_messages, as "binade_tokens"
+  std::string where;                         // "chats.jsonl:12"; not part of what it says
+
+  bool operator==(const Conversation& other) const {
+    return id == other.id && messages == other.messages && tokens == other.tokens;
+  }
 };
 
 enum class ConversationFormat {
   automatic,  // by the keys of the first record; a file whose name ends in .txt is plain_prompts
   // {"messages": [{"role", "content"}]}; the content may be a list of {"type": "text", "text"}
-  // parts, which are joined without anything between them. Roles in any order.
+  // parts, which are joined without anything between them. Roles in any order. "binade_tokens":
+  // {"vocabulary_crc32c": 123, "ids": [5, 6, 7], "replies": [[1, 3]]} are its tokens.
   openai_messages,
   // {"conversations": [{"from", "value"}]}; "human" is the user, "gpt" the assistant. At most one
   // system message, at the beginning; then user and assistant in turn, the user first.
@@ -45,6 +64,7 @@ enum class ConversationFormat {
 
 // "openai_messages", …
 std::string_view name_of(ConversationFormat format);
+ConversationFormat parse_conversation_format(std::string_view name);  // Error for another name
 
 struct ReadConversationsOptions {
   ConversationFormat format = ConversationFormat::automatic;
@@ -66,8 +86,9 @@ struct ConversationReport {
 // Error for a file that cannot be read or holds no conversation, and, with `skip_bad` only counted,
 // for a bad record, named by file and line ("chats.jsonl:12: …") or by its index in the array
 // ("chats.json: [12]…", from 0): what is not JSON or not UTF-8, has a NUL, lacks a key, has a value
-// of the wrong type, no message, an unknown role, a part that is not text, a tool call, or is a
-// record of another format than the first. An array that is not JSON cannot be skipped over.
+// of the wrong type, no message, an unknown role, a part that is not text, a tool call, tokens
+// whose replies do not lie in them, or is a record of another format than the first. An array that
+// is not JSON cannot be skipped over.
 ConversationReport for_each_conversation(const std::filesystem::path& path,
                                          const ReadConversationsOptions& options,
                                          const std::function<void(Conversation)>& sink);
@@ -77,15 +98,17 @@ std::vector<Conversation> read_conversations(const std::filesystem::path& path,
                                              const ReadConversationsOptions& options = {},
                                              ConversationReport* report = nullptr);
 
-// Further fields of a message in a written file: names and values, these as JSON texts.
+// Further fields of a message or a record in a written file: names and values, these as JSON texts.
 using ExtraFields = std::vector<std::pair<std::string, std::string>>;
 
 // One line of JSON, without its end, in the format openai_messages. `extra` is empty or has an
-// entry a message; readers pass over fields that they do not know. Error for text that is not
-// UTF-8 or has a NUL, for a conversation that could not be read back, for an extra value that is
-// not JSON, or one named "role" or "content".
+// entry a message, `first` are fields of the record that stand before its own; readers pass over
+// fields that they do not know. Error for text that is not UTF-8 or has a NUL, for a conversation
+// that could not be read back, for an extra value that is not JSON, or one that has the name of a
+// field that readers know.
 std::string conversation_line(const Conversation& conversation,
-                              std::span<const ExtraFields> extra = {});
+                              std::span<const ExtraFields> extra = {},
+                              const ExtraFields& first = {});
 
 // Writes a file of such lines, atomically; read_conversations() gives equal conversations back.
 // `extra` is empty or has an entry a conversation. Error as above, or for no conversation.

@@ -1,4 +1,5 @@
 #include <binade/core/error.h>
+#include <binade/core/file.h>
 #include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_tokenizer.h>
@@ -17,6 +18,17 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
     at_start = false;
   }
   return text;
+}
+
+uint32_t vocabulary_fingerprint(const Tokenizer& tokenizer) {
+  uint32_t checksum = 0;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    const std::string_view bytes = tokenizer.token_bytes(id, /*at_start=*/false);
+    const uint64_t size_and_kind = bytes.size() * 2 + (tokenizer.is_special(id) ? 1 : 0);
+    checksum = crc32c(&size_and_kind, sizeof(size_and_kind), checksum);
+    checksum = crc32c(bytes.data(), bytes.size(), checksum);
+  }
+  return checksum;
 }
 
 std::string StreamDecoder::push(int32_t id) {

@@ -54,6 +54,10 @@ class Tokenizer {
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
 };
 
+// CRC-32C of what the ids of a tokenizer stand for: ids of one vocabulary mean the same in another
+// with this fingerprint, however either splits a text.
+uint32_t vocabulary_fingerprint(const Tokenizer& tokenizer);
+
 // Decodes ids one at a time into well-formed UTF-8, for text that is shown while it is generated.
 // The parts together are the decoded text with malformed bytes replaced by U+FFFD.
 class StreamDecoder {

@@ -6,6 +6,7 @@
 //
 // The model's own replies are the best data there are.
 #include <binade/binade.h>
+#include <binade/heads/decoding/dialogue.h>
 
 #include "finetune_medusa/options.h"
 #include "model_folder.h"
@@ -24,15 +25,15 @@ struct Documents {
 std::vector<heads::decoding::Document> read_documents(const examples::FinetuneMedusaOptions& o,
                                                       const data::Tokenizer& tokenizer) {
   std::vector<heads::decoding::Document> documents;
-  if (!o.chats.empty()) {
-    const std::string folder = o.chat_template.empty() ? o.model : o.chat_template;
-    const data::ChatTemplate chat_template = data::ChatTemplate::load(folder);
-    for (const std::string& file : o.chats)
-      data::for_each_conversation(file, {.skip_bad = o.skip_bad}, [&](const auto& conversation) {
-        documents.push_back(
-            heads::decoding::encode_chat(tokenizer, chat_template, conversation.messages));
-      });
-  }
+  heads::decoding::ConversationEncoder chats(tokenizer,
+                                             o.chat_template.empty() ? o.model : o.chat_template);
+  for (const std::string& file : o.chats)
+    data::for_each_conversation(file, {.skip_bad = o.skip_bad}, [&](const auto& conversation) {
+      documents.push_back(chats.encode(conversation));
+    });
+  if (chats.foreign() > 0)
+    examples::say("{} conversations hold tokens of another vocabulary; their text is encoded\n",
+                  chats.foreign());
   // Long texts are cut into windows, each a document.
   const std::vector<int32_t> ids =
       o.text.empty()

@@ -86,12 +86,14 @@ Decoder::Decoder(const nn::CausalLm& model, const DecoderOptions& options)
         " layers, a decoder was asked for the first ", layers_);
 }
 
-Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows& prompts) {
+Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows& prompts,
+                                  int64_t least_length) {
   const NoGrad no_grad;
   check_prompts(model_, prompts);
   const std::vector<int32_t> lengths = lengths_of(prompts);
   check(!lengths.empty(), "generation needs a prompt");
-  const int64_t longest = padded_length(model_, *std::max_element(lengths.begin(), lengths.end()));
+  const int64_t longest = std::max(
+      padded_length(model_, *std::max_element(lengths.begin(), lengths.end())), least_length);
   nn::Sequence sequence = cache_.prefill(slots, lengths);
   sequence.layers = layers_;
   const Tensor ids = padded(prompts, longest, model_.device());
@@ -106,7 +108,7 @@ Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows&
 }
 
 Decoder::Prompts Decoder::begin(const std::vector<int32_t>& slots, const Rows& prompts,
-                                std::vector<SlotStates::Start> starts) {
+                                std::vector<SlotStates::Start> starts, int64_t least_length) {
   const NoGrad no_grad;
   if (starts.empty()) starts.resize(slots.size());
   check(starts.size() == prompts.size() && slots.size() == prompts.size(), prompts.size(),
@@ -123,7 +125,7 @@ Decoder::Prompts Decoder::begin(const std::vector<int32_t>& slots, const Rows& p
           limit - starts[i].drawn, " new ones do not fit a key-value cache with a capacity of ",
           cache_.capacity());
   }
-  Prompts read = prefill(slots, prompts);
+  Prompts read = prefill(slots, prompts, least_length);
   choices_.start(slots, starts);
   choices_.sample(model_.logits(read.last).array(), read.slots);
   return read;

@@ -57,15 +57,16 @@ class Decoder {
   };
   // Runs whole prompts into slots, whose earlier content is forgotten; other slots keep theirs, and
   // the running ones may go on before or behind it. Chooses nothing. Throws Error for prompts that
-  // are empty, have ids beyond the vocabulary, or exceed the capacity.
+  // are empty, have ids beyond the vocabulary, or exceed the capacity. Rows are padded to the
+  // longest prompt and to `least_length`: passes of few shapes need fewer algorithms on a GPU.
   Prompts prefill(const std::vector<int32_t>& slots,
-                  const std::vector<std::vector<int32_t>>& prompts);
+                  const std::vector<std::vector<int32_t>>& prompts, int64_t least_length = 0);
 
   // prefill(), whose result it gives, and the first token of each slot. starts: one a slot, or none
   // for the defaults. Throws Error where a prompt and the tokens of its limit exceed the capacity;
   // without a limit the slot ends where its room does.
   Prompts begin(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& prompts,
-                std::vector<SlotStates::Start> starts = {});
+                std::vector<SlotStates::Start> starts = {}, int64_t least_length = 0);
   // A pass over the newest token of each running slot, and the choice of its next. The slots that
   // are done keep what they have.
   // A captured step has the precision policy of its capture and the model's present parameters:

@@ -53,10 +53,6 @@ Json parse(const std::string& text, const std::string& name) {
   return json;
 }
 
-Json parse(const fs::path& path) {
-  return parse(read_text_file(path), path.string());
-}
-
 // Passes the rows of a file up to `step` to `keep`, with the text of their lines. Half a line,
 // which a killed process may leave at the end, is dropped; a row without a step is not ours and
 // stays.
@@ -83,6 +79,24 @@ std::string show(const Json& object, const std::string& key) {
 }
 
 }  // namespace
+
+std::string configuration_differences(const std::string& before, const std::string& name,
+                                      const std::string& now,
+                                      const std::vector<std::string>& may_change) {
+  const Json config = parse(now, "the configuration"), old = parse(before, name);
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : config.items()) keys.push_back(key);
+  for (const auto& [key, value] : old.items())
+    if (!config.contains(key)) keys.push_back(key);
+  std::string differences;
+  for (const std::string& key : keys) {
+    if (std::find(may_change.begin(), may_change.end(), key) != may_change.end()) continue;
+    if (old.contains(key) && config.contains(key) && old.at(key) == config.at(key)) continue;
+    differences += concat(differences.empty() ? "" : ", ", key, " (", show(old, key), " -> ",
+                          show(config, key), ")");
+  }
+  return differences;
+}
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
   check(!resume || has_run(), "the run folder ", path_.string(),
@@ -128,18 +142,9 @@ bool RunFolder::has_run() const {
 void RunFolder::check_config(const std::string& json,
                              const std::vector<std::string>& may_change) const {
   if (!has_run()) return;
-  const Json config = parse(json, "the configuration"), before = parse(path_ / "config.json");
-  std::vector<std::string> keys;
-  for (const auto& [key, value] : config.items()) keys.push_back(key);
-  for (const auto& [key, value] : before.items())
-    if (!config.contains(key)) keys.push_back(key);
-  std::string differences;
-  for (const std::string& key : keys) {
-    if (std::find(may_change.begin(), may_change.end(), key) != may_change.end()) continue;
-    if (before.contains(key) && config.contains(key) && before.at(key) == config.at(key)) continue;
-    differences += concat(differences.empty() ? "" : ", ", key, " (", show(before, key), " -> ",
-                          show(config, key), ")");
-  }
+  const fs::path before = path_ / "config.json";
+  const std::string differences =
+      configuration_differences(read_text_file(before), before.string(), json, may_change);
   check(differences.empty(), "cannot resume ", path_.string(),
         " with a changed configuration: ", differences);
 }

@@ -27,6 +27,12 @@ namespace binade::train {
 using MetricValue = std::variant<int64_t, double, bool, std::string>;
 using MetricRow = std::vector<std::pair<std::string, MetricValue>>;
 
+// What differs between two configurations, JSON objects, except in the `may_change` keys: "steps (4
+// -> 5), seed (unset -> 1)"; empty if nothing does. `name` is said of a `before` that is no JSON.
+std::string configuration_differences(const std::string& before, const std::string& name,
+                                      const std::string& now,
+                                      const std::vector<std::string>& may_change);
+
 class RunFolder {
  public:
   // Takes the folder's lock; throws Error when another process has it. To begin a run (`resume` is

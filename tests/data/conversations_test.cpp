@@ -2,6 +2,7 @@
 #include "temporary_folder.h"
 
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 #include <binade/data/conversations.h>
 
 #include <catch2/catch.hpp>
@@ -191,6 +192,71 @@ TEST_CASE("bad records are skipped and counted on request", "[data][conversation
   CHECK_THROWS_WITH(
       for_each_conversation(path, {.skip_bad = true}, [](const Conversation&) { fail("mine"); }),
       Contains("mine"));
+}
+
+TEST_CASE("a conversation keeps its tokens through a file", "[data][conversations]") {
+  const TemporaryFolder folder;
+  Conversation conversation{.messages = {{"user", "Hi"}, {"assistant", "Yo"}}};
+  conversation.tokens = {
+      .ids = {7, 0, 2147483647, 7}, .replies = {{1, 2}, {2, 4}}, .vocabulary = 4294967295u};
+  const std::vector<Conversation> conversations = {conversation,
+                                                   {.messages = {{"user", "no tokens"}}}};
+  write_conversations(folder / "chats.jsonl", conversations);
+  CHECK(read_conversations(folder / "chats.jsonl") == conversations);
+  CHECK(
+      conversation_line(conversation, {}, {{"prompt", "12"}}) ==
+      R"({"prompt": 12, "messages": [{"role": "user", "content": "Hi"}, )"
+      R"({"role": "assistant", "content": "Yo"}], "binade_tokens": {)"
+      R"("vocabulary_crc32c": 4294967295, "ids": [7,0,2147483647,7], "replies": [[1,2],[2,4]]}})");
+  CHECK_THROWS_WITH(conversation_line(conversation, {}, {{"binade_tokens", "{}"}}),
+                    Contains("\"binade_tokens\""));
+}
+
+TEST_CASE("tokens of a conversation that cannot be are refused",
+          "[data][conversations][bad_input]") {
+  const auto with = [](std::string_view tokens) {
+    return error_of(concat(R"({"messages": [{"role": "user", "content": "a"}], "binade_tokens": )",
+                           tokens, "}"));
+  };
+  const auto replies = [&](std::string_view ranges) {
+    return with(concat(R"({"vocabulary_crc32c": 1, "ids": [1, 2, 3], "replies": )", ranges, "}"));
+  };
+  CHECK(replies("[[1, 3]]") == "no error");
+  CHECK(replies("[]") == "no error");
+  CHECK_THAT(replies("[[1, 4]]"), Contains("replies[0][1]") && Contains("between 2 and 3"));
+  CHECK_THAT(replies("[[1, 1]]"), Contains("between 2 and 3"));
+  CHECK_THAT(replies("[[0, 2], [1, 3]]"), Contains("replies[1][0]"));
+  CHECK_THAT(replies("[[-1, 2]]"), Contains("replies[0][0]"));
+  CHECK_THAT(replies("[[1]]"), Contains("element 1 is missing"));
+  CHECK_THAT(replies("[1]"), Contains("expected an array"));
+  CHECK_THAT(with(R"({"ids": [1], "replies": []})"), Contains("\"vocabulary_crc32c\" is missing"));
+  CHECK_THAT(with(R"({"vocabulary_crc32c": 4294967296, "ids": [1], "replies": []})"),
+             Contains("vocabulary_crc32c"));
+  for (const char* id : {"-1", "2147483648", "1.5", "\"a\"", "null"})
+    CHECK_THAT(with(concat(R"({"vocabulary_crc32c": 1, "ids": [1, )", id, R"(], "replies": []})")),
+               Contains("chats.jsonl:1") && Contains("ids[1]"));
+}
+
+TEST_CASE("a conversation knows its place", "[data][conversations]") {
+  const TemporaryFolder folder;
+  const std::string record(kGood);
+  const auto place = [](const std::filesystem::path& path, size_t i) {
+    return read_conversations(path)[i].where;
+  };
+  const auto lines = folder.write("lines.jsonl", record + "\n\n" + record);
+  CHECK(place(lines, 1) == lines.string() + ":3");
+  const auto array = folder.write("array.json", "[" + record + ", " + record + "]");
+  CHECK(place(array, 1) == array.string() + ": [1]");
+  const auto text = folder.write("prompts.txt", "a\n\nb\n");
+  CHECK(place(text, 1) == text.string() + ":3");
+}
+
+TEST_CASE("formats of conversations are known by their names", "[data][conversations]") {
+  for (const Format format :
+       {Format::automatic, Format::openai_messages, Format::share_gpt, Format::alpaca,
+        Format::gsm8k, Format::mt_bench, Format::plain_prompts})
+    CHECK(parse_conversation_format(name_of(format)) == format);
+  CHECK_THROWS_WITH(parse_conversation_format("jsonl"), Contains("openai_messages"));
 }
 
 TEST_CASE("the number of a GSM8K answer is found", "[data][conversations]") {

@@ -234,3 +234,14 @@ TEST_CASE("faults in GPT-2's files are named", "[data][tokenizer][bad_input]") {
   REQUIRE_THROWS_WITH(load(R"({"a": -1})", ""), Contains("\"a\" is -1"));
   REQUIRE_THROWS_WITH(load("[1]", ""), Contains("expected an object, found array"));
 }
+
+TEST_CASE("a vocabulary's fingerprint tells what ids stand for", "[data][tokenizer]") {
+  const uint32_t bytes = vocabulary_fingerprint(ByteTokenizer(true));
+  CHECK(bytes == vocabulary_fingerprint(ByteTokenizer(true)));
+  CHECK(bytes != vocabulary_fingerprint(ByteTokenizer(false)));
+  const auto stories = test::shared_path("models/stories260k");
+  if (!stories) return;
+  const uint32_t of_folder = vocabulary_fingerprint(*load_tokenizer(*stories));
+  CHECK(of_folder == vocabulary_fingerprint(*load_tokenizer(*stories)));
+  CHECK(of_folder != bytes);
+}
