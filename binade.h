@@ -30,6 +30,9 @@
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/medusa/medusa.h>
 #include <binade/heads/medusa/training.h>
+#include <binade/heads/mtp/files.h>
+#include <binade/heads/mtp/mtp.h>
+#include <binade/heads/mtp/training.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
 #include <binade/nn/batch_norm.h>

@@ -47,11 +47,12 @@ Llama::Llama(const CausalLmConfig& config, const CausalLmOptions& options)
   add_head();
 }
 
-Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence) const {
+Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence, const Entering& entering) const {
   const RotaryTables rotary = rotary_->at(sequence, ids.size(1));
   Tensor x = embedding_table().forward(ids);
   Tensor n = blocks_.front()->input_norm()->forward(x);
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    entering(i, x);
     const auto next = i + 1 < blocks_.size() ? blocks_[i + 1]->input_norm() : norm_;
     const TensorList outputs = run_block(
         [block = blocks_[i], next, sequence, rotary](const TensorList& inputs) -> TensorList {
