@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include <binade/autograd/ops/attention.h>
-#include <binade/core/kernels/decode.h>
+#include <binade/core/kernels/few_rows.h>
 
 namespace binade::infer {
 namespace {
@@ -122,10 +122,15 @@ void KvCache::check_flags(const char* what, const Array& array) const {
         array.device());
 }
 
-void KvCache::allocate(const Tensor& keys) {
-  const Shape shape = {layers_, slots(), keys.size(1), capacity_, keys.size(3)};
-  keys_ = Array::empty(shape, keys.dtype(), keys.device());
-  values_ = Array::empty(shape, keys.dtype(), keys.device());
+void KvCache::allocate(int64_t heads, int64_t head_dim, DType dtype) {
+  const Shape shape = {layers_, slots(), heads, capacity_, head_dim};
+  keys_ = Array::empty(shape, dtype, lengths_.device());
+  values_ = Array::empty(shape, dtype, lengths_.device());
+}
+
+void KvCache::check_layer(int64_t layer) const {
+  check(layer >= 0 && layer < layers_, "a key-value cache of ", layers_, " layers has no layer ",
+        layer);
 }
 
 void KvCache::check_pass(const Tensor& keys) const {
@@ -144,9 +149,10 @@ Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Te
   check(!grad_enabled() || !(q.requires_grad() || k.requires_grad() || v.requires_grad()),
         "a KV cache keeps values and no gradients: run the pass under NoGrad, or train on whole "
         "sequences without a cache");
-  check(layer >= 0 && layer < layers_, "a key-value cache of ", layers_, " layers has no layer ",
-        layer);
-  if (!keys_.defined()) allocate(k);
+  check_layer(layer);
+  check(k.device() == lengths_.device(), "a key-value cache on ", lengths_.device(),
+        " got keys on ", k.device());
+  if (!keys_.defined()) allocate(k.size(1), k.size(3), k.dtype());
   check_pass(k);
   const Array keys = keys_.select(0, layer), values = values_.select(0, layer);
   BINADE_DISPATCH(keys.device(), cache_write(k.array(), v.array(), pass_->rows, keys, values));
@@ -161,11 +167,50 @@ Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Te
   const int64_t head = q.size(3);
   const Array out =
       Array::empty({q.size(0), q.size(2), q.size(1), head}, q.dtype(), q.device()).transpose(1, 2);
-  const auto factor =
-      static_cast<float>(scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(head)));
-  BINADE_DISPATCH(out.device(), cached_attention(q.array(), keys, values, pass_->rows,
-                                                 pass_->visible, factor, out));
+  attend_cached(q.array(), keys, values, scale, out);
   return Tensor(out);
+}
+
+void KvCache::attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
+                            const Array& out) const {
+  const auto factor =
+      static_cast<float>(scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(q.size(3))));
+  BINADE_DISPATCH(out.device(),
+                  cached_attention(q, keys, values, pass_->rows, pass_->visible, factor, out));
+}
+
+bool KvCache::takes_few_rows() const {
+  return lengths_.device().is_cuda() && pass_->tokens > 0 &&
+         pass_->batch * pass_->tokens <= kernels::kMostFewRows;
+}
+
+Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
+                               const kernels::FewRowsAttention& layers, double scale) {
+  check(takes_few_rows() && in.x.size(0) == pass_->batch * pass_->tokens &&
+            in.x.device() == lengths_.device(),
+        "a key-value cache that announced a pass of ", pass_->batch, " rows of ", pass_->tokens,
+        " tokens on ", lengths_.device(), " got ", in.x.size(0), " rows on ", in.x.device());
+  check_layer(layer);
+  const int64_t head = layers.head_dim, heads = layers.query.weight.size(0) / head,
+                key_heads = layers.key.weight.size(0) / head;
+  if (!keys_.defined()) allocate(key_heads, head, in.x.dtype());
+  check(keys_.size(2) == key_heads && keys_.size(4) == head && keys_.dtype() == in.x.dtype(),
+        "a key-value cache of ", keys_.size(2), " heads of ", keys_.size(4), ' ', keys_.dtype(),
+        " got ", key_heads, " heads of ", head, ' ', in.x.dtype());
+  const Array keys = keys_.select(0, layer), values = values_.select(0, layer);
+  const Array q = Array::empty({in.x.size(0), heads * head}, in.x.dtype(), in.x.device());
+  const Array out = Array::empty(q.shape(), q.dtype(), q.device());
+  if constexpr (kCudaBuilt) {
+    const ::binade::cuda::DeviceScope scope(q.device());
+    kernels::cuda::few_rows_attention_inputs(in, layers, pass_->rows, q, keys, values);
+  }
+  keys.bump_version();
+  values.bump_version();
+  const auto by_head = [&](const Array& rows) {
+    return rows.view({pass_->batch, pass_->tokens, heads, head}).transpose(1, 2);
+  };
+  attend_cached(by_head(q), keys, values, scale, by_head(out));
+  return out;
 }
 
 }  // namespace binade::infer

@@ -69,9 +69,17 @@ class KvCache : public nn::KeyValueStore {
   // Throws Error where the result would be recorded on the tape: the cache has no gradient.
   Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
                 double scale) override;
+  bool takes_few_rows() const override;
+  Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
+                        const kernels::FewRowsAttention& layers, double scale) override;
 
  private:
-  void allocate(const Tensor& keys);
+  // For keys of a pass, (B, H, T, D).
+  void allocate(int64_t heads, int64_t head_dim, DType dtype);
+  void check_layer(int64_t layer) const;
+  // q and out (B, Hq, T, D).
+  void attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
+                     const Array& out) const;
   void check_flags(const char* what, const Array& array) const;  // (slots) i32 or undefined
   void check_pass(const Tensor& keys) const;
 

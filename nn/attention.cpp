@@ -22,6 +22,7 @@ AttentionOptions op_options(const SelfAttentionOptions& options, const Sequence&
   AttentionOptions attention;
   attention.causal = !sequence.mask.defined();
   attention.mask = sequence.mask;
+  attention.documents = sequence.documents;
   attention.scale = options.scale;
   attention.dropout = options.dropout;
   attention.training = training;

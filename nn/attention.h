@@ -37,6 +37,13 @@ class SelfAttention : public Module {
   // x (B, T, dim) → (B, T, dim).
   Tensor forward(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
 
+  // residual + attention(in) for the few rows of a step of decoding (core/kernels/few_rows.h): in.x
+  // and residual (B·T, dim). Only where decodes() says so.
+  bool decodes(const kernels::FewRows& in, const Sequence& sequence,
+               const RotaryTables& rotary) const;
+  Array decode(const kernels::FewRows& in, const Array& residual, const Sequence& sequence,
+               const RotaryTables& rotary) const;
+
  private:
   SelfAttentionOptions options_;
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;

@@ -7,6 +7,10 @@
 #include <binade/autograd/ops/mlp.h>
 #include <binade/nn/linear.h>
 
+namespace binade::kernels {
+struct FewRows;
+}
+
 namespace binade::nn {
 
 enum class Activation : uint8_t { gelu_tanh, gelu, relu, silu };
@@ -71,6 +75,11 @@ class SwigluMlp : public Module {
     return swiglu_mlp(x, gate_proj_->weight()->tensor(), up_proj_->weight()->tensor(),
                       down_proj_->weight()->tensor(), biases);
   }
+
+  // residual + mlp(in) for the few rows of a step of decoding (core/kernels/few_rows.h): in.x and
+  // residual (M, dim). Only where decodes() says so.
+  bool decodes(const kernels::FewRows& in) const;
+  Array decode(const kernels::FewRows& in, const Array& residual) const;
 
  private:
   std::shared_ptr<Linear> gate_proj_, up_proj_, down_proj_;

@@ -36,6 +36,9 @@ class RmsNorm : public Module {
     weight_ = add_parameter("weight", Array::full({dim}, 1, DType::f32), true);
   }
 
+  double eps() const { return eps_; }
+  const ParameterPtr& weight() const { return weight_; }
+
   Tensor forward(const Tensor& x) const { return rms_norm(x, weight_->tensor(), eps_); }
   // {x + residual, norm(x + residual)}.
   std::pair<Tensor, Tensor> forward_add(const Tensor& x, const Tensor& residual) const {

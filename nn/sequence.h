@@ -3,6 +3,11 @@
 
 #include <binade/autograd/tensor.h>
 
+namespace binade::kernels {
+struct FewRows;
+struct FewRowsAttention;
+}  // namespace binade::kernels
+
 namespace binade::nn {
 
 // What attention asks of a key-value cache (infer/kv_cache.h has the one that generation uses): it
@@ -15,6 +20,13 @@ class KeyValueStore {
   // of the scores; 0: 1/√D. No gradient flows through it.
   virtual Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
                         double scale) = 0;
+
+  // The same for the few rows of a step of decoding, on a GPU, whose projections are still to be
+  // made (core/kernels/few_rows.h): in.x (B·T, dim), row b·T + t → (B·T, Hq·D). Only where
+  // takes_few_rows() says so of the pass under way.
+  virtual bool takes_few_rows() const { return false; }
+  virtual Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
+                                const kernels::FewRowsAttention& layers, double scale);
 };
 
 // The default is training's case: whole sequences from position 0, causal.
@@ -22,6 +34,7 @@ struct Sequence {
   int64_t start = 0;  // position of the first token of every row
   Tensor positions;   // (B, T) i32, token by token, where rows differ; then not `start`
   Tensor mask;        // as AttentionOptions::mask, in place of the causal one; without a cache
+  Tensor documents;   // (B, T) i32, in place of a mask: see AttentionOptions; without a cache
   KeyValueStore* cache = nullptr;
 };
 

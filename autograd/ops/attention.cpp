@@ -101,6 +101,15 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
           q.device(), ", got ", Kind{mask});
     params.mask = mask.array().expand(full);
   }
+  if (options.documents.defined()) {
+    const Tensor& documents = options.documents;
+    check(documents.dtype() == DType::i32 && documents.device() == q.device() &&
+              documents.shape() == Shape{batch, queries} && queries == k.size(2) &&
+              !options.mask.defined(),
+          op, ": documents must be (B, T) i32 on ", q.device(), " for ", queries, " queries and ",
+          k.size(2), " keys of a batch of ", batch, ", without a mask, got ", Kind{documents});
+    params.documents = documents.array().contiguous();
+  }
   if (options.training && options.dropout > 0) {
     RandomState& random = RandomState::current();
     params.dropout = options.dropout;
@@ -161,7 +170,7 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
   check_floating(op, "q", q_in);
   check_floating(op, "k", k_in);
   check_floating(op, "v", v_in);
-  check_device(op, {q_in, k_in, v_in, options.mask});
+  check_device(op, {q_in, k_in, v_in, options.mask, options.documents});
   const Tensor q = autocast(PrecisionClass::half, q_in);
   const Tensor k = autocast(PrecisionClass::half, k_in);
   const Tensor v = autocast(PrecisionClass::half, v_in);
@@ -193,7 +202,7 @@ Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options) {
   const char* op = "packed_attention";
   check_floating(op, "qkv", qkv_in);
-  check_device(op, {qkv_in, options.mask});
+  check_device(op, {qkv_in, options.mask, options.documents});
   check(query_heads > 0 && key_heads > 0 && query_heads % key_heads == 0, op,
         ": query_heads must be a multiple of key_heads, got ", query_heads, " and ", key_heads);
   check(qkv_in.dims() == 3 && qkv_in.size(2) % (query_heads + 2 * key_heads) == 0, op,

@@ -10,6 +10,9 @@ struct AttentionOptions {
   double scale = 0;     // 0: 1/√D
   Tensor mask;  // broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added; no
                 // gradient)
+  // (B, T) i32 with Tq = Tk = T, in place of a mask: the document that each token belongs to; none
+  // sees another's. Fused on a GPU, as without one.
+  Tensor documents;
   double dropout = 0;  // on the probabilities
   bool training = false;
   // Of packed_attention: (T, R/2) f32 each, or undefined. Queries and keys are rotated first, as

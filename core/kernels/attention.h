@@ -12,6 +12,9 @@ struct AttentionParams {
   bool causal = false;  // query i sees keys j ≤ i + (Tk − Tq): the last query sees all
   Array mask;  // undefined, or broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating
                // (added)
+  // undefined, or (B, T) i32 contiguous with Tq = Tk = T, in place of a mask: a query sees keys of
+  // its own document only
+  Array documents;
   double dropout = 0;  // probability; the mask is drawn from `key` and never stored
   PhiloxKey key;
 };

@@ -196,14 +196,8 @@ int64_t count_labels(const train::Batch& batch, int64_t shift) {
 nn::Sequence sequence_of(const train::Named<Tensor>& batch, bool packed) {
   nn::Sequence sequence;
   if (!packed) return sequence;
-  const Tensor& documents = batch.at("documents");
-  const int64_t rows = documents.size(0), length = documents.size(1);
   sequence.positions = batch.at("positions");
-  const Tensor place(Array::arange(length, DType::i32, documents.device()));
-  const Tensor causal =
-      less_equal(reshape(place, {1, 1, 1, length}), reshape(place, {1, 1, length, 1}));
-  sequence.mask = logical_and(causal, equal(reshape(documents, {rows, 1, 1, length}),
-                                            reshape(documents, {rows, 1, length, 1})));
+  sequence.documents = batch.at("documents");
   return sequence;
 }
 

@@ -1,5 +1,7 @@
 #include <binade/nn/models/llama.h>
 
+#include <algorithm>
+
 namespace binade::nn {
 namespace {
 
@@ -50,6 +52,11 @@ Llama::Llama(const CausalLmConfig& config, const CausalLmOptions& options)
 Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence, const Entering& entering) const {
   const RotaryTables rotary = rotary_->at(sequence, ids.size(1));
   Tensor x = embedding_table().forward(ids);
+  const auto decodes = [&](const auto& block) { return block->decodes(x, sequence, rotary); };
+  if (std::all_of(blocks_.begin(), blocks_.end(), decodes)) {
+    for (const auto& block : blocks_) x = block->decode(x, sequence, rotary);
+    return norm_->forward(x);
+  }
   Tensor n = blocks_.front()->input_norm()->forward(x);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     entering(i, x);

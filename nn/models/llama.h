@@ -22,6 +22,11 @@ class LlamaBlock : public Module {
   std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& n, const RmsNorm& next,
                                     const Sequence& sequence, const RotaryTables& rotary) const;
 
+  // The stream behind this block for the few rows of a step of decoding, on a GPU and without
+  // gradients: six kernels. Only where decodes() says so.
+  bool decodes(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
+  Tensor decode(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
+
  private:
   std::shared_ptr<RmsNorm> input_layernorm_, post_attention_layernorm_;
   std::shared_ptr<SelfAttention> self_attn_;

@@ -110,6 +110,26 @@ void add_attention_rows(OpTable& table) {
           })
       .rounded(3);
 
+  table
+      .add(
+          name, "documents",
+          {real({2, 2, 5, 8}), real({2, 1, 5, 8}), real({2, 1, 5, 8}),
+           integers({2, 5}, {0, 0, 1, 1, 1, 4, 3, 3, 3, 4}, Input::Dtype::i32)},
+          [](const TensorList& in) -> TensorList {
+            AttentionOptions options;
+            options.causal = true;
+            options.documents = in[3];
+            return {scaled_dot_product_attention(in[0], in[1], in[2], options)};
+          },
+          [](const Lists& in) -> Lists {
+            return {attention_of(
+                in[0], in[1], in[2],
+                {.causal = true, .scale = 1 / std::sqrt(8.0), .bias = [&](const Index& i) {
+                   return in[3]({i[0], i[2]}) == in[3]({i[0], i[3]}) ? 0 : -INFINITY;
+                 }})};
+          })
+      .rounded(3);
+
   // 4 query heads and 2 key heads of size 4.
   const auto packed_of = [](const Values& qkv, int64_t first, int64_t count) {
     const int64_t size = qkv.size(2) / 8;

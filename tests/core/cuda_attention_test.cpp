@@ -123,6 +123,28 @@ TEST_CASE("attention with masks agrees on both devices", "[cuda][attention]") {
       }
 }
 
+// In half types through cuDNN, where the sizes suit it.
+TEST_CASE("attention within packed documents agrees on both devices", "[cuda][attention]") {
+  require_gpu();
+  Random random(15);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Case& c : {Case{2, 4, 2, 64, 64, 64, true}, Case{1, 3, 3, 136, 136, 32, true},
+                          Case{2, 2, 1, 19, 19, 16, false}}) {
+      std::vector<Array> arrays = arrays_of(c, dtype, true, random);
+      std::vector<int32_t> documents;  // of every length from 1, numbered anew in each row
+      for (int64_t b = 0; b < c.batch; ++b)
+        for (int32_t document = 0; std::ssize(documents) < (b + 1) * c.queries; ++document)
+          for (int32_t i = 0; i <= document + b && std::ssize(documents) < (b + 1) * c.queries; ++i)
+            documents.push_back(document);
+      arrays.push_back(Array::from(documents, {c.batch, c.queries}));
+      compare(c, arrays, [&](const auto& v) {
+        AttentionParams params = plain_params(c);
+        params.documents = v[9];
+        return params;
+      });
+    }
+}
+
 TEST_CASE("attention drops the same probabilities on both devices", "[cuda][attention]") {
   require_gpu();
   Random random(14);

@@ -2,8 +2,8 @@
 // al. 2022): the (Tq, Tk) matrix of scores never exists.
 #include <binade/core/kernels/cpu/attention/attention_blocks.h>
 #include <binade/core/kernels/cpu/common/line_functions.h>
-#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/matmul/packed_panels.h>
 
 namespace binade::kernels::cpu {
 
@@ -168,8 +168,27 @@ class Forward {
 
 }  // namespace
 
-void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
+AttentionParams with_mask_of_documents(const AttentionParams& params, const Shape& scores) {
+  AttentionParams masked = params;
+  if (!params.documents.defined()) return masked;
+  const int64_t batch = scores[0], length = scores[2];
+  const Array mask = Array::empty({batch, 1, length, length}, DType::boolean);
+  const auto* documents = params.documents.data<int32_t>();
+  bool* sees = mask.data<bool>();
+  parallel_for(batch * length, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t j = 0; j < length; ++j)
+        sees[row * length + j] = documents[row / length * length + j] == documents[row];
+  });
+  masked.mask = mask.expand(scores);
+  masked.documents = {};
+  return masked;
+}
+
+void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& given,
                const Array& out, const Array& logsumexp) {
+  const AttentionParams params =
+      with_mask_of_documents(given, {q.size(0), q.size(1), q.size(2), k.size(2)});
   AttentionProblem problem(q, k, v, params);
   Heads out_heads(out);
   problem.fold_single_queries(out_heads);

@@ -167,8 +167,10 @@ class Backward {
 }  // namespace
 
 void attention_backward(const Array& q, const Array& k, const Array& v, const Array& /*out*/,
-                        const Array& logsumexp, const Array& dout, const AttentionParams& params,
+                        const Array& logsumexp, const Array& dout, const AttentionParams& given,
                         const Array& dq, const Array& dk, const Array& dv) {
+  const AttentionParams params =
+      with_mask_of_documents(given, {q.size(0), q.size(1), q.size(2), k.size(2)});
   const AttentionProblem problem(q, k, v, params);
   const Gradients gradients{Heads(dout), Heads(dq), Heads(dk), Heads(dv), logsumexp};
   if (q.dtype() == DType::f64)

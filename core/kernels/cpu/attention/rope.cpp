@@ -1,6 +1,6 @@
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 
 namespace binade::kernels::cpu {
 

@@ -3,20 +3,40 @@
 
 #include <binade/core/kernels/cuda/attention/attention_cudnn.h>
 #include <binade/core/kernels/cuda/attention/attention_plain.h>
+#include <binade/core/kernels/cuda/attention/document_bias.h>
 
 namespace binade::kernels::cuda {
 
+namespace {
+
+// Documents become a bias, which lives as long as the result.
+struct Biased {
+  AttentionParams plain;
+  Array bias;  // (B, 1, T, T), or undefined
+
+  Biased(const AttentionParams& params, const Array& q, const Array& k) : plain(params) {
+    if (!params.documents.defined()) return;
+    bias = document_bias(params.documents, q.dtype());
+    plain.documents = {};
+    plain.mask = bias.expand({q.size(0), q.size(1), q.size(2), k.size(2)});
+  }
+};
+
+}  // namespace
+
 void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
                const Array& out, const Array& logsumexp) {
-  if (!cudnn_attention(q, k, v, params, out, logsumexp))
-    plain_attention(q, k, v, params, out, logsumexp);
+  const Biased with(params, q, k);
+  if (!cudnn_attention(q, k, v, params, with.bias, out, logsumexp))
+    plain_attention(q, k, v, with.plain, out, logsumexp);
 }
 
 void attention_backward(const Array& q, const Array& k, const Array& v, const Array& out,
                         const Array& logsumexp, const Array& dout, const AttentionParams& params,
                         const Array& dq, const Array& dk, const Array& dv) {
-  if (!cudnn_attention_backward(q, k, v, out, logsumexp, dout, params, dq, dk, dv))
-    plain_attention_backward(q, k, v, logsumexp, dout, params, dq, dk, dv);
+  const Biased with(params, q, k);
+  if (!cudnn_attention_backward(q, k, v, out, logsumexp, dout, params, with.bias, dq, dk, dv))
+    plain_attention_backward(q, k, v, logsumexp, dout, with.plain, dq, dk, dv);
 }
 
 }  // namespace binade::kernels::cuda

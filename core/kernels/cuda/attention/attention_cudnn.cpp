@@ -27,7 +27,7 @@ using Graph = fe::graph::Graph;
 using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 // Names of the arrays in a graph.
-enum Uid : int64_t { kQ = 1, kK, kV, kOut, kLogsumexp, kDOut, kDQ, kDK, kDV };
+enum Uid : int64_t { kQ = 1, kK, kV, kOut, kLogsumexp, kDOut, kDQ, kDK, kDV, kBias };
 
 constexpr int64_t kMaxHeadSize = 256;
 
@@ -57,10 +57,13 @@ bool takes(const AttentionParams& params, const Array& q, const Array& k, const 
 }
 
 // All that a plan depends on.
-std::vector<int64_t> key_of(const AttentionParams& params, bool backward,
+std::vector<int64_t> key_of(const AttentionParams& params, bool backward, bool biased,
                             std::initializer_list<const Array*> views) {
-  std::vector<int64_t> key = {binade::cuda::current_device(), backward,
-                              backward && binade::cuda::deterministic(), params.causal,
+  std::vector<int64_t> key = {binade::cuda::current_device(),
+                              backward,
+                              backward && binade::cuda::deterministic(),
+                              params.causal,
+                              biased,
                               std::bit_cast<int32_t>(static_cast<float>(params.scale))};
   for (const Array* view : views) {
     key.push_back(static_cast<int64_t>(view->dtype()));
@@ -142,8 +145,9 @@ const Plan& plan_of(const std::vector<int64_t>& key, const Build& make) {
   return found != plans.end() ? found->second : plans.emplace(key, make()).first->second;
 }
 
-bool execute(const Plan& plan, std::unordered_map<int64_t, void*> arrays) {
+bool execute(const Plan& plan, const Array& bias, std::unordered_map<int64_t, void*> arrays) {
   if (!plan.graph) return false;
+  if (bias.defined()) arrays[kBias] = device_pointer(bias);
   const Array scratch = binade::cuda::workspace(plan.workspace_bytes);
   fe::error_t status = plan.graph->execute(binade::cuda::cudnn_handle(), arrays, scratch.data());
   check(status.is_good(), "cuDNN's attention failed: ", status.get_message());
@@ -153,13 +157,14 @@ bool execute(const Plan& plan, std::unordered_map<int64_t, void*> arrays) {
 }  // namespace
 
 bool cudnn_attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
-                     const Array& out, const Array& logsumexp) {
+                     const Array& bias, const Array& out, const Array& logsumexp) {
   const std::initializer_list<const Array*> views = {&q, &k, &v, &out};
   if (!takes(params, q, k, logsumexp, views)) return false;
-  const Plan& plan = plan_of(key_of(params, false, views), [&] {
+  const Plan& plan = plan_of(key_of(params, false, bias.defined(), views), [&] {
     std::unique_ptr<Graph> graph = new_graph(q);
     auto options = options_of<fe::graph::SDPA_attributes>(params, q, k);
     options.set_generate_stats(true);
+    if (bias.defined()) options.set_bias(input(*graph, bias, kBias));
     const auto [attended, statistics] =
         graph->sdpa(input(*graph, q, kQ), input(*graph, k, kK), input(*graph, v, kV), options);
     output(attended, out, kOut);
@@ -167,23 +172,25 @@ bool cudnn_attention(const Array& q, const Array& k, const Array& v, const Atten
     statistics->set_data_type(fe::DataType_t::FLOAT);
     return build(std::move(graph), q, k);
   });
-  return execute(plan, {{kQ, device_pointer(q)},
-                        {kK, device_pointer(k)},
-                        {kV, device_pointer(v)},
-                        {kOut, device_pointer(out)},
-                        {kLogsumexp, device_pointer(logsumexp)}});
+  return execute(plan, bias,
+                 {{kQ, device_pointer(q)},
+                  {kK, device_pointer(k)},
+                  {kV, device_pointer(v)},
+                  {kOut, device_pointer(out)},
+                  {kLogsumexp, device_pointer(logsumexp)}});
 }
 
 bool cudnn_attention_backward(const Array& q, const Array& k, const Array& v, const Array& out,
                               const Array& logsumexp, const Array& dout,
-                              const AttentionParams& params, const Array& dq, const Array& dk,
-                              const Array& dv) {
+                              const AttentionParams& params, const Array& bias, const Array& dq,
+                              const Array& dk, const Array& dv) {
   const std::initializer_list<const Array*> views = {&q, &k, &v, &out, &dout, &dq, &dk, &dv};
   if (!takes(params, q, k, logsumexp, views)) return false;
-  const Plan& plan = plan_of(key_of(params, true, views), [&] {
+  const Plan& plan = plan_of(key_of(params, true, bias.defined(), views), [&] {
     std::unique_ptr<Graph> graph = new_graph(q);
     auto options = options_of<fe::graph::SDPA_backward_attributes>(params, q, k);
     options.set_deterministic_algorithm(binade::cuda::deterministic());
+    if (bias.defined()) options.set_bias(input(*graph, bias, kBias));
     const Tensor statistics = input(*graph, as_statistics(logsumexp), kLogsumexp);
     statistics->set_data_type(fe::DataType_t::FLOAT);
     const auto [grad_q, grad_k, grad_v] = graph->sdpa_backward(
@@ -194,15 +201,16 @@ bool cudnn_attention_backward(const Array& q, const Array& k, const Array& v, co
     output(grad_v, dv, kDV);
     return build(std::move(graph), q, k);
   });
-  return execute(plan, {{kQ, device_pointer(q)},
-                        {kK, device_pointer(k)},
-                        {kV, device_pointer(v)},
-                        {kOut, device_pointer(out)},
-                        {kLogsumexp, device_pointer(logsumexp)},
-                        {kDOut, device_pointer(dout)},
-                        {kDQ, device_pointer(dq)},
-                        {kDK, device_pointer(dk)},
-                        {kDV, device_pointer(dv)}});
+  return execute(plan, bias,
+                 {{kQ, device_pointer(q)},
+                  {kK, device_pointer(k)},
+                  {kV, device_pointer(v)},
+                  {kOut, device_pointer(out)},
+                  {kLogsumexp, device_pointer(logsumexp)},
+                  {kDOut, device_pointer(dout)},
+                  {kDQ, device_pointer(dq)},
+                  {kDK, device_pointer(dk)},
+                  {kDV, device_pointer(dv)}});
 }
 
 }  // namespace binade::kernels::cuda

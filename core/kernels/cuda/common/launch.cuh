@@ -49,6 +49,52 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
   ::binade::cuda::check_launch(name);
 }
 
+struct EarlyOptions {
+  unsigned cluster = 1;  // blocks along x that form a cluster; more than 1 on 9.0 and newer only
+};
+
+// launch() of a kernel that may start while the one in front of it still runs (programmatic
+// dependent launch, devices of compute capability 9.0 and newer): all its threads call
+// wait_for_previous() before they touch what earlier kernels of the stream wrote or still read.
+template <class... Params, class... Args>
+void launch_early(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block,
+                  const EarlyOptions& options, const Args&... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (::binade::cuda::device_properties().major >= 9) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (options.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {options.cluster, 1, 1};
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = ::binade::cuda::current_stream();
+  config.attrs = attributes;
+  config.numAttrs = count;
+  nvtxRangePushA(name);
+  const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+  nvtxRangePop();
+  ::binade::cuda::check_cuda(status, name);
+}
+
+// For kernels of launch_early(). The first lets the next kernel start once all blocks have called
+// it or ended; behind the second all that earlier kernels wrote is there.
+__device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Scratch memory of the current device for the kernels queued while it lives. It is free for the
 // next work in the stream's order as soon as it is gone, and inside a capture comes from the
 // graph's arena.

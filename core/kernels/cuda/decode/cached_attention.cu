@@ -1,8 +1,11 @@
 // Attention of few queries against a long cache. A block takes a share of the keys of one key head,
 // for a handful of its queries; groups of lanes take keys in turn, each with a running softmax of
-// its own (Milakov & Gimelshein 2018). A second kernel merges the shares (Dao et al. 2023, "Flash-
-// Decoding"). The number of shares follows from the capacity and the batch, never from the lengths,
-// which only the device knows.
+// its own (Milakov & Gimelshein 2018). The blocks that share a query are a cluster, and read each
+// other's sums to merge them (after Dao et al. 2023, "Flash-Decoding", where a second kernel does
+// that). Devices without clusters have one share. The number of shares follows from the capacity
+// and the batch, never from the lengths, which only the device knows.
+#include <cooperative_groups.h>
+
 #include <algorithm>
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
@@ -13,9 +16,11 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 256;
 constexpr int kElements = 8;     // of a key, a lane
+constexpr int kKeys = 2;         // keys that a group of lanes reads at a time
 constexpr int kLeastShare = 32;  // keys that are worth a block
+constexpr int kMostShares = 8;   // blocks of a portable cluster
 
 struct Strides {
   int64_t batch, head, row;
@@ -30,8 +35,6 @@ struct Problem {
   float scale;             // with log2(e)
   int shares;
   bool whole;  // rows may be read and written in vectors
-  // Unless there is one share: (B, Hq, T, shares) of the largest score, the sum, and (…, D) sums.
-  float *part_max, *part_sum, *part_out;
 };
 
 template <class T>
@@ -71,6 +74,26 @@ struct Running {
 #pragma unroll
     for (int e = 0; e < kElements; ++e) sums[e] += p * value[e];
   }
+  // With that of the lane whose number differs in the bits of `mask`; both get the same.
+  __device__ __forceinline__ void merge_across(int mask) {
+    const float other = __shfl_xor_sync(0xffffffffu, largest, mask);
+    const float most = fmaxf(largest, other);
+    const float factor = total == 0 ? 0 : exp2f(largest - most);
+    total *= factor;
+    total += __shfl_xor_sync(0xffffffffu, total, mask);
+#pragma unroll
+    for (float& s : sums) {
+      s *= factor;
+      s += __shfl_xor_sync(0xffffffffu, s, mask);
+    }
+    largest = most;
+  }
+};
+
+// The largest score, the sum of exponentials and of values that they weigh, a query each.
+template <int kQueries, int kWidth>
+struct Sums {
+  float largest[kQueries], total[kQueries], sums[kQueries][kWidth];
 };
 
 // Block (share, key head · tiles of queries, row of the pass). kLanes lanes take a key; kQueries of
@@ -79,6 +102,8 @@ template <class T, int kLanes, int kQueries>
 __global__ void __launch_bounds__(kThreads)
     attend_kernel(const Problem p, const T* q, const T* keys, const T* values, T* out) {
   constexpr int kGroups = kThreads / kLanes, kWidth = kLanes * kElements;
+  let_next_start();
+  wait_for_previous();
   const int b = blockIdx.z, tokens = p.pass.tokens, group = p.heads / p.key_heads;
   const int tiles = static_cast<int>(ceil_div(group * tokens, kQueries));
   const int key_head = blockIdx.y / tiles, first_query = blockIdx.y % tiles * kQueries;
@@ -116,88 +141,102 @@ __global__ void __launch_bounds__(kThreads)
   const T* key_rows = keys + slot * p.cache_k.batch + key_head * p.cache_k.head;
   const T* value_rows = values + slot * p.cache_v.batch + key_head * p.cache_v.head;
   // All lanes of a warp go round equally often, as they shuffle.
-  for (int start = begin; start < stop; start += kGroups) {
-    const int j = start + my_group;
-    const bool there = j < stop;
-    float key[kElements] = {}, value[kElements] = {};
-    if (there) {
-      load_elements(key_rows + int64_t{j} * p.cache_k.row, from, p.dim, p.whole, key);
-      load_elements(value_rows + int64_t{j} * p.cache_v.row, from, p.dim, p.whole, value);
+  for (int start = begin; start < stop; start += kGroups * kKeys) {
+    float key[kKeys][kElements] = {}, value[kKeys][kElements] = {};
+#pragma unroll
+    for (int k = 0; k < kKeys; ++k) {
+      const int j = start + k * kGroups + my_group;
+      if (j >= stop) continue;
+      load_elements(key_rows + int64_t{j} * p.cache_k.row, from, p.dim, p.whole, key[k]);
+      load_elements(value_rows + int64_t{j} * p.cache_v.row, from, p.dim, p.whole, value[k]);
     }
 #pragma unroll
-    for (int i = 0; i < kQueries; ++i) {
-      float score = 0;
+    for (int k = 0; k < kKeys; ++k) {
+      const int j = start + k * kGroups + my_group;
 #pragma unroll
-      for (int e = 0; e < kElements; ++e) score += query[i][e] * key[e];
+      for (int i = 0; i < kQueries; ++i) {
+        float score = 0;
 #pragma unroll
-      for (int mask = kLanes / 2; mask > 0; mask /= 2)
-        score += __shfl_xor_sync(0xffffffffu, score, mask);
-      if (there && (j < length ? counts[i] : (sees[i] >> (j - length) & 1) != 0))
-        running[i].add(score, value);
+        for (int e = 0; e < kElements; ++e) score += query[i][e] * key[k][e];
+#pragma unroll
+        for (int mask = kLanes / 2; mask > 0; mask /= 2)
+          score += __shfl_xor_sync(0xffffffffu, score, mask);
+        if (j < stop && (j < length ? counts[i] : (sees[i] >> (j - length) & 1) != 0))
+          running[i].add(score, value[k]);
+      }
     }
   }
 
-  // The groups' sums become the block's, in the order of groups.
-  __shared__ float largest[kQueries][kGroups], total[kQueries][kGroups];
-  __shared__ float sums[kQueries][kGroups][kWidth];
+  // The groups of a warp become one, then the warps of a block, then the blocks of a cluster, each
+  // time in a fixed order.
+  constexpr int kWarps = kThreads / kWarp;
+  __shared__ Sums<kQueries, kWidth> warps[kWarps], block;
+  const int warp = threadIdx.x / kWarp;
 #pragma unroll
   for (int i = 0; i < kQueries; ++i) {
-    if (lane == 0) {
-      largest[i][my_group] = running[i].largest;
-      total[i][my_group] = running[i].total;
-    }
 #pragma unroll
-    for (int e = 0; e < kElements; ++e) sums[i][my_group][from + e] = running[i].sums[e];
+    for (int mask = kLanes; mask < kWarp; mask *= 2) running[i].merge_across(mask);
+    if (threadIdx.x % kWarp < kLanes) {
+      warps[warp].largest[i] = running[i].largest;
+      warps[warp].total[i] = running[i].total;
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) warps[warp].sums[i][from + e] = running[i].sums[e];
+    }
   }
   __syncthreads();
-  for (int place = threadIdx.x; place < kQueries * p.dim; place += kThreads) {
-    const int i = place / p.dim, d = place % p.dim, index = first_query + i;
-    if (index >= group * tokens) break;
-    const int t = index % tokens, head = key_head * group + index / tokens;
-    float most = -INFINITY;
-    for (int g = 0; g < kGroups; ++g) most = fmaxf(most, largest[i][g]);
-    float sum = 0, all = 0;
-    for (int g = 0; g < kGroups; ++g) {
-      if (total[i][g] == 0) continue;  // saw nothing
-      const float factor = exp2f(largest[i][g] - most);
-      sum += factor * sums[i][g][d];
-      all += factor * total[i][g];
+  // sums[d] of query i over `parts` places, each of which part_of(n) gives.
+  const auto merged = [](int parts, const auto& part_of, int i, int d, float& most, float& all) {
+    most = -INFINITY;
+    for (int n = 0; n < parts; ++n) most = fmaxf(most, part_of(n).largest[i]);
+    float sum = 0;
+    all = 0;
+    for (int n = 0; n < parts; ++n) {
+      const auto& part = part_of(n);
+      const float factor = part.total[i] == 0 ? 0 : exp2f(part.largest[i] - most);
+      sum += factor * part.sums[i][d];
+      all += factor * part.total[i];
     }
-    if (p.shares == 1) {
-      out[b * p.out.batch + head * p.out.head + t * p.out.row + d] =
-          narrow<T>(all == 0 ? 0.0f : sum / all);
-      continue;
-    }
-    const int64_t part = ((int64_t{b} * p.heads + head) * tokens + t) * p.shares + blockIdx.x;
-    p.part_out[part * p.dim + d] = sum;
-    if (d == 0) {
-      p.part_max[part] = most;
-      p.part_sum[part] = all;
-    }
-  }
-}
-
-// A block merges the shares of one query.
-template <class T>
-__global__ void __launch_bounds__(kThreads) merge_kernel(const Problem p, T* out) {
-  const int64_t row = blockIdx.x;
-  const int t = static_cast<int>(row % p.pass.tokens);
-  const int64_t head = row / p.pass.tokens % p.heads, b = row / p.pass.tokens / p.heads;
-  const float *part_max = p.part_max + row * p.shares, *part_sum = p.part_sum + row * p.shares;
-  float most = -INFINITY;
-  for (int s = 0; s < p.shares; ++s)
-    if (part_sum[s] != 0) most = fmaxf(most, part_max[s]);
-  for (int d = threadIdx.x; d < p.dim; d += kThreads) {
-    float sum = 0, all = 0;
-    for (int s = 0; s < p.shares; ++s) {
-      if (part_sum[s] == 0) continue;
-      const float factor = exp2f(part_max[s] - most);
-      sum += factor * p.part_out[(row * p.shares + s) * p.dim + d];
-      all += factor * part_sum[s];
-    }
+    return sum;
+  };
+  const auto write = [&](int i, int d, float sum, float all) {
+    const int index = first_query + i, t = index % tokens, head = key_head * group + index / tokens;
     out[b * p.out.batch + head * p.out.head + t * p.out.row + d] =
         narrow<T>(all == 0 ? 0.0f : sum / all);
+  };
+  const int places = min(kQueries, group * tokens - first_query) * p.dim;
+  for (int place = threadIdx.x; place < places; place += kThreads) {
+    const int i = place / p.dim, d = place % p.dim;
+    float most, all;
+    const auto warp_part = [&](int n) -> const auto& {
+      return warps[n];
+    };
+    const float sum = merged(kWarps, warp_part, i, d, most, all);
+    if (p.shares == 1) {
+      write(i, d, sum, all);
+      continue;
+    }
+    block.sums[i][d] = sum;
+    if (d == 0) {
+      block.largest[i] = most;
+      block.total[i] = all;
+    }
   }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (p.shares == 1) return;
+  const auto cluster = cooperative_groups::this_cluster();
+  cluster.sync();
+  const int rank = blockIdx.x;
+  for (int place = rank * kThreads + threadIdx.x; place < places; place += p.shares * kThreads) {
+    const int i = place / p.dim, d = place % p.dim;
+    float most, all;
+    const auto share = [&](int n) -> const auto& {
+      return *cluster.map_shared_rank(&block, n);
+    };
+    const float sum = merged(p.shares, share, i, d, most, all);
+    write(i, d, sum, all);
+  }
+  cluster.sync();  // until nobody reads this block's memory
+#endif
 }
 
 Strides strides_of(const Array& array) {
@@ -217,30 +256,23 @@ void attend(Problem p, int64_t batch, const Array& q, const Array& keys, const A
   const int64_t queries = int64_t{p.heads / p.key_heads} * p.pass.tokens;
   const auto run = [&]<int kQueries>(std::integral_constant<int, kQueries>) {
     const int64_t tiles = p.key_heads * ceil_div(queries, kQueries);
-    constexpr int64_t kBlocksPerProcessor = 4;
-    const int64_t wanted =
-        kBlocksPerProcessor * ::binade::cuda::device_properties().multiprocessors;
-    p.shares = static_cast<int>(
-        std::clamp<int64_t>(wanted / (batch * tiles), 1, ceil_div(p.capacity, 2 * kLeastShare)));
-    p.shares = std::min(p.shares, 64);
-    const int64_t parts = p.shares == 1 ? 0 : batch * p.heads * p.pass.tokens * p.shares;
-    const Workspace<float> part_max(std::max<int64_t>(parts, 1)),
-        part_sum(std::max<int64_t>(parts, 1)), part_out(std::max<int64_t>(parts * p.dim, 1));
-    p.part_max = part_max.data();
-    p.part_sum = part_sum.data();
-    p.part_out = part_out.data();
     check(tiles <= 65535 && batch <= 65535,
           "cached attention takes batches and heads · queries "
           "below 65536, got a batch of ",
           batch, " and ", tiles, " tiles");
-    launch("cached_attention", attend_kernel<T, kLanes, kQueries>,
-           dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
-                static_cast<unsigned>(batch)),
-           kThreads, 0, p, device_data<const T>(q), device_data<const T>(keys),
-           device_data<const T>(values), device_data<T>(out));
-    if (p.shares > 1)
-      launch("cached_attention_merge", merge_kernel<T>,
-             one_block_each(batch * p.heads * p.pass.tokens), kThreads, 0, p, device_data<T>(out));
+    // A power of two.
+    const auto& device = ::binade::cuda::device_properties();
+    constexpr int64_t kBlocksPerProcessor = 4;
+    const int64_t wanted = std::min(kBlocksPerProcessor * device.multiprocessors / (batch * tiles),
+                                    ceil_div(p.capacity, 2 * kLeastShare));
+    p.shares = 1;
+    while (device.major >= 9 && p.shares < std::min<int64_t>(wanted, kMostShares)) p.shares *= 2;
+    launch_early("cached_attention", attend_kernel<T, kLanes, kQueries>,
+                 dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
+                      static_cast<unsigned>(batch)),
+                 kThreads, EarlyOptions{.cluster = static_cast<unsigned>(p.shares)}, p,
+                 device_data<const T>(q), device_data<const T>(keys), device_data<const T>(values),
+                 device_data<T>(out));
   };
   if (queries == 1)
     run(std::integral_constant<int, 1>());
@@ -269,10 +301,7 @@ void cached_attention(const Array& q, const Array& cached_keys, const Array& cac
                         static_cast<int>(visible.defined() && visible.dims() == 2 ? q.size(2) : 0),
                         scale * 1.44269504f,
                         1,
-                        reads_whole(q) && reads_whole(cached_keys) && reads_whole(cached_values),
-                        nullptr,
-                        nullptr,
-                        nullptr};
+                        reads_whole(q) && reads_whole(cached_keys) && reads_whole(cached_values)};
   const auto run = [&]<class T>(T) {
     if (dim <= kElements)
       attend<T, 1>(problem, q.size(0), q, cached_keys, cached_values, out);

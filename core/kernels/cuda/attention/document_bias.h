@@ -1,0 +1,13 @@
+// Packed documents as cuDNN's kernels and the plain ones take them.
+#pragma once
+
+#include <binade/core/array.h>
+
+namespace binade::kernels::cuda {
+
+// (B, 1, T, T) of a floating dtype: 0 where documents[b, i] == documents[b, j] (B, T) i32
+// contiguous, otherwise a number so low that its exponential is 0; finite, as cuDNN makes NaN of −∞
+// alone.
+Array document_bias(const Array& documents, DType dtype);
+
+}  // namespace binade::kernels::cuda
