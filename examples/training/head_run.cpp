@@ -98,6 +98,12 @@ DType HeadRun::save_dtype() const {
   return options_.save_dtype == "bf16" ? DType::bf16 : DType::f16;
 }
 
+int64_t HeadRun::steps() const {
+  if (options_.epochs == 0) return options_.steps;
+  const double steps = options_.epochs * static_cast<double>(documents_->steps_per_epoch());
+  return std::max<int64_t>(std::llround(steps), 1);
+}
+
 void HeadRun::place(nn::Module& module) const {
   module.to(device_);
   preset_.apply(module);
@@ -116,9 +122,7 @@ bool HeadRun::train(const HeadTask& head_task) {
     task.validate = [&] {
       return heads::decoding::validation_of(head_task.accuracy(*held_out_), head_task.coefficients);
     };
-  if (o.epochs > 0)
-    o.steps = std::max<int64_t>(
-        std::llround(o.epochs * static_cast<double>(documents_->steps_per_epoch())), 1);
+  o.steps = steps();
   train::Trainer trainer(task, *optimizer, scaler, preset_, folder_, trainer_options(o));
   resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;

@@ -39,6 +39,8 @@ class HeadRun {
     return documents_;
   }
   DType save_dtype() const;
+  // Of the whole run: --steps, or what --epochs makes.
+  int64_t steps() const;
 
   // Moves the module to the device, in the precision of the run.
   void place(nn::Module& module) const;

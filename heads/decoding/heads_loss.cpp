@@ -37,21 +37,23 @@ std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedD
 
 train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
                        const std::vector<DecodingHead>& heads, const train::LossInputs& in,
-                       int64_t classes) {
+                       int64_t classes, const Tensor& factors) {
   const std::vector<std::string> names = set.names();
   TensorList normalisers;
   for (const std::string& name : names) normalisers.push_back(in.normalisers.at(name));
   MultiHeadLossOptions options;
   options.normalisers = stack(normalisers, 0);
+  if (factors.defined()) options.normalisers = options.normalisers / factors;
   options.classes = classes;
   const Tensor documents = in.batch.contains("documents") ? in.batch.at("documents") : Tensor();
   const MultiHeadLoss result = multi_head_loss(
       hidden, heads, shifted_labels(in.batch.at("labels"), documents, set.shifts()), options);
   train::Loss loss(result.loss);
   const NoGrad off;
+  const Tensor losses = factors.defined() ? result.losses / factors : result.losses;
   for (size_t k = 0; k < names.size(); ++k) {
     const auto at = static_cast<int64_t>(k);
-    loss.scalars.add(names[k] + "_loss", select(result.losses, 0, at));
+    loss.scalars.add(names[k] + "_loss", select(losses, 0, at));
     loss.scalars.add(names[k] + "_top1", select(select(result.hits, 0, at), 0, 0) / normalisers[k]);
   }
   return loss;

@@ -30,9 +30,10 @@ std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedD
 // multi_head_loss() of a micro-batch: `heads` are those of the set, in order. labels (B, T): the
 // next tokens; documents (B, T), or undefined: one a row. Reports <name>_loss, the mean over the
 // head's labels, and <name>_top1, the share of labels that are its likeliest token.
-// multi_head_loss() says what `hidden` and `classes` are.
+// multi_head_loss() says what `hidden` and `classes` are. factors (K) f32 above 0, or undefined:
+// what coefficients are multiplied by, where they follow the step's number.
 train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
                        const std::vector<DecodingHead>& heads, const train::LossInputs& in,
-                       int64_t classes);
+                       int64_t classes, const Tensor& factors = {});
 
 }  // namespace binade::heads::decoding
