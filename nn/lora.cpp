@@ -69,6 +69,7 @@ LoraAdapter::LoraAdapter(int64_t in_features, int64_t out_features, const LoraOp
 }
 
 Tensor LoraAdapter::forward(const Tensor& x, const Tensor& y) const {
+  if (!enabled_) return y;
   const Tensor narrow = linear(dropout(x, dropout_, training()), a_->tensor());
   return y + linear(narrow, b_->tensor()) * scale_;
 }
@@ -117,6 +118,10 @@ void Lora::make_adapters(const Module& model) {
 void Lora::attach(Module& model) {
   model.set_trainable(false);
   for (const Target& target : targets_) target.layer->set_adapter(target.adapter);
+}
+
+void Lora::set_enabled(bool enabled) const {
+  for (const Target& target : targets_) target.adapter->set_enabled(enabled);
 }
 
 std::vector<std::string> Lora::names() const {

@@ -46,6 +46,8 @@ class LoraAdapter : public LinearAdapter {
   Tensor forward(const Tensor& x, const Tensor& y) const override;
   // scale · B·A (out, in), f32.
   Array delta() const;
+  // Off: the layer computes as if it had no adapter.
+  void set_enabled(bool enabled) { enabled_ = enabled; }
 
   const ParameterPtr& a() const { return a_; }
   const ParameterPtr& b() const { return b_; }
@@ -53,6 +55,7 @@ class LoraAdapter : public LinearAdapter {
 
  private:
   double scale_, dropout_;
+  bool enabled_ = true;
   ParameterPtr a_, b_;
 };
 
@@ -76,12 +79,25 @@ class Lora {
   // a half weight, which has no master where it is frozen, takes it rounded once.
   void merge();
 
+  // While it lives the model computes as it did before it had adapters.
+  class Off {
+   public:
+    explicit Off(const Lora& lora) : lora_(lora) { lora_.set_enabled(false); }
+    ~Off() { lora_.set_enabled(true); }
+    Off(const Off&) = delete;
+    Off& operator=(const Off&) = delete;
+
+   private:
+    const Lora& lora_;
+  };
+
   const LoraOptions& options() const { return options_; }
   // Linear layers with an adapter, in module order.
   std::vector<std::string> names() const;
 
  private:
   Lora() = default;
+  void set_enabled(bool enabled) const;
   // Makes the adapters that the options mean; leaves the model as it is.
   void make_adapters(const Module& model);
   // Freezes the model and gives its layers the adapters.

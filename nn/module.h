@@ -88,6 +88,7 @@ class Module {
     add_child(name, child);
     return child;
   }
+  // Without a name the child's names stand beside the module's own.
   void add_child(const std::string& name, std::shared_ptr<Module> child);
   ParameterPtr add_parameter(const std::string& name, Array value,
                              bool keep_full_precision = false);

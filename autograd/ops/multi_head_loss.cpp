@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/kept_gradient.h>
 #include <binade/autograd/ops/linear_layer.h>
 #include <binade/autograd/ops/logit_chunks.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/loss.h>
@@ -243,6 +246,8 @@ class MultiHead {
   const Array& valid() const { return valid_; }
   const Array& losses() const { return losses_; }          // (K), divided
   const Array& statistics() const { return statistics_; }  // (K, RowStatistics::kCount)
+  // (K, N, RowStatistics::kCount), with options.ranks
+  const Array& all_rows() const { return all_rows_; }
   // λ_k · seed / normaliser_k, where `seed` is what the gradients shall be multiples of.
   void set_seed(const Array& seed) {
     factors_ = Array::empty({labels_.size(0)}, dtype_, device_);
@@ -264,9 +269,13 @@ class MultiHead {
     row_losses_ = Array::empty({rows_}, dtype_, device_);
     if (options_.statistics) {
       statistics_ = Array::empty({labels_.size(0), RowStatistics::kCount}, dtype_, device_);
-      row_statistics_ = Array::empty({rows_, RowStatistics::kCount}, dtype_, device_);
+      const int64_t kept = options_.ranks ? labels_.size(0) : 1;
+      all_rows_ = Array::empty({kept, rows_, RowStatistics::kCount}, dtype_, device_);
     }
-    for (const size_t k : order()) run_head(chunks, k, gradients && heads_[k].coefficient > 0);
+    for (const size_t k : order()) {
+      if (all_rows_.defined()) row_statistics_ = at(all_rows_, options_.ranks ? k : 0);
+      run_head(chunks, k, gradients && heads_[k].coefficient > 0);
+    }
     binary(kernels::BinaryOp::div, losses_, normalisers_, losses_);
   }
 
@@ -450,8 +459,20 @@ class MultiHead {
   Array labels_;                         // (K, N)
   Array valid_, normalisers_, factors_;  // (K)
   Array losses_, statistics_;            // of all heads
+  Array all_rows_;                       // (K or 1, N, RowStatistics::kCount)
   Array row_losses_, row_statistics_;    // of the head at hand
 };
+
+// From rows (K, N, RowStatistics::kCount): of the hits of rank 0, of rank 0 or 1, … those of the
+// label's rank and above are 1.
+Tensor ranks_of(const Array& rows, const Shape& shape) {
+  const NoGrad off;
+  const int64_t first = RowStatistics::kFirstHit;
+  const Tensor hits = sum(Tensor(rows.slice(2, first, first + RowStatistics::kHits)), {2});
+  const Tensor valid(rows.select(2, RowStatistics::kValid));
+  const Tensor ranks = valid * static_cast<double>(RowStatistics::kHits + 1) - hits - 1.0;
+  return reshape(to(ranks, DType::i32), shape);
+}
 
 }  // namespace
 
@@ -495,6 +516,7 @@ MultiHeadLoss multi_head_loss(const Tensor& hidden, const std::vector<DecodingHe
   result.hits = Tensor(counted.slice(1, first, first + RowStatistics::kHits).contiguous());
   result.entropy = Tensor(counted.select(1, RowStatistics::kEntropy).contiguous());
   result.overlap = Tensor(counted.select(1, RowStatistics::kOverlap).contiguous());
+  if (options.ranks) result.ranks = ranks_of(all.all_rows(), labels.shape());
   return result;
 }
 

@@ -48,6 +48,7 @@ struct MultiHeadLossOptions {
   // none.
   int64_t classes = 0;
   bool statistics = true;  // false: only loss and losses are made, not the rest of MultiHeadLoss
+  bool ranks = false;      // MultiHeadLoss::ranks, too, which needs the statistics
   // As in LinearCrossEntropyOptions.
   std::optional<DType> logits_dtype;
   int64_t rows_per_chunk = 0;
@@ -64,6 +65,9 @@ struct MultiHeadLoss {
   Tensor hits;
   Tensor entropy;  // (K): −Σ q·log q, nats
   Tensor overlap;  // (K): Σ_v min(p, q); 0 for heads without a teacher
+  // As labels, i32: the label's rank if it is among the five likeliest classes, otherwise 5; −1 in
+  // ignored rows.
+  Tensor ranks;
 };
 
 // hidden (…, D) or undefined, if every head has its own; labels (K, …) of i32/i64, one row of them

@@ -4,55 +4,31 @@
 #include <string>
 #include <vector>
 
-#include "../training/options.h"
+#include "../training/head_options.h"
 
 namespace binade::examples {
 
-struct FinetuneMedusaOptions : TrainingOptions {
-  // What the paper and its public recipes use (Cai et al. 2024): no decay of weights, a cosine
-  // from 1e-3 after 40 steps.
-  FinetuneMedusaOptions() {
-    run_dir = "runs/finetune_medusa";
-    seq_len = 512;
-    batch_size = 16;
-    weight_decay = 0;
-    warmup = 40;
-    beta2 = 0.999;
-    final_lr = 0;
-  }
+struct FinetuneMedusaOptions : HeadTrainingOptions {
+  FinetuneMedusaOptions() { run_dir = "runs/finetune_medusa"; }
 
-  std::string model, tokenizer, chat_template;
-  std::vector<std::string> chats, text;
-  bool skip_bad = false, pack = true;
-  double validation_fraction = 0.02;
-  int64_t validation_batches = 20;
-  double epochs = 0;
   int64_t heads = 4, head_layers = 1;
   bool shared_output = false;
   double decay_of_heads = 0.8;
-  std::string init_heads;
-  std::string save, layout = "original", save_dtype = "fp16";
+  std::string init_heads, layout = "original";
+  // Medusa-2
+  bool joint = false, ramp = false, self_distill = false;
+  double joint_weight = 0.2, model_lr = 0.25;
+  int64_t lora_rank = 0;
+  double lora_alpha = 16, lora_dropout = 0.05;
+  std::vector<std::string> lora_targets = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                           "gate_proj", "up_proj", "down_proj"};
+  std::string save_model;
 };
 
 inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   prepare(app);
-  OptionGroup group{app, "Data"};
-  group.add("--model", o.model, "The Hugging Face folder of the language model");
-  group.add("--tokenizer", o.tokenizer, "Folder or file of the tokenizer; default: the model's");
-  group.add("--chats", o.chats,
-            "Files of conversations with replies, JSON or JSONL: OpenAI messages, ShareGPT, GSM8K");
-  group.add("--chat-template", o.chat_template,
-            "Folder with the chat template; default: the model's");
-  group.add("--text", o.text, "Files and folders of plain text, all of which is learned");
-  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
-  group.flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
-  group
-      .add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
-      ->check(CLI::Range(0.0, 0.9));
-  group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
-      ->check(at_least(1));
-
-  group.name = "Heads";
+  add_document_options(app, o);
+  OptionGroup group{app, "Heads"};
   group.add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
       ->check(CLI::Range(int64_t{1}, int64_t{64}));
   group.add("--head-layers", o.head_layers, "Residual blocks a head")
@@ -65,17 +41,33 @@ inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
       ->check(CLI::Range(1e-3, 1.0));
   group.add("--init-heads", o.init_heads, "Start from these heads, of any layout");
 
-  add_training_options(app, o);
-  group.name = "Training";
-  group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps")
+  add_head_training_options(app, o);
+  group.name = "Medusa-2";
+  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
+  group
+      .add("--joint-weight", o.joint_weight,
+           "With --joint: what the heads count in the loss beside the model's own")
       ->check(rate());
-
+  group.flag("--ramp", o.ramp,
+             "With --joint: let --joint-weight grow over the run, as a sine (training in one "
+             "stage; 0.01 suits it)");
+  group.flag("--self-distill", o.self_distill,
+             "With --joint: keep the model to its own distribution before training, by KL, instead "
+             "of the labels");
+  group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
+      ->check(rate());
+  group
+      .add("--lora-rank", o.lora_rank,
+           "With --joint: train adapters of this rank, merged at the end; 0: the model's weights")
+      ->check(at_least(0));
+  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate());
+  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
+  group.add("--lora-targets", o.lora_targets, "Layers that get adapters");
   group.name = "Run";
-  group.add("--save", o.save, "Write the heads to this folder at the end");
+  group.add("--save-model", o.save_model,
+            "With --joint: write the trained model to this Hugging Face folder");
   group.add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
       ->check(CLI::IsMember({"original", "vllm"}));
-  group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
-      ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
 }
 
 }  // namespace binade::examples

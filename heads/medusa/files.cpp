@@ -18,7 +18,6 @@ namespace {
 constexpr const char* kOriginalFile = "medusa_lm_head.safetensors";
 constexpr const char* kVllmFile = "model.safetensors";
 constexpr const char* kConfigFile = "config.json";
-constexpr const char* kFingerprint = "binade_base_crc32c";
 
 const char* file_of(Layout layout) {
   return layout == Layout::vllm ? kVllmFile : kOriginalFile;
@@ -83,7 +82,7 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
   json["torch_dtype"] = options.dtype == DType::f16    ? "float16"
                         : options.dtype == DType::bf16 ? "bfloat16"
                                                        : "float32";
-  json[kFingerprint] = weights_fingerprint(heads.base());
+  json[decoding::kBaseFingerprint] = weights_fingerprint(heads.base());
   return json.dump(2) + "\n";
 }
 
@@ -159,10 +158,10 @@ std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
     if (config.layers > 0 && !json.get<bool>("medusa_fc_bias", false))
       json.refuse("'medusa_fc_bias' is not true: heads without biases are not supported");
   }
-  if (const auto recorded = json.find<int64_t>(kFingerprint))
+  if (const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint))
     if (*recorded != static_cast<int64_t>(weights_fingerprint(*base)))
-      json.refuse("the heads were trained for a language model with other weights ('", kFingerprint,
-                  "')");
+      json.refuse("the heads were trained for a language model with other weights ('",
+                  decoding::kBaseFingerprint, "')");
 
   const fs::path path = folder / file_of(layout);
   check(fs::exists(path), folder.string(), " has no ", file_of(layout));

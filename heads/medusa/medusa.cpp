@@ -1,8 +1,6 @@
 #include <binade/heads/medusa/medusa.h>
 
-#include <binade/core/file.h>
 #include <binade/core/text.h>
-#include <binade/train/checkpoint.h>
 
 namespace binade::heads::medusa {
 
@@ -66,20 +64,6 @@ std::vector<DecodingHead> MedusaHeads::loss_heads(const std::vector<double>& coe
     heads.push_back(std::move(loss_head));
   }
   return heads;
-}
-
-uint32_t weights_fingerprint(const nn::CausalLm& model) {
-  uint32_t checksum = 0;
-  for (const nn::NamedParameter& named : model.named_parameters()) {
-    const Array values = model.file_view(named.name, named.parameter->master())
-                             .to(Device::cpu())
-                             .to(DType::f32)
-                             .contiguous();
-    const uint32_t of_values = train::checksum_of(values);
-    checksum = crc32c(named.name.data(), named.name.size(), checksum);
-    checksum = crc32c(&of_values, sizeof(of_values), checksum);
-  }
-  return checksum;
 }
 
 }  // namespace binade::heads::medusa

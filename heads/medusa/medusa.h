@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <binade/autograd/ops/multi_head_loss.h>
+#include <binade/heads/decoding/base_weights.h>
 #include <binade/nn/models/causal_lm.h>
 
 namespace binade::heads::medusa {
@@ -68,8 +69,6 @@ class MedusaHeads : public nn::Module {
   std::vector<std::shared_ptr<Head>> heads_;
 };
 
-// A fingerprint of a language model's weights (names, shapes, values as f32): CRC-32C. Heads are of
-// use with the model they were trained for only.
-uint32_t weights_fingerprint(const nn::CausalLm& model);
+using decoding::weights_fingerprint;
 
 }  // namespace binade::heads::medusa

@@ -65,9 +65,23 @@ Tensor CausalLm::loss(const Tensor& ids, const Tensor& targets, const Tensor& no
 }
 
 Tensor CausalLm::hidden_states(const Tensor& ids, const Sequence& sequence) const {
+  return states(ids, sequence, {}).hidden;
+}
+
+CausalLm::States CausalLm::states(const Tensor& ids, const Sequence& sequence,
+                                  const std::vector<int64_t>& layers) const {
   check_ids(ids, sequence);
+  for (const int64_t layer : layers)
+    check(layer >= 0 && layer < config_.layers, "the model has no layer ", layer, " among ",
+          config_.layers);
   const RecomputeScope scope(recompute_);
-  return trunk(ids, sequence);
+  States states;
+  states.streams.resize(layers.size());
+  states.hidden = trunk(ids, sequence, [&](size_t layer, const Tensor& stream) {
+    for (size_t i = 0; i < layers.size(); ++i)
+      if (layers[i] == static_cast<int64_t>(layer)) states.streams[i] = stream;
+  });
+  return states;
 }
 
 size_t CausalLm::layers_of(const Sequence& sequence) const {

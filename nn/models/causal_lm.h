@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <binade/autograd/ops.h>
 #include <binade/nn/embedding.h>
@@ -29,6 +30,14 @@ class CausalLm : public Module {
   // ids (B, T), i32 or i64 → the hidden states behind the last norm (B, T, dim). Throws Error for
   // more tokens than the model has positions.
   Tensor hidden_states(const Tensor& ids, const Sequence& sequence = {}) const;
+  // The same beside the residual streams (B, T, dim) that enter some of the layers, numbered from
+  // 0.
+  struct States {
+    Tensor hidden;
+    TensorList streams;  // in the order of `layers`
+  };
+  States states(const Tensor& ids, const Sequence& sequence,
+                const std::vector<int64_t>& layers) const;
   // The rows of the token embedding: ids (…) → (…, dim), without positions.
   Tensor embed(const Tensor& ids) const { return embedding_->forward(ids); }
   // hidden (…, dim) → (…, vocab_size).
@@ -72,9 +81,12 @@ class CausalLm : public Module {
   // captures: under Recompute::blocks it runs again in backward.
   TensorList run_block(const std::function<TensorList(const TensorList&)>& block,
                        const TensorList& inputs) const;
+  // Is shown the residual stream that enters each layer.
+  using Entering = std::function<void(size_t layer, const Tensor& stream)>;
 
  private:
-  virtual Tensor trunk(const Tensor& ids, const Sequence& sequence) const = 0;
+  virtual Tensor trunk(const Tensor& ids, const Sequence& sequence,
+                       const Entering& entering) const = 0;
   // ids as (B, T), with all positions within the model's.
   void check_ids(const Tensor& ids, const Sequence& sequence) const;
   // Whether files hold this weight as (in, out), as GPT-2's Conv1D does.

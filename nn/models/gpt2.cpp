@@ -63,12 +63,13 @@ Tensor Gpt2::position_embeddings(const Sequence& sequence, int64_t tokens) const
   return slice(wpe_->weight()->tensor(), 0, sequence.start, sequence.start + tokens);
 }
 
-Tensor Gpt2::trunk(const Tensor& ids, const Sequence& sequence) const {
+Tensor Gpt2::trunk(const Tensor& ids, const Sequence& sequence, const Entering& entering) const {
   Tensor x = dropout_->forward(embedding_table().forward(ids) +
                                position_embeddings(sequence, ids.size(1)));
   Tensor n = blocks_.front()->input_norm()->forward(x);
   const size_t layers = layers_of(sequence);
   for (size_t i = 0; i < layers; ++i) {
+    entering(i, x);
     const auto next = i + 1 < layers ? blocks_[i + 1]->input_norm() : ln_f_;
     const TensorList outputs = run_block(
         [block = blocks_[i], next, sequence](const TensorList& inputs) -> TensorList {

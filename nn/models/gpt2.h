@@ -36,7 +36,8 @@ class Gpt2 : public CausalLm {
   explicit Gpt2(const CausalLmConfig& config, const CausalLmOptions& options = {});
 
  private:
-  Tensor trunk(const Tensor& ids, const Sequence& sequence) const override;
+  Tensor trunk(const Tensor& ids, const Sequence& sequence,
+               const Entering& entering) const override;
   bool transposed_in_files(const std::string& name) const override;
   Tensor position_embeddings(const Sequence& sequence, int64_t tokens) const;
 

@@ -49,19 +49,22 @@ Llama::Llama(const CausalLmConfig& config, const CausalLmOptions& options)
   add_head();
 }
 
-Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence) const {
+Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence, const Entering& entering) const {
   const RotaryTables rotary = rotary_->at(sequence, ids.size(1));
   Tensor x = embedding_table().forward(ids);
   const size_t layers = layers_of(sequence);
   const auto end = blocks_.begin() + static_cast<std::ptrdiff_t>(layers);
   const auto decodes = [&](const auto& block) { return block->decodes(x, sequence, rotary); };
   if (std::all_of(blocks_.begin(), end, decodes)) {
-    for (auto block = blocks_.begin(); block != end; ++block)
-      x = (*block)->decode(x, sequence, rotary);
+    for (size_t i = 0; i < layers; ++i) {
+      entering(i, x);
+      x = blocks_[i]->decode(x, sequence, rotary);
+    }
     return norm_->forward(x);
   }
   Tensor n = blocks_.front()->input_norm()->forward(x);
   for (size_t i = 0; i < layers; ++i) {
+    entering(i, x);
     const auto next = i + 1 < layers ? blocks_[i + 1]->input_norm() : norm_;
     const TensorList outputs = run_block(
         [block = blocks_[i], next, sequence, rotary](const TensorList& inputs) -> TensorList {

@@ -38,7 +38,8 @@ class Llama : public CausalLm {
   explicit Llama(const CausalLmConfig& config, const CausalLmOptions& options = {});
 
  private:
-  Tensor trunk(const Tensor& ids, const Sequence& sequence) const override;
+  Tensor trunk(const Tensor& ids, const Sequence& sequence,
+               const Entering& entering) const override;
   std::shared_ptr<Rotary> rotary_;
   std::vector<std::shared_ptr<LlamaBlock>> blocks_;
   std::shared_ptr<RmsNorm> norm_;

@@ -143,7 +143,7 @@ TEST_CASE("tokens a pass are counted as chain decoding finds them", "[heads][med
   const auto base = base_model();
   const auto heads = trained_heads(base, {.heads = 2});
   const auto documents = some_documents();
-  const medusa::HeadAccuracy accuracy =
+  const decoding::HeadAccuracy accuracy =
       medusa::head_accuracy(*heads, *documents, amp::Preset::parse("fp32"), 100);
   // The same, one document after the other.
   const NoGrad off;
@@ -178,7 +178,8 @@ TEST_CASE("tokens a pass are counted as chain decoding finds them", "[heads][med
   CHECK(accuracy.tokens_per_pass == Approx(tokens / passes).epsilon(1e-12));
   for (size_t k = 0; k < 2; ++k)
     for (size_t n = 1; n < 5; ++n) CHECK(accuracy.top[k][n] >= accuracy.top[k][n - 1]);
-  const train::Validation validation = medusa::validation_of(accuracy, {.decay = 0.5});
+  const train::Validation validation =
+      decoding::validation_of(accuracy, medusa::coefficients(2, {.decay = 0.5}));
   CHECK(validation.loss == Approx(0.5 * accuracy.loss[0] + 0.25 * accuracy.loss[1]));
   CHECK(*validation.score == accuracy.tokens_per_pass);
 }

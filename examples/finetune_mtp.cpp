@@ -1,0 +1,97 @@
+// Trains multi-token prediction for a language model: modules or heads that guess tokens beyond the
+// next, behind the model as it is or together with it.
+//
+//   finetune_mtp --model DIR --chats replies.jsonl --kind recursive --depth 3 --save mtp/
+//   finetune_mtp --model DIR --text book.txt --kind sequential --format mimo --save mtp/
+//   finetune_mtp --model DIR --text book.txt --joint --save mtp/ --save-model trained/
+//   finetune_mtp --run-dir runs/a --resume      goes on where a run stopped
+//
+// The model's own replies are the best data there are.
+#include <binade/binade.h>
+
+#include "finetune_mtp/options.h"
+#include "training/head_run.h"
+
+using namespace binade;
+namespace mtp = binade::heads::mtp;
+
+namespace {
+
+// Modules get their format's conventions; by itself a format is chosen that engines read.
+mtp::Format format_of(const examples::FinetuneMtpOptions& o, const nn::CausalLmConfig& base) {
+  if (o.format != "auto") return mtp::parse_format(o.format);
+  const bool plain = o.kind == "parallel" || base.family == nn::Family::gpt2;
+  return plain ? mtp::Format::plain : mtp::Format::deepseek;
+}
+
+void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
+  check(!o.joint || o.save.empty() || !o.save_model.empty(),
+        "--joint trains the model as well: heads of --save need it, so give --save-model, too");
+  check(o.joint || o.save_model.empty(), "--save-model is for --joint; the model stays as it is");
+  examples::HeadRun run(o, config);
+  const std::shared_ptr<nn::CausalLm>& model = run.model();
+  const mtp::Format format = format_of(o, model->config());
+
+  std::shared_ptr<mtp::MtpHeads> heads;
+  if (o.from.empty()) {
+    const mtp::MtpConfig wanted{.kind = mtp::parse_kind(o.kind),
+                                .depth = o.depth,
+                                .conventions = mtp::conventions_of(format)};
+    mtp::check_fits(format, wanted, model->config());
+    heads = std::make_shared<mtp::MtpHeads>(model, wanted);
+  } else {
+    heads = mtp::load_mtp(o.from, model);
+    mtp::check_fits(format, heads->config(), model->config());
+  }
+  mtp::TrunkWithHeads both(model, heads);
+  if (!o.joint) {
+    // Only the heads have masters, gradients and moments.
+    model->set_trainable(false);
+    model->eval();
+  }
+  run.place(both);
+
+  const mtp::MtpLossOptions loss{.weight = o.weight, .beta = o.beta, .joint = o.joint};
+  std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*heads, o.weight_decay);
+  if (o.joint)
+    for (optim::ParameterGroup& group : optim::split_by_decay(*model, o.weight_decay)) {
+      group.lr_factor = o.model_lr;
+      groups.push_back(std::move(group));
+    }
+  const bool finished = run.train(
+      {.what = concat(mtp::name_of(heads->config().kind), " prediction of ", heads->config().depth,
+                      " more tokens"),
+       .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
+       .groups = std::move(groups),
+       .data = heads::decoding::heads_data(run.documents(), mtp::head_set(heads->config(), loss),
+                                           o.accumulation),
+       .loss = mtp::mtp_loss(*heads, o.pack, loss),
+       .accuracy =
+           [&](const heads::decoding::PackedDocuments& documents) {
+             return mtp::head_accuracy(*heads, documents, run.preset(), o.validation_batches, loss);
+           },
+       .coefficients = mtp::coefficients(heads->config(), loss)});
+  if (!finished) return;
+  if (!o.save_model.empty()) {
+    nn::save_hf(*model, o.save_model);
+    run.tokenizer().save(o.save_model);
+    examples::say("saved {}\n", o.save_model);
+  }
+  if (o.save.empty()) return;
+  mtp::save_mtp(*heads, o.save,
+                {.format = format, .base_name = o.model, .dtype = run.save_dtype()});
+  mtp::load_mtp(o.save, model);  // what was written can be read back
+  examples::say("saved {}\n", o.save);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains multi-token prediction for a language model");
+  examples::FinetuneMtpOptions options;
+  examples::add_options(app, options);
+  return examples::run_program(
+      app, argv[0],
+      examples::with_saved_config<examples::FinetuneMtpOptions>({argv + 1, argv + argc}),
+      [&] { finetune_mtp(options, app.config_to_str(true)); }, examples::Output::narration);
+}

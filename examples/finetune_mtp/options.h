@@ -1,0 +1,56 @@
+// The options of finetune_mtp, each with its default; --config FILE.json takes the same names.
+#pragma once
+
+#include <string>
+
+#include "../training/head_options.h"
+
+namespace binade::examples {
+
+struct FinetuneMtpOptions : HeadTrainingOptions {
+  FinetuneMtpOptions() { run_dir = "runs/finetune_mtp"; }
+
+  std::string kind = "recursive";
+  int64_t depth = 3;
+  std::string format = "auto", from;
+  bool joint = false;
+  double weight = 1, beta = 0.6, model_lr = 0.25;
+  std::string save_model;
+};
+
+inline void add_options(CLI::App& app, FinetuneMtpOptions& o) {
+  prepare(app);
+  add_document_options(app, o);
+  OptionGroup group{app, "Heads"};
+  group
+      .add("--kind", o.kind,
+           "recursive (one module, applied again and again), sequential (a module a token) or "
+           "parallel (a layer a token)")
+      ->check(CLI::IsMember({"recursive", "sequential", "parallel"}));
+  group.add("--depth,--heads", o.depth, "Tokens predicted beyond the next")
+      ->check(CLI::Range(int64_t{1}, int64_t{63}));
+  group
+      .add("--format", o.format,
+           "Names of the saved tensors, and how modules work with them: deepseek, qwen3-next, mimo "
+           "or plain; auto: deepseek, and plain where it has no names")
+      ->check(CLI::IsMember({"auto", "deepseek", "qwen3-next", "mimo", "plain"}));
+  group.add("--from", o.from, "Start from these saved heads, whose kind and depth count");
+  group.add("--mtp-weight", o.weight, "What the heads count in the loss; 1 for heads alone")
+      ->check(rate());
+  group
+      .add("--beta", o.beta,
+           "A recursive module's step k counts with this to the power of k - 1, over their sum")
+      ->check(CLI::Range(1e-3, 1.0));
+
+  add_head_training_options(app, o);
+  group.name = "Training";
+  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
+  group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
+      ->check(rate());
+
+  group.name = "Run";
+  group.add("--save-model", o.save_model,
+            "With --joint: write the model to this Hugging Face folder, in FP32");
+}
+
+}  // namespace binade::examples

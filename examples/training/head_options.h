@@ -1,0 +1,61 @@
+// The options that the programs that train decoding heads have in common.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace binade::examples {
+
+struct HeadTrainingOptions : TrainingOptions {
+  // What papers and public recipes use (Cai et al. 2024): no decay of weights, a cosine after 40
+  // steps.
+  HeadTrainingOptions() {
+    seq_len = 512;
+    batch_size = 16;
+    weight_decay = 0;
+    warmup = 40;
+    beta2 = 0.999;
+    final_lr = 0;
+  }
+
+  std::string model, tokenizer, chat_template;
+  std::vector<std::string> chats, text;
+  bool skip_bad = false, pack = true;
+  double validation_fraction = 0.02;
+  int64_t validation_batches = 20;
+  double epochs = 0;
+  std::string save, save_dtype = "fp16";
+};
+
+inline void add_document_options(CLI::App& app, HeadTrainingOptions& o) {
+  OptionGroup group{app, "Data"};
+  group.add("--model", o.model, "The Hugging Face folder of the language model");
+  group.add("--tokenizer", o.tokenizer, "Folder or file of the tokenizer; default: the model's");
+  group.add("--chats", o.chats,
+            "Files of conversations with replies, JSON or JSONL: OpenAI messages, ShareGPT, GSM8K");
+  group.add("--chat-template", o.chat_template,
+            "Folder with the chat template; default: the model's");
+  group.add("--text", o.text, "Files and folders of plain text, all of which is learned");
+  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
+  group.flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
+  group
+      .add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
+      ->check(CLI::Range(0.0, 0.9));
+  group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
+      ->check(at_least(1));
+}
+
+inline void add_head_training_options(CLI::App& app, HeadTrainingOptions& o) {
+  add_training_options(app, o);
+  OptionGroup group{app, "Training"};
+  group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps")
+      ->check(rate());
+  group.name = "Run";
+  group.add("--save", o.save, "Write the heads to this folder at the end");
+  group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
+      ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
+}
+
+}  // namespace binade::examples

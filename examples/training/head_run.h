@@ -1,0 +1,62 @@
+// What the programs that train decoding heads do alike: the model, its documents, the run.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <binade/binade.h>
+
+#include "head_options.h"
+#include "setup.h"
+
+namespace binade::examples {
+
+// What a program trains, and how.
+struct HeadTask {
+  std::string what;  // "4 Medusa heads", to be printed
+  nn::Module* module = nullptr;
+  std::vector<optim::ParameterGroup> groups;
+  std::function<train::StepData(int64_t)> data;
+  train::LossFunction loss;
+  // On held-out documents, and what each head's loss counts in that of validations.
+  std::function<heads::decoding::HeadAccuracy(const heads::decoding::PackedDocuments&)> accuracy;
+  std::vector<double> coefficients;
+};
+
+class HeadRun {
+ public:
+  // Reads the model, on the CPU in f32, and the documents; the seed is set. `options` must outlive
+  // the run. Throws Error for what does not fit together.
+  HeadRun(HeadTrainingOptions& options, std::string config);
+
+  Device device() const { return device_; }
+  const amp::Preset& preset() const { return preset_; }
+  const std::shared_ptr<nn::CausalLm>& model() const { return model_; }
+  const data::Tokenizer& tokenizer() const { return *tokenizer_; }
+  const std::shared_ptr<const heads::decoding::PackedDocuments>& documents() const {
+    return documents_;
+  }
+  DType save_dtype() const;
+  // Of the whole run: --steps, or what --epochs makes.
+  int64_t steps() const;
+
+  // Moves the module to the device, in the precision of the run.
+  void place(nn::Module& module) const;
+  // Trains to the end, and prints the accuracy on held-out documents; false: stopped by a signal.
+  bool train(const HeadTask& task);
+
+ private:
+  HeadTrainingOptions& options_;
+  std::string config_;
+  Device device_;
+  amp::Preset preset_;
+  train::RunFolder folder_;
+  std::unique_ptr<data::Tokenizer> tokenizer_;
+  std::shared_ptr<nn::CausalLm> model_;
+  std::shared_ptr<const heads::decoding::PackedDocuments> documents_,
+      held_out_;  // held_out: or null
+};
+
+}  // namespace binade::examples

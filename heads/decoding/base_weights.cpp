@@ -1,0 +1,22 @@
+#include <binade/heads/decoding/base_weights.h>
+
+#include <binade/core/file.h>
+#include <binade/train/checkpoint.h>
+
+namespace binade::heads::decoding {
+
+uint32_t weights_fingerprint(const nn::CausalLm& model) {
+  uint32_t checksum = 0;
+  for (const nn::NamedParameter& named : model.named_parameters()) {
+    const Array values = model.file_view(named.name, named.parameter->master())
+                             .to(Device::cpu())
+                             .to(DType::f32)
+                             .contiguous();
+    const uint32_t of_values = train::checksum_of(values);
+    checksum = crc32c(named.name.data(), named.name.size(), checksum);
+    checksum = crc32c(&of_values, sizeof(of_values), checksum);
+  }
+  return checksum;
+}
+
+}  // namespace binade::heads::decoding

@@ -1,0 +1,15 @@
+// Which language model decoding heads belong to.
+#pragma once
+
+#include <cstdint>
+
+#include <binade/nn/models/causal_lm.h>
+
+namespace binade::heads::decoding {
+
+// A fingerprint of a language model's weights (names, shapes, values as f32): CRC-32C. Heads are of
+// use with the model they were trained for only; their config.json has it under kBaseFingerprint.
+uint32_t weights_fingerprint(const nn::CausalLm& model);
+inline constexpr const char* kBaseFingerprint = "binade_base_crc32c";
+
+}  // namespace binade::heads::decoding

@@ -1,0 +1,62 @@
+#include <binade/heads/decoding/heads_loss.h>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/autograd/tape.h>
+#include <binade/core/text.h>
+
+namespace binade::heads::decoding {
+
+std::vector<int64_t> HeadSet::shifts() const {
+  std::vector<int64_t> result;
+  for (int64_t k = with_main ? 0 : 1; k <= count; ++k) result.push_back(k);
+  return result;
+}
+
+std::vector<std::string> HeadSet::names() const {
+  std::vector<std::string> result;
+  if (with_main) result.emplace_back("main");
+  for (int64_t k = 1; k <= count; ++k) result.push_back(concat("head", k));
+  return result;
+}
+
+std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedDocuments> documents,
+                                                   const HeadSet& set, int64_t accumulation) {
+  train::check_accumulation(documents->options().batch_size, accumulation);
+  return [documents = std::move(documents), names = set.names(), shifts = set.shifts(),
+          accumulation](int64_t step) {
+    const train::Batch batch = documents->batch(step);
+    train::StepData data;
+    data.micro_batches = train::micro_batches(batch, accumulation);
+    for (size_t k = 0; k < names.size(); ++k)
+      data.normalisers.add(names[k], static_cast<double>(count_labels(batch, shifts[k])));
+    data.tokens = batch.at("ids").numel();
+    return data;
+  };
+}
+
+train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
+                       const std::vector<DecodingHead>& heads, const train::LossInputs& in,
+                       int64_t classes, const Tensor& factors) {
+  const std::vector<std::string> names = set.names();
+  TensorList normalisers;
+  for (const std::string& name : names) normalisers.push_back(in.normalisers.at(name));
+  MultiHeadLossOptions options;
+  options.normalisers = stack(normalisers, 0);
+  if (factors.defined()) options.normalisers = options.normalisers / factors;
+  options.classes = classes;
+  const Tensor documents = in.batch.contains("documents") ? in.batch.at("documents") : Tensor();
+  const MultiHeadLoss result = multi_head_loss(
+      hidden, heads, shifted_labels(in.batch.at("labels"), documents, set.shifts()), options);
+  train::Loss loss(result.loss);
+  const NoGrad off;
+  const Tensor losses = factors.defined() ? result.losses / factors : result.losses;
+  for (size_t k = 0; k < names.size(); ++k) {
+    const auto at = static_cast<int64_t>(k);
+    loss.scalars.add(names[k] + "_loss", select(losses, 0, at));
+    loss.scalars.add(names[k] + "_top1", select(select(result.hits, 0, at), 0, 0) / normalisers[k]);
+  }
+  return loss;
+}
+
+}  // namespace binade::heads::decoding

@@ -1,0 +1,39 @@
+// The loss of decoding heads for the trainer: labels further ahead, a normaliser a head, and what
+// is reported of each.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include <binade/autograd/ops/multi_head_loss.h>
+#include <binade/heads/decoding/documents.h>
+
+namespace binade::heads::decoding {
+
+// Heads 1 … `count` predict so many tokens beyond the next.
+struct HeadSet {
+  int64_t count = 1;
+  bool with_main = false;  // in front of them: the model's own prediction of the next token
+
+  // By how much labels, which are the next tokens, are shifted: an entry a head.
+  std::vector<int64_t> shifts() const;
+  // "main", "head1" …: of their normalisers and of what is reported.
+  std::vector<std::string> names() const;
+};
+
+// The data of a step: a batch of packed documents, cut into micro-batches of equal size, and a
+// normaliser a head: how many labels it has in the whole step.
+std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedDocuments> documents,
+                                                   const HeadSet& set, int64_t accumulation);
+
+// multi_head_loss() of a micro-batch: `heads` are those of the set, in order. labels (B, T): the
+// next tokens; documents (B, T), or undefined: one a row. Reports <name>_loss, the mean over the
+// head's labels, and <name>_top1, the share of labels that are its likeliest token.
+// multi_head_loss() says what `hidden` and `classes` are. factors (K) f32 above 0, or undefined:
+// what coefficients are multiplied by, where they follow the step's number.
+train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
+                       const std::vector<DecodingHead>& heads, const train::LossInputs& in,
+                       int64_t classes, const Tensor& factors = {});
+
+}  // namespace binade::heads::decoding
