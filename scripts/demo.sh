@@ -1,36 +1,114 @@
 #!/usr/bin/env bash
-# Trains a small GPT on the C and C++ headers of this machine, on the GPU if there is one, else on
-# the CPU. Installs and builds what is missing first; what the run leaves lies in runs/demo, that of
-# a second demo in runs/demo-2, and so on.
+# Two demonstrations, on the GPU if there is one, else on the CPU. Both install and build what is
+# missing first.
 #
-#   scripts/demo.sh [OPTION...]      options are passed on to build/examples/train_gpt
+#   scripts/demo.sh [OPTION...]   trains a small GPT on the C and C++ headers of this machine; options
+#                                 are passed on to build/examples/train_gpt
+#   scripts/demo.sh heads         trains a small Llama on them, lets it write, trains Medusa heads and
+#                                 a recursive MTP module on what it wrote, decodes with both and
+#                                 prints one table
+#
+# What a run leaves lies in runs/demo (runs/demo-heads), that of a second one in runs/demo-2, and so
+# on.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ ${1:-} == --help ]] && usage && exit
 
 build=$root/build
-run=$root/runs/demo
-for ((next = 2; ; ++next)); do
-  [[ -e $run/config.json ]] || break
-  run=$root/runs/demo-$next
-done
 
-if has_gpu; then
-  "$root/scripts/setup.sh"
-  nvcc=$(find_nvcc)
-else
-  "$root/scripts/setup.sh" --cuda off
-  # A folder that is built with CUDA already stays so; compiling the kernels anew helps nobody.
-  nvcc=
-  grep -qs '^BINADE_CUDA:[A-Z]*=ON' "$build/CMakeCache.txt" && nvcc=$(find_nvcc)
-fi
-configure "$build" "$nvcc"
-build "$build" train_gpt
+# The first of runs/$1, runs/$1-2 … that is not there.
+new_run() {
+  local next run=$root/runs/$1
+  for ((next = 2; ; ++next)); do
+    [[ -e $run/config.json || -e $run/model ]] || break
+    run=$root/runs/$1-$next
+  done
+  echo "$run"
+}
 
-# Enough to see it learn, in about a minute on two cores.
-[[ " $* " == *" --steps"* ]] || set -- --steps 600 "$@"
-say "training; Ctrl-C writes a checkpoint and stops, train_gpt --run-dir $run --resume goes on"
-"$build/examples/train_gpt" --run-dir "$run" "$@"
+# Installs what is missing, and builds these programs.
+prepare_programs() {
+  local nvcc=
+  if has_gpu; then
+    "$root/scripts/setup.sh"
+    nvcc=$(find_nvcc)
+  else
+    "$root/scripts/setup.sh" --cuda off
+    # A folder that is built with CUDA already stays so; compiling the kernels anew helps nobody.
+    grep -qs '^BINADE_CUDA:[A-Z]*=ON' "$build/CMakeCache.txt" && nvcc=$(find_nvcc)
+  fi
+  configure "$build" "$nvcc"
+  build "$build" "$@"
+}
 
-say "what the run left in $run:"
-ls -l "$run"
+demo_training() {
+  local run
+  run=$(new_run demo)
+  prepare_programs train_gpt
+  # Enough to see it learn, in about a minute on two cores.
+  [[ " $* " == *" --steps"* ]] || set -- --steps 600 "$@"
+  say "training; Ctrl-C writes a checkpoint and stops, train_gpt --run-dir $run --resume goes on"
+  "$build/examples/train_gpt" --run-dir "$run" "$@"
+
+  say "what the run left in $run:"
+  ls -l "$run"
+}
+
+demo_heads() {
+  (($# == 0)) || die "heads takes no options, got $*"
+  local run programs=$build/examples
+  run=$(new_run demo-heads)
+  prepare_programs train_gpt generate_data finetune_medusa finetune_mtp speculate
+  mkdir -p "$run"
+  # BINADE_DEMO_STEPS: fewer steps for those who try the script itself.
+  local steps=${BINADE_DEMO_STEPS:-400}
+
+  say "a Llama of a few million parameters learns to write headers"
+  "$programs/train_gpt" --family llama --layers 3 --dim 192 --heads 6 --kv-heads 2 --hidden 512 \
+    --seq-len 128 --batch-size 16 --steps "$steps" --learning-rate 2e-3 --validate-every 0 \
+    --checkpoint-every 0 --sample-tokens 0 --run-dir "$run/train" --save-hf "$run/model"
+  say "it writes texts of its own, which are what the heads learn from"
+  "$programs/generate_data" --model "$run/model" --no-template --from-nothing 192 --temperature 0.5 \
+    --max-new-tokens 192 --output "$run/written.jsonl"
+  say "Medusa heads"
+  "$programs/finetune_medusa" --model "$run/model" --chats "$run/written.jsonl" --heads 4 --seq-len 192 \
+    --batch-size 8 --steps "$steps" --validate-every 0 --checkpoint-every 0 --run-dir "$run/medusa-run" \
+    --save "$run/medusa"
+  say "a recursive MTP module"
+  "$programs/finetune_mtp" --model "$run/model" --chats "$run/written.jsonl" --kind recursive --depth 3 \
+    --seq-len 192 --batch-size 8 --steps "$steps" --validate-every 0 --checkpoint-every 0 \
+    --run-dir "$run/mtp-run" --save "$run/mtp"
+  say "decoding plainly and with drafts"
+  local starts=('#ifndef ' '#define ' '/* ' 'struct ' 'static inline ' 'extern int ' '#include <'
+    'typedef ' 'template <' 'namespace ' '// ' 'class ')
+  printf '%s\n' "${starts[@]}" >"$run/starts.txt"
+  decode() {  # name, options: its figures go to $run/<name>.txt
+    local name=$1
+    shift
+    "$programs/speculate" --model "$run/model" --prompts "$run/starts.txt" --max-new-tokens 160 \
+      --ignore-eos "$@" >"$run/$name.txt"
+  }
+  decode medusa-chain --medusa "$run/medusa" --tree chain
+  decode medusa-tree --medusa "$run/medusa" --tree auto --nodes 16
+  decode mtp-chain --mtp "$run/mtp" --tree chain
+  decode lookup --proposer lookup
+
+  say "tokens a pass (tau), tokens a second, texts equal to those of plain greedy decoding:"
+  printf '%-14s %6s %10s %10s  %s\n' "" tau plain drafted equal
+  local name
+  for name in medusa-chain medusa-tree mtp-chain lookup; do
+    awk -v name="$name" '
+      $1 == "plain" { plain = $NF }
+      $1 == "speculative" { drafted = $NF }
+      $1 == "tau" { tau = $2 }
+      / texts are those of plain greedy decoding/ { equal = $1 " of " $3 }
+      END { printf "%-14s %6.2f %10.1f %10.1f  %s\n", name, tau, plain, drafted, equal }
+    ' "$run/$name.txt"
+  done
+  say "all of it is in $run"
+}
+
+case ${1:-} in
+  heads) shift && demo_heads "$@" ;;
+  *) demo_training "$@" ;;
+esac
