@@ -86,6 +86,12 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
   return json.dump(2) + "\n";
 }
 
+nn::JsonReader read_config(const fs::path& folder) {
+  constexpr int64_t kLargestConfig = 1 << 20;  // bytes
+  const fs::path path = folder / kConfigFile;
+  return nn::JsonReader::parse(read_text_file(path, kLargestConfig), path.string());
+}
+
 }  // namespace
 
 std::string_view name_of(Layout layout) {
@@ -125,17 +131,24 @@ void save_medusa(const MedusaHeads& heads, const fs::path& folder,
   write_text_file(folder / kConfigFile, config_text(heads, options));
 }
 
+std::optional<Layout> layout_of(const fs::path& folder) {
+  if (!fs::exists(folder / kConfigFile)) return std::nullopt;
+  const nn::JsonReader json = read_config(folder);
+  if (json.has("medusa_num_heads")) return Layout::original;
+  if (json.get<std::string>("model_type", "") == "medusa") return Layout::vllm;
+  return std::nullopt;
+}
+
 std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
                                          std::shared_ptr<const nn::CausalLm> base) {
-  constexpr int64_t kLargestConfig = 1 << 20;  // bytes
-  const fs::path config_path = folder / kConfigFile;
-  check(fs::exists(config_path), folder.string(), " holds no Medusa heads: it has no config.json");
-  const nn::JsonReader json =
-      nn::JsonReader::parse(read_text_file(config_path, kLargestConfig), config_path.string());
-  const Layout layout = json.has("medusa_num_heads") ? Layout::original : Layout::vllm;
-  if (layout == Layout::vllm && json.get<std::string>("model_type", "") != "medusa")
+  check(fs::exists(folder / kConfigFile), folder.string(),
+        " holds no Medusa heads: it has no config.json");
+  const nn::JsonReader json = read_config(folder);
+  const std::optional<Layout> found = layout_of(folder);
+  if (!found)
     json.refuse(
         "neither 'medusa_num_heads' nor the 'model_type' medusa: these are no Medusa heads");
+  const Layout layout = *found;
   constexpr int64_t kMostHeads = 64;
   const auto count = [&](const char* key, int64_t least) {
     const auto value = json.require<int64_t>(key);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <binade/heads/medusa/medusa.h>
@@ -34,6 +35,10 @@ struct SaveMedusaOptions {
 // for heads that the layout cannot hold.
 void save_medusa(const MedusaHeads& heads, const std::filesystem::path& folder,
                  const SaveMedusaOptions& options = {});
+
+// The layout of a folder's Medusa heads; none if its config.json, if any, speaks of something else.
+// Throws Error for a config.json that is no JSON object.
+std::optional<Layout> layout_of(const std::filesystem::path& folder);
 
 // Heads of any layout, for this language model. Throws Error for files that are missing or damaged,
 // tensors that are missing, unexpected, of the wrong shape or not finite (all named), sizes that

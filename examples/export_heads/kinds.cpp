@@ -1,0 +1,58 @@
+#include "kinds.h"
+
+#include <binade/heads/medusa/files.h>
+
+namespace binade::examples {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+class Medusa : public DecodingHeads {
+ public:
+  explicit Medusa(std::shared_ptr<heads::medusa::MedusaHeads> heads) : heads_(std::move(heads)) {
+    heads_->eval();
+  }
+  const nn::Module& module() const override { return *heads_; }
+  std::vector<Tensor> logits(const Tensor& ids) const override {
+    const Tensor hidden = heads_->base().hidden_states(ids);
+    std::vector<Tensor> logits;
+    for (int64_t k = 0; k < heads_->config().heads; ++k)
+      logits.push_back(select(heads_->logits(k, hidden), 0, 0));
+    return logits;
+  }
+  void write(const fs::path& folder, const WriteHeadsOptions& options) const override {
+    heads::medusa::save_medusa(*heads_, folder,
+                               {.layout = heads::medusa::parse_layout(options.layout),
+                                .base_name = options.base_name,
+                                .dtype = options.dtype});
+  }
+
+ private:
+  std::shared_ptr<heads::medusa::MedusaHeads> heads_;
+};
+
+std::string medusa_layout(const fs::path& folder) {
+  const auto layout = heads::medusa::layout_of(folder);
+  return layout ? std::string(heads::medusa::name_of(*layout)) : std::string();
+}
+
+std::unique_ptr<DecodingHeads> read_medusa(const fs::path& folder,
+                                           std::shared_ptr<const nn::CausalLm> base) {
+  return std::make_unique<Medusa>(heads::medusa::load_medusa(folder, std::move(base)));
+}
+
+}  // namespace
+
+const std::vector<HeadKind>& head_kinds() {
+  static const std::vector<HeadKind> kinds = {
+      {"medusa",
+       {{"original", "TGI, TensorRT-LLM; FasterDecoding by way of scripts/medusa_to_pt.py"},
+        {"vllm", "vLLM"}},
+       medusa_layout,
+       read_medusa},
+  };
+  return kinds;
+}
+
+}  // namespace binade::examples

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Compares files of Medusa heads with the classes of the engines that read them, both ways: vLLM's and
+# FasterDecoding's from their pip packages, TGI's from a folder of its source.
+#
+# Usage: scripts/long/medusa_engines.sh [BUILD FOLDER]
+#   BINADE_TORCH_PYTHON: a Python that has torch, transformers and safetensors
+#   BINADE_TGI_SOURCE: text-generation-inference's repository; without it that part is skipped
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+
+build=${1:-${BINADE_BUILD:-$root/build}}
+[[ -x $build/tests/binade_tests ]] || die "build the target binade_tests first, or name the build folder"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=${BINADE_TORCH_PYTHON:-}
+if [[ -z $python ]]; then
+  say "Installing PyTorch and transformers from pip"
+  python3 -m venv "$work/venv"
+  "$work/venv/bin/pip" install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
+    torch transformers safetensors
+  python=$work/venv/bin/python
+fi
+
+say "Fetching the engines' sources"
+# 0.32.0 is the last version of vLLM with Medusa. pip stops at the metadata of the source package, which
+# needs a compiler; --no-clean keeps what it unpacked.
+mkdir "$work/sources"
+TMPDIR=$work/sources python3 -m pip download --quiet --no-deps --no-clean --no-build-isolation --no-binary vllm \
+  --dest "$work/sources" vllm==0.32.0 >"$work/pip.log" 2>&1 || true
+vllm=$(find "$work/sources" -path '*/vllm/model_executor/models/medusa.py' | head -n 1)
+[[ -n $vllm ]] || die "no source of vLLM: $(tail -n 1 "$work/pip.log")"
+vllm=${vllm%/vllm/model_executor/*}
+python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work/sources" medusa-llm==0.1
+python3 -m zipfile -e "$work"/sources/medusa_llm-*.whl "$work/medusa"
+
+say "Comparing"
+export BINADE_MEDUSA_ENGINES=$work/heads
+mkdir "$work/heads"
+"$build/tests/binade_tests" "[.medusa-engines-write]"
+for case in "$work"/heads/*/original; do "$python" "$root/scripts/medusa_to_pt.py" "$case"; done
+TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS=ignore "$python" "$root/scripts/long/medusa_engines.py" \
+  "$work/heads" "$vllm" "$work/medusa" ${BINADE_TGI_SOURCE:+"$BINADE_TGI_SOURCE"}
+"$build/tests/binade_tests" "[.medusa-engines-read]"
