@@ -81,6 +81,7 @@ Decoder::Decoder(const nn::CausalLm& model, const DecoderOptions& options)
              checked_capacity(model, options.capacity), model.device(), options.spare),
       choices_(options.slots, options.choice, model.device()),
       layers_(options.layers),
+      stream_layers_(options.streams),
       capture_(options.capture) {
   check(layers_ >= 0 && layers_ <= model.config().layers, "the model has ", model.config().layers,
         " layers, a decoder was asked for the first ", layers_);
@@ -94,15 +95,14 @@ Decoder::Prompts Decoder::prefill(const std::vector<int32_t>& slots, const Rows&
   check(!lengths.empty(), "generation needs a prompt");
   const int64_t longest = std::max(
       padded_length(model_, *std::max_element(lengths.begin(), lengths.end())), least_length);
-  nn::Sequence sequence = cache_.prefill(slots, lengths);
-  sequence.layers = layers_;
+  const nn::Sequence sequence = cache_.prefill(slots, lengths);
   const Tensor ids = padded(prompts, longest, model_.device());
   const auto rows = static_cast<int64_t>(slots.size());
   Prompts result;
   result.ids = ids.array();
   result.lengths = Array::from(lengths, {rows}, model_.device());
   result.slots = Array::from(slots, {rows}, model_.device());
-  result.hidden = model_.hidden_states(ids, sequence);
+  result.hidden = hidden_states(ids, sequence);
   result.last = last_tokens(result.hidden, lengths);
   return result;
 }
@@ -162,9 +162,15 @@ Tensor Decoder::run(const Tensor& ids, const TokenTree& tree, int64_t first) {
   const NoGrad no_grad;
   check(ids.dims() == 2 && ids.size(0) == slots(), "a pass of decoding reads ids (", slots(),
         ", T), got ", ids.shape());
-  nn::Sequence sequence = cache_.decode(ids.size(1), choices_.running(), tree, first);
+  return hidden_states(ids, cache_.decode(ids.size(1), choices_.running(), tree, first));
+}
+
+Tensor Decoder::hidden_states(const Tensor& ids, nn::Sequence sequence) {
   sequence.layers = layers_;
-  return model_.hidden_states(ids, sequence);
+  if (stream_layers_.empty()) return model_.hidden_states(ids, sequence);
+  nn::CausalLm::States states = model_.states(ids, sequence, stream_layers_);
+  streams_ = std::move(states.streams);
+  return states.hidden;
 }
 
 void Decoder::accept(const Array& nodes, const Array& counts) {

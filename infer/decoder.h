@@ -35,7 +35,9 @@ struct DecoderOptions {
   int64_t capacity = 0;  // tokens a slot; 0: the model's positions
   int64_t spare = 0;     // see KvCache: for drafts, their nodes but the root
   int64_t layers = 0;    // the model's first layers alone (early exit); 0: all
-  bool capture = true;   // on a GPU: step() becomes a CUDA graph after two eager steps
+  // Layers whose residual streams, as they enter, passes of prefill(), begin() and run() keep.
+  std::vector<int64_t> streams;
+  bool capture = true;  // on a GPU: step() becomes a CUDA graph after two eager steps
   ChoiceRules choice;
 };
 
@@ -85,6 +87,9 @@ class Decoder {
   // The next token of each running slot, from the hidden state (slots, dim) of its last one.
   void choose(const Tensor& last_hidden);
 
+  // Of the newest pass, (B, T, dim) for each of DecoderOptions::streams.
+  const TensorList& streams() const { return streams_; }
+
   const nn::CausalLm& model() const { return model_; }
   int64_t slots() const { return cache_.slots(); }
   int64_t capacity() const { return cache_.capacity(); }
@@ -94,11 +99,14 @@ class Decoder {
  private:
   struct Graph;
   void queue_step();
+  Tensor hidden_states(const Tensor& ids, nn::Sequence sequence);
 
   const nn::CausalLm& model_;
   KvCache cache_;
   SlotStates choices_;
   int64_t layers_;
+  std::vector<int64_t> stream_layers_;
+  TensorList streams_;
   bool capture_;
   int eager_steps_ = 0;
   std::unique_ptr<Graph> graph_;

@@ -15,7 +15,7 @@ struct SpeculateOptions {
   int64_t limit = 0;
   bool skip_bad = false;
   // Drafts.
-  std::string proposer = "auto", medusa, draft, tree = "auto";
+  std::string proposer = "auto", medusa, mtp, draft, tree = "auto";
   int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3;
   std::string search_tree, save_tree;
   // Decoding.
@@ -44,10 +44,12 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
   group.name = "Drafts";
   group
       .add("--proposer", o.proposer,
-           "What drafts: medusa, draft (another model), early-exit (the model's first layers), "
-           "lookup (the text so far), none; auto: what the options below name")
-      ->check(CLI::IsMember({"auto", "medusa", "draft", "early-exit", "lookup", "none"}));
+           "What drafts: medusa, mtp (modules or heads of multi-token prediction), draft (another "
+           "model), early-exit (the model's first layers), lookup (the text so far), none; auto: "
+           "what the options below name")
+      ->check(CLI::IsMember({"auto", "medusa", "mtp", "draft", "early-exit", "lookup", "none"}));
   group.add("--medusa", o.medusa, "Folder of Medusa heads for the model, in any layout");
+  group.add("--mtp", o.mtp, "Folder of multi-token prediction for the model, in any format");
   group.add("--draft", o.draft, "Folder of a smaller model with the same tokenizer");
   group.add("--early-exit", o.early_exit, "Draft with so many of the model's first layers")
       ->check(at_least(0));
@@ -59,9 +61,10 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
       .add("--draft-temperature", o.draft_temperature,
            "Draw the guesses of draft and early-exit at this temperature; 0: the likeliest")
       ->check(CLI::Range(0.0, 1e3));
-  group.add("--tree", o.tree,
-            "Of Medusa heads: chain, a JSON file of choices ([[0], [0, 0], [1]]), or auto: the one "
-            "that --search-tree finds, else one by published accuracies");
+  group.add(
+      "--tree", o.tree,
+      "Of Medusa heads and --mtp: chain, a JSON file of choices ([[0], [0, 0], [1]]), or auto: "
+      "the one that --search-tree finds, else one by published accuracies (a chain for --mtp)");
   group
       .add("--nodes", o.nodes, "Nodes of --tree auto, the root included; 0: 24, or what pays best")
       ->check(CLI::Range(int64_t{0}, int64_t{64}));

@@ -8,6 +8,8 @@
 #include <binade/heads/decoding/tree_search.h>
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/medusa/proposer.h>
+#include <binade/heads/mtp/files.h>
+#include <binade/heads/mtp/proposer.h>
 #include <binade/infer/generate.h>
 
 namespace binade::examples {
@@ -26,6 +28,7 @@ struct Named {
 
 std::string kind_of(const SpeculateOptions& o) {
   const Named all[] = {{"medusa", "--medusa", !o.medusa.empty()},
+                       {"mtp", "--mtp", !o.mtp.empty()},
                        {"draft", "--draft", !o.draft.empty()},
                        {"early-exit", "--early-exit", o.early_exit > 0}};
   std::string kind = o.proposer;
@@ -78,16 +81,19 @@ Session load_session(const SpeculateOptions& o) {
   session.base = load_model(as_saved);
   if (session.kind == "medusa")
     session.medusa = heads::medusa::load_medusa(o.medusa, session.base.model);
+  if (session.kind == "mtp") session.mtp = heads::mtp::load_mtp(o.mtp, session.base.model);
   if (o.model.precision != "fp32")
     nn::warn_about_range(*session.base.model,
                          o.model.precision == "fp16" ? DType::f16 : DType::bf16);
   convert(*session.base.model, o.model.precision);
   session.base.model->to(device);
-  if (session.medusa) {
-    convert(*session.medusa, o.model.precision);
-    session.medusa->to(device);
-    session.medusa->eval();
-  }
+  const auto prepare = [&](nn::Module& heads) {
+    convert(heads, o.model.precision);
+    heads.to(device);
+    heads.eval();
+  };
+  if (session.medusa) prepare(*session.medusa);
+  if (session.mtp) prepare(*session.mtp);
   if (session.kind == "draft") {
     ModelOptions draft = o.model;
     draft.model = o.draft;
@@ -154,9 +160,11 @@ Rows read_prompts(const Session& session, const SpeculateOptions& o, const std::
 }
 
 decoding::DraftTree tree_of(const Session& session, const SpeculateOptions& o) {
-  if (!session.medusa) return {};
-  const int64_t depth = session.medusa->config().heads;
-  if (o.tree == "chain") return decoding::DraftTree::chain(depth);
+  if (!session.medusa && !session.mtp) return {};
+  const int64_t depth =
+      session.medusa ? session.medusa->config().heads : session.mtp->config().depth;
+  if (o.tree == "chain" || (o.tree == "auto" && session.mtp && o.nodes == 0))
+    return decoding::DraftTree::chain(depth);
   if (o.tree != "auto")
     return decoding::DraftTree::from_json(read_text_file(o.tree), o.tree, {.heads = depth});
   const int64_t nodes = o.nodes > 0 ? o.nodes : kUsualNodes;
@@ -179,6 +187,8 @@ std::unique_ptr<decoding::Proposer> proposer_of(const Session& session, const Sp
         *session.medusa, tree,
         heads::medusa::MedusaProposerOptions{
             .slots = o.batch, .heads = all_heads ? session.medusa->config().heads : 0});
+  if (session.mtp)
+    return heads::mtp::make_proposer(*session.mtp, tree, {.slots = o.batch, .capacity = capacity});
   if (session.kind == "draft" || session.kind == "early-exit") {
     decoding::ModelProposerOptions options{
         .slots = o.batch, .capacity = capacity, .guesses = o.guesses, .layers = o.early_exit};

@@ -9,6 +9,7 @@
 #include <binade/data/chat_template.h>
 #include <binade/heads/decoding/speculative_decoder.h>
 #include <binade/heads/medusa/medusa.h>
+#include <binade/heads/mtp/mtp.h>
 
 #include "options.h"
 
@@ -23,6 +24,7 @@ struct Session {
   std::string kind;  // of proposer: "none", "lookup", …
 
   std::shared_ptr<heads::medusa::MedusaHeads> medusa;
+  std::shared_ptr<heads::mtp::MtpHeads> mtp;
   LoadedModel draft;
 
   int64_t positions() const { return base.model->config().max_positions; }

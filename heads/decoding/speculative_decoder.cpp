@@ -17,12 +17,13 @@ namespace {
 // Eager steps before the capture: they time and choose algorithms and fill the pool.
 [[maybe_unused]] constexpr int kEagerSteps = 2;
 
-infer::DecoderOptions decoder_options(const AcceptanceRule& rule,
+infer::DecoderOptions decoder_options(const AcceptanceRule& rule, const ProposerNeeds& needs,
                                       const SpeculativeOptions& options) {
   infer::DecoderOptions result;
   result.slots = options.slots;
   result.capacity = options.capacity;
   result.spare = kMostNodes - 1;
+  result.streams = needs.residual_layers;
   result.choice.sampling = rule.plain();
   result.choice.sampling.seed = options.seed;
   result.choice.stop_ids = options.stop_ids;
@@ -65,10 +66,7 @@ SpeculativeDecoder::SpeculativeDecoder(const nn::CausalLm& model, Proposer& prop
       needs_(proposer.needs()),
       seed_(options.seed),
       capture_(options.capture),
-      decoder_(model, decoder_options(rule, options)) {
-  check(needs_.residual_layers.empty(),
-        "the proposer reads residual streams inside the model, which no pass gives it yet");
-}
+      decoder_(model, decoder_options(rule, needs_, options)) {}
 
 void SpeculativeDecoder::begin(const std::vector<int32_t>& slots,
                                const std::vector<std::vector<int32_t>>& prompts,
@@ -83,6 +81,7 @@ void SpeculativeDecoder::begin(const std::vector<int32_t>& slots,
   seen.next = index_select(Tensor(choices().tokens()), 0, Tensor(read.slots)).array();
   if (needs_.hidden) seen.hidden = read.hidden.array();
   if (needs_.last) seen.last = read.last.array();
+  for (const Tensor& stream : decoder_.streams()) seen.residuals.push_back(stream.array());
   if (needs_.text) {
     const auto states = infer::SlotStates::read(choices().packed());
     for (size_t row = 0; row < slots.size(); ++row) {
@@ -179,6 +178,8 @@ Observation SpeculativeDecoder::observation(const Tensor& hidden,
   seen.next = choices().tokens();
   if (needs_.hidden) seen.hidden = picked_rows(hidden.array(), noted.rows);
   if (needs_.last) seen.last = picked_rows(hidden.array(), noted.last);
+  for (const Tensor& stream : decoder_.streams())
+    seen.residuals.push_back(picked_rows(reshape(stream, hidden.shape()).array(), noted.rows));
   if (needs_.text) {
     const PassReport report(layout_, report_.to(Device::cpu()));
     for (int64_t slot = 0; slot < slots(); ++slot) {

@@ -38,6 +38,8 @@ class ModuleProposer : public decoding::Proposer {
                  const MtpProposerOptions& options);
 
   decoding::ProposerNeeds needs() const override { return {.hidden = true}; }
+  // Once all depths have begun in all texts.
+  bool repeats() const override;
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
 
@@ -72,6 +74,7 @@ class ParallelProposer : public decoding::Proposer {
 
   // The residual streams that enter the model's last layer.
   decoding::ProposerNeeds needs() const override;
+  bool repeats() const override { return true; }
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
 
