@@ -16,6 +16,7 @@ struct SpeculateOptions {
   bool skip_bad = false;
   // Drafts.
   std::string proposer = "auto", medusa, mtp, draft, tree = "auto";
+  bool most_accepted = false;
   int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3;
   std::string search_tree, save_tree;
   // Decoding.
@@ -71,6 +72,9 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
   group.add("--search-tree", o.search_tree,
             "A file of prompts, not those that are tested: finds the best tree for this model, "
             "machine and --batch by decoding them");
+  group.flag("--most-accepted", o.most_accepted,
+             "With --search-tree and --nodes: the tree of so many nodes that is accepted furthest, "
+             "whatever passes cost");
   group.add("--save-tree", o.save_tree, "Write the tree to this JSON file");
 
   group.name = "Decoding";

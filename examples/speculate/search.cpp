@@ -61,6 +61,15 @@ void print_costs(const decoding::MachineCosts& costs, const decoding::RankCounts
 decoding::TreeChoice search_for_tree(const Session& session, const SpeculateOptions& o) {
   const Rows prompts = read_prompts(session, o, o.search_tree);
   decoding::RankCounts counts = count_ranks(session, o, prompts, decoding::DraftTree());
+  if (o.most_accepted) {
+    // Passes begin where the last one failed: other places than the average one.
+    counts = count_ranks(session, o, prompts, decoding::search_tree(counts, o.nodes));
+    decoding::TreeChoice choice{.tree = decoding::search_tree(counts, o.nodes)};
+    choice.tokens = decoding::expected_tokens(choice.tree, counts);
+    say("{} nodes that give {:.2f} tokens a pass on these texts\n", choice.tree.size(),
+        choice.tokens);
+    return choice;
+  }
   const decoding::MachineCosts costs = decoding::measure_costs(
       *session.base.model,
       [&](const decoding::DraftTree& tree) {

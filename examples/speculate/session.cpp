@@ -70,6 +70,8 @@ Session load_session(const SpeculateOptions& o) {
   check(o.draft_temperature == 0 || o.acceptance == "exact",
         "--draft-temperature is for --acceptance exact; ", o.acceptance,
         " acceptance does best with the likeliest guesses");
+  check(!o.most_accepted || (!o.search_tree.empty() && o.nodes > 1),
+        "--most-accepted needs --search-tree and --nodes");
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
   check(session.kind == "medusa" || (o.search_tree.empty() && o.save_tree.empty()),
         "--search-tree and --save-tree are for trees of Medusa heads; give --medusa");
