@@ -17,20 +17,15 @@ namespace mtp = binade::heads::mtp;
 
 namespace {
 
-// Modules get their format's conventions; by itself a format is chosen that engines read.
-mtp::Format format_of(const examples::FinetuneMtpOptions& o, const nn::CausalLmConfig& base) {
-  if (o.format != "auto") return mtp::parse_format(o.format);
-  const bool plain = o.kind == "parallel" || base.family == nn::Family::gpt2;
-  return plain ? mtp::Format::plain : mtp::Format::deepseek;
-}
-
 void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
   check(!o.joint || o.save.empty() || !o.save_model.empty(),
         "--joint trains the model as well: heads of --save need it, so give --save-model, too");
   check(o.joint || o.save_model.empty(), "--save-model is for --joint; the model stays as it is");
   examples::HeadRun run(o, config);
   const std::shared_ptr<nn::CausalLm>& model = run.model();
-  const mtp::Format format = format_of(o, model->config());
+  const mtp::Format format = o.format == "auto"
+                                 ? mtp::default_format(mtp::parse_kind(o.kind), model->config())
+                                 : mtp::parse_format(o.format);
 
   std::shared_ptr<mtp::MtpHeads> heads;
   if (o.from.empty()) {

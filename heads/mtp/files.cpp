@@ -100,8 +100,8 @@ Described read_config(const fs::path& path, const nn::CausalLm& base) {
   config.conventions = {.embedding_first = own->require<bool>("embedding_first"),
                         .recurs_behind_norm = own->require<bool>("recurs_behind_norm"),
                         .zero_first_embedding = own->require<bool>("zero_first_embedding")};
-  if (json.require<int64_t>(decoding::kBaseFingerprint) !=
-      static_cast<int64_t>(decoding::weights_fingerprint(base)))
+  const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint);
+  if (recorded && *recorded != static_cast<int64_t>(decoding::weights_fingerprint(base)))
     json.refuse("the heads were trained for a language model with other weights ('",
                 decoding::kBaseFingerprint, "')");
   check_fits(described.format, config, base.config());

@@ -29,6 +29,8 @@ enum class Format : uint8_t {
 };
 std::string_view name_of(Format format);     // "qwen3-next"
 Format parse_format(std::string_view name);  // Error for another name
+// deepseek where it can hold heads of this kind for this model, otherwise plain.
+Format default_format(Kind kind, const nn::CausalLmConfig& base);
 
 // DeepSeek-V3 and MiMo in vLLM hide the token at position 0; DeepSeek-V3 recurs before the output
 // norm; MiMo's projection reads the hidden state first.

@@ -1,5 +1,6 @@
 #include <binade/heads/mtp/layer.h>
 
+#include <binade/infer/kv_cache.h>
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
 
@@ -50,7 +51,9 @@ bool is_gpt2(const nn::CausalLmConfig& config) {
 
 std::shared_ptr<nn::Rotary> make_rotary(const nn::CausalLmConfig& config) {
   if (is_gpt2(config)) return nullptr;
-  return std::make_shared<nn::Rotary>(config.head_size(), config.max_positions, config.rope);
+  // Drafts may reach beyond the last position, by a tree or by what pads accepted paths.
+  return std::make_shared<nn::Rotary>(
+      config.head_size(), config.max_positions + infer::KvCache::kMostPending, config.rope);
 }
 
 std::shared_ptr<OwnLayer> make_own_layer(const nn::CausalLmConfig& config,

@@ -91,10 +91,13 @@ MtpHeads::Trunk MtpHeads::trunk(const Tensor& ids, const nn::Sequence& sequence)
 
 TensorList MtpHeads::outputs(const Trunk& trunk, const Tensor& ids, const Tensor& documents,
                              const nn::Sequence& sequence) const {
+  const RecomputeScope scope(recompute_);
   TensorList outputs;
   if (config_.kind == Kind::parallel) {
-    for (int64_t k = 0; k < config_.depth; ++k)
-      outputs.push_back(parallel_output(k, trunk.stream, sequence));
+    for (const std::shared_ptr<OwnLayer>& layer : heads_)
+      outputs.push_back(run([layer, sequence](const TensorList& in)
+                                -> TensorList { return {layer->forward(in[0], sequence).second}; },
+                            {trunk.stream})[0]);
     return outputs;
   }
   std::vector<int64_t> shifts;
@@ -102,12 +105,21 @@ TensorList MtpHeads::outputs(const Trunk& trunk, const Tensor& ids, const Tensor
   const Tensor tokens = shifted_labels(ids, documents, shifts, /*ignore_index=*/0);
   Tensor hidden = trunk.hidden;
   for (int64_t k = 0; k < config_.depth; ++k) {
-    const MtpModule::States states =
-        module(k).forward(base_->embed(select(tokens, 0, k)), hidden, sequence);
-    outputs.push_back(states.output);
-    hidden = states.recurring;
+    const TensorList states = run(
+        [module = module_at(k), sequence](const TensorList& in) -> TensorList {
+          const MtpModule::States made = module->forward(in[0], in[1], sequence);
+          return {made.output, made.recurring};
+        },
+        {base_->embed(select(tokens, 0, k)), hidden});
+    outputs.push_back(states[0]);
+    hidden = states[1];
   }
   return outputs;
+}
+
+TensorList MtpHeads::run(const std::function<TensorList(const TensorList&)>& part,
+                         const TensorList& inputs) const {
+  return recompute_ == Recompute::blocks && grad_enabled() ? recompute(part, inputs) : part(inputs);
 }
 
 std::vector<DecodingHead> MtpHeads::loss_heads(const TensorList& outputs,
@@ -125,10 +137,14 @@ std::vector<DecodingHead> MtpHeads::loss_heads(const TensorList& outputs,
   return heads;
 }
 
-const MtpModule& MtpHeads::module(int64_t k) const {
+const std::shared_ptr<MtpModule>& MtpHeads::module_at(int64_t k) const {
   check(k >= 0 && k < config_.depth && !modules_.empty(), "there is no module of depth ", k + 1,
         " among ", modules_.empty() ? 0 : config_.depth);
-  return *modules_[std::min(static_cast<size_t>(k), modules_.size() - 1)];
+  return modules_[std::min(static_cast<size_t>(k), modules_.size() - 1)];
+}
+
+const MtpModule& MtpHeads::module(int64_t k) const {
+  return *module_at(k);
 }
 
 Tensor MtpHeads::parallel_output(int64_t k, const Tensor& stream,

@@ -2,11 +2,13 @@
 // ahead, through the model's own embedding and output layer.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
 
 #include <binade/autograd/ops/multi_head_loss.h>
+#include <binade/autograd/recompute.h>
 #include <binade/heads/decoding/base_weights.h>
 #include <binade/heads/mtp/layer.h>
 
@@ -76,6 +78,8 @@ class MtpHeads : public nn::Module {
 
   const MtpConfig& config() const { return config_; }
   const nn::CausalLm& base() const { return *base_; }
+  // What `outputs` does not keep for backward; blocks: of a depth, all but its input.
+  void set_recompute(Recompute choice) { recompute_ = choice; }
 
   // What heads read of the model.
   struct Trunk {
@@ -97,11 +101,17 @@ class MtpHeads : public nn::Module {
   Tensor parallel_output(int64_t k, const Tensor& stream, const nn::Sequence& sequence) const;
 
  private:
+  // `part` must own what it captures: it may run again in backward.
+  TensorList run(const std::function<TensorList(const TensorList&)>& part,
+                 const TensorList& inputs) const;
+  const std::shared_ptr<MtpModule>& module_at(int64_t k) const;
+
   std::shared_ptr<const nn::CausalLm> base_;
   MtpConfig config_;
   std::shared_ptr<nn::Rotary> rotary_;               // null: GPT-2
   std::vector<std::shared_ptr<MtpModule>> modules_;  // sequential and recursive
   std::vector<std::shared_ptr<OwnLayer>> heads_;     // parallel
+  Recompute recompute_ = Recompute::nothing;
 };
 
 }  // namespace binade::heads::mtp

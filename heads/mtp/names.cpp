@@ -67,6 +67,11 @@ Format parse_format(std::string_view name) {
        "' of multi-token prediction; there are plain, deepseek, qwen3-next and mimo");
 }
 
+Format default_format(Kind kind, const nn::CausalLmConfig& base) {
+  const bool plain = kind == Kind::parallel || base.family == nn::Family::gpt2;
+  return plain ? Format::plain : Format::deepseek;
+}
+
 Conventions conventions_of(Format format) {
   switch (format) {
     case Format::deepseek:

@@ -463,6 +463,38 @@ TEST_CASE("statistics of heads equal those of a brute force", "[ops][multi_head_
     }
 }
 
+TEST_CASE("ranks of labels stop at the fifth, and say which rows are ignored",
+          "[ops][multi_head_loss]") {
+  for (const bool taught : {false, true})
+    for (const int64_t chunk : {0, 3}) {
+      DecodingHeads all({.taught = taught}, DType::f64);
+      MultiHeadLossOptions options;
+      options.rows_per_chunk = chunk;
+      CHECK(!all.loss(options).ranks.defined());
+      options.ranks = true;
+      const MultiHeadLoss loss = all.loss(options);
+      REQUIRE(loss.ranks.shape() == all.labels.shape());
+      CHECK(loss.ranks.dtype() == DType::i32);
+      std::vector<int32_t> expected;
+      for (size_t k = 0; k < all.heads.size(); ++k) {
+        const auto logits = all.logits(all.heads[k]).to_vector<double>();
+        const auto labels = select(all.labels, 0, static_cast<int64_t>(k)).to_vector<int64_t>();
+        for (size_t row = 0; row < labels.size(); ++row) {
+          const double* x = logits.data() + row * 19;
+          const int64_t label = labels[row];
+          const auto larger = label == -100 ? 0 : std::count_if(x, x + 19, [&](double value) {
+            return value > x[label];
+          });
+          expected.push_back(label == -100 ? -1 : static_cast<int32_t>(std::min(larger, 5L)));
+        }
+      }
+      CHECK(loss.ranks.to_vector<int32_t>() == expected);
+      // The sums are those of the rows, ranks or not.
+      options.ranks = false;
+      CHECK(loss.hits.to_vector<double>() == all.loss(options).hits.to_vector<double>());
+    }
+}
+
 TEST_CASE("a teacher's rows lie as far ahead as the labels they go with",
           "[ops][multi_head_loss]") {
   // shift 2 against hidden rows that were moved by hand.

@@ -44,6 +44,22 @@ TEST_CASE("parameters come in order, a tied one once", "[module]") {
   for (size_t i = 0; i < parameters.size(); ++i) CHECK(parameters[i].order == static_cast<int>(i));
 }
 
+TEST_CASE("the names of a child without a name stand beside the module's own", "[module]") {
+  struct Around : Module {
+    explicit Around(const std::shared_ptr<Module>& inner) { add_child("", inner); }
+  };
+  struct Outer : Module {
+    explicit Outer(const std::shared_ptr<Module>& inner) { add_child("outer", inner); }
+  };
+  const auto sample = std::make_shared<Sample>();
+  const auto around = std::make_shared<Around>(sample);
+  CHECK(names_of(*around) == names_of(*sample));
+  CHECK(names_of(Outer(around)) == std::vector<std::string>{"outer.own", "outer.tied",
+                                                            "outer.first.bias",
+                                                            "outer.norm.weight"});
+  for (const auto& [name, module] : Outer(around).named_modules()) CHECK(name.back() != '.');
+}
+
 TEST_CASE("train and eval reach every module below", "[module]") {
   Sample sample;
   sample.eval();
