@@ -1,0 +1,73 @@
+#include <binade/heads/mtp/draft_plan.h>
+
+#include <algorithm>
+
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/error.h>
+
+namespace binade::heads::mtp {
+
+namespace {
+
+decoding::DraftTree cut_tree(const decoding::DraftTree& tree, int64_t depth) {
+  if (tree.depth() <= depth) return tree;
+  std::vector<decoding::DraftTree::Path> choices = tree.choices();
+  std::erase_if(choices,
+                [&](const auto& path) { return static_cast<int64_t>(path.size()) > depth; });
+  return choices.empty() ? decoding::DraftTree() : decoding::DraftTree::from_choices(choices);
+}
+
+int32_t at(const std::vector<int32_t>& values, int64_t node) {
+  return values[static_cast<size_t>(node)];
+}
+
+}  // namespace
+
+DraftPlan::DraftPlan(const decoding::DraftTree& tree, int64_t depth, Guesses guesses, Device device)
+    : tree_(cut_tree(tree, depth)), levels_{{.begin = 0, .end = 1}} {
+  std::vector<int32_t> parents, depths;
+  std::vector<int64_t> visible;
+  for (int64_t node = 1; node < tree_.size();) {
+    Level level{.begin = node};
+    const Level& before = levels_.back();
+    for (; node < tree_.size() && at(tree_.depths(), node) == at(tree_.depths(), level.begin);
+         ++node) {
+      level.width = std::max<int64_t>(level.width, at(tree_.ranks(), node) + 1);
+      parents.push_back(at(tree_.parents(), node));
+      depths.push_back(at(tree_.depths(), node) - 1);
+      visible.push_back(tree_.visible()[static_cast<size_t>(node)] >> 1);
+    }
+    level.end = node;
+    std::vector<int32_t> picked;
+    for (int64_t n = level.begin; n < level.end; ++n) {
+      const int64_t parent =
+          guesses == Guesses::of_level ? 0 : at(tree_.parents(), n) - before.begin;
+      picked.push_back(static_cast<int32_t>(parent * level.width) + at(tree_.ranks(), n));
+    }
+    level.picked = Tensor::from(picked, {level.end - level.begin}, device);
+    level.parents = Tensor::from(parents, {level.end - 1}, device);
+    level.pending = {.depths = Array::from(depths, {level.end - 1}, device),
+                     .visible = Array::from(visible, {level.end - 1}, device)};
+    levels_.push_back(std::move(level));
+  }
+}
+
+Tensor guess_level(const nn::CausalLm& base, const DraftPlan::Level& level, const Tensor& states) {
+  const Tensor logits = base.logits(states);  // (S, P, V)
+  const Tensor best =
+      level.width == 1 ? argmax(logits, -1, true) : topk(logits, level.width, -1).second;
+  return to(index_select(reshape(best, {states.size(0), -1}), 1, level.picked), DType::i32);
+}
+
+void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree) {
+  check(tree.depth() <= heads.config().depth, "the draft tree is ", tree.depth(),
+        " levels deep, but the heads predict ", heads.config().depth, " tokens beyond the next");
+  const std::vector<int32_t>& ranks = tree.ranks();
+  const int64_t width = *std::max_element(ranks.begin(), ranks.end()) + 1;
+  check(width <= heads.base().config().vocab_size, "the draft tree takes ", width,
+        " guesses of a vocabulary of ", heads.base().config().vocab_size);
+}
+
+}  // namespace binade::heads::mtp

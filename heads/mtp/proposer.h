@@ -1,0 +1,91 @@
+// Multi-token prediction as proposers of drafts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <binade/heads/decoding/proposer.h>
+#include <binade/heads/mtp/draft_plan.h>
+#include <binade/heads/mtp/mtp.h>
+#include <binade/heads/mtp/slot_rows.h>
+
+namespace binade::heads::mtp {
+
+struct MtpProposerOptions {
+  int64_t slots = 1;
+  int64_t capacity = 0;  // tokens a text; 0: the model's positions
+};
+
+// The proposer of these heads, which must outlive it, as the language model must. A node of the
+// tree with rank r is the (r + 1)-th likeliest token at its parent. Throws Error for a tree deeper
+// than the heads reach.
+std::unique_ptr<decoding::Proposer> make_proposer(const MtpHeads& heads,
+                                                  const decoding::DraftTree& tree,
+                                                  const MtpProposerOptions& options);
+
+// Sequential and recursive modules, which guess a level at a time. Call a token's place in the text
+// p: at depth k a module learns token p ≥ k beside what depth k − 1 made of token p − 1, and
+// guesses p + 1. The cache of depth k holds what it learnt of the text, refilled from the model's
+// hidden states; guesses are pending in it. So drafts are what whole texts would give, guesses
+// among them.
+//
+// Depth k begins at p = k: texts of fewer than K tokens are drafted less deeply.
+class ModuleProposer : public decoding::Proposer {
+ public:
+  ModuleProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
+                 const MtpProposerOptions& options);
+
+  decoding::ProposerNeeds needs() const override { return {.hidden = true}; }
+  void observe(const decoding::Observation& observation) override;
+  decoding::Drafts propose(const decoding::BatchDraws& draws) override;
+
+ private:
+  struct Depth {
+    std::unique_ptr<infer::KvCache> cache;
+    SlotRows last;  // what the next depth reads of the newest token
+  };
+  void observe_prompts(const decoding::Observation& observation);
+  void observe_accepted(const decoding::Observation& observation);
+  // Depth k (from 0) over all pending nodes up to those of `level`: their tokens (S, nodes), and
+  // what depth k − 1 made of the root and of nodes, (S, …, dim).
+  MtpModule::States run_nodes(int64_t k, const DraftPlan::Level& level, const Tensor& tokens,
+                              const Tensor& hidden);
+
+  const MtpHeads& heads_;
+  decoding::DraftTree tree_;
+  int64_t slots_;
+  std::vector<Depth> depths_;
+  SlotRows output_;             // of the first depth, for the newest token
+  SlotRows next_;               // (S, 1) i32
+  std::vector<int64_t> known_;  // tokens before the newest of each slot, at least; −1: no text
+  std::vector<std::optional<DraftPlan>> plans_;  // by depth
+};
+
+// Parallel heads, each with a cache, guess all levels at once: nodes of one level and rank are the
+// same token whatever their parents.
+class ParallelProposer : public decoding::Proposer {
+ public:
+  ParallelProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
+                   const MtpProposerOptions& options);
+
+  // The residual streams that enter the model's last layer.
+  decoding::ProposerNeeds needs() const override;
+  void observe(const decoding::Observation& observation) override;
+  decoding::Drafts propose(const decoding::BatchDraws& draws) override;
+
+ private:
+  struct Head {
+    std::unique_ptr<infer::KvCache> cache;
+    SlotRows output;  // for the newest token that was fed
+  };
+
+  const MtpHeads& heads_;
+  DraftPlan plan_;
+  int64_t slots_;
+  std::vector<Head> levels_;
+  SlotRows next_;  // (S, 1) i32
+};
+
+}  // namespace binade::heads::mtp
