@@ -47,6 +47,7 @@ inline std::shared_ptr<nn::CausalLm> load_checkpoint_model(
   train::Checkpoint saved = train::read_checkpoint(checkpoint);
   nn::StateDict& state = saved.sections["model"];
   for (const auto& [name, average] : saved.sections["ema"]) state[name] = average;
+  std::erase_if(state, [](const auto& named) { return named.first.starts_with("mtp."); });
   for (const auto& [name, values] : state)
     check(name.find(".lora_A.") == std::string::npos, checkpoint.string(),
           " holds LoRA adapters; give --model the model they were trained on and --adapter the "

@@ -8,6 +8,7 @@
 
 #include <binade/binade.h>
 
+#include "train_gpt/mtp.h"
 #include "train_gpt/options.h"
 #include "train_gpt/setup.h"
 
@@ -36,21 +37,30 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
                                          .alpha = o.lora_alpha,
                                          .dropout = o.lora_dropout,
                                          .target_modules = o.lora_targets});
-  model->set_recompute(examples::recompute_choice(o, model->config().family, device));
-  model->to(device);
+  const Recompute recompute = examples::recompute_choice(o, model->config().family, device);
+  model->set_recompute(recompute);
+  std::optional<examples::MtpTraining> mtp;  // beside the next token
+  if (!o.mtp.empty()) mtp.emplace(o, model, recompute);
+  nn::Module& trained = mtp ? mtp->module() : *model;
+  trained.to(device);
   if (!o.init.empty()) nn::warn_about_range(*model, preset.parameter_dtype);
-  preset.apply(*model);
+  preset.apply(trained);
 
   // Optimizer, loss scaling, the loop.
-  const auto optimizer = examples::make_optimizer(o, optim::split_by_decay(*model, o.weight_decay));
+  const auto optimizer =
+      examples::make_optimizer(o, optim::split_by_decay(trained, o.weight_decay));
   std::optional<optim::Ema> ema;
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
-  train::Task task{.model = model.get(),
+  train::Task task{.model = &trained,
                    .data = heads::language_model::WindowBatches(sampler, o.accumulation, device),
                    .loss = heads::language_model::loss(*model),
                    .validate = {},
                    .data_fingerprint = examples::fingerprint(*tokens)};
+  if (mtp) {
+    task.data = mtp->data(task.data);
+    task.loss = mtp->loss();
+  }
   if (held_out)
     task.validate = [&, &windows = *held_out] {
       return heads::language_model::validation_loss(*model, windows, preset, o.validation_batches);
@@ -60,7 +70,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   examples::say("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
-                model->parameter_count(), examples::trained_count(*optimizer), tokens->size(),
+                trained.parameter_count(), examples::trained_count(*optimizer), tokens->size(),
                 sampler->window_count(), o.seq_len, preset.name, concat(device));
 
   if (!o.save_hf.empty()) create_folder(o.save_hf);  // not only after hours of training
@@ -77,7 +87,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
   examples::say("{}; everything is in {}\n", examples::summary(outcome, finished), o.run_dir);
   if (outcome.stopped) return;
-  model->eval();
+  trained.eval();
   if (ema) ema->swap();  // what was validated is what writes the sample and is saved
   if (o.sample_tokens > 0) examples::write_sample(o, *model, *tokenizer, preset, folder);
   if (!o.save_hf.empty()) {
@@ -89,6 +99,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
     tokenizer->save(o.save_hf);
     examples::say("saved {}\n", o.save_hf);
   }
+  if (mtp && !o.save_mtp.empty()) mtp->save(o);
 }
 
 }  // namespace

@@ -31,6 +31,8 @@ struct TrainGptOptions : TrainingOptions {
   double lora_alpha = 16, lora_dropout = 0;
   std::vector<std::string> lora_targets;
   std::string recompute = "auto";
+  std::string mtp, mtp_format = "auto", save_mtp;
+  double mtp_weight = 0.3;
   // what is left in the end
   std::string save_hf;
   std::string sample_prompt;
@@ -87,6 +89,15 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
   group.add("--lora-targets", o.lora_targets,
             "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
+  group.add("--mtp", o.mtp,
+            "Train multi-token prediction beside the next token: parallel, sequential or "
+            "recursive, a colon, and how many more tokens; parallel:2 takes two of --layers");
+  group
+      .add("--mtp-weight", o.mtp_weight,
+           "What it counts in the loss: sequential modules share it, each parallel head has it")
+      ->check(rate());
+  group.add("--mtp-format", o.mtp_format, "As --format of finetune_mtp")
+      ->check(CLI::IsMember({"auto", "deepseek", "qwen3-next", "mimo", "plain"}));
 
   group.name = "Precision and device";
   group
@@ -103,6 +114,7 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   group.name = "Run";
   group.add("--save-hf", o.save_hf,
             "Write the model (and tokenizer) as a Hugging Face folder at the end");
+  group.add("--save-mtp", o.save_mtp, "Write what --mtp trained to this folder at the end");
   group.add("--sample-prompt", o.sample_prompt, "Beginning of the sample text");
   group.add("--sample-tokens", o.sample_tokens, "Tokens of the sample text; 0: none")
       ->check(at_least(0));

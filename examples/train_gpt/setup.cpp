@@ -4,6 +4,8 @@
 
 #include <binade/core/file.h>
 
+#include "mtp.h"
+
 namespace binade::examples {
 
 namespace fs = std::filesystem;
@@ -130,8 +132,15 @@ std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
   if (!options.init.empty()) {
     model = nn::load_hf(options.init, {.vocabulary_multiple = kVocabularyMultiple});
   } else {
-    model = nn::make_causal_lm(config_of(options, tokenizer, vocabulary),
-                               {.vocabulary_multiple = kVocabularyMultiple});
+    nn::CausalLmConfig config = config_of(options, tokenizer, vocabulary);
+    // Parallel heads are layers of the model's, so that both have the size that was asked for.
+    if (!options.mtp.empty())
+      if (const MtpChoice choice = mtp_choice(options); choice.kind == heads::mtp::Kind::parallel) {
+        check(choice.depth < config.layers, "--mtp ", options.mtp, " leaves the model none of its ",
+              config.layers, " layers");
+        config.layers -= choice.depth;
+      }
+    model = nn::make_causal_lm(config, {.vocabulary_multiple = kVocabularyMultiple});
   }
   nn::check_vocabulary(*model, tokenizer.vocab_size());
   check(options.seq_len <= model->config().max_positions, "--seq-len ", options.seq_len,
