@@ -107,8 +107,9 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
   medusa::save_medusa(*heads, o.save,
                       {.layout = medusa::parse_layout(o.layout),
                        .base_name = o.joint ? o.save_model : o.model,
-                       .dtype = run.save_dtype()});
-  medusa::load_medusa(o.save, model);  // what was written can be read back
+                       .dtype = run.save_dtype(),
+                       .base_fingerprint = o.joint ? 0 : run.base_fingerprint()});
+  medusa::load_medusa(o.save, model, /*check_base=*/false);  // what was written can be read back
   examples::say("saved {}\n", o.save);
 }
 

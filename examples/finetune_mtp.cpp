@@ -74,8 +74,11 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
   }
   if (o.save.empty()) return;
   mtp::save_mtp(*heads, o.save,
-                {.format = format, .base_name = o.model, .dtype = run.save_dtype()});
-  mtp::load_mtp(o.save, model);  // what was written can be read back
+                {.format = format,
+                 .base_name = o.joint ? o.save_model : o.model,
+                 .dtype = run.save_dtype(),
+                 .base_fingerprint = o.joint ? 0 : run.base_fingerprint()});
+  mtp::load_mtp(o.save, model, /*check_base=*/false);  // what was written can be read back
   examples::say("saved {}\n", o.save);
 }
 

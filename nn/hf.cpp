@@ -240,7 +240,7 @@ void save_hf(const CausalLm& model, const fs::path& folder, const SaveOptions& o
 
 void check_finite(const std::string& name, const Array& values) {
   if (!is_floating(values.dtype())) return;
-  const Array host = values.contiguous();
+  const Array host = values.to(Device::cpu()).contiguous();
   visit_floating(values.dtype(), "a weight", [&](auto type) {
     using T = decltype(type);
     const T* data = host.data<T>();

@@ -1,5 +1,6 @@
 #include "head_run.h"
 
+#include <binade/heads/decoding/base_weights.h>
 #include <binade/heads/decoding/dialogue.h>
 
 #include <algorithm>
@@ -86,6 +87,7 @@ HeadRun::HeadRun(HeadTrainingOptions& options, std::string config)
   folder_.check_config(config_, kMayChange);
   tokenizer_ = data::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
   model_ = nn::load_hf(options.model, {.vocabulary_multiple = 64});
+  base_fingerprint_ = heads::decoding::weights_fingerprint(*model_);
   nn::check_vocabulary(*model_, tokenizer_->vocab_size());
   check(options.seq_len <= model_->config().max_positions, "--seq-len ", options.seq_len,
         " is beyond the model's ", model_->config().max_positions, " positions");

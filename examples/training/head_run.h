@@ -39,6 +39,8 @@ class HeadRun {
     return documents_;
   }
   DType save_dtype() const;
+  // Of the model's weights as its folder has them.
+  uint32_t base_fingerprint() const { return base_fingerprint_; }
   // Of the whole run: --steps, or what --epochs makes.
   int64_t steps() const;
 
@@ -55,6 +57,7 @@ class HeadRun {
   train::RunFolder folder_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
   std::shared_ptr<nn::CausalLm> model_;
+  uint32_t base_fingerprint_ = 0;
   std::shared_ptr<const heads::decoding::PackedDocuments> documents_,
       held_out_;  // held_out: or null
 };

@@ -82,7 +82,8 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
   json["torch_dtype"] = options.dtype == DType::f16    ? "float16"
                         : options.dtype == DType::bf16 ? "bfloat16"
                                                        : "float32";
-  json[decoding::kBaseFingerprint] = weights_fingerprint(heads.base());
+  json[decoding::kBaseFingerprint] =
+      options.base_fingerprint ? options.base_fingerprint : weights_fingerprint(heads.base());
   return json.dump(2) + "\n";
 }
 
@@ -118,14 +119,15 @@ void save_medusa(const MedusaHeads& heads, const fs::path& folder,
   for (const nn::NamedParameter& named : heads.named_parameters()) {
     Array values = named.parameter->master();
     if (is_output(named.name)) values = without_padding(values, heads.base());
-    tensors[names.at(named.name)] = values.to(options.dtype).contiguous();
+    tensors[names.at(named.name)] = values;
   }
   if (layout == Layout::vllm && !config.own_output)
     tensors[output_name(layout, 0, config.layers)] =
-        without_padding(heads.base().head_weight().array(), heads.base())
-            .to(options.dtype)
-            .contiguous();
-  for (const auto& [name, values] : tensors) nn::check_finite(name, values);
+        without_padding(heads.base().head_weight().array(), heads.base());
+  for (auto& [name, values] : tensors) {
+    values = values.to(Device::cpu()).to(options.dtype).contiguous();
+    nn::check_finite(name, values);
+  }
   fs::create_directories(folder);
   write_safetensors(folder / file_of(layout), tensors, {{"format", "pt"}});
   write_text_file(folder / kConfigFile, config_text(heads, options));
@@ -140,7 +142,8 @@ std::optional<Layout> layout_of(const fs::path& folder) {
 }
 
 std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
-                                         std::shared_ptr<const nn::CausalLm> base) {
+                                         std::shared_ptr<const nn::CausalLm> base,
+                                         bool check_base) {
   check(fs::exists(folder / kConfigFile), folder.string(),
         " holds no Medusa heads: it has no config.json");
   const nn::JsonReader json = read_config(folder);
@@ -171,7 +174,7 @@ std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
     if (config.layers > 0 && !json.get<bool>("medusa_fc_bias", false))
       json.refuse("'medusa_fc_bias' is not true: heads without biases are not supported");
   }
-  if (const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint))
+  if (const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint); recorded && check_base)
     if (*recorded != static_cast<int64_t>(weights_fingerprint(*base)))
       json.refuse("the heads were trained for a language model with other weights ('",
                   decoding::kBaseFingerprint, "')");

@@ -1,6 +1,7 @@
 // Files of Medusa heads, as the serving engines read them.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -28,6 +29,9 @@ struct SaveMedusaOptions {
   Layout layout = Layout::original;
   std::string base_name;  // base_model_name_or_path
   DType dtype = DType::f16;
+  // Of the language model's weights as its own files have them; 0: as the model has them now, which
+  // in half precision may be rounded.
+  uint32_t base_fingerprint = 0;
 };
 
 // Creates the folder if need be; each file is written beside its place and renamed. config.json
@@ -42,8 +46,10 @@ std::optional<Layout> layout_of(const std::filesystem::path& folder);
 
 // Heads of any layout, for this language model. Throws Error for files that are missing or damaged,
 // tensors that are missing, unexpected, of the wrong shape or not finite (all named), sizes that
-// are not the model's, and heads that were trained for other weights, where the file says so.
+// are not the model's, and heads that were trained for other weights, where the file says so
+// (check_base false: without that, for a model that is rounded by now).
 std::shared_ptr<MedusaHeads> load_medusa(const std::filesystem::path& folder,
-                                         std::shared_ptr<const nn::CausalLm> base);
+                                         std::shared_ptr<const nn::CausalLm> base,
+                                         bool check_base = true);
 
 }  // namespace binade::heads::medusa

@@ -66,7 +66,9 @@ std::string config_text(const MtpHeads& heads, const SaveMtpOptions& options) {
                    {"embedding_first", config.conventions.embedding_first},
                    {"recurs_behind_norm", config.conventions.recurs_behind_norm},
                    {"zero_first_embedding", config.conventions.zero_first_embedding}};
-  json[decoding::kBaseFingerprint] = decoding::weights_fingerprint(heads.base());
+  json[decoding::kBaseFingerprint] = options.base_fingerprint
+                                         ? options.base_fingerprint
+                                         : decoding::weights_fingerprint(heads.base());
   return json.dump(2) + "\n";
 }
 
@@ -75,7 +77,7 @@ struct Described {
   MtpConfig config;
   Format format = Format::plain;
 };
-Described read_config(const fs::path& path, const nn::CausalLm& base) {
+Described read_config(const fs::path& path, const nn::CausalLm& base, bool check_base) {
   constexpr int64_t kLargestConfig = 1 << 20;  // bytes
   constexpr int64_t kDeepest = 63;
   const nn::JsonReader json =
@@ -101,7 +103,8 @@ Described read_config(const fs::path& path, const nn::CausalLm& base) {
                         .recurs_behind_norm = own->require<bool>("recurs_behind_norm"),
                         .zero_first_embedding = own->require<bool>("zero_first_embedding")};
   const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint);
-  if (recorded && *recorded != static_cast<int64_t>(decoding::weights_fingerprint(base)))
+  if (check_base && recorded &&
+      *recorded != static_cast<int64_t>(decoding::weights_fingerprint(base)))
     json.refuse("the heads were trained for a language model with other weights ('",
                 decoding::kBaseFingerprint, "')");
   check_fits(described.format, config, base.config());
@@ -130,12 +133,12 @@ void save_mtp(const MtpHeads& heads, const fs::path& folder, const SaveMtpOption
   write_text_file(folder / kConfigFile, config_text(heads, options));
 }
 
-std::shared_ptr<MtpHeads> load_mtp(const fs::path& folder,
-                                   std::shared_ptr<const nn::CausalLm> base) {
+std::shared_ptr<MtpHeads> load_mtp(const fs::path& folder, std::shared_ptr<const nn::CausalLm> base,
+                                   bool check_base) {
   const fs::path config_path = folder / kConfigFile, path = folder / kTensorFile;
   check(fs::exists(config_path), folder.string(),
         " holds no multi-token prediction: it has no config.json");
-  const auto [config, format] = read_config(config_path, *base);
+  const auto [config, format] = read_config(config_path, *base, check_base);
   check(fs::exists(path), folder.string(), " has no ", kTensorFile);
   const SafetensorsFile file(path);
   auto heads = std::make_shared<MtpHeads>(base, config, /*copy_last=*/false);
@@ -151,6 +154,7 @@ std::shared_ptr<MtpHeads> load_mtp(const fs::path& folder,
   for (const auto& [name, values] : given)
     nn::check_finite(concat(path.string(), ": ", name), values);
   for (const auto& [name, values] : extra) {
+    if (!check_base) break;
     const Array rounded = values.to(Device::cpu()).to(given.at(name).dtype());
     check(rounded.to_vector<float>() == given.at(name).to_vector<float>(), path.string(), ": ",
           name, " is not what the language model has; heads with their own are not supported");

@@ -1,6 +1,7 @@
 // Files of multi-token prediction, under the names that serving engines read.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -44,6 +45,9 @@ struct SaveMtpOptions {
   Format format = Format::plain;
   std::string base_name;  // base_model_name_or_path
   DType dtype = DType::f16;
+  // Of the language model's weights as its own files have them; 0: as the model has them now, which
+  // in half precision may be rounded.
+  uint32_t base_fingerprint = 0;
 };
 
 // Creates the folder if need be; each file is written beside its place and renamed. config.json
@@ -54,8 +58,10 @@ void save_mtp(const MtpHeads& heads, const std::filesystem::path& folder,
 // Heads of any format, for this language model. Throws Error for files that are missing or damaged,
 // tensors that are missing, unexpected, of the wrong shape or not finite (all named), copies of
 // the embedding or output layer that are not the model's, sizes that are not the model's, and heads
-// that were trained for other weights.
+// that were trained for other weights (check_base false: without the last two, for a model that is
+// rounded by now).
 std::shared_ptr<MtpHeads> load_mtp(const std::filesystem::path& folder,
-                                   std::shared_ptr<const nn::CausalLm> base);
+                                   std::shared_ptr<const nn::CausalLm> base,
+                                   bool check_base = true);
 
 }  // namespace binade::heads::mtp
