@@ -31,11 +31,11 @@
 #include <binade/heads/decoding/model_proposer.h>
 #include <binade/heads/decoding/speculative_decoder.h>
 #include <binade/heads/language_model/language_model.h>
-#include <binade/infer/decoder.h>
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/medusa/medusa.h>
 #include <binade/heads/medusa/proposer.h>
 #include <binade/heads/medusa/training.h>
+#include <binade/infer/decoder.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
 #include <binade/nn/batch_norm.h>
