@@ -97,8 +97,8 @@ void SpeculativeDecoder::begin(const std::vector<int32_t>& slots,
 
 void SpeculativeDecoder::step() {
 #if BINADE_HAVE_CUDA
-  const bool repeats = !needs_.text && proposer_.repeats() &&
-                       rule_.judges_on_device({.drawn = drawn_});
+  const bool repeats =
+      !needs_.text && proposer_.repeats() && rule_.judges_on_device({.drawn = drawn_});
   if (capture_ && repeats && model().device().is_cuda() && !cuda::is_capturing() &&
       current_op_observer() == nullptr && eager_steps_ >= kEagerSteps) {
     if (!graph_) {

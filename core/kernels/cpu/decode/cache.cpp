@@ -20,8 +20,8 @@ struct HeadRows {
 
 }  // namespace
 
-void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity,
-                     int64_t spare, const Array& positions) {
+void cache_positions(const PassRows& rows, const Array& depths, int64_t capacity, int64_t spare,
+                     const Array& positions) {
   const int64_t batch = positions.size(0), tokens = positions.size(1);
   const PassView pass(rows, tokens);
   const RowReader32 depth(depths);
