@@ -70,7 +70,8 @@ class Game {
       : heads_(heads),
         slots_(slots),
         proposer_(mtp::make_proposer(heads, tree, {.slots = slots})),
-        texts_(static_cast<size_t>(slots)) {}
+        texts_(static_cast<size_t>(slots)),
+        known_(static_cast<size_t>(slots), 100) {}
 
   // Texts with their newest token.
   void begin(const std::vector<int32_t>& slots, const std::vector<Text>& texts) {
@@ -82,6 +83,7 @@ class Game {
     for (size_t b = 0; b < texts.size(); ++b) {
       const Text& text = texts[b];
       texts_[static_cast<size_t>(slots[b])] = text;
+      known_[static_cast<size_t>(slots[b])] = static_cast<int64_t>(text.size()) - 1;
       tokens.insert(tokens.end(), text.begin(), text.end() - 1);
       tokens.resize((b + 1) * longest, 0);
       counts.push_back(static_cast<int32_t>(text.size()) - 1);
@@ -97,7 +99,6 @@ class Game {
   void pass(int64_t most) {
     const decoding::Drafts drafts = proposer_->propose({});
     const decoding::DraftTree& tree = *drafts.tree;
-    drafted_ = std::max(drafted_, tree.depth());
     const auto width = static_cast<size_t>(tree.size());
     const auto tokens = drafts.tokens.to_vector<int32_t>();
     REQUIRE(tokens.size() == static_cast<size_t>(slots_) * width);
@@ -119,6 +120,13 @@ class Game {
              at = tree.parents()[static_cast<size_t>(at)])
           above.insert(above.begin(), token(at));
         text.insert(text.end(), above.begin(), above.end());
+        if (token(node) == decoding::kNoToken) {
+          // Some text may be shorter than the guess looks ahead.
+          CHECK(*std::min_element(known_.begin(), known_.end()) <
+                tree.depths()[static_cast<size_t>(node)]);
+          continue;
+        }
+        drafted_ = std::max<int64_t>(drafted_, tree.depths()[static_cast<size_t>(node)]);
         INFO("slot " << slot << ", node " << node << " behind " << texts_[s].size());
         CHECK(token(node) == guess_on_whole_text(heads_, text, texts_[s].size(),
                                                  tree.ranks()[static_cast<size_t>(node)]));
@@ -127,7 +135,9 @@ class Game {
       while (static_cast<int64_t>(path.size()) <= most && random_() % 4 != 0 &&
              !tree.children(path.back()).empty()) {
         const auto& children = tree.children(path.back());
-        path.push_back(children[random_() % children.size()]);
+        const int32_t child = children[random_() % children.size()];
+        if (token(child) == decoding::kNoToken) break;
+        path.push_back(child);
       }
       longest = std::max(longest, path.size());
     }
@@ -152,6 +162,7 @@ class Game {
       hidden.back() = slice(states.hidden, 1, first);
       streams.back() = slice(states.stream, 1, first);
     }
+    for (int64_t& known : known_) ++known;
     finish(seen, fed, counts, next, hidden, streams, static_cast<int64_t>(longest));
   }
 
@@ -179,6 +190,7 @@ class Game {
   int64_t slots_;
   std::unique_ptr<decoding::Proposer> proposer_;
   std::vector<Text> texts_;
+  std::vector<int64_t> known_;  // tokens before the newest, at least: every pass brings one
   std::mt19937 random_{3};
   int64_t drafted_ = 0;
 };
