@@ -18,8 +18,8 @@ namespace {
 
 using Text = std::vector<int32_t>;
 
-Tensor batch_of(const Text& text) {
-  return Tensor::from(text, {1, static_cast<int64_t>(text.size())});
+Tensor batch_of(const Text& text, const mtp::MtpHeads& heads) {
+  return Tensor::from(text, {1, static_cast<int64_t>(text.size())}, heads.base().device());
 }
 
 // A text without its newest token, as the target was fed it.
@@ -28,7 +28,8 @@ struct Fed {
 };
 Fed feed(const mtp::MtpHeads& heads, const Text& text) {
   const Text fed(text.begin(), text.end() - 1);
-  const auto states = heads.base().states(batch_of(fed), {}, {heads.base().config().layers - 1});
+  const auto states =
+      heads.base().states(batch_of(fed, heads), {}, {heads.base().config().layers - 1});
   return {states.hidden, states.streams[0]};
 }
 
@@ -36,7 +37,7 @@ Fed feed(const mtp::MtpHeads& heads, const Text& text) {
 // guess of rank `rank` at the token that follows `text`.
 int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t known,
                             int32_t rank) {
-  const Tensor ids = batch_of(text);
+  const Tensor ids = batch_of(text, heads);
   const auto depth = static_cast<int64_t>(text.size() - known);  // tokens beyond the next, from 0
   const TensorList outputs = heads.outputs(heads.trunk(ids, {}), ids, {}, {});
   // Depth k = depth + 1 learnt all of `text` at position known − 2.
@@ -52,9 +53,10 @@ int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t
 }
 
 // Rows of differing lengths, padded, (B, M, dim).
-Array padded(const std::vector<Tensor>& rows, int64_t length) {
+Array padded(const std::vector<Tensor>& rows, int64_t length, Device device) {
   const int64_t dim = 32;
-  const Array all = Array::full({static_cast<int64_t>(rows.size()), length, dim}, 7, DType::f32);
+  const Array all =
+      Array::full({static_cast<int64_t>(rows.size()), length, dim}, 7, DType::f32, device);
   for (size_t b = 0; b < rows.size(); ++b)
     if (rows[b].defined())
       all.select(0, static_cast<int64_t>(b))
@@ -178,11 +180,12 @@ class Game {
               const std::vector<Tensor>& hidden, const std::vector<Tensor>& streams,
               int64_t length) {
     const auto rows = static_cast<int64_t>(counts.size());
-    seen.tokens = Array::from(tokens, {rows, length});
-    seen.counts = Array::from(counts, {rows});
-    seen.next = Array::from(next, {rows});
-    seen.hidden = padded(hidden, length);
-    seen.residuals = {padded(streams, length)};
+    const Device device = heads_.base().device();
+    seen.tokens = Array::from(tokens, {rows, length}, device);
+    seen.counts = Array::from(counts, {rows}, device);
+    seen.next = Array::from(next, {rows}, device);
+    seen.hidden = padded(hidden, length, device);
+    seen.residuals = {padded(streams, length, device)};
     proposer_->observe(seen);
   }
 
@@ -232,6 +235,22 @@ TEST_CASE("drafts of multi-token prediction are those of whole texts, guesses am
         CHECK(game.deepest_drafted() == tree.depth());
       }
     }
+}
+
+TEST_CASE("drafts of multi-token prediction on the GPU are those of whole texts",
+          "[heads][mtp][proposer][cuda]") {
+  const NoGrad off;
+  const Device gpu = cuda_or_skip();
+  for (const mtp::MtpConfig& config : kMtpConfigs) {
+    const auto base = mtp_base();
+    const auto heads = mtp_heads(base, config);
+    base->to(gpu);
+    heads->to(gpu);
+    Game game(*heads, decoding::DraftTree::full({2, 2}), 3);
+    game.begin({0, 1, 2}, {some_text(2, 0), some_text(6, 10), some_text(9, 20)});
+    for (int pass = 0; pass < 4; ++pass) game.pass(2);
+    CHECK(game.deepest_drafted() == 2);
+  }
 }
 
 TEST_CASE("texts shorter than a module looks ahead are drafted less deeply, and exactly",
