@@ -11,22 +11,14 @@ namespace binade::heads::mtp {
 
 namespace {
 
-decoding::DraftTree cut_tree(const decoding::DraftTree& tree, int64_t depth) {
-  if (tree.depth() <= depth) return tree;
-  std::vector<decoding::DraftTree::Path> choices = tree.choices();
-  std::erase_if(choices,
-                [&](const auto& path) { return static_cast<int64_t>(path.size()) > depth; });
-  return choices.empty() ? decoding::DraftTree() : decoding::DraftTree::from_choices(choices);
-}
-
 int32_t at(const std::vector<int32_t>& values, int64_t node) {
   return values[static_cast<size_t>(node)];
 }
 
 }  // namespace
 
-DraftPlan::DraftPlan(const decoding::DraftTree& tree, int64_t depth, Guesses guesses, Device device)
-    : tree_(cut_tree(tree, depth)), levels_{{.begin = 0, .end = 1}} {
+DraftPlan::DraftPlan(const decoding::DraftTree& tree, Guesses guesses, Device device)
+    : tree_(tree), levels_{{.begin = 0, .end = 1}} {
   std::vector<int32_t> parents, depths;
   std::vector<int64_t> visible;
   for (int64_t node = 1; node < tree_.size();) {

@@ -17,8 +17,8 @@ enum class Guesses : uint8_t {
 
 class DraftPlan {
  public:
-  // Of the part of `tree` that is at most `depth` deep. Arrays are on the device.
-  DraftPlan(const decoding::DraftTree& tree, int64_t depth, Guesses guesses, Device device);
+  // Arrays are on the device.
+  DraftPlan(const decoding::DraftTree& tree, Guesses guesses, Device device);
 
   // The nodes [begin, end) at one depth: they lie behind each other.
   struct Level {

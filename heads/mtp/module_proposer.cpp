@@ -20,7 +20,9 @@ Tensor moved_index(const Tensor& shift, int64_t length) {
 
 ModuleProposer::ModuleProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
                                const MtpProposerOptions& options)
-    : heads_(heads), tree_(tree), slots_(options.slots) {
+    : heads_(heads),
+      plan_(tree, Guesses::of_parents, heads.base().device()),
+      slots_(options.slots) {
   check(heads.config().kind != Kind::parallel, "parallel heads are no modules");
   check_tree(heads, tree);
   check(options.slots >= 1, "a proposer needs 1 or more slots, got ", options.slots);
@@ -32,7 +34,6 @@ ModuleProposer::ModuleProposer(const MtpHeads& heads, const decoding::DraftTree&
                            1, slots_, capacity + infer::KvCache::kMostPending, base.device()),
                        {}});
   known_.assign(static_cast<size_t>(slots_), -1);
-  plans_.resize(static_cast<size_t>(tree.depth()) + 1);
 }
 
 bool ModuleProposer::repeats() const {
@@ -152,30 +153,38 @@ MtpModule::States ModuleProposer::run_nodes(int64_t k, const DraftPlan::Level& l
                                   index_select(hidden, 1, level.parents), sequence);
 }
 
+int64_t ModuleProposer::depth_of_texts() const {
+  int64_t depth = plan_.depth();
+  for (const int64_t known : known_)
+    if (known >= 0) depth = std::min(depth, known);
+  return depth;
+}
+
 decoding::Drafts ModuleProposer::propose(const decoding::BatchDraws& /*draws*/) {
   const NoGrad off;
   check(next_.defined(), "nothing was observed to draft behind");
-  int64_t depth = tree_.depth();
-  for (const int64_t known : known_)
-    if (known >= 0) depth = std::min(depth, known);
-  std::optional<DraftPlan>& plan = plans_[static_cast<size_t>(depth)];
-  if (!plan) plan.emplace(tree_, depth, Guesses::of_parents, heads_.base().device());
+  const int64_t depth = depth_of_texts();
   Tensor tokens = next_.rows();  // (S, nodes so far), the root first
   Tensor hidden;  // (S, …, dim): what the depth before made of nodes behind the root
-  for (int64_t d = 1; d <= plan->depth(); ++d) {
+  for (int64_t d = 1; d <= depth; ++d) {
     Tensor output = unsqueeze(output_.rows(), 1);
     if (d > 1) {
-      const DraftPlan::Level& parents = plan->level(d - 1);
+      const DraftPlan::Level& parents = plan_.level(d - 1);
       const Tensor root = unsqueeze(depths_[static_cast<size_t>(d - 2)].last.rows(), 1);
       const MtpModule::States states =
           run_nodes(d - 1, parents, slice(tokens, 1, 1), d == 2 ? root : cat({root, hidden}, 1));
       hidden = states.recurring;
       output = slice(states.output, 1, parents.begin - 1, parents.end - 1);
     }
-    tokens = cat({tokens, guess_level(heads_.base(), plan->level(d), output)}, 1);
+    tokens = cat({tokens, guess_level(heads_.base(), plan_.level(d), output)}, 1);
   }
+  if (const int64_t left = plan_.tree().size() - tokens.size(1); left > 0)
+    tokens =
+        cat({tokens,
+             Tensor(Array::full({slots_, left}, decoding::kNoToken, DType::i32, tokens.device()))},
+            1);
   decoding::Drafts drafts;
-  drafts.tree = plan->tree();
+  drafts.tree = plan_.tree();
   drafts.tokens = tokens.array();
   return drafts;
 }

@@ -6,9 +6,7 @@ namespace binade::heads::mtp {
 
 ParallelProposer::ParallelProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
                                    const MtpProposerOptions& options)
-    : heads_(heads),
-      plan_(tree, tree.depth(), Guesses::of_level, heads.base().device()),
-      slots_(options.slots) {
+    : heads_(heads), plan_(tree, Guesses::of_level, heads.base().device()), slots_(options.slots) {
   check(heads.config().kind == Kind::parallel, "modules are no parallel heads");
   check_tree(heads, tree);
   check(options.slots >= 1, "a proposer needs 1 or more slots, got ", options.slots);

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include <binade/heads/decoding/proposer.h>
@@ -31,7 +30,7 @@ std::unique_ptr<decoding::Proposer> make_proposer(const MtpHeads& heads,
 // hidden states; guesses are pending in it. So drafts are what whole texts would give, guesses
 // among them.
 //
-// Depth k begins at p = k: texts of fewer than K tokens are drafted less deeply.
+// Depth k begins at p = k: in drafts behind fewer than K tokens the deeper levels hold no guess.
 class ModuleProposer : public decoding::Proposer {
  public:
   ModuleProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
@@ -42,6 +41,8 @@ class ModuleProposer : public decoding::Proposer {
   bool repeats() const override;
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
+  // Whether passes queue the same work from now on: all texts are as long as the tree is deep.
+  bool repeats() const { return depth_of_texts() == plan_.depth(); }
 
  private:
   struct Depth {
@@ -50,19 +51,19 @@ class ModuleProposer : public decoding::Proposer {
   };
   void observe_prompts(const decoding::Observation& observation);
   void observe_accepted(const decoding::Observation& observation);
+  int64_t depth_of_texts() const;  // the levels that can be guessed for all of them
   // Depth k (from 0) over all pending nodes up to those of `level`: their tokens (S, nodes), and
   // what depth k − 1 made of the root and of nodes, (S, …, dim).
   MtpModule::States run_nodes(int64_t k, const DraftPlan::Level& level, const Tensor& tokens,
                               const Tensor& hidden);
 
   const MtpHeads& heads_;
-  decoding::DraftTree tree_;
+  DraftPlan plan_;
   int64_t slots_;
   std::vector<Depth> depths_;
   SlotRows output_;             // of the first depth, for the newest token
   SlotRows next_;               // (S, 1) i32
   std::vector<int64_t> known_;  // tokens before the newest of each slot, at least; −1: no text
-  std::vector<std::optional<DraftPlan>> plans_;  // by depth
 };
 
 // Parallel heads, each with a cache, guess all levels at once: nodes of one level and rank are the
@@ -77,6 +78,7 @@ class ParallelProposer : public decoding::Proposer {
   bool repeats() const override { return true; }
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
+  bool repeats() const { return true; }
 
  private:
   struct Head {

@@ -226,6 +226,39 @@ TEST_CASE("training multi-token prediction lowers the loss and leaves a frozen m
       }
 }
 
+TEST_CASE("multi-token prediction trains on the GPU as on the CPU, from a replayed graph",
+          "[heads][mtp][cuda]") {
+  const Device gpu = cuda_or_skip();
+  for (const mtp::MtpConfig& config : kMtpConfigs)
+    for (const bool joint : {false, true}) {
+      std::vector<std::vector<double>> losses;
+      for (const Device device : {Device::cpu(), gpu}) {
+        const auto base = small_model(small_config(nn::Family::llama));
+        const auto heads = mtp_heads(base, config);
+        heads->train();
+        base->set_trainable(joint);
+        mtp::TrunkWithHeads both(base, heads);
+        both.to(device);
+        optim::AdamW optimizer(optim::split_by_decay(both, 0));
+        amp::GradScaler scaler(device, {});
+        const mtp::MtpLossOptions options{.joint = joint};
+        train::TrainStep step(mtp::mtp_loss(*heads, true, options), optimizer, scaler,
+                              amp::Preset::parse("fp32"), {});
+        const auto data = decoding::heads_data(some_documents(), mtp::head_set(config, options), 1);
+        for (int64_t i = 0; i < 5; ++i) {
+          const train::StepData now = data(i);
+          step.run(i, now.micro_batches, now.normalisers, 1e-3);
+        }
+        CHECK(step.captured() == device.is_cuda());
+        std::vector<double>& found = losses.emplace_back();
+        for (const train::StepReport& report : step.take_reports(true))
+          found.push_back(report.loss);
+      }
+      REQUIRE(losses[0].size() == 5);
+      for (size_t i = 0; i < 5; ++i) CHECK(losses[1][i] == Approx(losses[0][i]).epsilon(1e-4));
+    }
+}
+
 TEST_CASE("what multi-token prediction cannot be is refused", "[heads][mtp][errors]") {
   const auto base = mtp_base();
   CHECK_THROWS_WITH(mtp::MtpHeads(base, {.depth = 0}), Contains("1 to 63"));

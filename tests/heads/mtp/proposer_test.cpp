@@ -18,8 +18,8 @@ namespace {
 
 using Text = std::vector<int32_t>;
 
-Tensor batch_of(const Text& text) {
-  return Tensor::from(text, {1, static_cast<int64_t>(text.size())});
+Tensor batch_of(const Text& text, const mtp::MtpHeads& heads) {
+  return Tensor::from(text, {1, static_cast<int64_t>(text.size())}, heads.base().device());
 }
 
 // A text without its newest token, as the target was fed it.
@@ -28,7 +28,8 @@ struct Fed {
 };
 Fed feed(const mtp::MtpHeads& heads, const Text& text) {
   const Text fed(text.begin(), text.end() - 1);
-  const auto states = heads.base().states(batch_of(fed), {}, {heads.base().config().layers - 1});
+  const auto states =
+      heads.base().states(batch_of(fed, heads), {}, {heads.base().config().layers - 1});
   return {states.hidden, states.streams[0]};
 }
 
@@ -36,7 +37,7 @@ Fed feed(const mtp::MtpHeads& heads, const Text& text) {
 // guess of rank `rank` at the token that follows `text`.
 int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t known,
                             int32_t rank) {
-  const Tensor ids = batch_of(text);
+  const Tensor ids = batch_of(text, heads);
   const auto depth = static_cast<int64_t>(text.size() - known);  // tokens beyond the next, from 0
   const TensorList outputs = heads.outputs(heads.trunk(ids, {}), ids, {}, {});
   // Depth k = depth + 1 learnt all of `text` at position known − 2.
@@ -52,9 +53,10 @@ int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t
 }
 
 // Rows of differing lengths, padded, (B, M, dim).
-Array padded(const std::vector<Tensor>& rows, int64_t length) {
+Array padded(const std::vector<Tensor>& rows, int64_t length, Device device) {
   const int64_t dim = 32;
-  const Array all = Array::full({static_cast<int64_t>(rows.size()), length, dim}, 7, DType::f32);
+  const Array all =
+      Array::full({static_cast<int64_t>(rows.size()), length, dim}, 7, DType::f32, device);
   for (size_t b = 0; b < rows.size(); ++b)
     if (rows[b].defined())
       all.select(0, static_cast<int64_t>(b))
@@ -70,7 +72,8 @@ class Game {
       : heads_(heads),
         slots_(slots),
         proposer_(mtp::make_proposer(heads, tree, {.slots = slots})),
-        texts_(static_cast<size_t>(slots)) {}
+        texts_(static_cast<size_t>(slots)),
+        known_(static_cast<size_t>(slots), 100) {}
 
   // Texts with their newest token.
   void begin(const std::vector<int32_t>& slots, const std::vector<Text>& texts) {
@@ -82,6 +85,7 @@ class Game {
     for (size_t b = 0; b < texts.size(); ++b) {
       const Text& text = texts[b];
       texts_[static_cast<size_t>(slots[b])] = text;
+      known_[static_cast<size_t>(slots[b])] = static_cast<int64_t>(text.size()) - 1;
       tokens.insert(tokens.end(), text.begin(), text.end() - 1);
       tokens.resize((b + 1) * longest, 0);
       counts.push_back(static_cast<int32_t>(text.size()) - 1);
@@ -97,7 +101,6 @@ class Game {
   void pass(int64_t most) {
     const decoding::Drafts drafts = proposer_->propose({});
     const decoding::DraftTree& tree = *drafts.tree;
-    drafted_ = std::max(drafted_, tree.depth());
     const auto width = static_cast<size_t>(tree.size());
     const auto tokens = drafts.tokens.to_vector<int32_t>();
     REQUIRE(tokens.size() == static_cast<size_t>(slots_) * width);
@@ -119,6 +122,13 @@ class Game {
              at = tree.parents()[static_cast<size_t>(at)])
           above.insert(above.begin(), token(at));
         text.insert(text.end(), above.begin(), above.end());
+        if (token(node) == decoding::kNoToken) {
+          // Some text may be shorter than the guess looks ahead.
+          CHECK(*std::min_element(known_.begin(), known_.end()) <
+                tree.depths()[static_cast<size_t>(node)]);
+          continue;
+        }
+        drafted_ = std::max<int64_t>(drafted_, tree.depths()[static_cast<size_t>(node)]);
         INFO("slot " << slot << ", node " << node << " behind " << texts_[s].size());
         CHECK(token(node) == guess_on_whole_text(heads_, text, texts_[s].size(),
                                                  tree.ranks()[static_cast<size_t>(node)]));
@@ -127,7 +137,9 @@ class Game {
       while (static_cast<int64_t>(path.size()) <= most && random_() % 4 != 0 &&
              !tree.children(path.back()).empty()) {
         const auto& children = tree.children(path.back());
-        path.push_back(children[random_() % children.size()]);
+        const int32_t child = children[random_() % children.size()];
+        if (token(child) == decoding::kNoToken) break;
+        path.push_back(child);
       }
       longest = std::max(longest, path.size());
     }
@@ -152,6 +164,7 @@ class Game {
       hidden.back() = slice(states.hidden, 1, first);
       streams.back() = slice(states.stream, 1, first);
     }
+    for (int64_t& known : known_) ++known;
     finish(seen, fed, counts, next, hidden, streams, static_cast<int64_t>(longest));
   }
 
@@ -167,11 +180,12 @@ class Game {
               const std::vector<Tensor>& hidden, const std::vector<Tensor>& streams,
               int64_t length) {
     const auto rows = static_cast<int64_t>(counts.size());
-    seen.tokens = Array::from(tokens, {rows, length});
-    seen.counts = Array::from(counts, {rows});
-    seen.next = Array::from(next, {rows});
-    seen.hidden = padded(hidden, length);
-    seen.residuals = {padded(streams, length)};
+    const Device device = heads_.base().device();
+    seen.tokens = Array::from(tokens, {rows, length}, device);
+    seen.counts = Array::from(counts, {rows}, device);
+    seen.next = Array::from(next, {rows}, device);
+    seen.hidden = padded(hidden, length, device);
+    seen.residuals = {padded(streams, length, device)};
     proposer_->observe(seen);
   }
 
@@ -179,6 +193,7 @@ class Game {
   int64_t slots_;
   std::unique_ptr<decoding::Proposer> proposer_;
   std::vector<Text> texts_;
+  std::vector<int64_t> known_;  // tokens before the newest, at least: every pass brings one
   std::mt19937 random_{3};
   int64_t drafted_ = 0;
 };
@@ -220,6 +235,22 @@ TEST_CASE("drafts of multi-token prediction are those of whole texts, guesses am
         CHECK(game.deepest_drafted() == tree.depth());
       }
     }
+}
+
+TEST_CASE("drafts of multi-token prediction on the GPU are those of whole texts",
+          "[heads][mtp][proposer][cuda]") {
+  const NoGrad off;
+  const Device gpu = cuda_or_skip();
+  for (const mtp::MtpConfig& config : kMtpConfigs) {
+    const auto base = mtp_base();
+    const auto heads = mtp_heads(base, config);
+    base->to(gpu);
+    heads->to(gpu);
+    Game game(*heads, decoding::DraftTree::full({2, 2}), 3);
+    game.begin({0, 1, 2}, {some_text(2, 0), some_text(6, 10), some_text(9, 20)});
+    for (int pass = 0; pass < 4; ++pass) game.pass(2);
+    CHECK(game.deepest_drafted() == 2);
+  }
 }
 
 TEST_CASE("texts shorter than a module looks ahead are drafted less deeply, and exactly",
