@@ -7,6 +7,8 @@
 // The model's own replies are the best data there are.
 #include <binade/binade.h>
 #include <binade/heads/decoding/dialogue.h>
+#include <binade/heads/decoding/hidden_cache.h>
+#include <binade/train/progress.h>
 
 #include "finetune_medusa/options.h"
 #include "model_folder.h"
@@ -68,6 +70,29 @@ Documents make_documents(const examples::FinetuneMedusaOptions& o,
   return {packed(std::move(train)), validation.empty() ? nullptr : packed(std::move(validation))};
 }
 
+// The file of --hidden-cache, which is made if it is not there; null without the option.
+std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
+    const examples::FinetuneMedusaOptions& o, const heads::medusa::MedusaHeads& heads,
+    const heads::decoding::PackedDocuments& documents, const amp::Preset& preset) {
+  if (o.hidden_cache.empty()) return nullptr;
+  const nn::CausalLm& model = heads.base();
+  const uint32_t fingerprint = heads::medusa::weights_fingerprint(model);
+  const int64_t ahead = heads.config().heads;
+  if (!std::filesystem::exists(o.hidden_cache)) {
+    train::ProgressLine line;
+    heads::decoding::write_hidden_cache(
+        o.hidden_cache, model, fingerprint, documents, preset,
+        {.ahead = ahead, .progress = [&](int64_t row, int64_t rows) {
+           if (!o.quiet)
+             line.update(fmt::format("hidden states of {}/{} rows", row, rows), row == rows);
+         }});
+  }
+  auto cache = std::make_shared<const heads::decoding::HiddenCache>(
+      o.hidden_cache, fingerprint, model.config().dim, documents, ahead);
+  examples::say("{} positions of hidden states are in {}\n", cache->positions(), o.hidden_cache);
+  return cache;
+}
+
 void print_accuracy(const heads::medusa::HeadAccuracy& accuracy) {
   examples::say("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "head", "loss", "top-1", "top-2", "top-3",
                 "top-4", "top-5");
@@ -115,7 +140,8 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
   const heads::medusa::MedusaLossOptions loss{.decay = o.decay_of_heads};
   train::Task task{
       .model = heads.get(),
-      .data = heads::medusa::medusa_data(documents, heads->config().heads, o.accumulation),
+      .data = heads::medusa::medusa_data(documents, heads->config().heads, o.accumulation,
+                                         hidden_cache(o, *heads, *documents, preset)),
       .loss = heads::medusa::medusa_loss(*heads, documents->options(), loss),
       .validate = {},
       .data_fingerprint = documents->fingerprint()};

@@ -23,6 +23,7 @@ struct FinetuneMedusaOptions : TrainingOptions {
 
   std::string model, tokenizer, chat_template;
   std::vector<std::string> chats, text;
+  std::string hidden_cache;
   bool skip_bad = false, pack = true;
   double validation_fraction = 0.02;
   int64_t validation_batches = 20;
@@ -46,6 +47,9 @@ inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   group.add("--text", o.text, "Files and folders of plain text, all of which is learned");
   group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
   group.flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
+  group.add("--hidden-cache", o.hidden_cache,
+            "File of the model's hidden states, written if it is not there: steps then need no "
+            "pass of the model");
   group
       .add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
       ->check(CLI::Range(0.0, 0.9));

@@ -30,20 +30,24 @@ std::vector<int64_t> shifts(int64_t heads) {
   return result;
 }
 
-// The language model's hidden states, without a tape.
+// The language model's hidden states, without a tape: the batch's own where it has them.
 Tensor base_states(const MedusaHeads& heads, const train::Named<Tensor>& batch, bool packed) {
   const NoGrad off;
+  if (batch.contains("hidden"))
+    return Tensor(batch.at("hidden").array().to(heads.base().head_weight().dtype()));
   return heads.base().hidden_states(batch.at("ids"), decoding::sequence_of(batch, packed));
 }
 
 }  // namespace
 
 std::function<train::StepData(int64_t)> medusa_data(
-    std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads,
-    int64_t accumulation) {
+    std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads, int64_t accumulation,
+    std::shared_ptr<const decoding::HiddenCache> cache) {
   train::check_accumulation(documents->options().batch_size, accumulation);
-  return [documents = std::move(documents), heads, accumulation](int64_t step) {
-    const train::Batch batch = documents->batch(step);
+  return [documents = std::move(documents), cache = std::move(cache), heads,
+          accumulation](int64_t step) {
+    train::Batch batch = documents->batch(step);
+    if (cache) batch.add("hidden", cache->rows(documents->rows_of(step)));
     train::StepData data;
     data.micro_batches = train::micro_batches(batch, accumulation);
     for (int64_t k = 0; k < heads; ++k)

@@ -6,6 +6,7 @@
 
 #include <binade/amp/preset.h>
 #include <binade/heads/decoding/documents.h>
+#include <binade/heads/decoding/hidden_cache.h>
 #include <binade/heads/medusa/medusa.h>
 
 namespace binade::heads::medusa {
@@ -15,10 +16,11 @@ struct MedusaLossOptions {
 };
 
 // The data of a step: a batch of packed documents, cut into micro-batches of equal size, and one
-// normaliser a head, "head1" …: how many labels it has in the whole step.
+// normaliser a head, "head1" …: how many labels it has in the whole step. With a cache of hidden
+// states, the loss takes these instead of passes of the language model.
 std::function<train::StepData(int64_t)> medusa_data(
-    std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads,
-    int64_t accumulation);
+    std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads, int64_t accumulation,
+    std::shared_ptr<const decoding::HiddenCache> cache = nullptr);
 
 // Medusa-1: Σ_k λ_k · CE of head k, each the mean over its own labels. The language model is read
 // only: its pass is not recorded. Reports head<k>_loss and head<k>_top1 (share of labels that are
