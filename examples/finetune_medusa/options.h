@@ -14,7 +14,7 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
   int64_t heads = 4, head_layers = 1;
   bool shared_output = false;
   double decay_of_heads = 0.8;
-  std::string init_heads, layout = "original";
+  std::string init_heads, layout = "original", hidden_cache;
   // Medusa-2
   bool joint = false, ramp = false, self_distill = false;
   double joint_weight = 0.2, model_lr = 0.25;
@@ -28,7 +28,11 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
 inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   prepare(app);
   add_document_options(app, o);
-  OptionGroup group{app, "Heads"};
+  OptionGroup group{app, "Data"};
+  group.add("--hidden-cache", o.hidden_cache,
+            "File of the model's hidden states, written if it is not there: steps then need no "
+            "pass of the model");
+  group.name = "Heads";
   group.add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
       ->check(CLI::Range(int64_t{1}, int64_t{64}));
   group.add("--head-layers", o.head_layers, "Residual blocks a head")

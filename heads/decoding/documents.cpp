@@ -149,14 +149,18 @@ train::Batch PackedDocuments::make(const std::vector<int64_t>& rows) const {
           {"positions", Array::from(positions, shape)}};
 }
 
-train::Batch PackedDocuments::batch(int64_t index) const {
+std::vector<int64_t> PackedDocuments::rows_of(int64_t index) const {
   std::vector<int64_t> rows;
   for (int64_t b = 0; b < options_.batch_size; ++b) {
     const int64_t n = index * options_.batch_size + b;
     const auto epoch = static_cast<uint64_t>(n / row_count());
     rows.push_back(data::Permutation(row_count(), options_.seed, epoch)(n % row_count()));
   }
-  return make(rows);
+  return rows;
+}
+
+train::Batch PackedDocuments::batch(int64_t index) const {
+  return make(rows_of(index));
 }
 
 train::Batch PackedDocuments::rows_from(int64_t first) const {

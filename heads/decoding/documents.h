@@ -60,6 +60,8 @@ class PackedDocuments {
   //   documents  the document's number in the row; -1 where there is none
   //   positions  from 0 in every document
   train::Batch batch(int64_t index) const;
+  // Which rows batch() takes, (B).
+  std::vector<int64_t> rows_of(int64_t index) const;
   // Rows first .. first + batch_size - 1 in their own order, empty ones behind the last.
   train::Batch rows_from(int64_t first) const;
   // "<documents> documents, <tokens> tokens, CRC-32C …": what a resumed run is held to.

@@ -21,11 +21,13 @@ std::vector<std::string> HeadSet::names() const {
 }
 
 std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedDocuments> documents,
-                                                   const HeadSet& set, int64_t accumulation) {
+                                                   const HeadSet& set, int64_t accumulation,
+                                                   std::shared_ptr<const HiddenCache> cache) {
   train::check_accumulation(documents->options().batch_size, accumulation);
-  return [documents = std::move(documents), names = set.names(), shifts = set.shifts(),
-          accumulation](int64_t step) {
-    const train::Batch batch = documents->batch(step);
+  return [documents = std::move(documents), cache = std::move(cache), names = set.names(),
+          shifts = set.shifts(), accumulation](int64_t step) {
+    train::Batch batch = documents->batch(step);
+    if (cache) batch.add("hidden", cache->rows(documents->rows_of(step)));
     train::StepData data;
     data.micro_batches = train::micro_batches(batch, accumulation);
     for (size_t k = 0; k < names.size(); ++k)

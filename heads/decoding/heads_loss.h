@@ -8,6 +8,7 @@
 
 #include <binade/autograd/ops/multi_head_loss.h>
 #include <binade/heads/decoding/documents.h>
+#include <binade/heads/decoding/hidden_cache.h>
 
 namespace binade::heads::decoding {
 
@@ -24,8 +25,10 @@ struct HeadSet {
 
 // The data of a step: a batch of packed documents, cut into micro-batches of equal size, and a
 // normaliser a head: how many labels it has in the whole step.
-std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedDocuments> documents,
-                                                   const HeadSet& set, int64_t accumulation);
+// With a cache of hidden states the batch has them as "hidden".
+std::function<train::StepData(int64_t)> heads_data(
+    std::shared_ptr<const PackedDocuments> documents, const HeadSet& set, int64_t accumulation,
+    std::shared_ptr<const HiddenCache> cache = nullptr);
 
 // multi_head_loss() of a micro-batch: `heads` are those of the set, in order. labels (B, T): the
 // next tokens; documents (B, T), or undefined: one a row. Reports <name>_loss, the mean over the

@@ -10,11 +10,14 @@ namespace binade::heads::medusa {
 
 namespace {
 
-// The language model's hidden states; with a tape only where it is trained.
+// The language model's hidden states, with a tape only where it is trained: the batch's own where
+// it has them.
 Tensor base_states(const MedusaHeads& heads, const train::Named<Tensor>& batch, bool packed,
                    bool trained) {
   std::optional<NoGrad> off;
   if (!trained) off.emplace();
+  if (batch.contains("hidden"))
+    return Tensor(batch.at("hidden").array().to(heads.base().head_weight().dtype()));
   return heads.base().hidden_states(batch.at("ids"), decoding::sequence_of(batch, packed));
 }
 
@@ -78,8 +81,10 @@ decoding::HeadSet head_set(int64_t heads, const MedusaLossOptions& options) {
 
 std::function<train::StepData(int64_t)> medusa_data(
     std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads, int64_t accumulation,
-    const MedusaLossOptions& options) {
-  return decoding::heads_data(std::move(documents), head_set(heads, options), accumulation);
+    const MedusaLossOptions& options, std::shared_ptr<const decoding::HiddenCache> cache) {
+  check(!cache || !options.joint, "a model that is trained has no hidden states to keep in a file");
+  return decoding::heads_data(std::move(documents), head_set(heads, options), accumulation,
+                              std::move(cache));
 }
 
 train::LossFunction medusa_loss(const MedusaHeads& heads, const decoding::PackingOptions& packing,

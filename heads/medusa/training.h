@@ -36,10 +36,12 @@ decoding::HeadSet head_set(int64_t heads, const MedusaLossOptions& options);
 
 // The data of a step: a batch of packed documents, cut into micro-batches of equal size, and one
 // normaliser a head, "head1" … (and "main", with joint training): how many labels it has in the
-// whole step.
+// whole step. With a cache of hidden states, the loss of Medusa-1 takes these instead of passes of
+// the language model.
 std::function<train::StepData(int64_t)> medusa_data(
     std::shared_ptr<const decoding::PackedDocuments> documents, int64_t heads, int64_t accumulation,
-    const MedusaLossOptions& options = {});
+    const MedusaLossOptions& options = {},
+    std::shared_ptr<const decoding::HiddenCache> cache = nullptr);
 
 // Medusa-1: Σ_k λ_k · CE of head k, each the mean over its own labels. The language model is read
 // only: its pass is not recorded. Medusa-2: the model's own loss + λ0 · that sum. Reports

@@ -36,11 +36,6 @@ ModuleProposer::ModuleProposer(const MtpHeads& heads, const decoding::DraftTree&
   known_.assign(static_cast<size_t>(slots_), -1);
 }
 
-bool ModuleProposer::repeats() const {
-  return std::all_of(known_.begin(), known_.end(),
-                     [&](int64_t known) { return known < 0 || known >= tree_.depth(); });
-}
-
 void ModuleProposer::observe(const decoding::Observation& observation) {
   const NoGrad off;
   check(observation.hidden.defined() && observation.next.defined(),

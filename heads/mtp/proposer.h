@@ -37,12 +37,10 @@ class ModuleProposer : public decoding::Proposer {
                  const MtpProposerOptions& options);
 
   decoding::ProposerNeeds needs() const override { return {.hidden = true}; }
-  // Once all depths have begun in all texts.
-  bool repeats() const override;
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
   // Whether passes queue the same work from now on: all texts are as long as the tree is deep.
-  bool repeats() const { return depth_of_texts() == plan_.depth(); }
+  bool repeats() const override { return depth_of_texts() == plan_.depth(); }
 
  private:
   struct Depth {
@@ -75,10 +73,9 @@ class ParallelProposer : public decoding::Proposer {
 
   // The residual streams that enter the model's last layer.
   decoding::ProposerNeeds needs() const override;
-  bool repeats() const override { return true; }
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
-  bool repeats() const { return true; }
+  bool repeats() const override { return true; }
 
  private:
   struct Head {

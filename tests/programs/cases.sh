@@ -31,14 +31,16 @@ complaint() {
 # expect NAME STATUS TEXT COMMAND...: the command ends with this exit status, and what it prints
 # contains this text (which may be empty).
 expect() {
-  report "$1" "$(complaint "${@:2}")"
+  local problem
+  problem=$(complaint "${@:2}") || problem="the case itself ended early"
+  report "$1" "$problem"
 }
 
 # refused NAME TEXT COMMAND...: bad input is answered with exit status 2 and one line that contains
 # this text.
 refused() {
   local problem
-  problem=$(complaint 2 "${@:2}")
+  problem=$(complaint 2 "${@:2}") || problem="the case itself ended early"
   [[ -n $problem || $(wc -l <"$case_output") == 1 ]] || problem="more than one line"
   report "$1" "$problem"
 }

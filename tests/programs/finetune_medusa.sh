@@ -44,6 +44,17 @@ run=$work/half
 expect "heads in FP16 with loss scaling" 0 "done at step 6" \
   medusa --text "$work/text.txt" --precision fp16
 run=$work/run
+run=$work/cached
+expect "hidden states are cached" 0 "positions of hidden states are in $work/cache" \
+  medusa --text "$work/text.txt" --hidden-cache "$work/cache"
+cp "$work/cache" "$work/cache_before"
+run=$work/cached_again
+expect "… and taken from there" 0 "done at step 6" medusa --text "$work/text.txt" --hidden-cache "$work/cache"
+problem=
+cmp -s "$work/cache" "$work/cache_before" || problem="the cache is another one"
+[[ $(losses "$work/cached") == "$(losses "$run")" ]] || problem="the losses are others"
+report "… with the same losses" "$problem"
+run=$work/run
 problem=
 [[ -f $work/heads/medusa_lm_head.safetensors ]] || problem="no medusa_lm_head.safetensors"
 [[ -f $work/vllm/model.safetensors ]] || problem="no model.safetensors"
@@ -74,11 +85,15 @@ rejected "nothing to train on" "--chats or --text"
 base=$work/nowhere
 rejected "a model that is not there" "$work/nowhere" --text "$work/text.txt"
 base=$work/model2
+rejected "a cache of hidden states of another model" "other weights" \
+  --text "$work/text.txt" --hidden-cache "$work/cache"
 rejected "heads of another model" "other weights" --text "$work/text.txt" --init-heads "$work/heads"
 rejected "a model without a chat template" "template" --chats "$work/chats.jsonl"
 base=$work/model1 length=33
 rejected "rows beyond the model's positions" "positions" --text "$work/text.txt"
 length=32
+rejected "a cache of hidden states of other documents" "other documents" \
+  --chats "$work/chats.jsonl" --hidden-cache "$work/cache"
 rejected "an unknown layout" "--layout" --text "$work/text.txt" --layout tgi
 echo '{"messages": [{"role": "user"}]}' >>"$work/chats.jsonl"
 rejected "a bad line of chats, named" "chats.jsonl:4" --chats "$work/chats.jsonl"

@@ -10,6 +10,7 @@
 #include <binade/nn/hf.h>
 
 #include "nn/tiny_models.h"
+#include "skip.h"
 
 using namespace binade;
 namespace fs = std::filesystem;
@@ -19,7 +20,7 @@ namespace {
 
 fs::path exchange_folder() {
   const char* folder = std::getenv("BINADE_MEDUSA_ENGINES");
-  REQUIRE(folder);
+  if (folder == nullptr) test::skip("run scripts/long/medusa_engines.sh");
   return folder;
 }
 
