@@ -38,7 +38,7 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
     heads = mtp::load_mtp(o.from, model);
     mtp::check_fits(format, heads->config(), model->config());
   }
-  mtp::TrunkWithHeads both(model, heads);
+  heads::decoding::TrunkWithHeads both(model, "mtp", heads);
   if (!o.joint) {
     // Only the heads have masters, gradients and moments.
     model->set_trainable(false);

@@ -1,6 +1,7 @@
 #include "kinds.h"
 
 #include <binade/heads/medusa/files.h>
+#include <binade/heads/mtp/files.h>
 
 namespace binade::examples {
 
@@ -42,6 +43,40 @@ std::unique_ptr<DecodingHeads> read_medusa(const fs::path& folder,
   return std::make_unique<Medusa>(heads::medusa::load_medusa(folder, std::move(base)));
 }
 
+class Mtp : public DecodingHeads {
+ public:
+  explicit Mtp(std::shared_ptr<heads::mtp::MtpHeads> heads) : heads_(std::move(heads)) {
+    heads_->eval();
+  }
+  const nn::Module& module() const override { return *heads_; }
+  std::vector<Tensor> logits(const Tensor& ids) const override {
+    const nn::CausalLm& base = heads_->base();
+    std::vector<Tensor> logits;
+    for (const Tensor& output : heads_->outputs(heads_->trunk(ids, {}), ids, {}, {}))
+      logits.push_back(select(base.logits(output), 0, 0));
+    return logits;
+  }
+  void write(const fs::path& folder, const WriteHeadsOptions& options) const override {
+    heads::mtp::save_mtp(*heads_, folder,
+                         {.format = heads::mtp::parse_format(options.layout),
+                          .base_name = options.base_name,
+                          .dtype = options.dtype});
+  }
+
+ private:
+  std::shared_ptr<heads::mtp::MtpHeads> heads_;
+};
+
+std::string mtp_format(const fs::path& folder) {
+  const auto format = heads::mtp::format_of(folder);
+  return format ? std::string(heads::mtp::name_of(*format)) : std::string();
+}
+
+std::unique_ptr<DecodingHeads> read_mtp(const fs::path& folder,
+                                        std::shared_ptr<const nn::CausalLm> base) {
+  return std::make_unique<Mtp>(heads::mtp::load_mtp(folder, std::move(base)));
+}
+
 }  // namespace
 
 const std::vector<HeadKind>& head_kinds() {
@@ -51,6 +86,13 @@ const std::vector<HeadKind>& head_kinds() {
         {"vllm", "vLLM"}},
        medusa_layout,
        read_medusa},
+      {"mtp",
+       {{"deepseek", "vLLM, SGLang: names of DeepSeek-V3 and GLM"},
+        {"qwen3-next", "vLLM"},
+        {"mimo", "vLLM"},
+        {"plain", "Binade"}},
+       mtp_format,
+       read_mtp},
   };
   return kinds;
 }

@@ -45,7 +45,7 @@ MtpTraining::MtpTraining(const TrainGptOptions& options, const std::shared_ptr<n
     : format_(format_of(options, model->config())),
       loss_{.weight = options.mtp_weight, .joint = true},
       heads_(make_heads(options, format_, model)),
-      both_(model, heads_) {
+      both_(model, "mtp", heads_) {
   heads_->set_recompute(recompute);
 }
 

@@ -34,7 +34,7 @@ class MtpTraining {
   heads::mtp::Format format_;
   heads::mtp::MtpLossOptions loss_;
   std::shared_ptr<heads::mtp::MtpHeads> heads_;
-  heads::mtp::TrunkWithHeads both_;
+  heads::decoding::TrunkWithHeads both_;
 };
 
 }  // namespace binade::examples

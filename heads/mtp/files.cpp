@@ -77,11 +77,14 @@ struct Described {
   MtpConfig config;
   Format format = Format::plain;
 };
-Described read_config(const fs::path& path, const nn::CausalLm& base, bool check_base) {
+nn::JsonReader json_of(const fs::path& path) {
   constexpr int64_t kLargestConfig = 1 << 20;  // bytes
+  return nn::JsonReader::parse(read_text_file(path, kLargestConfig), path.string());
+}
+
+Described read_config(const fs::path& path, const nn::CausalLm& base, bool check_base) {
   constexpr int64_t kDeepest = 63;
-  const nn::JsonReader json =
-      nn::JsonReader::parse(read_text_file(path, kLargestConfig), path.string());
+  const nn::JsonReader json = json_of(path);
   const std::optional<nn::JsonReader> own = json.child(kOwnKey);
   if (!own) json.refuse("no '", kOwnKey, "': these are no heads that Binade wrote");
   const auto fits = [&](const char* key, int64_t expected) {
@@ -131,6 +134,14 @@ void save_mtp(const MtpHeads& heads, const fs::path& folder, const SaveMtpOption
   fs::create_directories(folder);
   write_safetensors(folder / kTensorFile, tensors, {{"format", "pt"}});
   write_text_file(folder / kConfigFile, config_text(heads, options));
+}
+
+std::optional<Format> format_of(const fs::path& folder) {
+  if (!fs::exists(folder / kConfigFile)) return std::nullopt;
+  const nn::JsonReader json = json_of(folder / kConfigFile);
+  const std::optional<nn::JsonReader> own = json.child(kOwnKey);
+  if (!own) return std::nullopt;
+  return parse_format(own->require<std::string>("format"));
 }
 
 std::shared_ptr<MtpHeads> load_mtp(const fs::path& folder, std::shared_ptr<const nn::CausalLm> base,

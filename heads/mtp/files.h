@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <binade/heads/mtp/mtp.h>
@@ -54,6 +55,10 @@ struct SaveMtpOptions {
 // also holds the fingerprint of the language model's weights. Throws Error as check_fits() does.
 void save_mtp(const MtpHeads& heads, const std::filesystem::path& folder,
               const SaveMtpOptions& options = {});
+
+// The format of a folder's heads; none if its config.json, if any, speaks of something else. Throws
+// Error for a config.json that is no JSON object.
+std::optional<Format> format_of(const std::filesystem::path& folder);
 
 // Heads of any format, for this language model. Throws Error for files that are missing or damaged,
 // tensors that are missing, unexpected, of the wrong shape or not finite (all named), copies of

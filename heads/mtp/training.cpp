@@ -80,11 +80,4 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
       });
 }
 
-TrunkWithHeads::TrunkWithHeads(std::shared_ptr<nn::CausalLm> trunk,
-                               std::shared_ptr<MtpHeads> heads) {
-  check(&heads->base() == trunk.get(), "the heads belong to another model");
-  add_child("", std::move(trunk));
-  add_child("mtp", std::move(heads));
-}
-
 }  // namespace binade::heads::mtp

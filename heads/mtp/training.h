@@ -38,11 +38,4 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
                                      const amp::Preset& preset, int64_t batches,
                                      const MtpLossOptions& options);
 
-// A model and its heads, trained together. The model's parameters keep their names; those of the
-// heads begin with "mtp.".
-class TrunkWithHeads : public nn::Module {
- public:
-  TrunkWithHeads(std::shared_ptr<nn::CausalLm> trunk, std::shared_ptr<MtpHeads> heads);
-};
-
 }  // namespace binade::heads::mtp

@@ -58,7 +58,7 @@ std::vector<double> losses(const std::shared_ptr<nn::CausalLm>& base,
   amp::GradScaler scaler(Device::cpu(), {});
   train::TrainStep step(medusa::medusa_loss(*heads, documents->options()), optimizer, scaler, kFp32,
                         {});
-  const auto data = medusa::medusa_data(documents, 2, 1, cache);
+  const auto data = medusa::medusa_data(documents, 2, 1, {}, cache);
   for (int64_t i = 0; i < 12; ++i) {
     const train::StepData now = data(i);
     step.run(i, now.micro_batches, now.normalisers, 5e-3);

@@ -1,4 +1,5 @@
 // Multi-token prediction: what it computes, and how it is trained.
+#include <binade/heads/decoding/trunk_with_heads.h>
 #include <binade/heads/mtp/mtp.h>
 
 #include <algorithm>
@@ -167,7 +168,7 @@ TEST_CASE("what multi-token prediction recomputes changes no gradient", "[heads]
       const auto data =
           decoding::heads_data(some_documents(), mtp::head_set(config, options), 1)(0);
       mtp::mtp_loss(*heads, true, options)(inputs_of(data)).value.backward();
-      for (const nn::NamedParameter& named : mtp::TrunkWithHeads(base, heads).named_parameters()) {
+      for (const nn::NamedParameter& named : decoding::TrunkWithHeads(base, "mtp", heads).named_parameters()) {
         const Array gradient = named.parameter->tensor().grad();
         INFO(named.name << ", choice " << static_cast<int>(choice));
         REQUIRE(gradient.defined());
@@ -201,7 +202,7 @@ TEST_CASE("training multi-token prediction lowers the loss and leaves a frozen m
         const uint32_t before = decoding::weights_fingerprint(*base);
         const auto heads =
             std::make_shared<mtp::MtpHeads>(base, mtp::MtpConfig{.kind = kind, .depth = 2});
-        mtp::TrunkWithHeads both(base, heads);
+        decoding::TrunkWithHeads both(base, "mtp", heads);
         CHECK(both.named_parameters()[0].name == base->named_parameters()[0].name);
         CHECK(both.named_parameters().back().name ==
               "mtp." + heads->named_parameters().back().name);
@@ -237,7 +238,7 @@ TEST_CASE("multi-token prediction trains on the GPU as on the CPU, from a replay
         const auto heads = mtp_heads(base, config);
         heads->train();
         base->set_trainable(joint);
-        mtp::TrunkWithHeads both(base, heads);
+        decoding::TrunkWithHeads both(base, "mtp", heads);
         both.to(device);
         optim::AdamW optimizer(optim::split_by_decay(both, 0));
         amp::GradScaler scaler(device, {});
