@@ -30,9 +30,8 @@ ModuleProposer::ModuleProposer(const MtpHeads& heads, const decoding::DraftTree&
   const int64_t capacity = options.capacity > 0 ? options.capacity : base.config().max_positions;
   // What pads accepted paths and what was guessed goes behind the text.
   for (int64_t k = 0; k < std::max<int64_t>(tree.depth(), 1); ++k)
-    depths_.push_back({std::make_unique<infer::KvCache>(
-                           1, slots_, capacity + infer::KvCache::kMostPending, base.device()),
-                       {}});
+    depths_.emplace_back().cache = std::make_unique<infer::KvCache>(
+        1, slots_, capacity + infer::KvCache::kMostPending, base.device());
   known_.assign(static_cast<size_t>(slots_), -1);
 }
 

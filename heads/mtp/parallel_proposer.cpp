@@ -13,9 +13,8 @@ ParallelProposer::ParallelProposer(const MtpHeads& heads, const decoding::DraftT
   const nn::CausalLm& base = heads.base();
   const int64_t capacity = options.capacity > 0 ? options.capacity : base.config().max_positions;
   for (int64_t k = 0; k < tree.depth(); ++k)
-    levels_.push_back({std::make_unique<infer::KvCache>(
-                           1, slots_, capacity + infer::KvCache::kMostPending, base.device()),
-                       {}});
+    levels_.emplace_back().cache = std::make_unique<infer::KvCache>(
+        1, slots_, capacity + infer::KvCache::kMostPending, base.device());
 }
 
 decoding::ProposerNeeds ParallelProposer::needs() const {
