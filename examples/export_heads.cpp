@@ -20,8 +20,8 @@ void add_options(CLI::App& app, Options& o) {
   std::string layouts;
   for (const examples::HeadKind& kind : examples::head_kinds())
     for (const examples::HeadLayout& layout : kind.layouts)
-      layouts += concat(layouts.empty() ? "" : "; ", layout.name, " (", kind.name, ": ",
-                        layout.read_by, ")");
+      layouts += (layouts.empty() ? "" : "; ") + layout.name + " (" + kind.name + ": " +
+                 layout.read_by + ")";
   app.add_option("--model", o.model, "The Hugging Face folder of the language model")->required();
   app.add_option("--from", o.from, "Folder of the heads, in any layout")->required();
   app.add_option("--to", o.to, "Folder to write; without it, the heads are read and shown");

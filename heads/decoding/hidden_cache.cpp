@@ -174,7 +174,7 @@ HiddenCache::HiddenCache(const std::filesystem::path& path, uint32_t model_finge
 }
 
 Array HiddenCache::rows(const std::vector<int64_t>& rows) const {
-  const Array out = Array::zeros({static_cast<int64_t>(rows.size()), seq_len_, dim_}, DType::f16);
+  Array out = Array::zeros({static_cast<int64_t>(rows.size()), seq_len_, dim_}, DType::f16);
   auto* const to = static_cast<std::byte*>(out.data());
   const size_t row_bytes = static_cast<size_t>(dim_) * kHalf;
   for (size_t b = 0; b < rows.size(); ++b) {
