@@ -61,22 +61,22 @@ demo_heads() {
   prepare_programs train_gpt generate_data finetune_medusa finetune_mtp speculate
   mkdir -p "$run"
   # BINADE_DEMO_STEPS: fewer steps for those who try the script itself.
-  local steps=${BINADE_DEMO_STEPS:-400}
+  local steps=${BINADE_DEMO_STEPS:-250}
 
   say "a Llama of a few million parameters learns to write headers"
   "$programs/train_gpt" --family llama --layers 3 --dim 192 --heads 6 --kv-heads 2 --hidden 512 \
-    --seq-len 128 --batch-size 16 --steps "$steps" --learning-rate 2e-3 --validate-every 0 \
+    --seq-len 256 --batch-size 8 --steps "$steps" --learning-rate 2e-3 --validate-every 0 \
     --checkpoint-every 0 --sample-tokens 0 --run-dir "$run/train" --save-hf "$run/model"
   say "it writes texts of its own, which are what the heads learn from"
   "$programs/generate_data" --model "$run/model" --no-template --from-nothing 192 --temperature 0.5 \
     --max-new-tokens 192 --output "$run/written.jsonl"
   say "Medusa heads"
-  "$programs/finetune_medusa" --model "$run/model" --chats "$run/written.jsonl" --heads 4 --seq-len 192 \
+  "$programs/finetune_medusa" --model "$run/model" --chats "$run/written.jsonl" --heads 4 --seq-len 224 \
     --batch-size 8 --steps "$steps" --validate-every 0 --checkpoint-every 0 --run-dir "$run/medusa-run" \
     --save "$run/medusa"
   say "a recursive MTP module"
   "$programs/finetune_mtp" --model "$run/model" --chats "$run/written.jsonl" --kind recursive --depth 3 \
-    --seq-len 192 --batch-size 8 --steps "$steps" --validate-every 0 --checkpoint-every 0 \
+    --seq-len 224 --batch-size 8 --steps "$steps" --validate-every 0 --checkpoint-every 0 \
     --run-dir "$run/mtp-run" --save "$run/mtp"
   say "decoding plainly and with drafts"
   local starts=('#ifndef ' '#define ' '/* ' 'struct ' 'static inline ' 'extern int ' '#include <'
