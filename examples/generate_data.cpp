@@ -5,6 +5,7 @@
 //
 // A run that was stopped goes on when the same command is given again.
 #include <binade/binade.h>
+#include <binade/core/json_view.h>
 #include <binade/heads/decoding/dialogue.h>
 #include <binade/heads/medusa/medusa.h>
 #include <binade/infer/batch_generation.h>
@@ -48,7 +49,7 @@ std::string run_record(const std::string& config, const examples::LoadedModel& l
                        const examples::Prompts& prompts) {
   const std::string source =
       spelling.chat_template ? spelling.chat_template->source() : std::string();
-  nlohmann::ordered_json run = nlohmann::ordered_json::parse(config);
+  nlohmann::ordered_json run = parse_json<nlohmann::ordered_json>(config, "the options");
   run["prompts_crc32c"] = concat(prompts.checksum, " of ", prompts.all.size());
   run["model_crc32c"] = heads::medusa::weights_fingerprint(*loaded.model);
   run["vocabulary_crc32c"] = spelling.vocabulary;

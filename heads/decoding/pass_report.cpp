@@ -1,5 +1,7 @@
 #include <binade/heads/decoding/pass_report.h>
 
+#include <binade/core/kernels/drafts.h>
+
 #include <algorithm>
 
 #include <binade/core/error.h>

@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include <binade/core/kernels/drafts.h>
 #include <binade/heads/decoding/acceptance.h>
 #include <binade/heads/decoding/proposer.h>
 

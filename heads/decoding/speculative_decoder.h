@@ -25,6 +25,10 @@
 #include <binade/heads/decoding/proposer.h>
 #include <binade/infer/decoder.h>
 
+namespace binade::kernels {
+struct NotedPaths;
+}
+
 namespace binade::heads::decoding {
 
 struct SpeculativeOptions {

@@ -1,6 +1,7 @@
 #include <binade/heads/mtp/files.h>
 
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
 #include <binade/heads/mtp/names.h>
@@ -53,7 +54,8 @@ std::map<std::string, Array> extra_tensors(Format format, const MtpHeads& heads)
 
 std::string config_text(const MtpHeads& heads, const SaveMtpOptions& options) {
   const MtpConfig& config = heads.config();
-  ordered_json json = ordered_json::parse(heads.base().config().to_json(options.dtype));
+  ordered_json json =
+      parse_json<ordered_json>(heads.base().config().to_json(options.dtype), kConfigFile);
   if (options.format == Format::mimo) {
     json["model_type"] = "mimo";
     json["architectures"] = {"MiMoForCausalLM"};

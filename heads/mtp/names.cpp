@@ -1,6 +1,7 @@
 #include <binade/heads/mtp/names.h>
 
 #include <array>
+#include <optional>
 
 #include <binade/core/text.h>
 
@@ -113,8 +114,10 @@ FileNames file_names(Format format, const MtpHeads& heads) {
   FileNames names;
   for (const nn::NamedParameter& named : heads.named_parameters()) {
     const size_t dot = named.name.find('.');
+    const std::optional<double> number = parse_number(named.name.substr(0, dot));
+    check(number.has_value(), "a parameter of multi-token prediction is named ", named.name);
     const Prefixes prefix =
-        prefixes(format, std::stoll(named.name.substr(0, dot)), heads.base().config().layers);
+        prefixes(format, static_cast<int64_t>(*number), heads.base().config().layers);
     const std::string rest = named.name.substr(dot + 1);
     std::string& name = names[named.name];
     if (rest.starts_with("layer.")) name = prefix.layer + rest.substr(rest.find('.') + 1);
