@@ -96,23 +96,18 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
   heads::decoding::TrunkWithHeads both(model, "medusa", heads);
   run.place(both);
 
-  std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*heads, o.weight_decay);
   medusa::MedusaLossOptions loss{.decay = o.decay_of_heads, .joint = {}};
   if (o.joint) {
     loss.joint = medusa::JointOptions{
         .weight = o.joint_weight, .ramp = 0, .teacher = {}, .teacher_weight = {}};
     if (o.self_distill) add_teacher(o, run, lora ? &*lora : nullptr, *loss.joint);
     if (o.ramp) loss.joint->ramp = run.steps();
-    for (optim::ParameterGroup& group : optim::split_by_decay(*model, o.weight_decay)) {
-      group.lr_factor = o.model_lr;
-      groups.push_back(std::move(group));
-    }
   }
   const int64_t count = heads->config().heads;
   const bool finished =
       run.train({.what = concat(count, " Medusa heads", o.joint ? " and their model" : ""),
                  .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
-                 .groups = std::move(groups),
+                 .groups = run.groups(*heads),
                  .data = medusa::medusa_data(run.documents(), count, o.accumulation, loss,
                                              hidden_cache(o, run, count)),
                  .loss = medusa::medusa_loss(*heads, run.documents()->options(), loss),
@@ -124,11 +119,7 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
                  .coefficients = medusa::coefficients(count, loss)});
   if (!finished) return;
   if (lora) lora->merge();
-  if (!o.save_model.empty()) {
-    nn::save_hf(*model, o.save_model);
-    run.tokenizer().save(o.save_model);
-    examples::say("saved {}\n", o.save_model);
-  }
+  run.save_model();
   if (o.save.empty()) return;
   medusa::save_medusa(*heads, o.save,
                       {.layout = medusa::parse_layout(o.layout),

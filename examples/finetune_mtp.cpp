@@ -47,17 +47,11 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
   run.place(both);
 
   const mtp::MtpLossOptions loss{.weight = o.weight, .beta = o.beta, .joint = o.joint};
-  std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*heads, o.weight_decay);
-  if (o.joint)
-    for (optim::ParameterGroup& group : optim::split_by_decay(*model, o.weight_decay)) {
-      group.lr_factor = o.model_lr;
-      groups.push_back(std::move(group));
-    }
   const bool finished = run.train(
       {.what = concat(mtp::name_of(heads->config().kind), " prediction of ", heads->config().depth,
                       " more tokens"),
        .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
-       .groups = std::move(groups),
+       .groups = run.groups(*heads),
        .data = heads::decoding::heads_data(run.documents(), mtp::head_set(heads->config(), loss),
                                            o.accumulation),
        .loss = mtp::mtp_loss(*heads, o.pack, loss),
@@ -67,11 +61,7 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
            },
        .coefficients = mtp::coefficients(heads->config(), loss)});
   if (!finished) return;
-  if (!o.save_model.empty()) {
-    nn::save_hf(*model, o.save_model);
-    run.tokenizer().save(o.save_model);
-    examples::say("saved {}\n", o.save_model);
-  }
+  run.save_model();
   if (o.save.empty()) return;
   mtp::save_mtp(*heads, o.save,
                 {.format = format,

@@ -16,13 +16,12 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
   double decay_of_heads = 0.8;
   std::string init_heads, layout = "original", hidden_cache;
   // Medusa-2
-  bool joint = false, ramp = false, self_distill = false;
-  double joint_weight = 0.2, model_lr = 0.25;
+  bool ramp = false, self_distill = false;
+  double joint_weight = 0.2;
   int64_t lora_rank = 0;
   double lora_alpha = 16, lora_dropout = 0.05;
   std::vector<std::string> lora_targets = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                            "gate_proj", "up_proj", "down_proj"};
-  std::string save_model;
 };
 
 inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
@@ -46,8 +45,8 @@ inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   group.add("--init-heads", o.init_heads, "Start from these heads, of any layout");
 
   add_head_training_options(app, o);
+  add_joint_options(app, o, "Medusa-2");
   group.name = "Medusa-2";
-  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
   group
       .add("--joint-weight", o.joint_weight,
            "With --joint: what the heads count in the loss beside the model's own")
@@ -58,8 +57,6 @@ inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   group.flag("--self-distill", o.self_distill,
              "With --joint: keep the model to its own distribution before training, by KL, instead "
              "of the labels");
-  group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
-      ->check(rate());
   group
       .add("--lora-rank", o.lora_rank,
            "With --joint: train adapters of this rank, merged at the end; 0: the model's weights")
@@ -68,8 +65,6 @@ inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
   group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
   group.add("--lora-targets", o.lora_targets, "Layers that get adapters");
   group.name = "Run";
-  group.add("--save-model", o.save_model,
-            "With --joint: write the trained model to this Hugging Face folder");
   group.add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
       ->check(CLI::IsMember({"original", "vllm"}));
 }

@@ -13,9 +13,7 @@ struct FinetuneMtpOptions : HeadTrainingOptions {
   std::string kind = "recursive";
   int64_t depth = 3;
   std::string format = "auto", from;
-  bool joint = false;
-  double weight = 1, beta = 0.6, model_lr = 0.25;
-  std::string save_model;
+  double weight = 1, beta = 0.6;
 };
 
 inline void add_options(CLI::App& app, FinetuneMtpOptions& o) {
@@ -43,14 +41,7 @@ inline void add_options(CLI::App& app, FinetuneMtpOptions& o) {
       ->check(CLI::Range(1e-3, 1.0));
 
   add_head_training_options(app, o);
-  group.name = "Training";
-  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
-  group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
-      ->check(rate());
-
-  group.name = "Run";
-  group.add("--save-model", o.save_model,
-            "With --joint: write the model to this Hugging Face folder, in FP32");
+  add_joint_options(app, o, "Training");
 }
 
 }  // namespace binade::examples

@@ -27,6 +27,10 @@ struct HeadTrainingOptions : TrainingOptions {
   int64_t validation_batches = 20;
   double epochs = 0;
   std::string save, save_dtype = "fp16";
+  // The model, too.
+  bool joint = false;
+  double model_lr = 0.25;
+  std::string save_model;
 };
 
 inline void add_document_options(CLI::App& app, HeadTrainingOptions& o) {
@@ -56,6 +60,17 @@ inline void add_head_training_options(CLI::App& app, HeadTrainingOptions& o) {
   group.add("--save", o.save, "Write the heads to this folder at the end");
   group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
       ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
+}
+
+// Of training the model together with its heads.
+inline void add_joint_options(CLI::App& app, HeadTrainingOptions& o, const char* group_name) {
+  OptionGroup group{app, group_name};
+  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
+  group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
+      ->check(rate());
+  group.name = "Run";
+  group.add("--save-model", o.save_model,
+            "With --joint: write the trained model to this Hugging Face folder, in FP32");
 }
 
 }  // namespace binade::examples

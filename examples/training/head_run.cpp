@@ -108,6 +108,23 @@ int64_t HeadRun::steps() const {
   return std::max<int64_t>(std::llround(steps), 1);
 }
 
+std::vector<optim::ParameterGroup> HeadRun::groups(const nn::Module& heads) const {
+  std::vector<optim::ParameterGroup> all = optim::split_by_decay(heads, options_.weight_decay);
+  if (!options_.joint) return all;
+  for (optim::ParameterGroup& group : optim::split_by_decay(*model_, options_.weight_decay)) {
+    group.lr_factor = options_.model_lr;
+    all.push_back(std::move(group));
+  }
+  return all;
+}
+
+void HeadRun::save_model() const {
+  if (options_.save_model.empty()) return;
+  nn::save_hf(*model_, options_.save_model);
+  tokenizer_->save(options_.save_model);
+  say("saved {}\n", options_.save_model);
+}
+
 void HeadRun::place(nn::Module& module) const {
   module.to(device_);
   preset_.apply(module);

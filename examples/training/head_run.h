@@ -34,7 +34,6 @@ class HeadRun {
   Device device() const { return device_; }
   const amp::Preset& preset() const { return preset_; }
   const std::shared_ptr<nn::CausalLm>& model() const { return model_; }
-  const data::Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::shared_ptr<const heads::decoding::PackedDocuments>& documents() const {
     return documents_;
   }
@@ -43,6 +42,11 @@ class HeadRun {
   uint32_t base_fingerprint() const { return base_fingerprint_; }
   // Of the whole run: --steps, or what --epochs makes.
   int64_t steps() const;
+
+  // What the optimizer gets: the heads and, with --joint, the model at its share of the rate.
+  std::vector<optim::ParameterGroup> groups(const nn::Module& heads) const;
+  // Writes the model and its tokenizer where --save-model says so.
+  void save_model() const;
 
   // Moves the module to the device, in the precision of the run.
   void place(nn::Module& module) const;
