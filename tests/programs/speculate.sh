@@ -6,7 +6,7 @@ source "$(dirname "$0")/cases.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
-for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again and again."; done \
+for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again and again 7 times."; done \
   >"$work/text.txt"
 model() {
   "$BINADE_BUILD/examples/train_gpt" --text "$work/text.txt" --tokenizer "${4:-bytes}" --family llama \
@@ -54,6 +54,20 @@ expect "a draft model whose guesses are drawn" 0 "tau" \
 expect "early exit" 0 "$all_equal" speculate --early-exit 1 --batch 2
 expect "lookup in the text so far" 0 "$all_equal" speculate --proposer lookup --batch 2
 expect "plain decoding alone" 0 "plain decoding" speculate
+cat >"$work/problems.jsonl" <<'END'
+{"question": "jumps over the", "answer": "It is so.\n#### 7"}
+{"question": "the lazy dog, again", "answer": "#### 8"}
+END
+expect "exact answers are counted" 0 "speculative: 1 of 2 answers are exact (50.0 %)" \
+  run --prompts "$work/problems.jsonl" --medusa "$work/heads" --tree chain
+expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" \
+  run --prompts "$work/problems.jsonl"
+expect "charts" 0 "tau" medusa --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
+problem=
+for chart in acceptance trees; do
+  grep -q "</svg>" "$work/charts/$chart.svg" || problem="$chart.svg is not there"
+done
+report "… are drawn" "$problem"
 expect "texts to look at" 0 "the lazy dog" medusa --show --limit 1
 expect "a tree that is searched for and saved" 0 "speculate" \
   run --medusa "$work/heads" --search-tree "$work/prompts.txt" --save-tree "$work/best.json"
