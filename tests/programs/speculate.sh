@@ -6,7 +6,7 @@ source "$(dirname "$0")/cases.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
-for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again and again 7 times."; done \
+for _ in {1..400}; do echo "The quick brown fox jumps over the lazy dog, again and again."; done \
   >"$work/text.txt"
 model() {
   "$BINADE_BUILD/examples/train_gpt" --text "$work/text.txt" --tokenizer "${4:-bytes}" --family llama \
@@ -54,14 +54,19 @@ expect "a draft model whose guesses are drawn" 0 "tau" \
 expect "early exit" 0 "$all_equal" speculate --early-exit 1 --batch 2
 expect "lookup in the text so far" 0 "$all_equal" speculate --proposer lookup --batch 2
 expect "plain decoding alone" 0 "plain decoding" speculate
-cat >"$work/problems.jsonl" <<'END'
-{"question": "jumps over the", "answer": "It is so.\n#### 7"}
-{"question": "the lazy dog, again", "answer": "#### 8"}
-END
+for _ in {1..400}; do echo "7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 "; done >"$work/sevens.txt"
+expect "a model that counts on sevens" 0 "saved" \
+  "$BINADE_BUILD/examples/train_gpt" --text "$work/sevens.txt" --tokenizer bytes --family llama \
+  --layers 1 --dim 32 --heads 2 --seq-len 96 --batch-size 8 --steps 30 --sample-tokens 0 \
+  --learning-rate 0.01 --device cpu --quiet --run-dir "$work/base5" --save-hf "$work/sevens"
+printf '{"question": "7 7", "answer": "#### %s"}\n' 7 8 >"$work/problems.jsonl"
+counts() {
+  "$BINADE_BUILD/examples/speculate" --model "$work/sevens" --prompts "$work/problems.jsonl" \
+    --device cpu --max-new-tokens 12 "$@"
+}
 expect "exact answers are counted" 0 "speculative: 1 of 2 answers are exact (50.0 %)" \
-  run --prompts "$work/problems.jsonl" --medusa "$work/heads" --tree chain
-expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" \
-  run --prompts "$work/problems.jsonl"
+  counts --proposer lookup
+expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" counts
 expect "charts" 0 "tau" medusa --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
 problem=
 for chart in acceptance trees; do
