@@ -57,7 +57,7 @@ expect "plain decoding alone" 0 "plain decoding" speculate
 for _ in {1..400}; do echo "7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 "; done >"$work/sevens.txt"
 expect "a model that counts on sevens" 0 "saved" \
   "$BINADE_BUILD/examples/train_gpt" --text "$work/sevens.txt" --tokenizer bytes --family llama \
-  --layers 1 --dim 32 --heads 2 --seq-len 96 --batch-size 8 --steps 30 --sample-tokens 0 \
+  --layers 2 --dim 32 --heads 2 --seq-len 96 --batch-size 8 --steps 80 --sample-tokens 0 \
   --learning-rate 0.01 --device cpu --quiet --run-dir "$work/base5" --save-hf "$work/sevens"
 printf '{"question": "7 7", "answer": "#### %s"}\n' 7 8 >"$work/problems.jsonl"
 counts() {
@@ -65,7 +65,7 @@ counts() {
     --device cpu --max-new-tokens 12 "$@"
 }
 expect "exact answers are counted" 0 "speculative: 1 of 2 answers are exact (50.0 %)" \
-  counts --proposer lookup
+  counts --proposer lookup --show
 expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" counts
 expect "charts" 0 "tau" medusa --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
 problem=
