@@ -67,7 +67,9 @@ counts() {
 expect "exact answers are counted" 0 "speculative: 1 of 2 answers are exact (50.0 %)" \
   counts --proposer lookup --show
 expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" counts
-expect "charts" 0 "tau" medusa --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
+expect "charts of trees" 0 "tokens a pass" \
+  run --medusa "$work/heads" --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
+expect "charts of acceptance" 0 "tau" medusa --tree chain --charts "$work/charts"
 problem=
 for chart in acceptance trees; do
   grep -q "</svg>" "$work/charts/$chart.svg" || problem="$chart.svg is not there"
