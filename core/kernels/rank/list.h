@@ -18,7 +18,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include <binade/core/kernels/rank.h>
 #include <binade/core/kernels/rank/math.h>
@@ -81,7 +80,7 @@ struct Least {
 // of the sum would round to an ulp of its size.
 template <class C>
 struct Scaled {
-  C exponent = std::numeric_limits<C>::lowest();
+  C exponent = Range<C>::kLeast;
   C value = 0;
   // value · e^(exponent + x)
   BINADE_RANK C times_exp(C x) const { return value * exponential(exponent + x); }
@@ -110,7 +109,7 @@ BINADE_RANK void for_each(Team& team, int n, const Body& body) {
 
 template <class Team, class C>
 BINADE_RANK bool takes_part(Team& team, const RankList<C>& list, RankUsable rule) {
-  float least = std::numeric_limits<float>::max(), largest = -least;
+  float least = Range<float>::kMost, largest = Range<float>::kLeast;
   for (int i = team.lane(); i < list.n; i += team.lanes()) {
     least = Least()(least, list.labels[i]);
     largest = Largest()(largest, list.labels[i]);

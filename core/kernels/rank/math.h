@@ -10,7 +10,17 @@
 
 #include <math.h>  // NOLINT(modernize-deprecated-headers): its overloads are global
 
+#include <limits>
+
 namespace binade::kernels::rank {
+
+// As constants, which GPU code may use where it may not call the functions.
+template <class T>
+struct Range {
+  static constexpr T kLeast = std::numeric_limits<T>::lowest();
+  static constexpr T kMost = std::numeric_limits<T>::max();
+  static constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+};
 
 #ifdef __CUDACC__
 __device__ __forceinline__ float exponential(float x) {

@@ -48,7 +48,7 @@ struct NeuralNdcg {
     // −ln Σ e^x(k) for each line.
     const auto balance = [&](const auto& x, double* out) {
       for (int i = team.group(); i < n; i += team.groups()) {
-        double largest = std::numeric_limits<double>::lowest();
+        double largest = Range<double>::kLeast;
         for (int k = team.member(); k < n; k += team.members())
           largest = Largest()(largest, x(i, k));
         largest = team.group_reduce(largest, Largest());

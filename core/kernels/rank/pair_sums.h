@@ -89,13 +89,13 @@ struct Hinge {
     };
 
     double loss = 0, pairs = 0;
-    C level = std::numeric_limits<C>::max();
+    C level = Range<C>::kMost;
     for (;;) {
-      C next = std::numeric_limits<C>::lowest();
+      C next = Range<C>::kLeast;
       for (int r = team.lane(); r < n; r += team.lanes())
         if (labels[r] < level) next = Largest()(next, labels[r]);
       level = team.reduce(next, Largest());
-      if (level == std::numeric_limits<C>::lowest()) break;
+      if (level == Range<C>::kLeast) break;
       team.scan(
           n, [&](int r) { return labels[r] < level ? 1.0 : 0.0; },
           [&](int r, double sum) { lower_counts[r] = sum; }, Add());

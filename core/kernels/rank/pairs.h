@@ -185,7 +185,7 @@ struct MrrPairs {
   template <class Team>
   BINADE_RANK void prepare(Team& team, const RankList<C>& list, const SortedList<C>& sorted) {
     const auto first_behind = [&](int start) {
-      int found = std::numeric_limits<int>::max();
+      int found = Range<int>::kMost;
       for (int r = start + team.lane(); r < list.n; r += team.lanes())
         if (sorted.relevant(r)) found = Least()(found, r);
       return team.reduce(found, Least());

@@ -74,8 +74,8 @@ struct SoftRanks {
   template <class Team>
   BINADE_RANK C operator()(Team& team, const RankList<C>& list) const {
     const int n = list.n;
-    const Measure measure;
-    const Distribution distribution;
+    const Measure measure{};
+    const Distribution distribution{};
     C *values = list.array(0), *slopes = list.array(1);
     const C ideal = measure.ideal(team, list);
     const C scale = ideal > 0 ? 1 / ideal : C(0);

@@ -13,7 +13,7 @@ struct LogSum {
 };
 template <class C, class Team, class X>
 BINADE_RANK LogSum<C> softmax_over(Team& team, int n, const X& x, C* shares) {
-  C largest = std::numeric_limits<C>::lowest();
+  C largest = Range<C>::kLeast;
   for (int i = team.lane(); i < n; i += team.lanes()) largest = Largest()(largest, x(i));
   largest = team.reduce(largest, Largest());
   const C sum = sum_over(team, n, [&](int i) { return shares[i] = exponential(x(i) - largest); });
@@ -54,7 +54,7 @@ struct SoftmaxLoss {
     });
     // LightGBM's rank_xendcg: each further term is made of the one before it.
     const auto divided = [&](int i, C slope) {
-      return slope / Largest()(1 - p[i], std::numeric_limits<C>::epsilon());
+      return slope / Largest()(1 - p[i], Range<C>::kEpsilon);
     };
     if (terms > 1) for_each(team, n, [&](int i) { rest[i] = divided(i, list.gradient[i]); });
     for (int term = 2; term <= terms; ++term) {
