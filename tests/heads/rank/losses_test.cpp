@@ -4,94 +4,13 @@
 #include <catch2/catch.hpp>
 #include <set>
 
-#include <binade/binade.h>
-
-#include "gpu.h"
-#include "heads/rank/loss_batch.h"
+#include "heads/rank/loss_cases.h"
 
 using namespace binade;
 using namespace binade::heads::rank;
 using namespace binade::test;
 
 namespace {
-
-// Every loss, with parameters that change what it does.
-const std::vector<std::string> kSpecs = {
-    "mse",
-    "mse:reduction=sum",
-    "bce",
-    "bce:levels=4,reduction=sum",
-    "ordinal",
-    "prank",
-    "prank:margin=1",
-    "mcrank",
-    "ranknet",
-    "ranknet:sigma=2,reduction=sum",
-    "hinge:margin=0.77",
-    "hinge:margin=2.13,reduction=sum",
-    "soft01",
-    "soft01:sigma=0.5,reduction=sum",
-    "pairwise-mse",
-    "pairwise-mse:reduction=sum",
-    "lambdarank",
-    "lambdarank:truncation=5,sigma=1.5",
-    "lambdarank:truncation=3,norm=lightgbm",
-    "lambdarank:norm=lightgbm,reduction=mean",
-    "ndcg-loss1",
-    "ndcg-loss1:sigma=2,reduction=mean",
-    "ndcg-loss2",
-    "ndcg-loss2:truncation=4,reduction=mean",
-    "ndcg-loss2++",
-    "ndcg-loss2++:mu=3,truncation=6",
-    "lambda-map",
-    "lambda-map:truncation=4",
-    "lambda-mrr",
-    "lambda-precision:cut=3",
-    "lambda-precision",
-    "listnet",
-    "listnet:targets=share",
-    "poly1",
-    "poly1:epsilon=-0.5,targets=softmax",
-    "xe-ndcg",
-    "listmle",
-    "listmle:truncation=3",
-    "listmle:ties=random",
-    "p-listmle",
-    "p-listmle:positions=logarithmic,ties=random",
-    "p-listmle:positions=equal",
-    "unique-softmax",
-    "approx-ndcg",
-    "approx-ndcg:temperature=1",
-    "approx-mrr:temperature=0.7",
-    "softrank",
-    "softrank:sigma=0.3",
-    "neural-ndcg:iterations=7",
-    "neural-ndcg:temperature=2,truncation=3",
-};
-
-constexpr uint64_t kSeed = 11, kStep = 5;
-// The place of the first op that draws.
-uint64_t start_step() {
-  RandomState::current().begin_step(kSeed, kStep);
-  const uint64_t place = RandomState::current().next_place();
-  RandomState::current().set_place(0);
-  return place;
-}
-
-struct Result {
-  double loss;
-  std::vector<double> gradient;
-};
-
-Result run(const RankBatchValues& batch, const LossSpec& spec, DType dtype, Device device = {},
-           double normaliser = 1) {
-  start_step();
-  const Tensor scores = batch.score_tensor(dtype, spec, device);
-  const Tensor divisor = Tensor::scalar(normaliser, DType::f32, device);
-  const Tensor loss = rank_loss(scores, batch.arrays(device), spec, divisor);
-  loss.backward();
-  return {loss.item(), scores.grad().to_vector<double>()};
-}
 
 double list_weight(const RankBatchValues& batch, int64_t q) {
   return batch.list_weights.empty()
@@ -106,7 +25,7 @@ constexpr size_t kFewDocuments = 12;
 // lists along some random directions.
 void check_against_oracle(const RankBatchValues& batch, const LossSpec& spec) {
   const uint64_t place = start_step();
-  const Result result = run(batch, spec, DType::f64);
+  const LossResult result = run_loss(batch, spec, DType::f64);
   std::mt19937_64 random(3);
   std::normal_distribution<double> normal;
   double loss = 0;
@@ -155,52 +74,169 @@ void check_against_oracle(const RankBatchValues& batch, const LossSpec& spec) {
     CHECK(result.gradient[i] == 0);
 }
 
-double largest_of(const std::vector<double>& values) {
-  double largest = 0;
-  for (const double value : values) largest = std::max(largest, std::abs(value));
-  return largest;
-}
-
-// `tolerance`: of the loss, and of a gradient beside the largest one.
-void check_close(const Result& result, const Result& expected, double tolerance) {
-  CHECK(result.loss == Approx(expected.loss).epsilon(tolerance).margin(tolerance));
-  const double margin = tolerance * largest_of(expected.gradient);
-  for (size_t i = 0; i < expected.gradient.size(); ++i) {
-    INFO("element " << i);
-    REQUIRE(result.gradient[i] == Approx(expected.gradient[i]).epsilon(tolerance).margin(margin));
-  }
-}
-
-// The batches that every loss must manage.
-const std::vector<BatchKind> kBatches = {
-    {.sizes = {1, 2, 3, 5, 8, 1, 17, 2, 33, 64}, .padding = 3, .empty_lists = 2},
-    {.sizes = {4, 0, 7, 12, 40}, .weighted = true, .padding = 2},
-    {.sizes = {2, 9, 31, 32, 50}, .scores = Values::tied, .labels = Values::tied},
-    {.sizes = {3, 10, 20}, .scores = Values::equal},
-    {.sizes = {3, 1, 10}, .labels = Values::equal},
-    {.sizes = {6, 11}, .labels = Values::random, .spread = 40},
-    {.sizes = {3, 7}, .top_label = 0},
-};
-
 }  // namespace
 
 TEST_CASE("ranking losses and their gradients are those of the formulas", "[rank][losses]") {
-  for (const std::string& text : kSpecs) {
+  for (const std::string& text : kLossSpecs) {
     const LossSpec spec = LossSpec::parse(text);
-    for (size_t b = 0; b < kBatches.size(); ++b) {
-      if (kBatches[b].spread > 30 && text.rfind("neural", 0) == 0)
+    for (size_t b = 0; b < kLossBatches.size(); ++b) {
+      if (kLossBatches[b].spread > 30 && text.rfind("neural", 0) == 0)
         continue;  // the oracle underflows
       INFO(text << ", batch " << b);
-      check_against_oracle(random_batch(kBatches[b], spec, 100 + b), spec);
+      check_against_oracle(random_batch(kLossBatches[b], spec, 100 + b), spec);
     }
   }
 }
 
 TEST_CASE("every ranking loss has an oracle", "[rank][losses]") {
   std::set<std::string_view> tested;
-  for (const std::string& text : kSpecs) tested.insert(LossSpec::parse(text).info().name);
+  for (const std::string& text : kLossSpecs) tested.insert(LossSpec::parse(text).info().name);
   for (const LossInfo& info : loss_table()) {
     INFO(info.name);
     CHECK(tested.count(info.name) == 1);
   }
+}
+
+TEST_CASE("ranking losses of long lists are those of the formulas", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    const bool slow = text.rfind("neural", 0) == 0 || text.rfind("lambda-map", 0) == 0 ||
+                      text.rfind("lambda-mrr", 0) == 0 || text.rfind("lambda-pre", 0) == 0;
+    check_against_oracle(random_batch({.sizes = {slow ? 90 : 600}, .weighted = true}, spec, 7),
+                         spec);
+  }
+}
+
+TEST_CASE("in f32 ranking losses are what they are in f64", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    const LossSpec spec = LossSpec::parse(text);
+    std::vector<BatchKind> kinds = kLossBatches;
+    kinds.push_back({.sizes = {text.rfind("neural", 0) == 0 ? 300 : 2000}});
+    for (size_t b = 0; b < kinds.size(); ++b) {
+      INFO(text << ", batch " << b);
+      const RankBatchValues batch = random_batch(kinds[b], spec, 200 + b);
+      check_close(run_loss(batch, spec, DType::f32), run_loss(batch, spec, DType::f64), 2e-5);
+    }
+  }
+}
+
+TEST_CASE("half scores give the loss of their values, at the end of their range and all tied",
+          "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    const int64_t many = text.rfind("neural", 0) == 0 ? 500 : 4096;
+    RankBatchValues batch = random_batch({.sizes = {5, 40, many}}, spec, 17);
+    for (size_t i = 0; i < batch.scores.size(); ++i) batch.scores[i] = i % 3 == 0 ? -65504 : 65504;
+    for (const DType half : {DType::f16, DType::bf16}) {
+      RankBatchValues same = batch;
+      for (double& score : same.scores)
+        score = static_cast<double>(half == DType::bf16
+                                        ? static_cast<float>(BFloat16(static_cast<float>(score)))
+                                        : static_cast<float>(score));
+      const LossResult full = run_loss(same, spec, DType::f32);
+      const LossResult result = run_loss(batch, spec, half);
+      CHECK(std::isfinite(full.loss));
+      CHECK(result.loss == full.loss);
+      for (size_t i = 0; i < full.gradient.size(); ++i) {
+        REQUIRE(std::isfinite(full.gradient[i]));
+        const auto value = static_cast<float>(full.gradient[i]);
+        const float rounded = half == DType::f16 ? static_cast<float>(Half(value))
+                                                 : static_cast<float>(BFloat16(value));
+        REQUIRE(result.gradient[i] == static_cast<double>(rounded));
+      }
+    }
+  }
+}
+
+TEST_CASE("the order of a list's documents does not matter to a ranking loss", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    // These order equal labels as they come, or draw by place.
+    if (text.find("listmle") != std::string::npos || text == "xe-ndcg") continue;
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    const RankBatchValues batch = random_batch({.sizes = {3, 20, 70}, .weighted = true}, spec, 23);
+    RankBatchValues shuffled = batch;
+    std::vector<size_t> from(batch.labels.size());
+    std::iota(from.begin(), from.end(), size_t{0});
+    std::mt19937_64 random(5);
+    for (int64_t q = 0; q < batch.lists(); ++q)
+      std::shuffle(from.begin() + batch.offsets[static_cast<size_t>(q)],
+                   from.begin() + batch.offsets[static_cast<size_t>(q) + 1], random);
+    const auto columns = static_cast<size_t>(batch.columns);
+    for (size_t i = 0; i < from.size(); ++i) {
+      shuffled.labels[i] = batch.labels[from[i]];
+      shuffled.weights[i] = batch.weights[from[i]];
+      for (size_t c = 0; c < columns; ++c)
+        shuffled.scores[i * columns + c] = batch.scores[from[i] * columns + c];
+    }
+    const LossResult a = run_loss(batch, spec, DType::f64),
+                     b = run_loss(shuffled, spec, DType::f64);
+    CHECK(b.loss == Approx(a.loss).epsilon(1e-9));
+    for (size_t i = 0; i < from.size(); ++i)
+      for (size_t c = 0; c < columns; ++c)
+        REQUIRE(b.gradient[i * columns + c] ==
+                Approx(a.gradient[from[i] * columns + c]).epsilon(1e-9).margin(1e-11));
+  }
+}
+
+TEST_CASE("a batch of lists learns the same in parts, whatever fills it up", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    if (text == "xe-ndcg" || text.find("random") != std::string::npos) continue;  // draws by place
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    const RankBatchValues batch =
+        random_batch({.sizes = {1, 9, 33, 2, 14}, .weighted = true}, spec, 29);
+    const LossResult whole = run_loss(batch, spec, DType::f32, {}, 5);
+    double loss = 0;
+    std::vector<double> gradient;
+    for (const auto& [first, last] : {std::pair<size_t, size_t>{0, 2}, {2, 5}}) {
+      RankBatchValues part;
+      part.columns = batch.columns;
+      for (size_t q = first; q <= last; ++q)
+        part.offsets.push_back(batch.offsets[q] - batch.offsets[first]);
+      part.list_weights.assign(batch.list_weights.begin() + static_cast<ptrdiff_t>(first),
+                               batch.list_weights.begin() + static_cast<ptrdiff_t>(last));
+      const auto begin = batch.offsets[first], end = batch.offsets[last];
+      part.labels.assign(batch.labels.begin() + begin, batch.labels.begin() + end);
+      part.weights.assign(batch.weights.begin() + begin, batch.weights.begin() + end);
+      part.scores.assign(batch.scores.begin() + begin * batch.columns,
+                         batch.scores.begin() + end * batch.columns);
+      const size_t rows = part.labels.size();
+      // Lists without documents, and rows that nobody may read.
+      for (int i = 0; i < 3; ++i) {
+        part.offsets.push_back(part.offsets.back());
+        part.list_weights.push_back(std::nanf(""));
+        part.labels.push_back(std::nanf(""));
+        part.weights.push_back(std::nanf(""));
+        part.scores.insert(part.scores.end(), static_cast<size_t>(part.columns), std::nan(""));
+      }
+      const LossResult result = run_loss(part, spec, DType::f32, {}, 5);
+      loss += result.loss;
+      const auto used = rows * static_cast<size_t>(part.columns);
+      gradient.insert(gradient.end(), result.gradient.begin(),
+                      result.gradient.begin() + static_cast<ptrdiff_t>(used));
+      for (size_t i = used; i < result.gradient.size(); ++i) CHECK(result.gradient[i] == 0);
+    }
+    CHECK(loss == Approx(whole.loss).epsilon(1e-6));
+    CHECK(gradient == whole.gradient);  // bit by bit
+  }
+}
+
+TEST_CASE("lists that a ranking loss learns from are counted as it takes them", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    for (const BatchKind& kind : kLossBatches) {
+      const RankBatchValues batch = random_batch(kind, spec, 31);
+      int64_t expected = 0;
+      for (int64_t q = 0; q < batch.lists(); ++q)
+        expected += oracle_usable(std::string(spec.info().name), batch.list(q, 0, 0, 0));
+      CHECK(usable_lists(spec, batch.offsets, batch.labels) == expected);
+    }
+  }
+  const LossSpec spec = LossSpec::parse("ranknet");
+  CHECK_THROWS_WITH(usable_lists(spec, std::vector<int64_t>{0, 3, 2}, std::vector<float>(3)),
+                    Catch::Contains("must not fall"));
 }
