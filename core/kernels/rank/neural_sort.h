@@ -47,14 +47,18 @@ struct NeuralNdcg {
 
     // −ln Σ e^x(k) for each line.
     const auto balance = [&](const auto& x, double* out) {
+      const int first = team.member(), step = team.members();
       for (int i = team.group(); i < n; i += team.groups()) {
         double largest = Range<double>::kLeast;
-        for (int k = team.member(); k < n; k += team.members())
-          largest = Largest()(largest, x(i, k));
+        BINADE_RANK_SIMD_MAX(largest)
+        for (int k = first; k < n; k += step) {
+          const double value = x(i, k);
+          largest = value > largest ? value : largest;
+        }
         largest = team.group_reduce(largest, Largest());
         C sum = 0;
-        for (int k = team.member(); k < n; k += team.members())
-          sum += exponential(static_cast<C>(x(i, k) - largest));
+        BINADE_RANK_SIMD(sum)
+        for (int k = first; k < n; k += step) sum += exponential(static_cast<C>(x(i, k) - largest));
         sum = team.group_reduce(sum, Add());
         if (team.member() == 0) out[i] = -(largest + static_cast<double>(log(sum)));
       }
@@ -149,7 +153,9 @@ struct NeuralNdcg {
   BINADE_RANK static void for_each_line(Team& team, int n, const Term& term, const Put& put) {
     for (int i = team.group(); i < n; i += team.groups()) {
       double sum = 0;
-      for (int k = team.member(); k < n; k += team.members()) sum += term(i, k);
+      const int first = team.member(), step = team.members();
+      BINADE_RANK_SIMD(sum)
+      for (int k = first; k < n; k += step) sum += term(i, k);
       sum = team.group_reduce(sum, Add());
       if (team.member() == 0) put(i, sum);
     }
@@ -161,7 +167,9 @@ struct NeuralNdcg {
                                            const Factor& factor, const Put& put) {
     for (int i = team.group(); i < n; i += team.groups()) {
       double sum = 0, moment = 0;
-      for (int k = team.member(); k < n; k += team.members()) {
+      const int first = team.member(), step = team.members();
+      BINADE_RANK_SIMD(sum, moment)
+      for (int k = first; k < n; k += step) {
         const double value = term(i, k);
         sum += value;
         moment += factor(k) * value;

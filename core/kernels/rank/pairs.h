@@ -48,15 +48,13 @@ struct SortedList {
   BINADE_RANK bool relevant(int r) const { return labels[r] >= 1; }
 };
 
+template <class C>
 struct PairWeights {
-  template <class C>
-  struct Of {
-    C up, down;  // of the pair that prefers the row's document, or the other; 0: there is none
-  };
+  C up, down;  // of the pair that prefers the row's document, or the other; 0: there is none
 };
 // The same weight, for whichever has the larger label.
 template <class C>
-BINADE_RANK typename PairWeights::Of<C> by_label(C row, C other, C weight) {
+BINADE_RANK PairWeights<C> by_label(C row, C other, C weight) {
   return {row > other ? weight : C(0), row < other ? weight : C(0)};
 }
 
@@ -81,15 +79,16 @@ struct SoftZeroOne : EqualPairs<C> {
 // |Gi − Gj|·(a·|1/D(ri) − 1/D(rj)| + b·|1/D(d) − 1/D(d + 1)|) / ideal DCG with d = |ri − rj|:
 // LambdaRank (a = 1, b = 0), NDCGLoss2 (0, 1) and NDCGLoss2++ (1, μ). The ideal DCG is cut at the
 // truncation; discounts behind it are what they are.
-template <class C>
+template <class C, bool kDistances>
 struct NdcgPairs {
   using Link = LogisticLink<C>;
-  static constexpr int kArrays = 2;
+  static constexpr int kArrays = kDistances ? 3 : 2;
   static constexpr bool kAllPairs = false;
   explicit NdcgPairs(const RankLossParams& p)
       : rank_part(static_cast<C>(p.rank_part)), distance_part(static_cast<C>(p.distance_part)) {}
   C rank_part, distance_part;
   C *gains = nullptr, *discounts = nullptr;
+  C* steps = nullptr;  // 1/D(d) − 1/D(d + 1) by d, times its factor; 0 for d = 0
 
   template <class Team>
   BINADE_RANK void prepare(Team& team, const RankList<C>& list, const SortedList<C>& sorted) {
@@ -97,18 +96,18 @@ struct NdcgPairs {
     discounts = list.array(SortedList<C>::kArrays + 1);
     const C ideal = ideal_dcg(team, list, sorted.ranks);
     const C scale = ideal > 0 ? 1 / ideal : C(0);
+    if constexpr (kDistances) steps = list.array(SortedList<C>::kArrays + 2);
     for_each(team, list.n, [&](int r) {
       gains[r] = gain(sorted.labels[r]) * scale;
-      discounts[r] = discount<C>(r);
+      discounts[r] = rank_part * discount<C>(r);
+      if constexpr (kDistances)
+        steps[r] = r == 0 ? C(0) : distance_part * (discount<C>(r - 1) - discount<C>(r));
     });
   }
   BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
-    C change = rank_part * fabs(discounts[i] - discounts[j]);
-    if (distance_part != 0 && i != j) {
-      const int distance = i < j ? j - i : i - j;
-      change += distance_part * (discounts[distance - 1] - discounts[distance]);
-    }
+    C change = fabs(discounts[i] - discounts[j]);
+    if constexpr (kDistances) change += steps[i < j ? j - i : i - j];
     return by_label(yi, yj, change * fabs(gains[i] - gains[j]));
   }
 };
@@ -130,7 +129,7 @@ struct NdcgLoss1Pairs {
     for_each(team, list.n,
              [&](int r) { shares[r] = gain(sorted.labels[r]) * discount<C>(r) * scale; });
   }
-  BINADE_RANK typename PairWeights::Of<C> operator()(const SortedList<C>&, int i, int j) const {
+  BINADE_RANK PairWeights<C> operator()(const SortedList<C>&, int i, int j) const {
     if (i == j) return {C(0), C(0)};
     return {shares[i], shares[j]};
   }
@@ -226,17 +225,11 @@ struct PrecisionPairs {
 // ---- the loss
 // ------------------------------------------------------------------------------------
 
-template <class C>
 struct PairSums {
-  C loss = 0, pull = 0, count = 0;
+  double loss = 0, pull = 0, count = 0;
 };
-template <class C>
-BINADE_RANK PairSums<C> operator+(const PairSums<C>& a, const PairSums<C>& b) {
+BINADE_RANK PairSums operator+(const PairSums& a, const PairSums& b) {
   return {a.loss + b.loss, a.pull + b.pull, a.count + b.count};
-}
-template <class C>
-BINADE_RANK PairSums<double> widened(const PairSums<C>& a) {
-  return {static_cast<double>(a.loss), static_cast<double>(a.pull), static_cast<double>(a.count)};
 }
 
 template <class C, class Rule>
@@ -271,31 +264,16 @@ struct Pairwise {
     weights.prepare(team, list, sorted);
     const bool by_distance = normalise && sorted.scores[0] != sorted.scores[n - 1];
 
-    PairSums<double> total;  // of the rows whose first thread this is
+    PairSums total;  // of the rows whose first thread this is
     for (int i = team.group(); i < n; i += team.groups()) {
-      const C score = sorted.scores[i], weight = sorted.weights[i];
       const int others = i < ranks ? n : ranks;
-      PairSums<C> row;
-      C gradient = 0;
-      for (int j = team.member(); j < others; j += team.members()) {
-        auto pair = weights(sorted, i, j);
-        const C distance = score - sorted.scores[j];
-        C factor = 1;
-        if (by_distance) factor = 1 / (C(0.01) + fabs(distance));
-        const bool counts = Rule::kAllPairs ? i != j : sorted.labels[i] > sorted.labels[j];
-        pair.up *= factor * weight;
-        pair.down *= factor * sorted.weights[j];
-        const PairTerm<C> term = typename Rule::Link()(sigma * distance);
-        row.loss += pair.up * term.loss;
-        row.pull += pair.up * term.pull;
-        row.count += counts ? weight : C(0);
-        gradient += pair.down * term.counter_pull - pair.up * term.pull;
-      }
-      row = team.group_reduce(row, Add());
-      gradient = team.group_reduce(gradient, Add());
+      const RowSums row = by_distance ? row_sums<true>(team, weights, sorted, i, others)
+                                      : row_sums<false>(team, weights, sorted, i, others);
       if (team.member() == 0) {
-        total = total + widened(row);
-        list.gradient[order[i]] = sigma * gradient;
+        total.loss += static_cast<double>(row.loss);
+        total.pull += static_cast<double>(row.pull);
+        total.count += static_cast<double>(row.count);
+        list.gradient[order[i]] = sigma * row.gradient;
       }
     }
     total = team.reduce(total, Add());
@@ -305,6 +283,39 @@ struct Pairwise {
     if (mean) scale = total.count > 0 ? scale / total.count : 0;
     scale_gradient(team, list, static_cast<C>(scale));
     return static_cast<C>(scale * total.loss);
+  }
+
+ private:
+  struct RowSums {
+    C loss, pull, count;  // of pairs that prefer the row's document
+    C gradient;           // without sigma
+  };
+  // Over the pairs of document i with the first so many.
+  template <bool kByDistance, class Team>
+  BINADE_RANK RowSums row_sums(Team& team, const Rule& weights, const SortedList<C>& sorted, int i,
+                               int others) const {
+    const C score = sorted.scores[i], label = sorted.labels[i], weight = sorted.weights[i];
+    const C* scores = sorted.scores;
+    const C* labels = sorted.labels;
+    const C* document_weights = sorted.weights;
+    C loss = 0, pull = 0, count = 0, gradient = 0;
+    const int first = team.member(), step = team.members();
+    BINADE_RANK_SIMD(loss, pull, count, gradient)
+    for (int j = first; j < others; j += step) {
+      const PairWeights<C> pair = weights(sorted, i, j);
+      const C distance = score - scores[j];
+      C factor = 1;
+      if constexpr (kByDistance) factor = divide(C(1), C(0.01) + fabs(distance));
+      const C up = pair.up * factor * weight, down = pair.down * factor * document_weights[j];
+      const PairTerm<C> term = typename Rule::Link()(sigma * distance);
+      const bool counts = Rule::kAllPairs ? i != j : label > labels[j];
+      loss += up * term.loss;
+      pull += up * term.pull;
+      count += counts ? weight : C(0);
+      gradient += down * term.counter_pull - up * term.pull;
+    }
+    return {team.group_reduce(loss, Add()), team.group_reduce(pull, Add()),
+            team.group_reduce(count, Add()), team.group_reduce(gradient, Add())};
   }
 };
 
@@ -318,7 +329,10 @@ bool visit_pairs(const RankLossParams& p, const Body& body) {
       body(Pairwise<C, SoftZeroOne<C>>(p));
       return true;
     case RankLoss::lambdarank:
-      body(Pairwise<C, NdcgPairs<C>>(p));
+      if (p.distance_part != 0)
+        body(Pairwise<C, NdcgPairs<C, true>>(p));
+      else
+        body(Pairwise<C, NdcgPairs<C, false>>(p));
       return true;
     case RankLoss::ndcg_loss1:
       body(Pairwise<C, NdcgLoss1Pairs<C>>(p));

@@ -82,7 +82,9 @@ struct SoftRanks {
     for (int i = team.group(); i < n; i += team.groups()) {
       const C score = list.scores[i];
       C above = 0;
-      for (int j = team.member(); j < n; j += team.members()) {
+      const int first = team.member(), step_size = team.members();
+      BINADE_RANK_SIMD(above)
+      for (int j = first; j < n; j += step_size) {
         const C step = distribution((list.scores[j] - score) * inverse).value;
         above += j == i ? C(0) : step;
       }
@@ -98,7 +100,9 @@ struct SoftRanks {
     for (int i = team.group(); i < n; i += team.groups()) {
       const C score = list.scores[i], slope = slopes[i];
       C gradient = 0;
-      for (int j = team.member(); j < n; j += team.members())
+      const int first = team.member(), step_size = team.members();
+      BINADE_RANK_SIMD(gradient)
+      for (int j = first; j < n; j += step_size)
         gradient += distribution((list.scores[j] - score) * inverse).density * (slope - slopes[j]);
       gradient = team.group_reduce(gradient, Add());
       if (team.member() == 0) list.gradient[i] = gradient * inverse;
