@@ -139,13 +139,16 @@ TEST_CASE("half scores give the loss of their values, at the end of their range 
       const LossResult result = run_loss(batch, spec, half);
       CHECK(std::isfinite(full.loss));
       CHECK(result.loss == full.loss);
+      size_t infinite = 0, different = 0;
       for (size_t i = 0; i < full.gradient.size(); ++i) {
-        REQUIRE(std::isfinite(full.gradient[i]));
         const auto value = static_cast<float>(full.gradient[i]);
         const float rounded = half == DType::f16 ? static_cast<float>(Half(value))
                                                  : static_cast<float>(BFloat16(value));
-        REQUIRE(result.gradient[i] == static_cast<double>(rounded));
+        infinite += !std::isfinite(value);
+        different += result.gradient[i] != static_cast<double>(rounded);
       }
+      CHECK(infinite == 0);
+      CHECK(different == 0);
     }
   }
 }
