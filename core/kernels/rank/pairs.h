@@ -82,13 +82,13 @@ struct SoftZeroOne : EqualPairs<C> {
 template <class C, bool kDistances>
 struct NdcgPairs {
   using Link = LogisticLink<C>;
-  static constexpr int kArrays = kDistances ? 3 : 2;
+  static constexpr int kArrays = kDistances ? 4 : 2;
   static constexpr bool kAllPairs = false;
   explicit NdcgPairs(const RankLossParams& p)
       : rank_part(static_cast<C>(p.rank_part)), distance_part(static_cast<C>(p.distance_part)) {}
   C rank_part, distance_part;
   C *gains = nullptr, *discounts = nullptr;
-  C* steps = nullptr;  // 1/D(d) − 1/D(d + 1) by d, times its factor; 0 for d = 0
+  C* steps = nullptr;  // 1/D(d) − 1/D(d + 1) by ±d, times its factor; 0 for d = 0
 
   template <class Team>
   BINADE_RANK void prepare(Team& team, const RankList<C>& list, const SortedList<C>& sorted) {
@@ -96,18 +96,19 @@ struct NdcgPairs {
     discounts = list.array(SortedList<C>::kArrays + 1);
     const C ideal = ideal_dcg(team, list, sorted.ranks);
     const C scale = ideal > 0 ? 1 / ideal : C(0);
-    if constexpr (kDistances) steps = list.array(SortedList<C>::kArrays + 2);
+    if constexpr (kDistances) steps = list.array(SortedList<C>::kArrays + 2) + list.n;
     for_each(team, list.n, [&](int r) {
       gains[r] = gain(sorted.labels[r]) * scale;
       discounts[r] = rank_part * discount<C>(r);
       if constexpr (kDistances)
-        steps[r] = r == 0 ? C(0) : distance_part * (discount<C>(r - 1) - discount<C>(r));
+        steps[r] = steps[-r] =
+            r == 0 ? C(0) : distance_part * (discount<C>(r - 1) - discount<C>(r));
     });
   }
   BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
     C change = fabs(discounts[i] - discounts[j]);
-    if constexpr (kDistances) change += steps[i < j ? j - i : i - j];
+    if constexpr (kDistances) change += steps[j - i];
     return by_label(yi, yj, change * fabs(gains[i] - gains[j]));
   }
 };
@@ -130,8 +131,7 @@ struct NdcgLoss1Pairs {
              [&](int r) { shares[r] = gain(sorted.labels[r]) * discount<C>(r) * scale; });
   }
   BINADE_RANK PairWeights<C> operator()(const SortedList<C>&, int i, int j) const {
-    if (i == j) return {C(0), C(0)};
-    return {shares[i], shares[j]};
+    return {i == j ? C(0) : shares[i], i == j ? C(0) : shares[j]};
   }
 };
 
@@ -143,33 +143,36 @@ struct MapPairs {
   static constexpr int kArrays = 2;
   static constexpr bool kAllPairs = false;
   explicit MapPairs(const RankLossParams&) {}
-  C* counts = nullptr;    // relevant documents up to here
-  C* inverses = nullptr;  // Σ of 1/rank over them
+  C* precisions = nullptr;  // the share of relevant documents up to here
+  C* inverses = nullptr;    // Σ of 1/rank over them
   C scale = 0;
 
   template <class Team>
   BINADE_RANK void prepare(Team& team, const RankList<C>& list, const SortedList<C>& sorted) {
-    counts = list.array(SortedList<C>::kArrays);
+    precisions = list.array(SortedList<C>::kArrays);
     inverses = list.array(SortedList<C>::kArrays + 1);
     team.scan(
         list.n, [&](int r) { return sorted.relevant(r) ? C(1) : C(0); },
-        [&](int r, C sum) { counts[r] = sum; }, Add());
+        [&](int r, C sum) { precisions[r] = sum / static_cast<C>(r + 1); }, Add());
     team.scan(
         list.n, [&](int r) { return sorted.relevant(r) ? 1 / static_cast<C>(r + 1) : C(0); },
         [&](int r, C sum) { inverses[r] = sum; }, Add());
-    scale = 1 / counts[list.n - 1];
+    scale = 1 / (precisions[list.n - 1] * static_cast<C>(list.n));
   }
   BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
-    const int upper = i < j ? i : j, lower = i < j ? j : i;
-    const bool relevant = list.relevant(upper);
-    // The one of them that is relevant counts counts/rank up here or down there, and one more or
-    // less for each relevant document between.
-    const C here = (counts[upper] + (relevant ? C(0) : C(1))) / static_cast<C>(upper + 1);
-    const C there = counts[lower] / static_cast<C>(lower + 1);
-    const C last = list.relevant(lower) ? 1 / static_cast<C>(lower + 1) : C(0);
-    const C between = inverses[lower] - last - inverses[upper];
-    const C change = relevant == list.relevant(lower) ? C(0) : here + between - there;
-    return by_label(list.labels[i], list.labels[j], fabs(change) * scale);
+    const C yi = list.labels[i], yj = list.labels[j];
+    const bool below = i < j, differ = (yi >= 1) != (yj >= 1);
+    const bool upper_relevant = below ? yi >= 1 : yj >= 1;
+    const C inverse_i = 1 / static_cast<C>(i + 1), inverse_j = 1 / static_cast<C>(j + 1);
+    // Whichever of them is relevant has its precision at the upper rank (with itself) or at the
+    // lower one, and moves each relevant document between by one.
+    const C upper = below ? precisions[i] : precisions[j];
+    const C lower = below ? precisions[j] : precisions[i];
+    const C first = upper_relevant ? C(0) : below ? inverse_i : inverse_j;
+    const C last = upper_relevant ? C(0) : below ? inverse_j : inverse_i;
+    const C between = fabs(inverses[i] - inverses[j]) - last;
+    const C change = upper + first + between - lower;
+    return by_label(yi, yj, differ ? fabs(change) * scale : C(0));
   }
 };
 
@@ -193,15 +196,15 @@ struct MrrPairs {
     second = first_behind(first + 1);
   }
   BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
-    const int upper = i < j ? i : j, lower = i < j ? j : i;
-    const bool relevant = list.relevant(upper);
-    int moved = first;  // the first relevant document after the swap
-    if (relevant != list.relevant(lower)) {
-      if (relevant && upper == first) moved = Least()(lower, second);
-      if (!relevant && upper < first) moved = upper;
-    }
+    const C yi = list.labels[i], yj = list.labels[j];
+    const bool differ = (yi >= 1) != (yj >= 1);
+    const int upper = Least()(i, j), lower = Largest()(i, j);
+    // The first relevant document after the swap: it moves down if it is the upper one, and
+    // another comes before it if the upper one is not relevant.
+    const int down = upper == first ? Least()(lower, second) : first;
+    const int moved = upper < first ? upper : down;
     const C change = 1 / static_cast<C>(moved + 1) - 1 / static_cast<C>(first + 1);
-    return by_label(list.labels[i], list.labels[j], fabs(change));
+    return by_label(yi, yj, differ ? fabs(change) : C(0));
   }
 };
 
@@ -217,8 +220,9 @@ struct PrecisionPairs {
   template <class Team>
   BINADE_RANK void prepare(Team&, const RankList<C>&, const SortedList<C>&) {}
   BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
-    const bool counts = list.relevant(i) != list.relevant(j) && (i < cut) != (j < cut);
-    return by_label(list.labels[i], list.labels[j], counts ? share : C(0));
+    const C yi = list.labels[i], yj = list.labels[j];
+    const bool counts = ((yi >= 1) != (yj >= 1)) & ((i < cut) != (j < cut));
+    return by_label(yi, yj, counts ? share : C(0));
   }
 };
 
