@@ -186,7 +186,7 @@ std::vector<Row> make_rows() {
         pairwise,
         distinct,
         score,
-        "G_i/D(r_i) · ln(1 + e^(−a(si − sj))) over all j ≠ i, / ideal DCG",
+        "Gi/D(ri) · ln(1 + e^(−a(si − sj))) over all j ≠ i, / ideal DCG",
         "Wang et al. 2018",
         kSquare,
         {sigma(), reduction(sum)}},

@@ -55,7 +55,7 @@ struct LossInfo {
   Outputs outputs;
   std::string_view formula;
   std::string_view source;  // the paper
-  std::string_view cost;    // time for a list of n documents; memory is O(n) always
+  std::string_view cost;    // time for a list of n documents; memory is O(n) (times iterations)
   std::vector<LossParameter> parameters;
 };
 

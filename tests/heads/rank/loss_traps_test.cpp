@@ -2,6 +2,8 @@
 // the errors.
 #include <binade/heads/rank/losses.h>
 
+#include <fstream>
+
 #include "heads/rank/loss_cases.h"
 
 using namespace binade;
@@ -208,8 +210,11 @@ TEST_CASE("every parameter of a ranking loss changes it", "[rank][losses]") {
     }
 }
 
-TEST_CASE("the losses are described", "[rank][losses]") {
+TEST_CASE("the losses are described, in docs/ranking-losses.md as well", "[rank][losses]") {
   const std::string text = describe_losses();
+  std::ifstream page(BINADE_SOURCE_DIR "/docs/ranking-losses.md");
+  const std::string page_text{std::istreambuf_iterator<char>(page), {}};
+  CHECK(page_text.find("```text\n" + text + "```") != std::string::npos);
   for (const LossInfo& info : loss_table()) {
     CHECK(text.find(std::string(info.name)) != std::string::npos);
     CHECK_FALSE(info.formula.empty());
