@@ -4,6 +4,7 @@
 //   one thread                      on a CPU (cpu/rank/lone_team.h)
 //   a warp, a block or a cluster    on a GPU (cuda/rank/teams.cuh)
 // and has
+//   kAlone                          whether it is one thread
 //   lane(), lanes()                 this thread's number and how many there are
 //   group(), groups(),              the threads cut into groups, for loops within loops
 //   member(), members()

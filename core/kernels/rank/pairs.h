@@ -1,6 +1,7 @@
 // Losses of pairs of documents: Σ weight · f(a·(s_preferred − s_other)), with weights that may
-// depend on the ranks and have no gradient. Every pair is looked at from both of its ends, so that
-// a document's gradient is a sum of its own and O(n) memory is enough. A list takes O(n²) time, or
+// depend on the ranks and have no gradient. Where threads share a list, every pair is looked at
+// from both of its ends, so that a document's gradient is a sum of its own: nobody adds to
+// another's and O(n) memory is enough. One thread alone looks once. A list takes O(n²) time, or
 // O(k·n) where only pairs with a document among the first k count.
 #pragma once
 
@@ -13,7 +14,7 @@ namespace binade::kernels::rank {
 
 template <class C>
 struct PairTerm {
-  C loss;                // f(x)
+  C loss, counter_loss;  // f(x), f(−x)
   C pull, counter_pull;  // −f'(x), −f'(−x)
 };
 
@@ -23,7 +24,7 @@ template <class C>
 struct LogisticLink {
   BINADE_RANK PairTerm<C> operator()(C x) const {
     const Logistic<C> sigmoid = logistic(-x);
-    return {sigmoid.softplus, sigmoid.at, sigmoid.opposite};
+    return {sigmoid.softplus, sigmoid.softplus + x, sigmoid.at, sigmoid.opposite};
   }
 };
 // σ(−x), the number of wrong pairs made smooth.
@@ -31,7 +32,7 @@ template <class C>
 struct SigmoidLink {
   BINADE_RANK PairTerm<C> operator()(C x) const {
     const Step<C> step = logistic_step(-x);
-    return {step.value, step.density, step.density};
+    return {step.value, 1 - step.value, step.density, step.density};
   }
 };
 
@@ -66,7 +67,8 @@ struct EqualPairs {
   explicit EqualPairs(const RankLossParams&) {}
   template <class Team>
   BINADE_RANK void prepare(Team&, const RankList<C>&, const SortedList<C>&) {}
-  BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>& list, int i, int j) const {
     return by_label(list.labels[i], list.labels[j], C(1));
   }
 };
@@ -105,7 +107,8 @@ struct NdcgPairs {
             r == 0 ? C(0) : distance_part * (discount<C>(r - 1) - discount<C>(r));
     });
   }
-  BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
     C change = fabs(discounts[i] - discounts[j]);
     if constexpr (kDistances) change += steps[j - i];
@@ -130,8 +133,10 @@ struct NdcgLoss1Pairs {
     for_each(team, list.n,
              [&](int r) { shares[r] = gain(sorted.labels[r]) * discount<C>(r) * scale; });
   }
-  BINADE_RANK PairWeights<C> operator()(const SortedList<C>&, int i, int j) const {
-    return {i == j ? C(0) : shares[i], i == j ? C(0) : shares[j]};
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>&, int i, int j) const {
+    const bool same = !kOrdered && i == j;
+    return {same ? C(0) : shares[i], same ? C(0) : shares[j]};
   }
 };
 
@@ -159,9 +164,10 @@ struct MapPairs {
         [&](int r, C sum) { inverses[r] = sum; }, Add());
     scale = 1 / (precisions[list.n - 1] * static_cast<C>(list.n));
   }
-  BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
-    const bool below = i < j, differ = (yi >= 1) != (yj >= 1);
+    const bool below = kOrdered || i < j, differ = (yi >= 1) != (yj >= 1);
     const bool upper_relevant = below ? yi >= 1 : yj >= 1;
     const C inverse_i = 1 / static_cast<C>(i + 1), inverse_j = 1 / static_cast<C>(j + 1);
     // Whichever of them is relevant has its precision at the upper rank (with itself) or at the
@@ -195,10 +201,11 @@ struct MrrPairs {
     first = first_behind(0);
     second = first_behind(first + 1);
   }
-  BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
     const bool differ = (yi >= 1) != (yj >= 1);
-    const int upper = Least()(i, j), lower = Largest()(i, j);
+    const int upper = kOrdered ? i : Least()(i, j), lower = kOrdered ? j : Largest()(i, j);
     // The first relevant document after the swap: it moves down if it is the upper one, and
     // another comes before it if the upper one is not relevant.
     const int down = upper == first ? Least()(lower, second) : first;
@@ -219,7 +226,8 @@ struct PrecisionPairs {
   C share;
   template <class Team>
   BINADE_RANK void prepare(Team&, const RankList<C>&, const SortedList<C>&) {}
-  BINADE_RANK auto operator()(const SortedList<C>& list, int i, int j) const {
+  template <bool kOrdered>
+  BINADE_RANK PairWeights<C> of(const SortedList<C>& list, int i, int j) const {
     const C yi = list.labels[i], yj = list.labels[j];
     const bool counts = ((yi >= 1) != (yj >= 1)) & ((i < cut) != (j < cut));
     return by_label(yi, yj, counts ? share : C(0));
@@ -239,7 +247,7 @@ BINADE_RANK PairSums operator+(const PairSums& a, const PairSums& b) {
 template <class C, class Rule>
 struct Pairwise {
   using Real = C;
-  static constexpr int kArrays = SortedList<C>::kArrays + Rule::kArrays;
+  static constexpr int kArrays = SortedList<C>::kArrays + Rule::kArrays + 1;
   explicit Pairwise(const RankLossParams& p)
       : rule(p),
         sigma(static_cast<C>(p.sigma)),
@@ -269,15 +277,16 @@ struct Pairwise {
     const bool by_distance = normalise && sorted.scores[0] != sorted.scores[n - 1];
 
     PairSums total;  // of the rows whose first thread this is
-    for (int i = team.group(); i < n; i += team.groups()) {
-      const int others = i < ranks ? n : ranks;
-      const RowSums row = by_distance ? row_sums<true>(team, weights, sorted, i, others)
-                                      : row_sums<false>(team, weights, sorted, i, others);
+    C* gradient = list.array(SortedList<C>::kArrays + Rule::kArrays);  // by rank, without sigma
+    if constexpr (Team::kAlone) for_each(team, n, [&](int r) { gradient[r] = 0; });
+    for (int i = team.group(); i < (Team::kAlone ? ranks : n); i += team.groups()) {
+      const Rows rows{weights, sorted, gradient, sigma, i, i < ranks ? n : ranks};
+      const RowSums row =
+          by_distance ? rows.template sums<true>(team) : rows.template sums<false>(team);
       if (team.member() == 0) {
-        total.loss += static_cast<double>(row.loss);
-        total.pull += static_cast<double>(row.pull);
-        total.count += static_cast<double>(row.count);
-        list.gradient[order[i]] = sigma * row.gradient;
+        total = total + PairSums{static_cast<double>(row.loss), static_cast<double>(row.pull),
+                                 static_cast<double>(row.count)};
+        gradient[i] = (Team::kAlone ? gradient[i] : C(0)) + row.gradient;
       }
     }
     total = team.reduce(total, Add());
@@ -285,42 +294,64 @@ struct Pairwise {
     const double pulls = 2 * static_cast<double>(sigma) * total.pull;
     if (normalise && pulls > 0) scale = log2(1 + pulls) / pulls;
     if (mean) scale = total.count > 0 ? scale / total.count : 0;
-    scale_gradient(team, list, static_cast<C>(scale));
+    const C factor = static_cast<C>(scale) * sigma;
+    for_each(team, n, [&](int r) { list.gradient[order[r]] = factor * gradient[r]; });
     return static_cast<C>(scale * total.loss);
   }
 
  private:
   struct RowSums {
-    C loss, pull, count;  // of pairs that prefer the row's document
-    C gradient;           // without sigma
+    C loss, pull, count, gradient;
   };
-  // Over the pairs of document i with the first so many.
-  template <bool kByDistance, class Team>
-  BINADE_RANK RowSums row_sums(Team& team, const Rule& weights, const SortedList<C>& sorted, int i,
-                               int others) const {
-    const C score = sorted.scores[i], label = sorted.labels[i], weight = sorted.weights[i];
-    const C* scores = sorted.scores;
-    const C* labels = sorted.labels;
-    const C* document_weights = sorted.weights;
-    C loss = 0, pull = 0, count = 0, gradient = 0;
-    const int first = team.member(), step = team.members();
-    BINADE_RANK_SIMD(loss, pull, count, gradient)
-    for (int j = first; j < others; j += step) {
-      const PairWeights<C> pair = weights(sorted, i, j);
-      const C distance = score - scores[j];
-      C factor = 1;
-      if constexpr (kByDistance) factor = divide(C(1), C(0.01) + fabs(distance));
-      const C up = pair.up * factor * weight, down = pair.down * factor * document_weights[j];
-      const PairTerm<C> term = typename Rule::Link()(sigma * distance);
-      const bool counts = Rule::kAllPairs ? i != j : label > labels[j];
-      loss += up * term.loss;
-      pull += up * term.pull;
-      count += counts ? weight : C(0);
-      gradient += down * term.counter_pull - up * term.pull;
+  // The pairs of document i with the first so many.
+  struct Rows {
+    const Rule& weights;
+    const SortedList<C>& sorted;
+    C* gradients;
+    C sigma;
+    int i, others;
+
+    // Alone, those behind i, whose gradients are added to. Otherwise all, of which loss, pull and
+    // count are those of the pairs that prefer i.
+    template <bool kByDistance, class Team>
+    BINADE_RANK RowSums sums(Team& team) const {
+      constexpr bool kAlone = Team::kAlone;
+      const C score = sorted.scores[i], label = sorted.labels[i], weight = sorted.weights[i];
+      const C* scores = sorted.scores;
+      const C* labels = sorted.labels;
+      const C* document_weights = sorted.weights;
+      C* behind = gradients;
+      C loss = 0, pull = 0, count = 0, gradient = 0;
+      const int first = kAlone ? i + 1 : team.member(), step = team.members();
+      BINADE_RANK_SIMD(loss, pull, count, gradient)
+      for (int j = first; j < others; j += step) {
+        const PairWeights<C> pair = weights.template of<kAlone>(sorted, i, j);
+        const C distance = score - scores[j], other_weight = document_weights[j];
+        C factor = 1;
+        if constexpr (kByDistance) factor = divide(C(1), C(0.01) + fabs(distance));
+        const C up = pair.up * factor * weight, down = pair.down * factor * other_weight;
+        const PairTerm<C> term = typename Rule::Link()(sigma * distance);
+        const C change = down * term.counter_pull - up * term.pull;
+        const bool up_counts = Rule::kAllPairs ? i != j : label > labels[j];
+        loss += up * term.loss;
+        pull += up * term.pull;
+        count += up_counts ? weight : C(0);
+        gradient += change;
+        if constexpr (kAlone) {
+          const bool down_counts = Rule::kAllPairs || label < labels[j];
+          loss += down * term.counter_loss;
+          pull += down * term.counter_pull;
+          count += down_counts ? other_weight : C(0);
+          behind[j] -= change;
+        }
+      }
+      if constexpr (kAlone)
+        return {loss, pull, count, gradient};
+      else
+        return {team.group_reduce(loss, Add()), team.group_reduce(pull, Add()),
+                team.group_reduce(count, Add()), team.group_reduce(gradient, Add())};
     }
-    return {team.group_reduce(loss, Add()), team.group_reduce(pull, Add()),
-            team.group_reduce(count, Add()), team.group_reduce(gradient, Add())};
-  }
+  };
 };
 
 template <class C, class Body>

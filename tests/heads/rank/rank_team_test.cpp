@@ -45,6 +45,7 @@ struct Meeting {
 
 class ThreadTeam {
  public:
+  static constexpr bool kAlone = false;
   ThreadTeam(Meeting& meeting, int lane) : meeting_(meeting), lane_(lane) {}
   int lane() const { return lane_; }
   static int lanes() { return kLanes; }

@@ -13,6 +13,7 @@ namespace binade::kernels::cpu {
 template <class C>
 class LoneTeam {
  public:
+  static constexpr bool kAlone = true;
   static int lane() { return 0; }
   static int lanes() { return 1; }
   static int group() { return 0; }

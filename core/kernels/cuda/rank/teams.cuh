@@ -36,6 +36,7 @@ __device__ __forceinline__ T warp_scan(T value, Op op) {
 // Lists of at most 32 documents. Each thread is a group of its own.
 class WarpTeam {
  public:
+  static constexpr bool kAlone = false;
   static constexpr int kMostDocuments = 32;
   __device__ static int lane() { return threadIdx.x % 32; }
   __device__ static int lanes() { return 32; }
@@ -111,6 +112,7 @@ class BlockTeam {
   static constexpr int kWarps = kThreads / 32;
   static_assert((kWarps & (kWarps - 1)) == 0 && kWarps <= 32);
   static constexpr int kSharedKeys = 2048;
+  static constexpr bool kAlone = false;
 
   __device__ static int lane() { return threadIdx.x; }
   __device__ static int lanes() { return kThreads; }
@@ -192,6 +194,7 @@ template <int kThreads, int kBlocks>
 class ClusterTeam {
  public:
   using Block = BlockTeam<kThreads>;
+  static constexpr bool kAlone = false;
   __device__ static int rank() { return static_cast<int>(blockIdx.x % kBlocks); }
   __device__ static int lane() { return rank() * kThreads + static_cast<int>(threadIdx.x); }
   __device__ static int lanes() { return kThreads * kBlocks; }
