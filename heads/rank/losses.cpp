@@ -308,7 +308,7 @@ std::vector<Row> make_rows() {
         relevant,
         score,
         "1 − mean of 1/rank of the relevant, ranks 1 + Σ σ((sj − si)/T)",
-        "Qin, Liu and Li 2010",
+        "TF-Ranking, after Qin, Liu and Li 2010",
         kSquare,
         {temperature(0.1)}},
        {.loss = RankLoss::approx_mrr}},
