@@ -36,7 +36,8 @@ class LineParser {
         options_(options),
         features_(features),
         labels_(labels),
-        block_(block) {}
+        block_(block),
+        delimiter_(layout.csv ? layout.csv->delimiter : '#') {}
 
   void run() {
     for (; at_ < end_; ++line_, ++at_) {
@@ -47,7 +48,10 @@ class LineParser {
         at_ = newline();
         continue;
       }
-      document();
+      if (layout_.csv)
+        csv_row(*layout_.csv);
+      else
+        document();
     }
   }
 
@@ -84,11 +88,15 @@ class LineParser {
     if (std::strncmp(at_, "qid:", 4) != 0) refuse(begin, "expected qid:ID");
     const char* id_begin = at_ += 4;
     while (!at_token_end()) ++at_;
-    const std::string_view id(id_begin, static_cast<size_t>(at_ - id_begin));
-    if (id.empty()) refuse(begin, "expected a query id behind qid:");
+    if (at_ == id_begin) refuse(begin, "expected a query id behind qid:");
+    add_to_query(begin, {id_begin, static_cast<size_t>(at_ - id_begin)});
+    skip_blanks();
+  }
+
+  void add_to_query(const char* begin, std::string_view id) {
+    if (id.empty()) refuse(begin, "expected a query id");
     if (block_.runs.empty() || block_.runs.back().id != id) block_.runs.push_back({id, line_, 0});
     ++block_.runs.back().rows;
-    skip_blanks();
   }
 
   void features() {
@@ -99,8 +107,9 @@ class LineParser {
     double largest = block_.largest;
     while (!at_end() && *at_ != '#') {
       const char* begin = at_;
-      int64_t index = 0;
-      while (is_digit(*at_)) index = index * 10 + (*at_++ - '0');
+      uint64_t digits = 0;  // may wrap around, which their number tells
+      while (is_digit(*at_)) digits = digits * 10 + static_cast<uint64_t>(*at_++ - '0');
+      const auto index = static_cast<int64_t>(digits);
       if (at_ == begin || at_ - begin > 10 || *at_ != ':') refuse_feature(begin);
       if (index <= before)
         refuse(begin,
@@ -113,6 +122,7 @@ class LineParser {
       ++at_;
       const char* value_begin = at_;
       const float value = feature_value(value_begin);
+      skip_blanks();
       if (outside) continue;
       row[column] = value;
       largest = std::max(largest, static_cast<double>(std::fabs(value)));
@@ -121,12 +131,55 @@ class LineParser {
     block_.largest_index = std::max(block_.largest_index, before);
   }
 
-  // Then blanks.
+  // ---- CSV: a field a column; quotes around a field mean nothing
+  void csv_row(const CsvColumns& csv) {
+    at_ = begin_;  // where the delimiter is a tab, a blank is an empty field
+    const size_t columns = csv.roles.size();
+    for (size_t c = 0; c < columns; ++c) {
+      skip_csv_blanks();
+      const char* begin = at_;
+      const bool quoted = *at_ == '"';
+      if (quoted) ++at_;
+      csv_field(csv.roles[c]);
+      if (quoted && *at_ == '"') ++at_;
+      skip_csv_blanks();
+      if (c + 1 == columns) {
+        if (!at_end()) refuse(at_, concat("expected the end of a line of ", columns, " fields"));
+      } else if (*at_++ != delimiter_) {
+        --at_;
+        if (at_end()) refuse(at_, concat("expected ", columns, " fields, as the first line has"));
+        refuse(begin, "expected a number");
+      }
+    }
+    block_.smallest_index = 0;
+    block_.largest_index = layout_.width - 1;
+    features_ += layout_.width;
+    ++labels_;
+    ++block_.rows;
+  }
+
+  void csv_field(int64_t role) {
+    if (role == CsvColumns::kLabel) {
+      *labels_ = label();
+    } else if (role >= 0) {
+      const float value = feature_value(at_);
+      features_[role] = value;
+      block_.largest = std::max(block_.largest, static_cast<double>(std::fabs(value)));
+    } else {
+      const char* begin = at_;
+      while (!at_token_end() || *at_ == ' ') ++at_;
+      if (role == CsvColumns::kQuery) add_to_query(begin, trimmed(begin, at_));
+    }
+  }
+
+  void skip_csv_blanks() {
+    while (*at_ == ' ' || (*at_ == '\t' && delimiter_ != '\t')) ++at_;
+  }
+
   float feature_value(const char* begin) {
     const double value = number(begin);
     if (!(std::fabs(value) <= kLargestFloat)) [[unlikely]]
       return unusual(begin, value);
-    skip_blanks();
     return static_cast<float>(value);
   }
 
@@ -178,27 +231,23 @@ class LineParser {
     bool missing = false;
     if (std::isnan(value)) {
       constexpr std::string_view kNames[] = {"NULL", "Null", "null", "NaN", "NAN", "nan", "-nan"};
-      missing = std::find(std::begin(kNames), std::end(kNames), token) != std::end(kNames);
+      missing = std::find(std::begin(kNames), std::end(kNames), token) != std::end(kNames) ||
+                (layout_.csv && (token.empty() || token == "NA"));
       if (!missing) refuse(begin, "expected a value, a number");
     } else {
       const auto nearest = static_cast<float>(std::copysign(kLargestFloat, value));
       const float rounded = static_cast<float>(value);
-      if (std::isfinite(rounded)) return finish(rounded);
+      if (std::isfinite(rounded)) return rounded;
       ++block_.out_of_range;
       using OutOfRange = LetorOptions::OutOfRange;
       if (options_.out_of_range == OutOfRange::refuse)
         refuse(begin, "expected a value within f32; out_of_range says what else to do with it");
-      if (options_.out_of_range == OutOfRange::clamp) return finish(nearest);
+      if (options_.out_of_range == OutOfRange::clamp) return nearest;
     }
     if (options_.missing == LetorOptions::Missing::refuse)
       refuse(begin, "expected a value; missing says what else to do with it");
     ++block_.missing;
-    return finish(kNaN);
-  }
-
-  float finish(float value) {
-    skip_blanks();
-    return value;
+    return kNaN;
   }
 
   void check_index(const char* begin, int64_t index) {
@@ -217,7 +266,10 @@ class LineParser {
     if (*at_ == '\r' && at_[1] == '\n') ++at_;
     return *at_ == '\n';
   }
-  bool at_token_end() const { return static_cast<unsigned char>(*at_) <= ' ' || *at_ == '#'; }
+  bool at_token_end() const {
+    return static_cast<unsigned char>(*at_) <= ' ' || *at_ == delimiter_ ||
+           (*at_ == '"' && layout_.csv);
+  }
   const char* newline() const {
     return static_cast<const char*>(std::memchr(at_, '\n', static_cast<size_t>(end_ - at_)));
   }
@@ -250,6 +302,7 @@ class LineParser {
   float* features_;
   float* labels_;
   Block& block_;
+  char delimiter_;  // what ends a number besides blanks
 };
 
 }  // namespace

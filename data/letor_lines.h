@@ -1,4 +1,4 @@
-// INTERNAL. Lines of LETOR files become rows of numbers.
+// INTERNAL. Lines of LETOR and CSV files become rows of numbers.
 #pragma once
 
 #include <binade/data/letor.h>
@@ -11,13 +11,21 @@
 
 namespace binade::data::letor {
 
+// What the columns of a CSV file are.
+struct CsvColumns {
+  static constexpr int64_t kLabel = -1, kQuery = -2, kIgnored = -3;
+  char delimiter = ',';
+  std::vector<int64_t> roles;  // of every column: one of these, or the place of a feature
+};
+
 // Where a line's numbers go. What is not known is assumed, and the result says whether it held.
 struct Layout {
   int first_index = 1;
   bool first_index_known = false;
   int64_t width = 0;  // features of a row
   bool width_known = false;
-  bool query_ids = true;  // whether lines have them
+  bool query_ids = true;            // whether lines have them
+  const CsvColumns* csv = nullptr;  // null: lines of LETOR
 };
 
 // Lines that follow each other and belong to one query.

@@ -97,6 +97,20 @@ std::span<const float> RankingSet::feature_span() const {
   return {features.data<float>(), static_cast<size_t>(features.numel())};
 }
 
+void RankingSet::check_shapes(const std::string& name) const {
+  const bool fits = offsets.defined() && features.defined() && labels.defined() &&
+                    offsets.dtype() == DType::i64 && features.dtype() == DType::f32 &&
+                    labels.dtype() == DType::f32 && offsets.dims() == 1 && offsets.numel() >= 1 &&
+                    features.dims() == 2 && labels.dims() == 1 &&
+                    features.size(0) == labels.size(0) && query_ids.size() == queries() &&
+                    (comments.empty() || comments.size() == documents());
+  check(fits, name, ": shapes or dtypes of the lists' parts do not fit each other");
+  const auto starts = offset_span();
+  check(starts.front() == 0 && starts.back() == documents() &&
+            std::is_sorted(starts.begin(), starts.end()),
+        name, ": the offsets of lists do not go from 0 to the number of documents");
+}
+
 std::string_view document_name(std::string_view comment) {
   constexpr std::string_view kBlanks = " \t";
   const auto skip = [&](size_t at) {

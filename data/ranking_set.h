@@ -48,6 +48,9 @@ struct RankingSet {
   std::span<const int64_t> offset_span() const;
   std::span<const float> label_span() const;
   std::span<const float> feature_span() const;  // row-major
+
+  // Error, which names the set by `name`, unless shapes, dtypes and offsets fit each other.
+  void check_shapes(const std::string& name) const;
 };
 
 // The name of a document in a comment: what follows "docid =" (or "docid:") in any spelling of the

@@ -206,6 +206,7 @@ TEST_CASE("a bad LETOR line is named with its place", "[data][letor]") {
       {"1 qid:1 1:1 1:2", ":13: expected a feature index larger than 1, the one before it"},
       {"1 qid:1 2:1 1:2", ":13: expected a feature index larger than 2"},
       {"1 qid:1 99999999999:1", ":9: expected a feature"},
+      {"1 qid:1 92233720368547758080:1", ":9: expected a feature"},
       {"1 qid:1 1:NULL", ":11: expected a value; missing says what else to do with it"},
       {"1 qid:1 1:nan", ":11: expected a value; missing"},
       {"1 qid:1 1:1.797e308", ":11: expected a value within f32; out_of_range"},
