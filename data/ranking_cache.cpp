@@ -83,6 +83,7 @@ std::map<std::string, Array> tensors_of(const RankingSet& set) {
                                           {"labels", set.labels},
                                           {"query_id_ends", set.query_ids.ends()},
                                           {"query_id_bytes", set.query_ids.bytes()}};
+  if (set.file_rows.defined()) tensors["file_rows"] = set.file_rows;
   if (!set.comments.empty()) {
     tensors["comment_ends"] = set.comments.ends();
     tensors["comment_bytes"] = set.comments.bytes();
@@ -150,6 +151,7 @@ std::optional<RankingSet> open_cache(const fs::path& path, const std::string& si
   set.features = file.get(kFeatures);
   set.labels = file.get("labels");
   set.query_ids = Texts(file.get("query_id_ends"), file.get("query_id_bytes"));
+  if (file.contains("file_rows")) set.file_rows = file.get("file_rows");
   if (file.contains("comment_ends"))
     set.comments = Texts(file.get("comment_ends"), file.get("comment_bytes"));
   set.check_shapes("it");

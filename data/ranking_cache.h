@@ -1,9 +1,9 @@
 // Parsed lists, kept beside their files: opening them again takes no parsing.
 //
-// A cache is a safetensors file: offsets, labels, features, query_id_ends, query_id_bytes and, if
-// kept, comment_ends, comment_bytes. Its metadata has the signature of what was read (names, sizes,
-// times of change and a checksum of the ends of every file, and the options), the reader's notes
-// and CRC-32C of every 4 MiB of each tensor.
+// A cache is a safetensors file: offsets, labels, features, query_id_ends, query_id_bytes and,
+// where the set has them, comment_ends, comment_bytes and file_rows. Its metadata has the signature
+// of what was read (names, sizes, times of change and a checksum of the ends of every file, and the
+// options), the reader's notes and CRC-32C of every 4 MiB of each tensor.
 #pragma once
 
 #include <binade/data/letor.h>

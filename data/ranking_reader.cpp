@@ -328,6 +328,8 @@ class Reader {
     set_.features = features_;
     set_.labels = labels_;
     set_.query_ids = Texts(ids);
+    if (!order_.empty())
+      set_.file_rows = Array::from(order_, {static_cast<int64_t>(order_.size())});
     set_.first_index = layout_.first_index;
     if (options_.comments) gather_comments();
     int64_t missing = 0, out_of_range = 0;

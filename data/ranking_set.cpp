@@ -44,6 +44,10 @@ RankingSet take(const RankingSet& set, const std::vector<int64_t>& rows,
     for (const int64_t row : rows) texts.push_back(set.comments[row]);
     out.comments = Texts(texts);
   }
+  std::vector<int64_t> file_rows = rows;
+  if (set.file_rows.defined())
+    for (int64_t& row : file_rows) row = set.file_rows.data<int64_t>()[row];
+  out.file_rows = Array::from(file_rows, {count});
   out.first_index = set.first_index;
   out.notes = set.notes;
   return out;
@@ -103,7 +107,9 @@ void RankingSet::check_shapes(const std::string& name) const {
                     labels.dtype() == DType::f32 && offsets.dims() == 1 && offsets.numel() >= 1 &&
                     features.dims() == 2 && labels.dims() == 1 &&
                     features.size(0) == labels.size(0) && query_ids.size() == queries() &&
-                    (comments.empty() || comments.size() == documents());
+                    (comments.empty() || comments.size() == documents()) &&
+                    (!file_rows.defined() ||
+                     (file_rows.dtype() == DType::i64 && file_rows.shape() == labels.shape()));
   check(fits, name, ": shapes or dtypes of the lists' parts do not fit each other");
   const auto starts = offset_span();
   check(starts.front() == 0 && starts.back() == documents() &&

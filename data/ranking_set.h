@@ -34,12 +34,15 @@ class Texts {
 // Q lists of N documents with F features each, without padding. The arrays lie on the CPU and may
 // be read-only (a mapped file): copy before writing.
 struct RankingSet {
-  Array offsets;        // (Q + 1) i64, from 0 on and never falling: list q is rows [q, q + 1) of it
-  Array features;       // (N, F) f32
-  Array labels;         // (N) f32, 0 or more
-  Texts query_ids;      // (Q), as they stand in the files
-  Texts comments;       // (N) what stands behind '#', or none
-  int first_index = 1;  // the number of the first feature in the files, 0 or 1
+  Array offsets;    // (Q + 1) i64, from 0 on and never falling: list q is rows [q, q + 1) of it
+  Array features;   // (N, F) f32
+  Array labels;     // (N) f32, 0 or more
+  Texts query_ids;  // (Q), as they stand in the files
+  Texts comments;   // (N) what stands behind '#', or none
+  // (N) i64: which document of the files, from 0 on, each one is, if the order or the choice is not
+  // the files'. Undefined: it is.
+  Array file_rows;
+  int first_index = 1;             // the number of the first feature in the files, 0 or 1
   std::vector<std::string> notes;  // what the reader had to decide, a sentence each
 
   int64_t queries() const { return offsets.numel() - 1; }

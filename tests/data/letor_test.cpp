@@ -334,6 +334,9 @@ TEST_CASE("a query in two places is refused or brought together", "[data][letor]
   CHECK(labels(set) == std::vector<float>{1, 2, 0, 0, 1, 1});
   CHECK(texts(set.query_ids) == std::vector<std::string>{"a", "b", "c"});
   CHECK(texts(set.comments) == std::vector<std::string>{"1", "3", "2", "4", "6", "5"});
+  CHECK(set.file_rows.to_vector<int64_t>() == std::vector<int64_t>{0, 2, 1, 3, 5, 4});
+  const RankingSet some = select_queries(set, std::vector<int64_t>{2, 0});
+  CHECK(some.file_rows.to_vector<int64_t>() == std::vector<int64_t>{4, 0, 2});
   CHECK(has_note(set, "the lines of 2 queries were apart"));
   CHECK_FALSE(has_note(read("1 qid:a 1:1\n", {.group_by_qid = true}), "apart"));
 }
