@@ -119,6 +119,10 @@ Convention Convention::preset(std::string_view name) {
   return convention;
 }
 
+bool Convention::has_gain(double label) const {
+  return !gain_table || (label >= 0 && label <= *gain_table && label == std::floor(label));
+}
+
 std::vector<std::string> Convention::preset_names() {
   std::vector<std::string> names;
   for (const Preset& preset : kPresets) names.emplace_back(preset.name);

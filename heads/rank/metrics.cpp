@@ -201,10 +201,9 @@ void check_lists(const Judged& lists, std::span<const double> scores, const Conv
     check(label >= 0 && label <= kLargestGain, "document ", i, " (from 0) has the label ", label,
           "; labels are numbers from 0 to ", kLargestGain);
     check(!std::isnan(scores[i]), "the score of document ", i, " (from 0) is NaN");
-    if (convention.gain_table)
-      check(label <= *convention.gain_table && label == std::floor(label), "document ", i,
-            " (from 0) has the label ", label, ", but the gain table of ", convention.name,
-            " is for the whole numbers from 0 to ", *convention.gain_table);
+    check(convention.has_gain(label), "document ", i, " (from 0) has the label ", label,
+          ", but the gain table of ", convention.name, " is for the whole numbers from 0 to ",
+          convention.gain_table.value_or(0));
     if (lists.largest_label > 0)
       check(label <= lists.largest_label, "document ", i, " (from 0) has the label ", label,
             ", larger than the largest one, ", lists.largest_label);

@@ -61,6 +61,8 @@ struct Convention {
   bool short_lists_zero = false;    // NDCG@k of a list with fewer than k documents is 0
   std::optional<int> gain_table{};  // labels must be whole and at most this
 
+  bool has_gain(double label) const;  // whether the gain table, if there is one, has the label
+
   // lightgbm, xgboost, allrank, tfr, rax, dasalc, letor4, trec_eval: what those programs do. Also
   // one, zero and skip: exponential gain, stable ties and that policy. Error names close ones.
   static Convention preset(std::string_view name);
