@@ -61,13 +61,7 @@ void add_options(CLI::App& app, Options& o) {
 std::vector<double> scores_of(const data::RankingSet& set, const Options& o) {
   check(o.scores.empty() != (o.feature < 0), "give either --scores or --feature");
   if (!o.scores.empty()) return data::read_scores(o.scores, set);
-  const int64_t column = o.feature - set.first_index, width = set.feature_count();
-  check(column >= 0 && column < width, "there is no feature ", o.feature, ", only ",
-        set.first_index, " to ", width + set.first_index - 1);
-  std::vector<double> scores;
-  for (int64_t row = 0; row < set.documents(); ++row)
-    scores.push_back(set.feature_span()[static_cast<size_t>(row * width + column)]);
-  return scores;
+  return feature_scores(set, o.feature);
 }
 
 // Of all conventions those whose gain table has the labels.

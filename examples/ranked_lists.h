@@ -81,4 +81,15 @@ inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) 
   return data::read_ranking_csv(files, csv, options);
 }
 
+// A feature of every document (N), by its number in the files; Error for one that is not there.
+inline std::vector<double> feature_scores(const data::RankingSet& set, int64_t feature) {
+  const int64_t column = feature - set.first_index, width = set.feature_count();
+  check(column >= 0 && column < width, "there is no feature ", feature, ", only ", set.first_index,
+        " to ", width + set.first_index - 1);
+  std::vector<double> scores;
+  for (int64_t row = 0; row < set.documents(); ++row)
+    scores.push_back(set.feature_span()[static_cast<size_t>(row * width + column)]);
+  return scores;
+}
+
 }  // namespace binade::examples

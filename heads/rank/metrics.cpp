@@ -215,9 +215,9 @@ void check_lists(const Judged& lists, std::span<const double> scores, const Conv
           "not kept. Choose another order of ties");
 }
 
-// Ranks the documents of list q.
-void rank_list(const Judged& lists, std::span<const double> scores, const Convention& convention,
-               int64_t q, std::vector<int64_t>& order, Ranking& list) {
+// The rows of list q in order of their ranks.
+void order_list(const Judged& lists, std::span<const double> scores, const Convention& convention,
+                int64_t q, std::vector<int64_t>& order) {
   const int64_t begin = lists.offsets[q], count = lists.offsets[q + 1] - begin;
   order.resize(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), begin);
@@ -245,7 +245,13 @@ void rank_list(const Judged& lists, std::span<const double> scores, const Conven
     if (scores[a] != scores[b]) return scores[a] > scores[b];
     return keyed && key(a) < key(b);
   });
-  list.labels.resize(static_cast<size_t>(count));
+}
+
+void rank_list(const Judged& lists, std::span<const double> scores, const Convention& convention,
+               int64_t q, std::vector<int64_t>& order, Ranking& list) {
+  order_list(lists, scores, convention, q, order);
+  const auto count = static_cast<int64_t>(order.size());
+  list.labels.resize(order.size());
   list.groups.clear();
   for (int64_t i = 0; i < count; ++i) {
     list.labels[i] = lists.labels[order[i]];
@@ -305,6 +311,17 @@ std::vector<Evaluation> evaluate(const Judged& lists, std::span<const double> sc
     evaluation.mean = evaluation.lists > 0 ? sum / static_cast<double>(evaluation.lists) : kNaN;
   }
   return out;
+}
+
+std::vector<int64_t> ranked_documents(const Judged& lists, std::span<const double> scores,
+                                      const Convention& convention) {
+  check_lists(lists, scores, convention, convention.ties == Ties::name);
+  std::vector<int64_t> rows, order;
+  for (int64_t q = 0; q + 1 < static_cast<int64_t>(lists.offsets.size()); ++q) {
+    order_list(lists, scores, convention, q, order);
+    rows.insert(rows.end(), order.begin(), order.end());
+  }
+  return rows;
 }
 
 std::vector<TieBounds> tie_bounds(const Judged& lists, std::span<const double> scores,

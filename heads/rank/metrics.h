@@ -106,6 +106,11 @@ std::vector<Evaluation> evaluate(const Judged& lists, std::span<const double> sc
                                  std::span<const Metric> metrics, const Convention& convention,
                                  int threads = 0);
 
+// The rows of all lists, each list's in the order of its ranks. Tied documents stand in one order,
+// even under Ties::expected: as they stood. Errors as above.
+std::vector<int64_t> ranked_documents(const Judged& lists, std::span<const double> scores,
+                                      const Convention& convention);
+
 // Means when ties fall as well and as badly as they can. The first is better: for ARP, smaller.
 struct TieBounds {
   double best = 0, worst = 0;

@@ -289,6 +289,15 @@ TEST_CASE("ties by falling names are trec_eval's", "[rank][metrics]") {
                     Contains("need the names of the documents"));
 }
 
+TEST_CASE("documents are ranked by falling scores", "[rank][metrics]") {
+  const std::vector<int64_t> offsets = {0, 3, 3, 5};
+  const std::vector<float> labels = {0, 1, 0, 2, 0};
+  const std::vector<double> scores = {1, 7, 1, -2, 5};
+  Convention convention = Convention::preset("zero");
+  CHECK(ranked_documents({offsets, labels}, scores, convention) ==
+        std::vector<int64_t>{1, 0, 2, 4, 3});
+}
+
 TEST_CASE("names of metrics and conventions", "[rank][metrics]") {
   CHECK(Metric::parse("NDCG@10") == Metric{Measure::ndcg, 10});
   CHECK(Metric::parse("precision@3") == Metric{Measure::precision, 3});
