@@ -20,6 +20,10 @@ void check_tree(const char* what, const Array& array, DType dtype, int64_t slots
         array.dtype(), " on ", array.device());
 }
 
+float score_scale(double scale, int64_t head_dim) {
+  return static_cast<float>(scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(head_dim)));
+}
+
 }  // namespace
 
 static_assert(KvCache::kMostPending == kernels::kMostPending);
@@ -175,10 +179,8 @@ Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Te
 
 void KvCache::attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
                             const Array& out) const {
-  const auto factor =
-      static_cast<float>(scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(q.size(3))));
-  BINADE_DISPATCH(out.device(),
-                  cached_attention(q, keys, values, pass_->rows, pass_->visible, factor, out));
+  BINADE_DISPATCH(out.device(), cached_attention(q, keys, values, pass_->rows, pass_->visible,
+                                                 score_scale(scale, q.size(3)), out));
 }
 
 bool KvCache::takes_few_rows() const {
@@ -200,14 +202,32 @@ Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
         "a key-value cache of ", keys_.size(2), " heads of ", keys_.size(4), ' ', keys_.dtype(),
         " got ", key_heads, " heads of ", head, ' ', in.x.dtype());
   const Array keys = keys_.select(0, layer), values = values_.select(0, layer);
+  const auto written = [&] {
+    keys.bump_version();
+    values.bump_version();
+  };
+  if (layers.output.weight.defined() &&
+      kernels::suits_attention_block(in, layers, pass_->rows, keys)) {
+    Array parts = Array::empty({key_heads, in.x.size(0), layers.output.weight.size(0)}, DType::f32,
+                               in.x.device());
+    if constexpr (kCudaBuilt) {
+      const ::binade::cuda::DeviceScope scope(parts.device());
+      kernels::cuda::few_rows_attention_block(in, layers, pass_->rows, pass_->visible,
+                                              score_scale(scale, head), keys, values, parts);
+    }
+    written();
+    return parts;
+  }
   const Array q = Array::empty({in.x.size(0), heads * head}, in.x.dtype(), in.x.device());
   const Array out = Array::empty(q.shape(), q.dtype(), q.device());
   if constexpr (kCudaBuilt) {
     const ::binade::cuda::DeviceScope scope(q.device());
-    kernels::cuda::few_rows_attention_inputs(in, layers, pass_->rows, q, keys, values);
+    if (in.sum.defined())
+      kernels::cuda::few_rows_attention_inputs_block(in, layers, pass_->rows, q, keys, values);
+    else
+      kernels::cuda::few_rows_attention_inputs(in, layers, pass_->rows, q, keys, values);
   }
-  keys.bump_version();
-  values.bump_version();
+  written();
   const auto by_head = [&](const Array& rows) {
     return rows.view({pass_->batch, pass_->tokens, heads, head}).transpose(1, 2);
   };

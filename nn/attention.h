@@ -37,8 +37,8 @@ class SelfAttention : public Module {
   // x (B, T, dim) → (B, T, dim).
   Tensor forward(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
 
-  // residual + attention(in) for the few rows of a step of decoding (core/kernels/few_rows.h): in.x
-  // and residual (B·T, dim). Only where decodes() says so.
+  // residual + attention(in) for few rows (core/kernels/few_rows.h): in.x and residual (B·T, dim);
+  // or with in.sum attention(in), in parts. Only where decodes() says so of such an `in`.
   bool decodes(const kernels::FewRows& in, const Sequence& sequence,
                const RotaryTables& rotary) const;
   Array decode(const kernels::FewRows& in, const Array& residual, const Sequence& sequence,

@@ -1,7 +1,8 @@
 // The layers of a decoder for the few rows of a step of decoding: what core/kernels/few_rows.h has,
 // where it suits the weights.
+#include <binade/nn/decode.h>
+
 #include <binade/autograd/observer.h>
-#include <binade/core/kernels/few_rows.h>
 #include <binade/nn/models/llama.h>
 
 namespace binade::nn {
@@ -27,8 +28,9 @@ kernels::FewRows rows_behind(const kernels::FewRows& in, const Linear& layer) {
   return {Array::empty({in.x.size(0), layer.out_features()}, in.x.dtype(), in.x.device()), {}, 0};
 }
 
+// residual: or undefined.
 Array linear_and_add(const Array& x, const Linear& layer, const Array& residual) {
-  Array out = Array::empty(residual.shape(), residual.dtype(), residual.device());
+  Array out = Array::empty({x.size(0), layer.out_features()}, x.dtype(), x.device());
   if constexpr (kCudaBuilt) {
     const ::binade::cuda::DeviceScope scope(out.device());
     kernels::cuda::few_rows_linear(x, few_rows_layer(layer), residual, out);
@@ -36,13 +38,81 @@ Array linear_and_add(const Array& x, const Linear& layer, const Array& residual)
   return out;
 }
 
-// x (B, T, dim) as rows that go through a norm.
-kernels::FewRows normed_rows(const Tensor& x, const RmsNorm& norm) {
-  return {x.array().contiguous().view({x.size(0) * x.size(1), x.size(2)}),
-          norm.weight()->tensor().array(), norm.eps()};
+// The rows in front of a norm; `sum` is where they go in one piece.
+kernels::FewRows before_norm(const kernels::FewRows& stream, const RmsNorm& norm,
+                             const Array& sum = {}) {
+  return {stream.x, norm.weight()->tensor().array(), norm.eps(), stream.parts, sum};
+}
+
+Array like(const Array& x) {
+  return Array::empty(x.shape(), x.dtype(), x.device());
+}
+
+// The shape of x with another last size.
+Shape with_last(Shape shape, int64_t size) {
+  shape[shape.dims() - 1] = size;
+  return shape;
+}
+
+// out: rows (M, dim) of any stride.
+void norm_few_rows(const kernels::FewRows& in, const Array& out) {
+  if constexpr (kCudaBuilt) {
+    const ::binade::cuda::DeviceScope scope(out.device());
+    kernels::cuda::few_rows_norm(in, out);
+  }
+}
+
+// Whether nobody wants to see the ops that the kernels take the place of.
+bool unseen() {
+  return !grad_enabled() && current_op_observer() == nullptr;
 }
 
 }  // namespace
+
+kernels::FewRows few_rows(const Tensor& x) {
+  return {x.array().contiguous().view({x.numel() / x.size(-1), x.size(-1)}), {}, 0};
+}
+
+DecodedStream decoded_norm(const kernels::FewRows& stream, const RmsNorm& norm) {
+  if (!stream.parts.defined()) return {stream.x, norm.forward(Tensor(stream.x)).array()};
+  DecodedStream decoded{like(stream.x), like(stream.x)};
+  norm_few_rows(before_norm(stream, norm, decoded.whole), decoded.normed);
+  return decoded;
+}
+
+Tensor few_rows_of_norms(const std::vector<NormedInput>& inputs, const Linear& layer) {
+  const Tensor& x = inputs.front().x;
+  if (!unseen() || !x.device().is_cuda() || x.dtype() != layer.weight()->tensor().dtype() ||
+      x.numel() > kernels::kMostFewRows * x.size(-1))
+    return {};
+  const int64_t rows = x.numel() / x.size(-1);
+  const kernels::FewRows joined{
+      Array::empty({rows, layer.in_features()}, x.dtype(), x.device()), {}, 0};
+  if (!suits(joined, {&layer})) return {};
+  int64_t begin = 0;
+  for (const NormedInput& input : inputs) {
+    const int64_t end = begin + input.x.size(-1);
+    norm_few_rows(before_norm(few_rows(input.x), *input.norm), joined.x.slice(1, begin, end));
+    begin = end;
+  }
+  return Tensor(
+      linear_and_add(joined.x, layer, {}).view(with_last(x.shape(), layer.out_features())));
+}
+
+Tensor few_rows_logits(const Tensor& hidden, const Tensor& weight) {
+  if (!unseen() || !hidden.device().is_cuda() ||
+      hidden.numel() > kernels::kVeryFewRows * hidden.size(-1))
+    return {};
+  const kernels::FewRows in = few_rows(hidden);
+  const kernels::FewRowsLayer layer{weight.array(), {}};
+  if (!kernels::suits_few_rows(in, {layer})) return {};
+  const Array out = Array::empty({in.x.size(0), weight.size(0)}, in.x.dtype(), in.x.device());
+  if constexpr (kCudaBuilt) {
+    const ::binade::cuda::DeviceScope scope(out.device());
+    kernels::cuda::few_rows_linear(in.x, layer, {}, out);
+  }
+  return Tensor(out.view(with_last(hidden.shape(), weight.size(0))));
+}
 
 Array KeyValueStore::attend_few_rows(int64_t, const kernels::FewRows&,
                                      const kernels::FewRowsAttention&, double) {
@@ -53,27 +123,49 @@ bool SelfAttention::decodes(const kernels::FewRows& in, const Sequence& sequence
                             const RotaryTables& rotary) const {
   if (!sequence.cache || !sequence.cache->takes_few_rows() || q_norm_ || rotary.shared() ||
       2 * rotary.cos().size(1) != options_.head_size() || options_.head_size() % 16 != 0 ||
-      !suits(in, {q_proj_.get(), k_proj_.get(), v_proj_.get()}))
+      !suits(in, {q_proj_.get(), k_proj_.get(), v_proj_.get()}) ||
+      !suits(rows_behind(in, *q_proj_), {o_proj_.get()}))
     return false;
-  return suits(rows_behind(in, *q_proj_), {o_proj_.get()});
+  if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
+  return kernels::suits_attention_inputs_block(
+      in, {few_rows_layer(*q_proj_), few_rows_layer(*k_proj_), few_rows_layer(*v_proj_),
+           rotary.cos().array(), rotary.sin().array(), options_.head_size()});
 }
 
 Array SelfAttention::decode(const kernels::FewRows& in, const Array& residual,
                             const Sequence& sequence, const RotaryTables& rotary) const {
-  const kernels::FewRowsAttention layers{few_rows_layer(*q_proj_), few_rows_layer(*k_proj_),
-                                         few_rows_layer(*v_proj_), rotary.cos().array(),
-                                         rotary.sin().array(),     options_.head_size()};
+  kernels::FewRowsAttention layers{few_rows_layer(*q_proj_), few_rows_layer(*k_proj_),
+                                   few_rows_layer(*v_proj_), rotary.cos().array(),
+                                   rotary.sin().array(),     options_.head_size()};
+  if (in.sum.defined()) layers.output = few_rows_layer(*o_proj_);
   const Array attended =
       sequence.cache->attend_few_rows(options_.layer, in, layers, options_.scale);
+  if (attended.dims() == 3) return attended;
   return linear_and_add(attended, *o_proj_, residual);
 }
 
 bool SwigluMlp::decodes(const kernels::FewRows& in) const {
-  return suits(in, {gate_proj_.get(), up_proj_.get()}) &&
-         suits(rows_behind(in, *gate_proj_), {down_proj_.get()});
+  if (!suits(in, {gate_proj_.get(), up_proj_.get()}) ||
+      !suits(rows_behind(in, *gate_proj_), {down_proj_.get()}))
+    return false;
+  if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
+  return kernels::suits_mlp_block(in, few_rows_layer(*gate_proj_), few_rows_layer(*up_proj_),
+                                  few_rows_layer(*down_proj_));
 }
 
 Array SwigluMlp::decode(const kernels::FewRows& in, const Array& residual) const {
+  if (in.sum.defined()) {
+    Array parts;
+    if constexpr (kCudaBuilt) {
+      const ::binade::cuda::DeviceScope scope(in.x.device());
+      parts = Array::empty({kernels::cuda::mlp_block_parts(gate_proj_->out_features()),
+                            in.x.size(0), down_proj_->out_features()},
+                           DType::f32, in.x.device());
+      kernels::cuda::few_rows_mlp_block(in, few_rows_layer(*gate_proj_), few_rows_layer(*up_proj_),
+                                        few_rows_layer(*down_proj_), parts);
+    }
+    return parts;
+  }
   const kernels::FewRows hidden = rows_behind(in, *gate_proj_);
   if constexpr (kCudaBuilt) {
     const ::binade::cuda::DeviceScope scope(in.x.device());
@@ -85,21 +177,37 @@ Array SwigluMlp::decode(const kernels::FewRows& in, const Array& residual) const
 
 bool LlamaBlock::decodes(const Tensor& x, const Sequence& sequence,
                          const RotaryTables& rotary) const {
-  // An observer looks at every op.
-  if (!sequence.cache || !sequence.cache->takes_few_rows() || grad_enabled() ||
-      current_op_observer() != nullptr)
-    return false;
-  const kernels::FewRows in = normed_rows(x, *input_layernorm_);
+  if (!sequence.cache || !sequence.cache->takes_few_rows() || !unseen()) return false;
+  const kernels::FewRows in = before_norm(few_rows(x), *input_layernorm_);
+  return (self_attn_->decodes(in, sequence, rotary) && mlp_->decodes(in)) ||
+         decodes_in_parts(few_rows(x), sequence, rotary);
+}
+
+// Both halves, or neither: what one leaves in parts the other has to take.
+bool LlamaBlock::decodes_in_parts(const kernels::FewRows& stream, const Sequence& sequence,
+                                  const RotaryTables& rotary) const {
+  const kernels::FewRows in = before_norm(stream, *input_layernorm_, stream.x);
   return self_attn_->decodes(in, sequence, rotary) && mlp_->decodes(in);
 }
 
-Tensor LlamaBlock::decode(const Tensor& x, const Sequence& sequence,
-                          const RotaryTables& rotary) const {
-  const kernels::FewRows in = normed_rows(x, *input_layernorm_);
-  const Array middle = self_attn_->decode(in, in.x, sequence, rotary);
-  const kernels::FewRows normed = {middle, post_attention_layernorm_->weight()->tensor().array(),
-                                   post_attention_layernorm_->eps()};
-  return Tensor(mlp_->decode(normed, middle).view(x.shape()));
+Array LlamaBlock::decode(kernels::FewRows& stream, const Sequence& sequence,
+                         const RotaryTables& rotary) const {
+  const auto place_of = [](const kernels::FewRows& rows) {  // of the rows in one piece
+    return rows.parts.defined() ? like(rows.x) : rows.x;
+  };
+  const bool in_parts = decodes_in_parts(stream, sequence, rotary);
+  check(in_parts || !stream.parts.defined(),
+        "a residual stream came in parts to a layer that takes it in one piece");
+  Array entered = place_of(stream);
+  const kernels::FewRows in = before_norm(stream, *input_layernorm_, in_parts ? entered : Array());
+  const Array attended = self_attn_->decode(in, entered, sequence, rotary);
+  stream = attended.dims() == 3 ? kernels::FewRows{entered, {}, 0, attended}
+                                : kernels::FewRows{attended, {}, 0};
+  const Array middle = place_of(stream);
+  const Array behind = mlp_->decode(
+      before_norm(stream, *post_attention_layernorm_, in_parts ? middle : Array()), middle);
+  stream = in_parts ? kernels::FewRows{middle, {}, 0, behind} : kernels::FewRows{behind, {}, 0};
+  return entered;
 }
 
 }  // namespace binade::nn

@@ -76,8 +76,8 @@ class SwigluMlp : public Module {
                       down_proj_->weight()->tensor(), biases);
   }
 
-  // residual + mlp(in) for the few rows of a step of decoding (core/kernels/few_rows.h): in.x and
-  // residual (M, dim). Only where decodes() says so.
+  // residual + mlp(in) for few rows (core/kernels/few_rows.h): in.x and residual (M, dim); with
+  // in.sum mlp(in), in parts. Only where decodes() says so of such an `in`.
   bool decodes(const kernels::FewRows& in) const;
   Array decode(const kernels::FewRows& in, const Array& residual) const;
 

@@ -22,8 +22,8 @@ class KeyValueStore {
                         double scale) = 0;
 
   // The same for the few rows of a step of decoding, on a GPU, whose projections are still to be
-  // made (core/kernels/few_rows.h): in.x (B·T, dim), row b·T + t → (B·T, Hq·D). Only where
-  // takes_few_rows() says so of the pass under way.
+  // made (core/kernels/few_rows.h): in.x (B·T, dim), row b·T + t → (B·T, Hq·D), or what
+  // layers.output makes of it, in parts. Only where takes_few_rows() says so of the pass.
   virtual bool takes_few_rows() const { return false; }
   virtual Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
                                 const kernels::FewRowsAttention& layers, double scale);

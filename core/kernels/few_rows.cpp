@@ -43,4 +43,74 @@ bool suits_few_rows([[maybe_unused]] const FewRows& in,
 #endif
 }
 
+#if BINADE_HAVE_CUDA
+namespace {
+
+// The stream that enters a block, and whether the device has clusters.
+bool suits_block(const FewRows& in) {
+  const Array& x = in.x;
+  const auto is_stream = [&](const Array& rows) {
+    return rows.device() == x.device() && rows.is_contiguous() && is_aligned(rows);
+  };
+  if (!in.norm.defined() || !in.sum.defined() || in.sum.shape() != x.shape() ||
+      in.sum.dtype() != x.dtype() || !is_stream(in.sum))
+    return false;
+  if (in.parts.defined() &&
+      (in.parts.dims() != 3 || in.parts.size(1) != x.size(0) || in.parts.size(2) != x.size(1) ||
+       in.parts.dtype() != DType::f32 || !is_stream(in.parts)))
+    return false;
+  const ::binade::cuda::DeviceScope scope(x.device());
+  return ::binade::cuda::device_properties().major >= 9;
+}
+
+// Whether a layer takes so many columns.
+bool continues(const FewRows& in, const FewRowsLayer& layer, int64_t columns) {
+  const FewRows between{Array::empty({in.x.size(0), columns}, in.x.dtype(), in.x.device()), {}, 0};
+  return suits_few_rows(between, {layer});
+}
+
+}  // namespace
+#endif
+
+bool suits_attention_inputs_block([[maybe_unused]] const FewRows& in,
+                                  [[maybe_unused]] const FewRowsAttention& layers) {
+#if BINADE_HAVE_CUDA
+  if (!suits_few_rows(in, {layers.query, layers.key, layers.value}) || !suits_block(in))
+    return false;
+  const ::binade::cuda::DeviceScope scope(in.x.device());
+  return cuda::attention_inputs_block_fits(in, layers);
+#else
+  return false;
+#endif
+}
+
+bool suits_attention_block([[maybe_unused]] const FewRows& in,
+                           [[maybe_unused]] const FewRowsAttention& layers,
+                           [[maybe_unused]] const PassRows& rows,
+                           [[maybe_unused]] const Array& cached_keys) {
+#if BINADE_HAVE_CUDA
+  if (!suits_attention_inputs_block(in, layers) || !layers.output.weight.defined() ||
+      !continues(in, layers.output, layers.query.weight.size(0)))
+    return false;
+  const ::binade::cuda::DeviceScope scope(in.x.device());
+  return cuda::attention_block_fits(in, layers, rows, cached_keys);
+#else
+  return false;
+#endif
+}
+
+bool suits_mlp_block([[maybe_unused]] const FewRows& in, [[maybe_unused]] const FewRowsLayer& gate,
+                     [[maybe_unused]] const FewRowsLayer& up,
+                     [[maybe_unused]] const FewRowsLayer& down) {
+#if BINADE_HAVE_CUDA
+  if (!suits_few_rows(in, {gate, up}) || !suits_block(in) ||
+      !continues(in, down, gate.weight.size(0)))
+    return false;
+  const ::binade::cuda::DeviceScope scope(in.x.device());
+  return cuda::mlp_block_fits(in, gate, down);
+#else
+  return false;
+#endif
+}
+
 }  // namespace binade::kernels

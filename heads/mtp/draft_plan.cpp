@@ -6,6 +6,7 @@
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/error.h>
+#include <binade/core/kernels/drafts.h>
 
 namespace binade::heads::mtp {
 
@@ -38,6 +39,9 @@ DraftPlan::DraftPlan(const decoding::DraftTree& tree, Guesses guesses, Device de
           guesses == Guesses::of_level ? 0 : at(tree_.parents(), n) - before.begin;
       picked.push_back(static_cast<int32_t>(parent * level.width) + at(tree_.ranks(), n));
     }
+    level.takes_all = true;
+    for (size_t n = 0; n < picked.size(); ++n)
+      level.takes_all = level.takes_all && picked[n] == static_cast<int32_t>(n);
     level.picked = Tensor::from(picked, {level.end - level.begin}, device);
     level.parents = Tensor::from(parents, {level.end - 1}, device);
     level.pending = {.depths = Array::from(depths, {level.end - 1}, device),
@@ -48,9 +52,18 @@ DraftPlan::DraftPlan(const decoding::DraftTree& tree, Guesses guesses, Device de
 
 Tensor guess_level(const nn::CausalLm& base, const DraftPlan::Level& level, const Tensor& states) {
   const Tensor logits = base.logits(states);  // (S, P, V)
-  const Tensor best =
-      level.width == 1 ? argmax(logits, -1, true) : topk(logits, level.width, -1).second;
-  return to(index_select(reshape(best, {states.size(0), -1}), 1, level.picked), DType::i32);
+  const int64_t slots = states.size(0);
+  Tensor best;
+  if (level.width <= kernels::kMostTopTokens) {
+    const Array rows = reshape(logits, {-1, logits.size(-1)}).array();
+    const Array tokens = Array::empty({rows.size(0), level.width}, DType::i32, rows.device());
+    BINADE_DISPATCH(rows.device(), top_tokens(rows, tokens));
+    best = Tensor(tokens.view({slots, tokens.numel() / slots}));
+  } else {
+    best = to(reshape(topk(logits, level.width, -1).second, {slots, -1}), DType::i32);
+  }
+  if (level.takes_all && best.size(1) == level.end - level.begin) return best;
+  return index_select(best, 1, level.picked);
 }
 
 void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree) {

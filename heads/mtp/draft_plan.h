@@ -23,8 +23,9 @@ class DraftPlan {
   // The nodes [begin, end) at one depth: they lie behind each other.
   struct Level {
     int64_t begin = 0, end = 0;
-    int64_t width = 0;  // guesses that are taken of each parent
-    Tensor picked;      // (end − begin) i32: where their tokens stand among all guesses
+    int64_t width = 0;       // guesses that are taken of each parent
+    Tensor picked;           // (end − begin) i32: where their tokens stand among all guesses
+    bool takes_all = false;  // in their order
     // Of nodes 1 … end − 1, which modules have pending: the root is a part of the text for them.
     Tensor parents;  // i32
     infer::TokenTree pending;
@@ -40,8 +41,9 @@ class DraftPlan {
   std::vector<Level> levels_;
 };
 
-// The tokens (S, nodes) i32 of a level: states (S, P, dim) are what the output layer reads for its
-// parents, the nodes of the level before, or (S, 1, dim) for all of them.
+// The tokens (S, nodes) i32 of a level, decoding::kNoToken where logits have a NaN: states (S, P,
+// dim) are what the output layer reads for its parents, the nodes of the level before, or (S, 1,
+// dim) for all of them.
 Tensor guess_level(const nn::CausalLm& base, const DraftPlan::Level& level, const Tensor& states);
 
 // Throws Error unless the tree suits the heads.

@@ -1,6 +1,7 @@
 #include <binade/heads/mtp/layer.h>
 
 #include <binade/infer/kv_cache.h>
+#include <binade/nn/decode.h>
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
 
@@ -16,8 +17,14 @@ class LlamaLayer : public OwnLayer {
         rotary_(std::move(rotary)) {}
 
   std::pair<Tensor, Tensor> forward(const Tensor& x, const nn::Sequence& sequence) const override {
-    return block_->forward(x, block_->input_norm()->forward(x), *norm_, sequence,
-                           rotary_->at(sequence, x.size(1)));
+    const nn::RotaryTables rotary = rotary_->at(sequence, x.size(1));
+    if (block_->decodes(x, sequence, rotary)) {
+      kernels::FewRows stream = nn::few_rows(x);
+      block_->decode(stream, sequence, rotary);
+      const nn::DecodedStream decoded = nn::decoded_norm(stream, *norm_);
+      return {Tensor(decoded.whole.view(x.shape())), Tensor(decoded.normed.view(x.shape()))};
+    }
+    return block_->forward(x, block_->input_norm()->forward(x), *norm_, sequence, rotary);
   }
 
  private:

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <binade/autograd/tape.h>
+#include <binade/core/kernels/drafts.h>
 #include <binade/heads/mtp/draft_plan.h>
 #include <binade/heads/mtp/proposer.h>
 
@@ -8,12 +9,23 @@ namespace binade::heads::mtp {
 
 namespace {
 
+Tensor number(int64_t value, Device device) {
+  return Tensor(Array::full({}, static_cast<double>(value), DType::i32, device));
+}
+
 // Element j + shift (S) i32 of each row of M, cut to 0 … M − 1: index (S, M).
 Tensor moved_index(const Tensor& shift, int64_t length) {
   const Tensor place(Array::arange(length, DType::i32, shift.device()));
-  const Tensor zero(Array::zeros({}, DType::i32, shift.device()));
-  const Tensor last(Array::full({}, static_cast<double>(length - 1), DType::i32, shift.device()));
-  return minimum(maximum(place + unsqueeze(shift, -1), zero), last);
+  return minimum(maximum(place + unsqueeze(shift, -1), number(0, shift.device())),
+                 number(length - 1, shift.device()));
+}
+
+// Tokens as a model can be fed with them, also those that are none.
+Tensor feedable(const Tensor& tokens) {
+  const Array given = tokens.array().contiguous();
+  const Array ids = Array::empty(given.shape(), DType::i32, given.device());
+  BINADE_DISPATCH(ids.device(), feedable_tokens(given, ids));
+  return Tensor(ids);
 }
 
 }  // namespace
@@ -93,12 +105,13 @@ void ModuleProposer::observe_accepted(const decoding::Observation& observation) 
   const int64_t length = observation.tokens.size(1);
   const Tensor counts(observation.counts), next(observation.next);
   // What modules learn: the accepted tokens behind the root, and `next`.
+  const NewestRows newest(counts, length);
   const Tensor place(Array::arange(length, DType::i32, device));
   const Tensor behind =
       length == 1 ? unsqueeze(next, -1)
                   : cat({slice(Tensor(observation.tokens), 1, 1), unsqueeze(next, -1)}, 1);
   const Tensor tokens =
-      where(equal(place, unsqueeze(counts - 1.0, -1)), unsqueeze(next, -1), behind);
+      where(equal(place, unsqueeze(newest.places, -1)), unsqueeze(next, -1), behind);
 
   // Whether some text may be so short that a depth has yet to begin.
   const int64_t deepest = static_cast<int64_t>(depths_.size());
@@ -126,15 +139,14 @@ void ModuleProposer::observe_accepted(const decoding::Observation& observation) 
       const Tensor back = moved_index(-skipped, length);
       states = {elements_at(states.output, back), elements_at(states.recurring, back)};
     }
-    const Tensor newest = counts - 1.0;
     // The next depth reads what this one made of the token before.
     const Tensor previous = unsqueeze(depth.last.rows(), 1);
     hidden = length == 1 ? clone(previous)
                          : cat({previous, slice(states.recurring, 1, 0, length - 1)}, 1);
-    depth.last.update(element_at(states.recurring, newest), counts);
-    if (k == 0) output_.update(element_at(states.output, newest), counts);
+    depth.last.update(newest.of(states.recurring), newest.running);
+    if (k == 0) output_.update(newest.of(states.output), newest.running);
   }
-  next_.update(unsqueeze(next, -1), counts);
+  next_.update(unsqueeze(next, -1), newest.running);
   for (int64_t& known : known_)
     if (known >= 0) ++known;
 }
@@ -143,7 +155,7 @@ MtpModule::States ModuleProposer::run_nodes(int64_t k, const DraftPlan::Level& l
                                             const Tensor& tokens, const Tensor& hidden) {
   const nn::Sequence sequence =
       depths_[static_cast<size_t>(k)].cache->decode(level.end - 1, {}, level.pending);
-  return heads_.module(k).forward(heads_.base().embed(tokens),
+  return heads_.module(k).forward(heads_.base().embed(feedable(tokens)),
                                   index_select(hidden, 1, level.parents), sequence);
 }
 

@@ -6,6 +6,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/text.h>
+#include <binade/nn/decode.h>
 
 namespace binade::heads::mtp {
 
@@ -52,11 +53,15 @@ MtpModule::MtpModule(const nn::CausalLmConfig& config, const Conventions& conven
 
 MtpModule::States MtpModule::forward(const Tensor& embedding, const Tensor& hidden,
                                      const nn::Sequence& sequence) const {
-  const Tensor e = embedding_norm_->forward(
-      conventions_.zero_first_embedding ? without_first(embedding, sequence) : embedding);
-  const Tensor h = hidden_norm_->forward(hidden);
-  const Tensor u =
-      projection_->forward(conventions_.embedding_first ? cat({e, h}, -1) : cat({h, e}, -1));
+  nn::NormedInput first{
+      conventions_.zero_first_embedding ? without_first(embedding, sequence) : embedding,
+      embedding_norm_.get()};
+  nn::NormedInput second{hidden, hidden_norm_.get()};
+  if (!conventions_.embedding_first) std::swap(first, second);
+  Tensor u = sequence.cache ? nn::few_rows_of_norms({first, second}, *projection_) : Tensor();
+  if (!u.defined())
+    u = projection_->forward(
+        cat({first.norm->forward(first.x), second.norm->forward(second.x)}, -1));
   const auto [stream, normed] = layer_->forward(u, sequence);
   return {normed, conventions_.recurs_behind_norm ? normed : stream};
 }

@@ -30,13 +30,13 @@ void ParallelProposer::observe(const decoding::Observation& observation) {
   const std::vector<int32_t> slots = slots_of(observation.slots, rows);
   check(observation.prompts || (observation.slots.empty() && rows == slots_),
         "accepted tokens come for all ", slots_, " slots, got ", rows, " rows");
-  const Tensor newest = counts - 1.0;
+  const NewestRows newest(counts, stream.size(1));
   const Tensor next = reshape(Tensor(observation.next), {rows, 1});
   const auto keep = [&](SlotRows& kept, const Tensor& values) {
     if (observation.prompts)
       kept.put(slots, values, slots_);
     else
-      kept.update(values, counts);
+      kept.update(values, newest.running);
   };
   for (size_t k = 0; k < levels_.size(); ++k) {
     infer::KvCache& cache = *levels_[k].cache;
@@ -45,7 +45,7 @@ void ParallelProposer::observe(const decoding::Observation& observation) {
                             : cache.decode(stream.size(1), observation.counts);
     const Tensor output = heads_.parallel_output(static_cast<int64_t>(k), stream, sequence);
     if (!observation.prompts) cache.advance(observation.counts);
-    keep(levels_[k].output, element_at(output, newest));
+    keep(levels_[k].output, newest.of(output));
   }
   keep(next_, next);
 }

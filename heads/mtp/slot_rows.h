@@ -34,6 +34,31 @@ inline std::vector<int32_t> slots_of(const std::vector<int32_t>& slots, int64_t 
   return all;
 }
 
+// Where the newest of a pass's tokens stand: the last that counts of each slot.
+struct NewestRows {
+  // counts (S) i32 of M tokens each.
+  NewestRows(const Tensor& counts, int64_t length) : places(counts - 1.0) {
+    const auto number = [&](int64_t value) {
+      return Tensor(Array::full({}, static_cast<double>(value), DType::i32, counts.device()));
+    };
+    const Tensor zero = number(0);
+    running = unsqueeze(greater(counts, zero), -1);
+    const Tensor place = minimum(maximum(places, zero), number(length - 1));
+    if (counts.size(0) == 1) {
+      among = place;
+      return;
+    }
+    among =
+        Tensor(Array::arange(counts.size(0), DType::i32, counts.device())) * number(length) + place;
+  }
+  // x (S, M, D) → (S, D).
+  Tensor of(const Tensor& x) const { return index_select(reshape(x, {-1, x.size(2)}), 0, among); }
+
+  Tensor places;   // (S) i32: in a slot's row; −1 where nothing counts
+  Tensor running;  // (S, 1) bool
+  Tensor among;    // (S) i32: among all S·M
+};
+
 class SlotRows {
  public:
   // Of the row for each slot in `slots`, from rows (B, D). The first call makes the memory, (S, D).
@@ -46,10 +71,8 @@ class SlotRows {
       rows_.slice(0, slots[b], slots[b] + 1).copy_from(values.slice(0, row, row + 1));
     }
   }
-  // Rows (S, D) of those slots whose count (S) i32 is positive.
-  void update(const Tensor& rows, const Tensor& counts) {
-    const Tensor zero(Array::zeros({}, DType::i32, rows.device()));
-    const Tensor running = unsqueeze(greater(counts, zero), -1);
+  // Rows (S, D) of those slots that NewestRows says are running.
+  void update(const Tensor& rows, const Tensor& running) {
     rows_.copy_from(where(running, rows, Tensor(rows_)).array());
   }
   bool defined() const { return rows_.defined(); }

@@ -1,5 +1,6 @@
 #include <binade/nn/models/causal_lm.h>
 
+#include <binade/nn/decode.h>
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
 
@@ -37,6 +38,9 @@ void CausalLm::add_head() {
 }
 
 Tensor CausalLm::padded_logits(const Tensor& hidden) const {
+  if (!head_ || (!head_->adapter() && !head_->bias())) {
+    if (Tensor few = few_rows_logits(hidden, head_weight()); few.defined()) return few;
+  }
   return head_ ? head_->forward(hidden) : linear(hidden, head_weight());
 }
 

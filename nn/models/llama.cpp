@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include <binade/core/kernels/few_rows.h>
+#include <binade/nn/decode.h>
+
 namespace binade::nn {
 namespace {
 
@@ -56,11 +59,10 @@ Tensor Llama::trunk(const Tensor& ids, const Sequence& sequence, const Entering&
   const auto end = blocks_.begin() + static_cast<std::ptrdiff_t>(layers);
   const auto decodes = [&](const auto& block) { return block->decodes(x, sequence, rotary); };
   if (std::all_of(blocks_.begin(), end, decodes)) {
-    for (size_t i = 0; i < layers; ++i) {
-      entering(i, x);
-      x = blocks_[i]->decode(x, sequence, rotary);
-    }
-    return norm_->forward(x);
+    kernels::FewRows stream = few_rows(x);
+    for (size_t i = 0; i < layers; ++i)
+      entering(i, Tensor(blocks_[i]->decode(stream, sequence, rotary).view(x.shape())));
+    return Tensor(decoded_norm(stream, *norm_).normed.view(x.shape()));
   }
   Tensor n = blocks_.front()->input_norm()->forward(x);
   for (size_t i = 0; i < layers; ++i) {

@@ -22,12 +22,18 @@ class LlamaBlock : public Module {
   std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& n, const RmsNorm& next,
                                     const Sequence& sequence, const RotaryTables& rotary) const;
 
-  // The stream behind this block for the few rows of a step of decoding, on a GPU and without
-  // gradients: six kernels. Only where decodes() says so.
+  // For the few rows of a step of decoding, on a GPU and without gradients
+  // (core/kernels/few_rows.h): takes stream.x (B·T, dim) and stream.parts to what they are behind
+  // this block, by two to five kernels. Gives the stream that entered, in one piece. Only where
+  // decodes() says so of x (B, T, dim).
   bool decodes(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
-  Tensor decode(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
+  Array decode(kernels::FewRows& stream, const Sequence& sequence,
+               const RotaryTables& rotary) const;
 
  private:
+  bool decodes_in_parts(const kernels::FewRows& stream, const Sequence& sequence,
+                        const RotaryTables& rotary) const;
+
   std::shared_ptr<RmsNorm> input_layernorm_, post_attention_layernorm_;
   std::shared_ptr<SelfAttention> self_attn_;
   std::shared_ptr<SwigluMlp> mlp_;

@@ -205,7 +205,7 @@ TEST_CASE("half models decode on the GPU as they do in f32 on the CPU", "[kv-cac
   const Device device = test::cuda_or_skip();
   const NoGrad no_grad;
   for (const Family family : {Family::llama, Family::qwen2, Family::qwen3, Family::gpt2})
-    for (const int64_t head : {16, 64, 24})
+    for (const int64_t head : {16, 64, 128, 24})
       for (const std::string preset_name : {"fp16", "bf16"}) {
         INFO(name_of(family) << ", heads of " << head << ", " << preset_name);
         CausalLmConfig config = test::small_config(family);

@@ -1,10 +1,9 @@
 // Layers for few rows. A block of eight warps takes tiles of eight rows of the weight; `splits` of
-// its warps share the columns of one. A lane reads 16 bytes of a weight's row at a time, which are
-// the operands of two m16n8k16 multiplications: the order of columns inside them does not matter,
-// if only both operands have the same one.
+// its warps share the columns of one.
 #include <binade/core/kernels/few_rows.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/vec_dtype.cuh>
+#include <binade/core/kernels/cuda/decode/mma_rows.cuh>
 #include <binade/core/kernels/cuda/decode/pass_rows.cuh>
 
 namespace binade::kernels::cuda {
@@ -12,26 +11,6 @@ namespace binade::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
-constexpr int kTile = 8;   // rows of a weight
-constexpr int kStep = 32;  // columns that a warp reads at a time
-constexpr int kRowUnit = 8;
-
-__device__ __forceinline__ void multiply_add(float (&c)[4], const __half*, const uint32_t (&a)[4],
-                                             uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ __forceinline__ void multiply_add(float (&c)[4], const __nv_bfloat16*,
-                                             const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-      "{%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // A weight is read once: past the first-level cache, and past nothing else.
 __device__ __forceinline__ uint4 load_once(const void* data) {
@@ -63,23 +42,6 @@ struct Rows {
     for (float& w : weight) w = 0;
   }
 };
-
-template <class T>
-__device__ __forceinline__ float squares_of(const uint4& words) {
-  const auto values = *reinterpret_cast<const Vec<T, 8>*>(&words);
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) sum += widen(values.value[i]) * widen(values.value[i]);
-  return sum;
-}
-
-// What the norm makes of eight columns.
-template <class T>
-__device__ __forceinline__ void normalise(uint4& words, float rstd, const float (&weight)[8]) {
-  auto& values = *reinterpret_cast<Vec<T, 8>*>(&words);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) values[i] = narrow<T>(widen(values[i]) * rstd * weight[i]);
-}
 
 // Where a tile of a layer's results goes: `first` is its first row in the weight.
 template <class T>
@@ -208,7 +170,7 @@ struct Result {
   int tile, row, column, group;
 };
 
-static_assert(kMostFewRows == 2 * kRowUnit);
+static_assert(kVeryFewRows == 2 * kRowUnit && kMostFewRows == 8 * kRowUnit);
 
 // Rows come in units of eight, two of which are a tile.
 template <int kUnits, class T, class End>
@@ -367,10 +329,12 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
     launch_early(name, few_rows_kernel<kUnits, T, End>, grid, kThreads, EarlyOptions{}, rows, end,
                  static_cast<int>(tiles), splits);
   };
-  if (rows.rows <= kRowUnit)
-    with(std::integral_constant<int, 1>());
+  if (rows.rows <= kRowUnit) return with(std::integral_constant<int, 1>());
+  if (rows.rows <= kVeryFewRows) return with(std::integral_constant<int, 2>());
+  if constexpr (End::kNorm)
+    fail(name, " takes up to ", kVeryFewRows, " rows, got ", rows.rows);
   else
-    with(std::integral_constant<int, 2>());
+    with(std::integral_constant<int, 8>());
 }
 
 template <class Body>

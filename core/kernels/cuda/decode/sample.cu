@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   const Row<T> row{logits + blockIdx.x * row_stride, vocabulary, rules.forbidden,
                    drawn < rules.forbidden_for ? rules.forbidden_count : 0};
 
-  const Range range = range_of(row);
+  const Range range = range_of(row, rules.temperature > 0);
   if (!range.valid()) {
     if (threadIdx.x == 0) state.status[slot] = kInvalidLogits;
     return;

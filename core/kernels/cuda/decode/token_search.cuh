@@ -5,6 +5,7 @@
 
 #include <binade/core/kernels/sample_rules.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
+#include <binade/core/kernels/cuda/common/vec.cuh>
 #include <binade/core/kernels/cuda/decode/pass_rows.cuh>
 
 namespace binade::kernels::cuda {
@@ -33,10 +34,11 @@ struct Row {
   const int32_t* forbidden;
   int forbidden_count;  // 0 once they are allowed
 
-  __device__ __forceinline__ float at(int i) const {
+  __device__ __forceinline__ float at(int i) const { return allowed(i, data[i]); }
+  __device__ __forceinline__ float allowed(int i, T logit) const {
     for (int f = 0; f < forbidden_count; ++f)
       if (forbidden[f] == i) return -INFINITY;
-    return widen(data[i]);
+    return widen(logit);
   }
 };
 
@@ -60,16 +62,59 @@ struct RangeFold {
   }
 };
 
-// Its largest logit with the first token that has it, and its smallest.
+// NaN if either is.
+__device__ __forceinline__ float larger_or_nan(float a, float b) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+}
+
+// Its largest logit with the first token that has it, and on request its smallest. One block reads
+// a whole row: several vectors of logits are under way at a time, and of each thread's best one
+// only the vector is noted at first.
 template <class T>
-__device__ Range range_of(const Row<T>& row) {
-  Range range{0, ~0u, 0};
-  for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
-    const float x = row.at(i);
-    const uint32_t key = key_of(x);
-    range.largest = max(range.largest, uint64_t{key} << 32 | (~0u - static_cast<uint32_t>(i)));
-    if (x > -INFINITY) range.smallest = min(range.smallest, key);
+__device__ Range range_of(const Row<T>& row, bool with_smallest = true) {
+  constexpr int kWidth = kVecWidth<T>, kAtOnce = 4;
+  const bool aligned = reinterpret_cast<uintptr_t>(row.data) % 16 == 0;
+  const int vectors = aligned ? row.vocabulary / kWidth : 0;
+  float best = -INFINITY, smallest = INFINITY;
+  int best_vector = -1;
+  for (int first = threadIdx.x; first < vectors; first += kAtOnce * kThreads) {
+    Vec<T, kWidth> values[kAtOnce];
+#pragma unroll
+    for (int v = 0; v < kAtOnce; ++v)
+      if (first + v * kThreads < vectors)
+        values[v] = load_vec<kWidth>(row.data + (first + v * kThreads) * kWidth);
+#pragma unroll
+    for (int v = 0; v < kAtOnce; ++v) {
+      const int vector = first + v * kThreads;
+      if (vector >= vectors) break;
+      float most = -INFINITY;
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        const float x = row.allowed(vector * kWidth + e, values[v][e]);
+        most = larger_or_nan(most, x);
+        if (with_smallest && x > -INFINITY) smallest = fminf(smallest, x);
+      }
+      if (best == best && !(most <= best)) {  // the first of equals, and of NaNs
+        best = most;
+        best_vector = vector;
+      }
+    }
   }
+  Range range{0, ~0u, 0};
+  const auto see = [&](int i, float x) {
+    range.largest =
+        max(range.largest, uint64_t{key_of(x)} << 32 | (~0u - static_cast<uint32_t>(i)));
+  };
+  for (int e = 0; best_vector >= 0 && e < kWidth; ++e)
+    see(best_vector * kWidth + e, row.at(best_vector * kWidth + e));
+  for (int i = vectors * kWidth + threadIdx.x; i < row.vocabulary; i += kThreads) {
+    const float x = row.at(i);
+    see(i, x);
+    if (x > -INFINITY) smallest = fminf(smallest, x);
+  }
+  if (smallest < INFINITY) range.smallest = key_of(smallest);
   return block_reduce<kThreads>(range, RangeFold(), Range{0, ~0u, 0});
 }
 

@@ -1,0 +1,173 @@
+// Attention of up to 16 queries against keys that a warp has in registers, on tensor cores (private
+// to this folder): both multiplications take them as they lie in the cache (Dao et al. 2022,
+// "FlashAttention"; the running softmax is that of Milakov & Gimelshein 2018).
+#pragma once
+
+#include <binade/core/kernels/cuda/decode/mma_rows.cuh>
+
+namespace binade::kernels::cuda {
+
+inline constexpr int kWarpKeys = 16;   // that a warp has at a time
+inline constexpr int kQueryRows = 16;  // of a tile of queries
+inline constexpr float kNoScore = -INFINITY;
+
+// The keys and values of kWarpKeys tokens. A lane has, of 8 dimensions at a time, keys lane / 4 and
+// 8 more (dimensions 8 · (lane % 4) of each 32), and values of keys 2 · (lane % 4) + {0, 1, 8, 9}
+// (dimensions 8 · (lane / 4) of each 64).
+template <int kDim>
+struct WarpKeys {
+  static_assert(kDim % 64 == 0);
+  static constexpr int kKeySteps = kDim / 32, kValueSteps = kDim / 64;
+  uint4 keys[2][kKeySteps], values[4][kValueSteps];
+
+  __device__ static __forceinline__ int key_of(int i) {  // whose key i the lane has
+    return i * 8 + threadIdx.x % kWarp / 4;
+  }
+  __device__ static __forceinline__ int value_of(int i) {
+    return threadIdx.x % 4 * 2 + i % 2 + i / 2 * 8;
+  }
+  // row_of(token) is where the key (0) or value (1) of one of them lies, or null: zeros.
+  template <class RowOf>
+  __device__ __forceinline__ void load(const RowOf& row_of) {
+    const int key_at = threadIdx.x % 4 * 8, value_at = threadIdx.x % kWarp / 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const auto* row = row_of(0, key_of(i));
+#pragma unroll
+      for (int s = 0; s < kKeySteps; ++s)
+        if (row) keys[i][s] = *reinterpret_cast<const uint4*>(row + s * 32 + key_at);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto* row = row_of(1, value_of(i));
+#pragma unroll
+      for (int s = 0; s < kValueSteps; ++s)
+        if (row) values[i][s] = *reinterpret_cast<const uint4*>(row + s * 64 + value_at);
+    }
+  }
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (auto& key : keys)
+#pragma unroll
+      for (uint4& words : key) words = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (auto& value : values)
+#pragma unroll
+      for (uint4& words : value) words = make_uint4(0, 0, 0, 0);
+  }
+};
+
+// A warp's running softmax for the queries of a tile: a lane has rows lane / 4 and 8 more, each
+// with the same largest score and total as the other lanes of its row.
+template <int kDim>
+struct WarpSoftmax {
+  static constexpr int kTiles = kDim / 8;
+  float largest[2] = {kNoScore, kNoScore}, total[2] = {0, 0};
+  float sums[kTiles][4] =
+      {};  // of tile n: dimensions 64 · (n / 8) + 8 · (2 · (lane % 4) + e) + n % 8
+
+  // queries: rows of `stride` bytes in shared memory, the first `rows` of which count; see(r, key)
+  // says whether the lane's query r, 0 or 1, sees one of the warp's keys. scale: with log2(e).
+  template <class T, class See>
+  __device__ __forceinline__ void attend(const WarpKeys<kDim>& at, const unsigned char* queries,
+                                         int stride, int rows, float scale, const See& see) {
+    const int lane = threadIdx.x % kWarp, own_row = lane / 4;
+    const T* kind = nullptr;
+    float scores[2][4] = {};
+#pragma unroll
+    for (int s = 0; s < WarpKeys<kDim>::kKeySteps; ++s) {
+      const unsigned char* from = queries + own_row * stride + s * 64 + lane % 4 * 16;
+      uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+      if (own_row < rows) upper = *reinterpret_cast<const uint4*>(from);
+      if (own_row + 8 < rows) lower = *reinterpret_cast<const uint4*>(from + 8 * stride);
+      const uint32_t one[4] = {upper.x, lower.x, upper.y, lower.y};
+      const uint32_t two[4] = {upper.z, lower.z, upper.w, lower.w};
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        multiply_add(scores[i], kind, one, at.keys[i][s].x, at.keys[i][s].y);
+        multiply_add(scores[i], kind, two, at.keys[i][s].z, at.keys[i][s].w);
+      }
+    }
+    // A row's scores are those of keys 2 · (lane % 4) + {0, 1} of each eight.
+    uint32_t high[4], low[4];  // of the weights, as one half and what it leaves
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float most = largest[r], score[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int key = e / 2 * 8 + lane % 4 * 2 + e % 2;
+        score[e] = see(r, key) ? scores[e / 2][r * 2 + e % 2] * scale : kNoScore;
+        most = fmaxf(most, score[e]);
+      }
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+      const float base = most == kNoScore ? 0 : most;  // nothing seen so far: weights of 0
+      const float factor = exp2f(largest[r] - base);
+      float weights[4], added = 0;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        weights[e] = exp2f(score[e] - base);
+        added += weights[e];
+      }
+      total[r] = total[r] * factor + added;  // of this lane's keys until finish()
+      largest[r] = most;
+#pragma unroll
+      for (auto& sum : sums) {
+        sum[r * 2] *= factor;
+        sum[r * 2 + 1] *= factor;
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const Vec<T, 2> near{narrow<T>(weights[2 * i]), narrow<T>(weights[2 * i + 1])};
+        const Vec<T, 2> rest{narrow<T>(weights[2 * i] - widen(near.value[0])),
+                             narrow<T>(weights[2 * i + 1] - widen(near.value[1]))};
+        high[i * 2 + r] = *reinterpret_cast<const uint32_t*>(&near);
+        low[i * 2 + r] = *reinterpret_cast<const uint32_t*>(&rest);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      // Dimension n % 8 of four vectors of eight.
+      const auto word_of = [&](int i) {
+        const uint4& words = at.values[i][n / 8];
+        return n % 8 / 2 == 0   ? words.x
+               : n % 8 / 2 == 1 ? words.y
+               : n % 8 / 2 == 2 ? words.z
+                                : words.w;
+      };
+      constexpr unsigned kLower = 0x5410, kUpper = 0x7632;
+      const unsigned half = n % 2 == 0 ? kLower : kUpper;
+      const uint32_t b0 = __byte_perm(word_of(0), word_of(1), half);
+      const uint32_t b1 = __byte_perm(word_of(2), word_of(3), half);
+      multiply_add(sums[n], kind, high, b0, b1);
+      multiply_add(sums[n], kind, low, b0, b1);
+    }
+  }
+
+  // Makes totals those of whole rows.
+  __device__ __forceinline__ void finish() {
+#pragma unroll
+    for (float& t : total) {
+      t += __shfl_xor_sync(0xffffffffu, t, 1);
+      t += __shfl_xor_sync(0xffffffffu, t, 2);
+    }
+  }
+
+  // Calls put(row, dimension, sum) for what the lane has of the sums of the first `rows`.
+  template <class Put>
+  __device__ __forceinline__ void for_each_sum(int rows, const Put& put) const {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane / 4 + r * 8;
+      if (row >= rows) continue;
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          put(row, n / 8 * 64 + (lane % 4 * 2 + e) * 8 + n % 8, sums[n][r * 2 + e]);
+    }
+  }
+};
+
+}  // namespace binade::kernels::cuda
