@@ -95,6 +95,33 @@ TEST_CASE("each list counts the same, however long it is", "[rank][losses]") {
   }
 }
 
+TEST_CASE("documents without weight teach nothing", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    RankBatchValues batch = random_batch({.sizes = {20, 3}, .weighted = true}, spec, 47);
+    std::fill(batch.weights.begin(), batch.weights.end(), 0.0F);
+    const LossResult none = run_loss(batch, spec, DType::f32);
+    CHECK(std::isfinite(none.loss));
+    CHECK(largest_of(none.gradient) == 0);
+  }
+}
+
+TEST_CASE("batches without lists or documents have a loss of 0", "[rank][losses]") {
+  for (const std::string& text : kLossSpecs) {
+    INFO(text);
+    const LossSpec spec = LossSpec::parse(text);
+    RankBatchValues batch = random_batch({.sizes = {}, .padding = 4}, spec, 53);
+    LossResult result = run_loss(batch, spec, DType::f32);
+    CHECK(result.loss == 0);
+    CHECK(largest_of(result.gradient) == 0);
+    batch = random_batch({.sizes = {0, 0}}, spec, 53);
+    result = run_loss(batch, spec, DType::f32);
+    CHECK(result.loss == 0);
+    CHECK(result.gradient.empty());
+  }
+}
+
 TEST_CASE("equal labels are ordered anew for every list and every step", "[rank][losses]") {
   const LossSpec spec = LossSpec::parse("listmle:ties=random");
   RankBatchValues batch;

@@ -21,6 +21,8 @@ bool is_slow(const std::string& text) {
 // The sizes at which another kernel takes a list, and beyond what one block sorts in its memory.
 std::vector<BatchKind> gpu_batches(const std::string& text) {
   std::vector<BatchKind> kinds = kLossBatches;
+  kinds.push_back({.sizes = {}, .padding = 4});
+  kinds.push_back({.sizes = {0, 0}});
   kinds.push_back({.sizes = {31, 32, 33, 255, 256, 257, 1025}, .weighted = true, .padding = 70});
   if (!is_slow(text)) {
     kinds.push_back({.sizes = {2047, 2048, 2049, 20, 4097}, .weighted = true, .padding = 3000});

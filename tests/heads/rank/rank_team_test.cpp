@@ -25,16 +25,17 @@ using binade::kernels::rank::RankList;
 
 namespace {
 
-constexpr int kGroups = 2, kMembers = 2, kLanes = kGroups * kMembers;
+constexpr int kLanes = 4;
 
 // What the threads of a team share.
 struct Meeting {
   std::barrier<> all{kLanes};
-  std::unique_ptr<std::barrier<>> groups[kGroups];
+  std::vector<std::unique_ptr<std::barrier<>>> groups;
   std::vector<std::byte> slots = std::vector<std::byte>(kLanes * 64);
   std::vector<std::pair<double, int>> keys;
-  Meeting() {
-    for (auto& group : groups) group = std::make_unique<std::barrier<>>(kMembers);
+  explicit Meeting(int members) {
+    for (int first = 0; first < kLanes; first += members)
+      groups.push_back(std::make_unique<std::barrier<>>(members));
   }
   template <class T>
   T* values() {
@@ -43,8 +44,11 @@ struct Meeting {
   }
 };
 
+// A group of one thread is as in a warp's team, of several as in a block's.
+template <int kMembers>
 class ThreadTeam {
  public:
+  static constexpr int kGroups = kLanes / kMembers;
   static constexpr bool kAlone = false;
   ThreadTeam(Meeting& meeting, int lane) : meeting_(meeting), lane_(lane) {}
   int lane() const { return lane_; }
@@ -61,7 +65,8 @@ class ThreadTeam {
   template <class T, class Op>
   T group_reduce(const T& value, Op op) {
     const int first = group() * kMembers;
-    return gather(value, op, first, first + kMembers, *meeting_.groups[group()]);
+    return gather(value, op, first, first + kMembers,
+                  *meeting_.groups[static_cast<size_t>(group())]);
   }
   template <class Get, class Put, class Op>
   void scan(int n, const Get& get, const Put& put, Op op) {
@@ -190,24 +195,29 @@ TEST_CASE("a team of threads computes the ranking losses of one thread", "[rank]
           arrays = loss.kArrays;
         kernels::cpu::LoneTeam<double> lone;
         const double expected = loss(lone, alone.list(arrays));
-        const RankList<double> list = together.list(arrays);
-        Meeting meeting;
-        double values[kLanes];
-        {
-          std::vector<std::jthread> threads;
-          for (int lane = 0; lane < kLanes; ++lane)
-            threads.emplace_back([&, lane] {
-              ThreadTeam team(meeting, lane);
-              values[lane] = loss(team, list);
-              kernels::rank::scale_gradient(team, list, 1.0);
-            });
-        }
-        for (const double value : values) {
-          CHECK(value == values[0]);
-          CHECK(value == Approx(expected).epsilon(1e-10).margin(1e-12));
-        }
-        for (size_t i = 0; i < alone.gradient.size(); ++i)
-          CHECK(together.gradient[i] == Approx(alone.gradient[i]).epsilon(1e-9).margin(1e-11));
+        const auto check_team = [&]<int kMembers>(std::integral_constant<int, kMembers>) {
+          const RankList<double> list = together.list(arrays);
+          Meeting meeting(kMembers);
+          double values[kLanes];
+          {
+            std::vector<std::jthread> threads;
+            for (int lane = 0; lane < kLanes; ++lane)
+              threads.emplace_back([&, lane] {
+                ThreadTeam<kMembers> team(meeting, lane);
+                values[lane] = loss(team, list);
+                kernels::rank::scale_gradient(team, list, 1.0);
+              });
+          }
+          for (const double value : values) {
+            CHECK(value == values[0]);
+            CHECK(value == Approx(expected).epsilon(1e-10).margin(1e-12));
+          }
+          for (size_t i = 0; i < alone.gradient.size(); ++i)
+            CHECK(together.gradient[i] == Approx(alone.gradient[i]).epsilon(1e-9).margin(1e-11));
+        };
+        check_team(std::integral_constant<int, 1>());
+        check_team(std::integral_constant<int, 2>());
+        check_team(std::integral_constant<int, kLanes>());
       });
     }
 }

@@ -29,7 +29,6 @@ void run_lists(const RankBatch& batch, const Loss& loss) {
   using C = typename Loss::Real;
   const RankLists& in = batch.lists;
   const int64_t lists = in.offsets.numel() - 1, rows = in.labels.numel();
-  if (lists <= 0) return;
   const int columns = in.scores.dims() == 2 ? static_cast<int>(in.scores.size(1)) : 1;
   const int64_t* offsets = in.offsets.data<int64_t>();
   const C* scores = in.scores.data<C>();
