@@ -221,7 +221,7 @@ FeatureScaling FeatureScaling::load(const std::filesystem::path& path) {
     fail(path.string(), ": ", error.what());
   }
   const auto get = [&](const char* name, double least) {
-    const Array array = file.get(name);
+    Array array = file.get(name);
     check(array.dtype() == DType::f64 && array.dims() == 1 &&
               array.numel() == file.get("low").numel(),
           path.string(), ": ", name, " is ", name_of(array.dtype()), ' ', array.shape(),

@@ -19,8 +19,7 @@ struct Options {
   ListOptions lists;
   std::string scores, baseline, ties, empty_lists, per_query;
   int64_t feature = -1;
-  std::vector<std::string> metrics = {"ndcg@1", "ndcg@5", "ndcg@10", "map", "mrr", "err", "p@10"};
-  std::vector<std::string> conventions = {"zero"};
+  std::vector<std::string> metrics, conventions;
   double largest_label = 0;
   int64_t rounds = 100'000;
   uint64_t seed = 0;
@@ -28,6 +27,8 @@ struct Options {
 };
 
 void add_options(CLI::App& app, Options& o) {
+  o.metrics = {"ndcg@1", "ndcg@5", "ndcg@10", "map", "mrr", "err", "p@10"};
+  o.conventions = {"zero"};
   prepare(app);
   add_list_options(app, o.lists);
   const OptionGroup scores{app, "Scores"};

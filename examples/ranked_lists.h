@@ -13,14 +13,16 @@ namespace binade::examples {
 
 struct ListOptions {
   std::vector<std::string> data, groups, ignored;
-  std::string first_feature = "detect", missing = "refuse", out_of_range = "refuse";
-  std::string label = "0", query;
+  std::string first_feature, missing, out_of_range, label, query;
   bool group_by_qid = false;
   int64_t features = 0;
   int threads = 0;
 };
 
 inline void add_list_options(CLI::App& app, ListOptions& o) {
+  o.first_feature = "detect";
+  o.missing = o.out_of_range = "refuse";
+  o.label = "0";
   const OptionGroup lists{app, "Lists"};
   lists
       .add("--data", o.data,

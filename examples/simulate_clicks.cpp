@@ -2,9 +2,7 @@
 // labels are clicks, with weights that undo the bias of ranks.
 //
 //   simulate_clicks --data train.txt --logging-scores weak.txt --output clicks.txt
-//   simulate_clicks --data train.txt --logging-feature 39 --eta 1.5 --swaps 0.1 --propensities
-//   swaps \
-//     --output clicks.txt
+//   simulate_clicks --data train.txt --logging-feature 9 --swaps 0.1 --propensities em --output c
 //
 // Beside the log lie OUTPUT.weights, a number for each of its lines, and OUTPUT.positions, the
 // ranks at which users saw them.
@@ -23,8 +21,7 @@ namespace {
 
 struct Options {
   ListOptions lists;
-  std::string logging_scores, output, model = "position", propensities = "true";
-  std::string scaling = "log1p,zscore";
+  std::string logging_scores, output, model, propensities, scaling;
   int64_t logging_feature = -1;
   rank::ClickOptions clicks;
   rank::EmOptions em;
@@ -32,6 +29,9 @@ struct Options {
 };
 
 void add_options(CLI::App& app, Options& o) {
+  o.model = "position";
+  o.propensities = "true";
+  o.scaling = "log1p,zscore";
   prepare(app);
   add_list_options(app, o.lists);
   const OptionGroup users{app, "Users"};

@@ -14,7 +14,7 @@ namespace {
 using namespace binade::data;
 
 // What came of it, in words.
-std::string outcome(std::string_view text, LetorOptions options) {
+std::string outcome(std::string_view text, const LetorOptions& options) {
   try {
     const RankingSet set = parse_letor(text, "lines", options);
     set.check_shapes("lines");
