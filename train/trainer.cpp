@@ -44,8 +44,9 @@ LossFunction with_free_names(LossFunction loss) {
   return [loss = std::move(loss)](const LossInputs& in) {
     Loss result = loss(in);
     for (const auto& [name, scalar] : result.scalars) {
-      const bool own =
-          std::find(std::begin(kOwnMetrics), std::end(kOwnMetrics), name) != std::end(kOwnMetrics);
+      const bool own = std::find(std::begin(kOwnMetrics), std::end(kOwnMetrics), name) !=
+                           std::end(kOwnMetrics) ||
+                       name.ends_with("_per_s");
       check(!own && !name.starts_with(kValidationPrefix), "the loss reports a scalar named ", name,
             ", which is a name of the metrics themselves; give it another one");
     }
@@ -179,6 +180,10 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
   best_.reset();
   if (std::isfinite(value)) best_ = {value, by_score};
+  validations_since_best_ =
+      checkpoint.values.contains("validations_since_best")
+          ? static_cast<int64_t>(number(checkpoint.values, "validations_since_best"))
+          : 0;
 }
 
 Checkpoint Trainer::snapshot() {
@@ -191,6 +196,7 @@ Checkpoint Trainer::snapshot() {
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
                        {"best_validation", exact_number(best_ ? best_->value : kNone)},
+                       {"validations_since_best", std::to_string(validations_since_best_)},
                        {"best_by", best_ && best_->by_score ? "score" : "loss"}};
   if (std::string prints = frozen_.fingerprints(); !prints.empty())
     checkpoint.values["frozen_weights"] = std::move(prints);
@@ -234,7 +240,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                    {"skipped_total", report.skipped_total},
                    {"peak_gib", static_cast<double>(peak) / 1073741824.0}};
   if (const double pace = pace_->recent(); std::isfinite(pace))
-    row.emplace_back("tokens_per_s", pace);
+    row.emplace_back(concat(options_.unit, "_per_s"), pace);
   if (report.skipped) {
     row.emplace_back("offender", report.offender ? report.offender->parameter : "norm overflow");
     row.emplace_back("offender_kind",
@@ -254,6 +260,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                                         .loss = report.loss,
                                         .smoothed = smoothed_,
                                         .tokens_per_second = pace_->recent(),
+                                        .unit = options_.unit == "tokens" ? "tok" : options_.unit,
                                         .learning_rate = learning_rate,
                                         .grad_norm = report.grad_norm,
                                         .scale = report.scale,
@@ -296,12 +303,17 @@ void Trainer::validate_now() {
   const bool best =
       std::isfinite(present.value) &&
       (!best_ || (score ? present.value > best_->value : present.value < best_->value));
+  const int64_t since_before = validations_since_best_;
   if (best) best_ = present;
+  validations_since_best_ = best ? 0 : since_before + 1;
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
                                score ? concat(", score ", *score) : "", best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
-  if (best && !save(true)) best_ = best_before;
+  if (best && !save(true)) {
+    best_ = best_before;
+    validations_since_best_ = since_before + 1;
+  }
 }
 
 void Trainer::collect(bool wait) {
@@ -319,7 +331,7 @@ void Trainer::collect(bool wait) {
 void Trainer::loop() {
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   pace_->start();
-  while (step_ < options_.steps && !StopSignals::requested()) {
+  while (step_ < options_.steps && !StopSignals::requested() && !patience_lost()) {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
     train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
@@ -372,7 +384,23 @@ Trainer::Outcome Trainer::run() {
     rescue();
     throw;
   }
-  return {step_, StopSignals::requested(), last_loss_, best_, pace_->mean()};
+  return {step_, StopSignals::requested(), patience_lost(), last_loss_, best_, pace_->mean()};
+}
+
+bool Trainer::load_best() {
+  if (!std::filesystem::exists(checkpoints_.best_path())) return false;
+  const Checkpoint checkpoint = read_checkpoint(checkpoints_.best_path());
+  const auto model = checkpoint.sections.find("model");
+  check(model != checkpoint.sections.end(), checkpoints_.best_path().string(),
+        " has no section model");
+  const auto frozen = checkpoint.values.find("frozen_weights");
+  frozen_.load(model->second, frozen == checkpoint.values.end() ? "" : frozen->second);
+  if (!ema_) return true;
+  const auto averages = checkpoint.sections.find("ema");
+  check(averages != checkpoint.sections.end(), checkpoints_.best_path().string(),
+        " has no section ema");
+  ema_->load_state(averages->second);
+  return true;
 }
 
 }  // namespace binade::train

@@ -64,7 +64,11 @@ struct TrainerOptions {
   int keep_checkpoints = 3;
   optim::Schedule schedule;
   StepOptions step;
-  bool quiet = false;  // no progress line
+  // Validations without a better one after which the run ends; 0: never. A run that ended so goes
+  // on if it is resumed with more.
+  int64_t patience = 0;
+  std::string unit = "tokens";  // of StepData::tokens: "tokens_per_s" in the metrics
+  bool quiet = false;           // no progress line
   // A skipped step is run again to name the op that overflowed, in its metrics row and on the
   // screen. Every step is waited for.
   bool diagnose_overflow = false;
@@ -90,6 +94,7 @@ class Trainer {
   struct Outcome {
     int64_t steps_done = 0;
     bool stopped = false;  // by a signal
+    bool patience_lost = false;
     double last_loss = 0;  // of a run that was finished before, as its checkpoint has it
     // Of the checkpoint that is kept as the best; none without a validation that had a finite
     // result. A run that goes on with a score where it had none, or without, begins its record
@@ -98,6 +103,9 @@ class Trainer {
     double tokens_per_second = 0;  // NaN after too few steps to tell
   };
   Outcome run();
+  // Puts the weights of the best validation, as its checkpoint has them, into the model; false if
+  // there is none.
+  bool load_best();
   int64_t steps_done() const { return step_; }
 
  private:
@@ -110,6 +118,9 @@ class Trainer {
   void rescue();         // what an exception leaves behind
   Checkpoint snapshot();
   void restore_best(const Checkpoint& checkpoint);
+  bool patience_lost() const {
+    return options_.patience > 0 && validations_since_best_ >= options_.patience;
+  }
 
   Task task_;
   optim::Optimizer& optimizer_;
@@ -127,6 +138,7 @@ class Trainer {
   double last_loss_ = 0;
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
+  int64_t validations_since_best_ = 0;
   class Pace;
   std::shared_ptr<Pace> pace_;
 };
