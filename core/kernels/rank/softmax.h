@@ -5,12 +5,12 @@
 
 namespace binade::kernels::rank {
 
-// Calls put(i, share) with exp(x(i)) / Σ exp(x), and returns ln Σ exp(x − largest) beside
-// `largest`.
+// ln Σ e^x in two parts: the largest x, and ln Σ e^(x − largest).
 template <class C>
 struct LogSum {
   C largest, log_rest;
 };
+// shares[i] = e^x(i) / Σ e^x.
 template <class C, class Team, class X>
 BINADE_RANK LogSum<C> softmax_over(Team& team, int n, const X& x, C* shares) {
   C largest = Range<C>::kLeast;
