@@ -14,6 +14,7 @@
 #include <binade/heads/rank/files.h>
 #include <binade/heads/rank/training.h>
 #include <binade/optim/adamw.h>
+#include <binade/optim/sgd.h>
 
 #include "gpu.h"
 #include "temporary_folder.h"
@@ -78,17 +79,21 @@ const amp::Preset kFull = amp::Preset::parse("fp32");
 struct Run {
   rank::Ranker ranker;
   amp::Preset preset;
-  std::unique_ptr<optim::AdamW> optimizer;
+  std::unique_ptr<optim::Optimizer> optimizer;
   std::unique_ptr<amp::GradScaler> scaler;
   std::unique_ptr<train::TrainStep> step;
 
   Run(const rank::RankerConfig& config, std::shared_ptr<const rank::ResidentSet> set,
-      const rank::LossSpec& loss, const std::string& precision, bool capture = true)
+      const rank::LossSpec& loss, const std::string& precision, bool capture = true,
+      bool sgd = false)
       : ranker((RandomState::current().set_seed(7), config)),
         preset(amp::Preset::parse(precision)) {
     ranker.to(set->device());
     preset.apply(ranker);
-    optimizer = std::make_unique<optim::AdamW>(optim::split_by_decay(ranker, 0));
+    if (sgd)
+      optimizer = std::make_unique<optim::Sgd>(optim::split_by_decay(ranker, 0));
+    else
+      optimizer = std::make_unique<optim::AdamW>(optim::split_by_decay(ranker, 0));
     scaler = std::make_unique<amp::GradScaler>(set->device(), amp::GradScalerOptions::of(preset));
     step =
         std::make_unique<train::TrainStep>(rank::ranking_loss(ranker, set, loss), *optimizer,
@@ -213,7 +218,8 @@ TEST_CASE("a step does not depend on buckets or on micro-batches", "[rank]") {
       INFO(loss << " " << rank::name_of(kind));
       const rank::LossSpec spec = rank::LossSpec::parse(loss);
       const auto train = [&](int64_t bucket, int64_t accumulation) {
-        Run run(small_config(kind), set, spec, "fp32");
+        // AdamW would make a whole step of the rounding of a gradient that is 0.
+        Run run(small_config(kind), set, spec, "fp32", true, /*sgd=*/true);
         const rank::ListBatches batches(set, spec,
                                         {.lists = 4,
                                          .accumulation = accumulation,
