@@ -180,10 +180,9 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
   best_.reset();
   if (std::isfinite(value)) best_ = {value, by_score};
-  validations_since_best_ =
-      checkpoint.values.contains("validations_since_best")
-          ? static_cast<int64_t>(number(checkpoint.values, "validations_since_best"))
-          : 0;
+  best_step_ = checkpoint.values.contains("best_step")
+                   ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
+                   : step_;
 }
 
 Checkpoint Trainer::snapshot() {
@@ -196,7 +195,7 @@ Checkpoint Trainer::snapshot() {
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
                        {"best_validation", exact_number(best_ ? best_->value : kNone)},
-                       {"validations_since_best", std::to_string(validations_since_best_)},
+                       {"best_step", std::to_string(best_step_)},
                        {"best_by", best_ && best_->by_score ? "score" : "loss"}};
   if (std::string prints = frozen_.fingerprints(); !prints.empty())
     checkpoint.values["frozen_weights"] = std::move(prints);
@@ -303,16 +302,18 @@ void Trainer::validate_now() {
   const bool best =
       std::isfinite(present.value) &&
       (!best_ || (score ? present.value > best_->value : present.value < best_->value));
-  const int64_t since_before = validations_since_best_;
-  if (best) best_ = present;
-  validations_since_best_ = best ? 0 : since_before + 1;
+  const int64_t step_before = best_step_;
+  if (best) {
+    best_ = present;
+    best_step_ = step_;
+  }
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
                                score ? concat(", score ", *score) : "", best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
   if (best && !save(true)) {
     best_ = best_before;
-    validations_since_best_ = since_before + 1;
+    best_step_ = step_before;
   }
 }
 

@@ -64,8 +64,8 @@ struct TrainerOptions {
   int keep_checkpoints = 3;
   optim::Schedule schedule;
   StepOptions step;
-  // Validations without a better one after which the run ends; 0: never. A run that ended so goes
-  // on if it is resumed with more.
+  // The run ends when so many times `validate_every` steps have brought no better validation; 0:
+  // never. A run that ended so goes on if it is resumed with more.
   int64_t patience = 0;
   std::string unit = "tokens";  // of StepData::tokens: "tokens_per_s" in the metrics
   bool quiet = false;           // no progress line
@@ -119,7 +119,8 @@ class Trainer {
   Checkpoint snapshot();
   void restore_best(const Checkpoint& checkpoint);
   bool patience_lost() const {
-    return options_.patience > 0 && validations_since_best_ >= options_.patience;
+    return options_.patience > 0 && options_.validate_every > 0 &&
+           step_ - best_step_ >= options_.patience * options_.validate_every;
   }
 
   Task task_;
@@ -138,7 +139,7 @@ class Trainer {
   double last_loss_ = 0;
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
-  int64_t validations_since_best_ = 0;
+  int64_t best_step_ = 0;  // after which the best validation was, or the run began
   class Pace;
   std::shared_ptr<Pace> pace_;
 };

@@ -253,7 +253,7 @@ TEST_CASE("a ranker learns planted lists", "[rank]") {
     run.ranker.train();
     const rank::ListBatches batches(set, kLoss,
                                     {.lists = 10, .list_numbers = kind == Kind::attention});
-    run.run(batches, 0, 90);
+    run.run(batches, 0, 240);
     run.ranker.eval();
     const train::Validation after = rank::validate(run.ranker, *held_out, kLoss, kFull, judge);
     CHECK(*after.score > 0.95);
