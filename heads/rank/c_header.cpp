@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include <binade/core/error.h>
@@ -45,10 +46,11 @@ static inline void @_relu(float* x, int n) {
 }
 )";
 
-// Which C and C++ read as a number with a point: "1.0", "1e-05", "HUGE_VAL".
+// Which C and C++ read as a number with a point: "1.0", "1e-05". Infinities, which only bounds of
+// floats are, become the ends of double: they hold nothing either.
 std::string literal(double value) {
-  if (std::isinf(value)) return value < 0 ? "-HUGE_VAL" : "HUGE_VAL";
-  const std::string text = exact_number(value);
+  constexpr double kEnd = std::numeric_limits<double>::max();
+  const std::string text = exact_number(std::clamp(value, -kEnd, kEnd));
   return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
 }
 std::string literal(float value) {
@@ -102,15 +104,20 @@ class Header {
   std::string scaling() {
     if (!saved_.scaling) return "  const float* x = features;\n";
     const data::FeatureScaling& scaling = *saved_.scaling;
-    const auto low = constant("low", scaling.low().to_vector<double>()),
-               high = constant("high", scaling.high().to_vector<double>()),
-               mean = constant("mean", scaling.mean().to_vector<double>()),
-               scale = constant("scale", scaling.scale().to_vector<double>());
-    const std::string limit = literal(scaling.options().limit);
     std::string text =
         concat("  float x[", config_.features, "];\n  for (int i = 0; i < @_features; ++i) {\n",
-               "    double v = features[i];\n    v = v < ", low, "[i] ? ", low, "[i] : v > ", high,
-               "[i] ? ", high, "[i] : v;\n");
+               "    double v = features[i];\n");
+    const auto low = scaling.low().to_vector<double>(), high = scaling.high().to_vector<double>();
+    const auto finite = [](double value) { return std::isfinite(value); };
+    if (std::any_of(low.begin(), low.end(), finite) ||
+        std::any_of(high.begin(), high.end(), finite)) {
+      const std::string least = constant("low", low), most = constant("high", high);
+      text += concat("    v = v < ", least, "[i] ? ", least, "[i] : v > ", most, "[i] ? ", most,
+                     "[i] : v;\n");
+    }
+    const std::string mean = constant("mean", scaling.mean().to_vector<double>()),
+                      scale = constant("scale", scaling.scale().to_vector<double>());
+    const std::string limit = literal(scaling.options().limit);
     if (scaling.options().log1p) text += "    v = copysign(log1p(fabs(v)), v);\n";
     return text + concat("    v = (v - ", mean, "[i]) * ", scale, "[i];\n    x[i] = (float)(v < -",
                          limit, " ? -", limit, " : v > ", limit, " ? ", limit, " : v);\n  }\n");

@@ -26,7 +26,7 @@ def write_lists(path, seed):
                 label = draw.randint(0, 4)
                 values = [
                     float(int(draw.lognormvariate(6, 4))), 10.0 ** draw.randint(-12, 8), label + draw.random(),
-                    -draw.expovariate(0.01), 1e6 + draw.gauss(0, 1), 1e-10 * draw.random(), 3.0,
+                    -draw.expovariate(0.01), 1e6 + draw.gauss(0, 1), 1e-13 * draw.random(), 3.0,
                     float(draw.random() < 0.1), draw.gauss(0, 1), 1e8 * (draw.random() < 0.05),
                     label * draw.random(), draw.gauss(0, 1e3)]
                 rows.append(values)

@@ -13,6 +13,6 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 say "Installing onnx and onnxruntime from pip"
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet 'onnx>=1.16' 'onnxruntime>=1.17' 'numpy>=1.26'
+"$work/venv/bin/pip" install --quiet onnx==1.23.2 onnxruntime==1.32.0
 say "Comparing"
 "$work/venv/bin/python" "$root/scripts/long/compare_onnx.py" --programs "$build/examples" --work "$work"

@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=1
 
 # 30 lists with 4 features: counts up to 1e8, tiny ones, negative ones, and a constant.
 awk 'BEGIN { srand(4); for (q = 1; q <= 30; ++q) for (i = q % 9; i >= 0; --i) {
-  y = int(rand() * 4); printf "%d qid:%d 1:%.0f 2:%.3e 3:%.4f 4:2\n", y, q, exp(18 * rand()), 1e-9 * (y + rand()), y - 5 * rand() } }' \
+  y = int(rand() * 4); printf "%d qid:%d 1:%.0f 2:%.3e 3:%.4f 4:2\n", y, q, exp(18 * rand()), 1e-13 * (y + rand()), y - 5 * rand() } }' \
   >"$work/lists.txt"
 train() {
   "$programs/train_ranker" --device cpu --train "$work/lists.txt" --steps 4 --quiet --run-dir "$work/run-$1" \
