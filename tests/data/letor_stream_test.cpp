@@ -138,10 +138,10 @@ TEST_CASE("blocks stay small whatever the file's size and width", "[letor][letor
   const Streamed narrow = stream({file}, options_of(2, 1 << 16));
   CHECK(narrow.lengths.size() == 20'000);
   CHECK(narrow.largest_block <= (1 << 16) / 8 + 10);
-  // Lines are short, but rows are 4000 bytes.
-  const Streamed wide = stream({file}, options_of(1000, 1 << 22));
+  // Lines are short, but rows are 400 bytes.
+  const Streamed wide = stream({file}, options_of(100, 1 << 19));
   CHECK(wide.lengths.size() == 20'000);
-  CHECK(wide.largest_block <= (1 << 22) / 4000 + 10);
+  CHECK(wide.largest_block <= (1 << 19) / 400 + 10);
   LetorStreamOptions limited = options_of(2, 8);
   limited.lines.largest_bytes = 9 * 8;
   CHECK_THAT(stream({file}, limited).error, Contains("would take more than the limit"));
@@ -192,6 +192,42 @@ TEST_CASE("errors of a stream are those of reading at once", "[letor][letor_stre
   folder.write("plain.txt.query", "2\n");
   const auto plain = folder.write("plain.txt", "1 1:1\n0 1:2\n");
   CHECK_THAT(stream({plain}, options_of(5, 1)).error, Contains("plain.txt:1:3: expected qid:ID"));
+}
+
+TEST_CASE("damaged lines are read, or refused, as when all are read at once",
+          "[letor][letor_stream]") {
+  const TemporaryFolder folder;
+  std::mt19937 random(11);
+  const std::string good = random_lines(random, 8, 5);
+  const std::string bytes("\0 \t\r\n#:qid19.-+xe\xEF", 18);
+  int refused = 0;
+  for (int trial = 0; trial < 400; ++trial) {
+    std::string text = good;
+    for (int change = trial % 3; change >= 0; --change) {
+      const size_t at = random() % text.size();
+      const char byte = bytes[random() % bytes.size()];
+      if (random() % 3 == 0)
+        text.erase(at, 1);
+      else if (random() % 2 == 0)
+        text.insert(at, 1, byte);
+      else
+        text[at] = byte;
+    }
+    const std::vector<fs::path> file = {folder.write("damaged.txt", text)};
+    const LetorStreamOptions options = options_of(5, trial % 2 == 0 ? 1 : 1000);
+    const Streamed pieces = stream(file, options);
+    const std::string whole = whole_error(file, options.lines);
+    CAPTURE(text, pieces.error, whole);
+    if (whole.empty()) {
+      compare(pieces, read_letor(file, options.lines));
+      continue;
+    }
+    ++refused;
+    // A query in two places is found in the order of the lines, not after them all.
+    if (pieces.error.find("is here again") == std::string::npos) CHECK(pieces.error == whole);
+  }
+  CHECK(refused > 50);
+  CHECK(refused < 350);
 }
 
 TEST_CASE("a query in two places is refused while its id is remembered", "[letor][letor_stream]") {
