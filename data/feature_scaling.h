@@ -47,6 +47,12 @@ class FeatureScaling {
 
   int64_t feature_count() const { return low_.numel(); }
   const FeatureScalingOptions& options() const { return options_; }
+  // For those who write the steps down elsewhere: what values are held between, and what is taken
+  // from them and multiplied by then; (F) f64 each. Steps that were not asked for have ±inf, 0, 1.
+  const Array& low() const { return low_; }
+  const Array& high() const { return high_; }
+  const Array& mean() const { return mean_; }
+  const Array& scale() const { return scale_; }
 
   // The set with its features replaced; a note says what was done and how many values the limit
   // held. Error for another number of features than was fitted, and for values that are not finite.

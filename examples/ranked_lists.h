@@ -11,17 +11,33 @@
 
 namespace binade::examples {
 
-struct ListOptions {
-  std::vector<std::string> data, groups, ignored;
-  std::string first_feature, missing, out_of_range, label, query;
-  bool group_by_qid = false;
-  int64_t features = 0;
+// How lines of LETOR are understood.
+struct LineOptions {
+  std::string first_feature = "detect", missing = "refuse", out_of_range = "refuse";
   int threads = 0;
 };
 
+struct ListOptions : LineOptions {
+  std::vector<std::string> data, groups, ignored;
+  std::string label, query;
+  bool group_by_qid = false;
+  int64_t features = 0;
+};
+
+inline void add_line_options(const OptionGroup& lists, LineOptions& o) {
+  lists.add("--first-feature", o.first_feature, "Number of the first feature: detect, 0 or 1")
+      ->check(CLI::IsMember({"detect", "0", "1"}));
+  lists.add("--missing", o.missing, "What NULL and nan become: refuse, zero or query-min")
+      ->check(CLI::IsMember({"refuse", "zero", "query-min"}));
+  lists
+      .add("--out-of-range", o.out_of_range,
+           "What values beyond f32 become: refuse, missing or clamp")
+      ->check(CLI::IsMember({"refuse", "missing", "clamp"}));
+  lists.add("--threads", o.threads, "Threads that read; 0: as many as the machine runs at once")
+      ->check(CLI::Range(0, 1024));
+}
+
 inline void add_list_options(CLI::App& app, ListOptions& o) {
-  o.first_feature = "detect";
-  o.missing = o.out_of_range = "refuse";
   o.label = "0";
   const OptionGroup lists{app, "Lists"};
   lists
@@ -33,32 +49,18 @@ inline void add_list_options(CLI::App& app, ListOptions& o) {
   lists.add("--groups", o.groups,
             "Files with the number of documents of every query, for lines without qid; one for "
             "each file of --data (default: FILE.query or FILE.group)");
-  lists.add("--first-feature", o.first_feature, "Number of the first feature: detect, 0 or 1")
-      ->check(CLI::IsMember({"detect", "0", "1"}));
   lists.add("--features", o.features, "Number of features; 0: as the lines say")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
-  lists.add("--missing", o.missing, "What NULL and nan become: refuse, zero or query-min")
-      ->check(CLI::IsMember({"refuse", "zero", "query-min"}));
-  lists
-      .add("--out-of-range", o.out_of_range,
-           "What values beyond f32 become: refuse, missing or clamp")
-      ->check(CLI::IsMember({"refuse", "missing", "clamp"}));
   lists.add("--label-column", o.label, "Of tables: the labels' column, by name or number from 0");
   lists.add("--query-column", o.query, "Of tables: the query ids' column");
   lists.add("--ignored-columns", o.ignored, "Of tables: columns that are no features");
-  lists.add("--threads", o.threads, "Threads that read; 0: as many as the machine runs at once")
-      ->check(CLI::Range(0, 1024));
+  add_line_options(lists, o);
 }
 
-// Reads the lists; comments are kept where asked for.
-inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) {
+inline data::LetorOptions line_options(const LineOptions& o) {
   using data::LetorOptions;
   LetorOptions options;
-  options.group_by_qid = o.group_by_qid;
-  options.features = o.features;
   options.threads = o.threads;
-  options.comments = comments;
-  options.group_files = {o.groups.begin(), o.groups.end()};
   if (o.first_feature != "detect")
     options.first_index =
         o.first_feature == "0" ? LetorOptions::FirstIndex::zero : LetorOptions::FirstIndex::one;
@@ -68,6 +70,16 @@ inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) 
   if (o.out_of_range != "refuse")
     options.out_of_range = o.out_of_range == "clamp" ? LetorOptions::OutOfRange::clamp
                                                      : LetorOptions::OutOfRange::missing;
+  return options;
+}
+
+// Reads the lists; comments are kept where asked for.
+inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) {
+  data::LetorOptions options = line_options(o);
+  options.group_by_qid = o.group_by_qid;
+  options.features = o.features;
+  options.comments = comments;
+  options.group_files = {o.groups.begin(), o.groups.end()};
   const std::vector<std::filesystem::path> files(o.data.begin(), o.data.end());
   const auto is_table = [](const std::filesystem::path& file) {
     return file.extension() == ".csv" || file.extension() == ".tsv";
