@@ -134,6 +134,8 @@ demo_ranking() {
       --convention zero "$@" >"$run/$name-figures.txt"
   }
   measure bm25 --scores "$run/set/bm25.txt"
+  # The feature that is the best ranker by itself: how well the file as a whole fits.
+  measure bm25-of-file --feature 5 --baseline "$run/set/bm25.txt"
   for loss in lambdarank listnet; do
     measure "$loss" --scores "$run/$loss.txt" --baseline "$run/set/bm25.txt"
   done
@@ -142,7 +144,7 @@ demo_ranking() {
   say "the test part; NDCG@10 beside BM25's with the p of a paired randomisation test:"
   printf '%-14s %8s %8s %8s   %s\n' "" NDCG@1 NDCG@10 MAP "NDCG@10 beside BM25"
   local name
-  for name in bm25 lambdarank listnet; do
+  for name in bm25 bm25-of-file lambdarank listnet; do
     awk -v name="$name" '
       / ties / { metric = $1; value[metric] = $2 }
       $2 == "baseline;" && metric == "NDCG@10" { beside = $4 " p = " $7 }
