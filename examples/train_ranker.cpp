@@ -33,11 +33,14 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   const Device device = examples::choose_device(o.device);
   const amp::Preset preset = examples::preset_of(o, device);
   examples::set_gpu_switches(o, device);
+  examples::check_names(o);
+  const rank::JudgeOptions judging = examples::judge_of(o);
   train::RunFolder folder(o.run_dir, o.resume);
-  folder.check_config(config, examples::kMayChange);
+  folder.check_config(config, examples::may_change());
 
   // Files → scaled features on the device; the ranker.
   examples::RankingFiles files = examples::read_files(o);
+  examples::check_judged(files, judging);
   const rank::SavedRanker made = examples::make_ranker(o, files.train);
   const std::shared_ptr<rank::Ranker> ranker = made.ranker;
   const auto resident = [&](const data::RankingSet& set, const Array& weights = {}) {
@@ -69,7 +72,6 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
                    .loss = rank::ranking_loss(*ranker, train_set, made.loss),
                    .validate = {},
                    .data_fingerprint = train_set->fingerprint()};
-  const rank::JudgeOptions judging = examples::judge_of(o);
   if (valid_set)
     task.validate = [&] { return rank::validate(*ranker, *valid_set, made.loss, preset, judging); };
   train::TrainerOptions loop = examples::trainer_options(o);
@@ -78,13 +80,14 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, loop, ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
+  if (!o.save.empty()) create_folder(o.save);
+  for (const std::string& note : files.train.notes) examples::say("{}\n", note);
   examples::say(
       "{} ranker, {} parameters, loss {}; {} of {} lists, {} documents of {} features; "
       "{} on {}\n",
       rank::name_of(ranker->config().kind), ranker->parameter_count(), made.loss.text(),
       batches.usable_lists(), train_set->lists(), train_set->host().documents(),
       ranker->config().features, preset.name, concat(device));
-  if (!o.save.empty()) create_folder(o.save);
   folder.set_config(config);
   folder.write_manifest(examples::manifest(device));
   const train::Trainer::Outcome outcome = trainer.run();

@@ -18,6 +18,17 @@ std::vector<fs::path> files_of(const std::vector<std::string>& given, const std:
 
 }  // namespace
 
+std::vector<std::string> may_change() {
+  std::vector<std::string> options = kMayChange;
+  for (const char* option : {"save", "test", "test-scores", "patience"}) options.push_back(option);
+  return options;
+}
+
+void check_names(const TrainRankerOptions& o) {
+  heads::rank::LossSpec::parse(o.loss);
+  data::FeatureScalingOptions::parse(o.scaling);
+}
+
 RankingFiles read_files(const TrainRankerOptions& o) {
   data::LetorOptions reading;
   reading.group_by_qid = o.group_by_qid;
@@ -37,7 +48,6 @@ RankingFiles read_files(const TrainRankerOptions& o) {
   files.valid = further(files_of(o.valid, o.fold, "vali.txt"));
   files.test = further(files_of(o.test, o.fold, "test.txt"));
   check(files.test || o.test_scores.empty(), "--test-scores needs --test");
-  for (const std::string& note : files.train.notes) say("{}\n", note);
   if (!o.weights.empty()) {
     const std::vector<double> weights = data::read_scores(o.weights, files.train);
     for (size_t i = 0; i < weights.size(); ++i)
@@ -48,7 +58,6 @@ RankingFiles read_files(const TrainRankerOptions& o) {
   if (o.longest_list > 0) {
     check(!files.weights.defined(), "--longest-list leaves documents out, which --weights are for");
     files.train = data::sample_long_lists(files.train, {.longest = o.longest_list, .seed = o.seed});
-    say("{}\n", files.train.notes.back());
   }
   return files;
 }
@@ -94,6 +103,21 @@ heads::rank::JudgeOptions judge_of(const TrainRankerOptions& o) {
     judge.metrics.push_back(heads::rank::Metric::parse(metric));
   check(!judge.metrics.empty(), "--metrics needs at least one");
   return judge;
+}
+
+void check_judged(const RankingFiles& files, const heads::rank::JudgeOptions& judging) {
+  const auto check_set = [&](const char* option, const std::optional<data::RankingSet>& set) {
+    if (!set) return;
+    const std::vector<double> scores(static_cast<size_t>(set->documents()));
+    try {
+      heads::rank::evaluate({set->offset_span(), set->label_span()}, scores, judging.metrics,
+                            judging.convention);
+    } catch (const Error& error) {
+      fail(option, ": ", error.what());
+    }
+  };
+  check_set("to validate on", files.valid);
+  check_set("to test on", files.test);
 }
 
 }  // namespace binade::examples
