@@ -43,6 +43,8 @@ Tensor rank_loss(const Tensor& scores, const Lists& lists, const LossSpec& spec,
   const LossInfo& info = spec.info();
   check_floating(kOp, "scores", scores);
   const bool single = info.outputs == Outputs::score;
+  if (!single && scores.dims() == 1)  // one number of each, as two grades take
+    return rank_loss(reshape(scores, {scores.size(0), 1}), lists, spec, normaliser);
   check(scores.dims() == (single ? 1 : 2), "rank_loss: ", info.name,
         single ? " reads one score a document, scores (N)"
                : " reads several numbers of a document, scores (N, columns)",
@@ -133,6 +135,8 @@ int64_t output_columns(const LossSpec& spec, int64_t largest_label) {
 Tensor ranking_scores(const Tensor& outputs, const LossSpec& spec) {
   const LossInfo& info = spec.info();
   check_floating("ranking_scores", "outputs", outputs);
+  if (info.outputs != Outputs::score && outputs.dims() == 1)
+    return ranking_scores(reshape(outputs, {outputs.size(0), 1}), spec);
   check(outputs.dims() == (info.outputs == Outputs::score ? 1 : 2), "ranking_scores: ", info.name,
         " makes (N", info.outputs == Outputs::score ? ")" : ", columns)", ", got ", Kind{outputs});
   if (info.outputs == Outputs::score) return outputs;

@@ -86,7 +86,8 @@ class LossSpec {
 // scores, in which it is computed. Half scores are read as they are and computed in f32.
 //
 // Labels are 0 or more; where gains are used, 127 at most, as 2^y is an f32.
-// scores: (N) of any floating dtype, or (N, columns) where the loss reads more of a document.
+// scores: (N) of any floating dtype, or (N, columns) where the loss reads more of a document, one
+// column of which may come as (N).
 // `normaliser`: one f32 number on the device, at least 1: the count of usable lists of the whole
 // step, see usable_lists() and train::LossInputs, so that neither micro-batches nor ranks change
 // the mean over lists. Undefined: 1.

@@ -263,6 +263,32 @@ TEST_CASE("a ranker learns planted lists", "[rank]") {
   }
 }
 
+TEST_CASE("every loss trains a ranker, with grades and with clicks", "[rank]") {
+  data::RankingSet graded = planted({9, 14, 3, 21, 7, 11}), clicked = graded;
+  std::vector<float> clicks = graded.labels.to_vector<float>();
+  for (float& label : clicks) label = std::min(label, 1.0F);
+  clicked.labels = Array::from(clicks, {graded.documents()});
+  for (const rank::LossInfo& info : rank::loss_table()) {
+    const rank::LossSpec spec = rank::LossSpec::parse(info.name);
+    for (const int64_t largest : {1, 2}) {
+      INFO(info.name << ", grades to " << largest);
+      const auto set = resident(largest == 2 ? graded : clicked);
+      rank::RankerConfig config = small_config(Kind::mlp);
+      config.outputs = rank::output_columns(spec, largest);
+      Run run(config, set, spec, "fp32");
+      const rank::ListBatches batches(set, spec, {.lists = 3});
+      for (const train::StepReport& report : run.run(batches, 0, 4)) {
+        CHECK(std::isfinite(report.loss));
+        CHECK(report.grad_norm > 0);
+        CHECK(report.scalars.at("ndcg") > 0);
+      }
+      run.ranker.eval();
+      CHECK(rank::score(run.ranker, *set, spec, kFull).size() ==
+            static_cast<size_t>(graded.documents()));
+    }
+  }
+}
+
 TEST_CASE("a ranker comes back from its files", "[rank]") {
   const TemporaryFolder folder;
   const data::RankingSet set = planted({6, 3});
