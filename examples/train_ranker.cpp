@@ -19,9 +19,9 @@ namespace rank = heads::rank;
 
 // Metrics of the ranker on a set, with their convention; the scores are written where asked.
 void judge(const examples::TrainRankerOptions& o, const rank::Ranker& ranker,
-           const rank::ResidentSet& set, const rank::LossSpec& loss, const amp::Preset& preset) {
+           const rank::ResidentSet& set, const rank::LossSpec& loss, const amp::Preset& preset,
+           const rank::JudgeOptions& judging) {
   const std::vector<double> scores = rank::score(ranker, set, loss, preset);
-  const rank::JudgeOptions judging = examples::judge_of(o);
   const rank::Judged lists{set.host().offset_span(), set.host().label_span()};
   for (const rank::Evaluation& one :
        rank::evaluate(lists, scores, judging.metrics, judging.convention))
@@ -103,7 +103,7 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   if (best && outcome.best)
     examples::say("best validation: {} {:.4f} ({})\n", judging.metrics[0].name(),
                   std::abs(outcome.best->value), judging.convention.name);
-  if (files.test) judge(o, *ranker, *resident(*files.test), made.loss, preset);
+  if (files.test) judge(o, *ranker, *resident(*files.test), made.loss, preset, judging);
   if (o.save.empty()) return;
   rank::save_ranker(o.save, *ranker, made.loss, made.scaling);
   rank::load_ranker(o.save);  // what was written can be read back

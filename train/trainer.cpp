@@ -74,6 +74,12 @@ double number(const std::map<std::string, std::string>& values, const char* key)
   return *value;
 }
 
+const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char* name) {
+  const auto at = found.checkpoint.sections.find(name);
+  check(at != found.checkpoint.sections.end(), found.path.string(), " has no section ", name);
+  return at->second;
+}
+
 }  // namespace
 
 // Throughput, without the time that went into validation and checkpoints. Reports arrive in
@@ -149,16 +155,9 @@ bool Trainer::resume() {
   if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())
     check(data->second == task_.data_fingerprint, "cannot resume ", folder_.path().string(),
           " with other data: ", data->second, " then, ", task_.data_fingerprint, " now");
-  const auto section = [&](const char* name) -> const nn::StateDict& {
-    const auto at = checkpoint.sections.find(name);
-    check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
-    return at->second;
-  };
-  const auto frozen = checkpoint.values.find("frozen_weights");
-  frozen_.load(section("model"), frozen == checkpoint.values.end() ? "" : frozen->second);
-  optimizer_.load_state(section("optimizer"));
-  scaler_.load_state(section("scaler"));
-  if (ema_) ema_->load_state(section("ema"));
+  load_weights(*found);
+  optimizer_.load_state(section_of(*found, "optimizer"));
+  scaler_.load_state(section_of(*found, "scaler"));
   step_ = last_saved_ = steps_done;
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
@@ -172,6 +171,13 @@ bool Trainer::resume() {
 #endif
   folder_.rewind(step_);
   return true;
+}
+
+void Trainer::load_weights(const CheckpointFolder::Found& found) {
+  const auto frozen = found.checkpoint.values.find("frozen_weights");
+  frozen_.load(section_of(found, "model"),
+               frozen == found.checkpoint.values.end() ? "" : frozen->second);
+  if (ema_) ema_->load_state(section_of(found, "ema"));
 }
 
 void Trainer::restore_best(const Checkpoint& checkpoint) {
@@ -390,17 +396,7 @@ Trainer::Outcome Trainer::run() {
 
 bool Trainer::load_best() {
   if (!std::filesystem::exists(checkpoints_.best_path())) return false;
-  const Checkpoint checkpoint = read_checkpoint(checkpoints_.best_path());
-  const auto model = checkpoint.sections.find("model");
-  check(model != checkpoint.sections.end(), checkpoints_.best_path().string(),
-        " has no section model");
-  const auto frozen = checkpoint.values.find("frozen_weights");
-  frozen_.load(model->second, frozen == checkpoint.values.end() ? "" : frozen->second);
-  if (!ema_) return true;
-  const auto averages = checkpoint.sections.find("ema");
-  check(averages != checkpoint.sections.end(), checkpoints_.best_path().string(),
-        " has no section ema");
-  ema_->load_state(averages->second);
+  load_weights({checkpoints_.best_path(), read_checkpoint(checkpoints_.best_path())});
   return true;
 }
 

@@ -117,6 +117,7 @@ class Trainer {
   bool save(bool best);  // false, with a warning, when it could not be written
   void rescue();         // what an exception leaves behind
   Checkpoint snapshot();
+  void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
   bool patience_lost() const {
     return options_.patience > 0 && options_.validate_every > 0 &&

@@ -6,11 +6,12 @@
 
 #include <binade/heads/rank/losses.h>
 
+#include "../ranked_lists.h"
 #include "../training/options.h"
 
 namespace binade::examples {
 
-struct TrainRankerOptions : TrainingOptions {
+struct TrainRankerOptions : TrainingOptions, LineOptions {
   TrainRankerOptions() {
     run_dir = "runs/train_ranker";
     batch_size = 16;
@@ -24,7 +25,6 @@ struct TrainRankerOptions : TrainingOptions {
   std::vector<std::string> train, valid, test;
   std::string fold;
   bool group_by_qid = false, cache = false;
-  std::string missing = "refuse";
   int64_t longest_list = 0;
   std::string weights;
   std::string scaling = "log1p,zscore";
@@ -56,10 +56,7 @@ inline void add_options(CLI::App& app, TrainRankerOptions& o) {
   group.flag("--group-by-qid", o.group_by_qid,
              "Bring lines of one query together that are apart in a file");
   group.flag("--cache", o.cache, "Keep what was parsed beside the files, and read that next time");
-  group
-      .add("--missing", o.missing,
-           "What NULL and nan become: refuse, zero, or query-min, the least value in the query")
-      ->check(CLI::IsMember({"refuse", "zero", "query-min"}));
+  add_line_options(group, o);
   group
       .add("--longest-list", o.longest_list,
            "Train on so many documents a list at most, a sample of longer ones; 0: all")

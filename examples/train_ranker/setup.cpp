@@ -20,7 +20,8 @@ std::vector<fs::path> files_of(const std::vector<std::string>& given, const std:
 
 std::vector<std::string> may_change() {
   std::vector<std::string> options = kMayChange;
-  for (const char* option : {"save", "test", "test-scores", "patience"}) options.push_back(option);
+  for (const char* option : {"save", "test", "test-scores", "patience", "threads"})
+    options.push_back(option);
   return options;
 }
 
@@ -30,10 +31,8 @@ void check_names(const TrainRankerOptions& o) {
 }
 
 RankingFiles read_files(const TrainRankerOptions& o) {
-  data::LetorOptions reading;
+  data::LetorOptions reading = line_options(o);
   reading.group_by_qid = o.group_by_qid;
-  if (o.missing == "zero") reading.missing = data::LetorOptions::Missing::zero;
-  if (o.missing == "query-min") reading.missing = data::LetorOptions::Missing::query_min;
   const std::vector<fs::path> train = files_of(o.train, o.fold, "train.txt");
   check(!train.empty(), "give files to train on as --train, or a folder as --fold");
   RankingFiles files;

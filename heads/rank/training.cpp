@@ -58,6 +58,22 @@ std::vector<Part> parts_of(const data::RankingSet& set, Device device) {
   return parts;
 }
 
+// Calls use(part, outputs) with what the ranker makes of each part of a set.
+template <class Use>
+void for_each_part(const Ranker& ranker, const ResidentSet& set, const amp::Preset& preset,
+                   const Use& use) {
+  const NoGrad off;
+  for (const Part& part : parts_of(set.host(), set.device())) {
+    const amp::Autocast scope(preset);
+    use(part, ranker.forward(set.features(part.rows), part.list_of));
+  }
+}
+
+void append(std::vector<double>& scores, const Tensor& outputs, const LossSpec& loss) {
+  const auto values = ranking_scores(outputs, loss).to_vector<double>();
+  scores.insert(scores.end(), values.begin(), values.end());
+}
+
 }  // namespace
 
 ResidentSet::ResidentSet(data::RankingSet set, DType dtype, Device device, const Array& weights,
@@ -197,27 +213,19 @@ train::LossFunction ranking_loss(const Ranker& ranker, std::shared_ptr<const Res
 
 std::vector<double> score(const Ranker& ranker, const ResidentSet& set, const LossSpec& loss,
                           const amp::Preset& preset) {
-  const NoGrad off;
   std::vector<double> scores;
-  for (const Part& part : parts_of(set.host(), set.device())) {
-    const amp::Autocast scope(preset);
-    const Tensor outputs = ranker.forward(set.features(part.rows), part.list_of);
-    const auto values = ranking_scores(outputs, loss).to_vector<double>();
-    scores.insert(scores.end(), values.begin(), values.end());
-  }
+  for_each_part(ranker, set, preset,
+                [&](const Part&, const Tensor& outputs) { append(scores, outputs, loss); });
   return scores;
 }
 
 train::Validation validate(const Ranker& ranker, const ResidentSet& set, const LossSpec& loss,
                            const amp::Preset& preset, const JudgeOptions& judge) {
   check(!judge.metrics.empty(), "a validation needs a metric");
-  const NoGrad off;
   std::vector<double> scores;
   double total = 0;
   int64_t usable = 0;
-  for (const Part& part : parts_of(set.host(), set.device())) {
-    const amp::Autocast scope(preset);
-    const Tensor outputs = ranker.forward(set.features(part.rows), part.list_of);
+  for_each_part(ranker, set, preset, [&](const Part& part, const Tensor& outputs) {
     Lists lists;
     lists.offsets =
         Array::from(part.offsets, {static_cast<int64_t>(part.offsets.size())}).to(set.device());
@@ -227,9 +235,8 @@ train::Validation validate(const Ranker& ranker, const ResidentSet& set, const L
         usable_lists(loss, part.offsets,
                      set.host().label_span().subspan(static_cast<size_t>(part.begin),
                                                      static_cast<size_t>(part.end - part.begin)));
-    const auto values = ranking_scores(outputs, loss).to_vector<double>();
-    scores.insert(scores.end(), values.begin(), values.end());
-  }
+    append(scores, outputs, loss);
+  });
   for (double& value : scores)
     if (std::isnan(value)) value = -std::numeric_limits<double>::infinity();
   train::Validation validation(total / static_cast<double>(std::max<int64_t>(usable, 1)));

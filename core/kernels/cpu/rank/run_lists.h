@@ -5,6 +5,7 @@
 
 #include <binade/core/kernels/cpu/common/parallel.h>
 #include <binade/core/kernels/cpu/rank/lone_team.h>
+#include <binade/core/kernels/rank/batch.h>
 
 namespace binade::kernels::cpu {
 
@@ -16,13 +17,6 @@ int arrays_of(const Loss& loss) {
   else
     return Loss::kArrays;
 }
-
-struct RankBatch {
-  const RankLists& lists;
-  const RankLossParams& params;
-  const PhiloxKey& key;
-  const Array &losses, &gradient;
-};
 
 template <class Loss>
 void run_lists(const RankBatch& batch, const Loss& loss) {
@@ -90,7 +84,7 @@ void run_lists(const RankBatch& batch, const Loss& loss) {
                                                     : visit<float>(batch.params, run); \
   }
 
-// Each runs a batch of its losses and returns whether the loss is one of them.
+// See RankFamily.
 bool rank_pointwise(const RankBatch& batch);
 bool rank_pairs(const RankBatch& batch);
 bool rank_pair_sums(const RankBatch& batch);

@@ -1,18 +1,11 @@
 // The families of ranking losses, each in a file of its own. Free of CUDA headers.
 #pragma once
 
-#include <binade/core/kernels/rank.h>
+#include <binade/core/kernels/rank/batch.h>
 
 namespace binade::kernels::cuda {
 
-struct RankBatch {
-  const RankLists& lists;
-  const RankLossParams& params;
-  const PhiloxKey& key;
-  const Array &losses, &gradient;
-};
-
-// Each runs a batch of its losses and returns whether the loss is one of them.
+// See RankFamily.
 bool rank_pointwise(const RankBatch& batch);
 bool rank_pairs(const RankBatch& batch);
 bool rank_pair_sums(const RankBatch& batch);
