@@ -17,7 +17,7 @@ struct LetorStreamOptions {
   // decides; a feature 0 in a later one is an error then. largest_bytes is the limit of one list.
   LetorOptions lines;
   // A block ends with the first list at which its text or its features (f32) have so many bytes.
-  int64_t block_bytes = int64_t{1} << 24;
+  int64_t block_bytes = int64_t{1} << 22;
   // Of so many lists the query ids are kept, to notice lines of one query that are apart.
   int64_t remembered = int64_t{1} << 18;
 };
