@@ -26,11 +26,12 @@ namespace {
 constexpr std::align_val_t kAlignment{64}, kHugePage{int64_t{2} << 20};
 
 // Freed CPU blocks are kept by size and handed out again: a training step asks for the same sizes
-// every time, and fresh pages from the system cost a fault each.
+// every time, or for nearly the same where its lists differ in length, and fresh pages from the
+// system cost a fault each.
 class CpuPool {
  public:
   void* allocate(int64_t bytes) {
-    const int64_t size = rounded(bytes);
+    int64_t size = rounded(bytes);
     const std::scoped_lock lock(mutex_);
     void* block = take_cached(size);
     if (block == nullptr) block = from_system(size);
@@ -46,8 +47,8 @@ class CpuPool {
   }
 
   void free(void* block, int64_t bytes) noexcept {
-    const int64_t size = rounded(bytes);
     const std::scoped_lock lock(mutex_);
+    const int64_t size = true_size(block, rounded(bytes));
     in_use_ -= size;
     if (size >= kSmallestCached) {
       try {
@@ -80,6 +81,7 @@ class CpuPool {
 
  private:
   static constexpr int64_t kSmallestCached = 4096;
+  static constexpr int64_t kSmallestShared = 1 << 16;
   static constexpr int64_t kCacheFloor = int64_t{256} << 20;
   static constexpr int64_t kSmallestHuge = static_cast<int64_t>(kHugePage);
   static constexpr int64_t kLargest = int64_t{1} << 47;  // the address space of a process
@@ -93,14 +95,36 @@ class CpuPool {
     return (bytes + unit - 1) / unit * unit;
   }
 
-  void* take_cached(int64_t size) {
-    const auto found = free_.find(size);
-    if (found == free_.end() || found->second.empty()) return nullptr;
-    void* block = found->second.back();
-    found->second.pop_back();
-    cached_ -= size;
-    ASAN_UNPOISON_MEMORY_REGION(block, static_cast<size_t>(size));
-    return block;
+  // A block of this size, or of at most an eighth more, which `size` becomes; null if there is
+  // none.
+  void* take_cached(int64_t& size) {
+    const int64_t wanted = size;
+    const int64_t most = wanted < kSmallestShared ? wanted : wanted + wanted / 8;
+    for (auto at = free_.lower_bound(wanted); at != free_.end() && at->first <= most; ++at) {
+      if (at->second.empty()) continue;
+      void* const block = at->second.back();
+      try {
+        if (at->first != wanted) larger_.emplace(block, at->first);
+      } catch (...) {  // no memory for the bookkeeping
+        return nullptr;
+      }
+      at->second.pop_back();
+      size = at->first;
+      cached_ -= size;
+      ASAN_UNPOISON_MEMORY_REGION(block, static_cast<size_t>(wanted));
+      return block;
+    }
+    return nullptr;
+  }
+
+  // Of a block that was handed out for `size`.
+  int64_t true_size(void* block, int64_t size) noexcept {
+    if (size < kSmallestShared) return size;
+    const auto larger = larger_.find(block);
+    if (larger == larger_.end()) return size;
+    size = larger->second;
+    larger_.erase(larger);
+    return size;
   }
 
   // Null if there is no such memory.
@@ -152,7 +176,8 @@ class CpuPool {
   }
 
   std::mutex mutex_;
-  std::unordered_map<int64_t, std::vector<void*>> free_;
+  std::map<int64_t, std::vector<void*>> free_;  // by size
+  std::unordered_map<void*, int64_t> larger_;   // blocks in use that are larger than asked for
   int64_t in_use_ = 0, peak_in_use_ = 0, cached_ = 0, peak_reserved_ = 0;
   int64_t unchecked_ = 0;  // taken from the system since it was asked what is left
 };

@@ -2,34 +2,26 @@
 // names, errors as one line and exit status 2, unknown options with the nearest name.
 #pragma once
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cerrno>
-#include <cmath>
-#include <csignal>
+#include <concepts>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <filesystem>
 #include <functional>
-#include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <binade/core/error.h>
-#include <binade/core/file.h>
-#include <binade/core/text.h>
-#include <binade/core/utf8.h>
-#include <binade/train/signals.h>
 
-#include "json_config.h"
+// Parsed by CLI11, which only command_line.cpp includes: it takes longer to compile than any
+// program here.
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace binade::examples {
 
@@ -39,99 +31,81 @@ enum class Output {
   narration,  // news of its work, which goes on when nobody reads it
 };
 
+// One option, and what it is held to.
+class Option {
+ public:
+  explicit Option(CLI::Option* option) : option_(option) {}
+  const Option& group(const std::string& heading) const;  // of --help
+  const Option& describe(const std::string& help) const;
+  const Option& required() const;
+  const Option& needs(const Option& other) const;
+  const Option& excludes(const Option& other) const;
+  const Option& range(double least, double most) const;
+  template <std::integral A, std::integral B>
+  const Option& range(A least, B most) const {
+    return integers(least, most);
+  }
+  const Option& at_least(int64_t least) const { return integers(least, int64_t{1} << 40); }
+  const Option& fraction() const { return range(0.0, 1.0); }
+  const Option& rate() const { return range(0.0, 1e6); }
+  const Option& one_of(std::vector<std::string> names) const;
+  const Option& existing_file() const;
+
+ private:
+  const Option& integers(int64_t least, int64_t most) const;
+
+  CLI::Option* option_;
+};
+
+// The options of a program. Defaults show in --help, and --config reads JSON.
+class CommandLine {
+ public:
+  explicit CommandLine(const std::string& description = "");
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+  ~CommandLine();
+
+  // Of bool (without a value), int, int64_t, uint64_t, float, double, std::string, an optional
+  // int64_t or double, or a vector of int64_t or std::string (several values). `value` holds the
+  // default, and must outlive this.
+  template <class T>
+  Option add(const std::string& name, T& value, const std::string& help);
+  Option option(const std::string& name) const;
+  void remove(const std::string& name);
+  void set_footer(const std::string& text);  // of --help
+
+  // Parses into the variables of the options.
+  void parse(std::vector<std::string> arguments);
+  bool given(const std::string& name) const;
+  // All options as the JSON that --config reads.
+  std::string configuration() const;
+
+  struct Facts {
+    std::string name;  // without "--"
+    std::string type;  // TEXT, INT, UINT or FLOAT, and what it is held to
+    bool flag = false, list = false;
+  };
+  std::vector<Facts> options() const;
+  CLI::App& cli() { return *app_; }
+
+ private:
+  std::unique_ptr<CLI::App> app_;
+};
+
 // Adds options under the heading that `name` has at the time.
 struct OptionGroup {
-  CLI::App& app;
+  CommandLine& command;
   std::string name;
 
   template <class T>
-  CLI::Option* add(const char* option, T& value, const char* help) const {
-    return app.add_option(option, value, help)->group(name);
-  }
-  CLI::Option* flag(const char* option, bool& value, const char* help) const {
-    return app.add_flag(option, value, help)->group(name);
+  Option add(const std::string& option, T& value, const std::string& help) const {
+    return command.add(option, value, help).group(name);
   }
 };
-// What options hold numbers to.
-inline CLI::Range at_least(int64_t least) {
-  return {least, int64_t{1} << 40};
-}
-inline CLI::Range fraction() {
-  return {0.0, 1.0};
-}
-inline CLI::Range rate() {
-  return {0.0, 1e6};
-}
-
-// Defaults show in --help, and --config reads JSON.
-inline void prepare(CLI::App& app) {
-  app.option_defaults()->always_capture_default();
-  app.set_config("--config", "", "JSON file with options by their long names")
-      ->expected(1)
-      ->check(CLI::ExistingFile);
-  app.config_formatter(std::make_shared<JsonConfig>(app));
-  app.allow_config_extras(CLI::config_extras_mode::error);
-}
-
-// Throws Error for what CLI11 takes as a number of the option's type but has to bend: NaN and
-// infinity, -1 as a count, whole numbers beyond 64 bits.
-inline void check_number(const CLI::Option& option, const std::string& value) {
-  const std::string type = option.get_type_name();
-  const auto expect = [&](bool fits, const char* what) {
-    check(fits, option.get_name(), " ", value, ": expected ", what);
-  };
-  errno = 0;
-  if (type.starts_with("FLOAT")) expect(std::isfinite(option.as<double>()), "a finite number");
-  if (type.starts_with("INT"))
-    expect((std::strtoll(value.c_str(), nullptr, 0), errno != ERANGE), "a number of 64 bits");
-  if (type.starts_with("UINT"))
-    expect((std::strtoull(value.c_str(), nullptr, 0), errno != ERANGE) &&
-               value.find('-') == std::string::npos,
-           "a whole number from 0, of 64 bits");
-}
-
-// Parses the command line into the variables of the options.
-inline void parse(CLI::App& app, std::vector<std::string> arguments) {
-  for (CLI::Option* option : app.get_options())
-    if (option->get_expected_max() > 0)
-      option->transform(CLI::Validator(
-          [](std::string& value) {
-            value = without_mark(std::move(value));
-            return std::string();
-          },
-          ""));
-  for (std::string& argument : arguments) {
-    const size_t value = argument.starts_with("--") ? argument.find('=') + 1 : 0;
-    argument = argument.substr(0, value) + literal(argument.substr(value));
-  }
-  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-  app.parse(std::move(arguments));
-  for (const CLI::Option* option : app.get_options())
-    if (option->count() > 0 && option->get_expected_max() > 0)
-      for (const std::string& value : option->results()) check_number(*option, value);
-}
 
 // The text as one line that a terminal shows as it is: control characters and bytes that are not
 // UTF-8, which file names may have, appear as \n and \xNN.
-inline std::string one_line(const std::string& text) {
-  std::string out;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Step step = utf8_step(std::string_view(text).substr(at));
-    const bool control =
-        step.code_point < 0x20 || (step.code_point >= 0x7f && step.code_point < 0xa0);
-    if (text[at] == '\n') {
-      out += "\\n";
-    } else if (step.valid && !control) {
-      out += text.substr(at, static_cast<size_t>(step.length));
-    } else {
-      for (int i = 0; i < step.length; ++i)
-        out +=
-            fmt::format("\\x{:02x}", static_cast<unsigned char>(text[at + static_cast<size_t>(i)]));
-    }
-    at += static_cast<size_t>(step.length);
-  }
-  return out;
-}
+std::string one_line(const std::string& text);
 
 // News on standard output, at once; nobody may be reading it any more.
 template <class... Args>
@@ -140,52 +114,12 @@ void say(fmt::format_string<Args...> text, Args&&... args) {
   std::fflush(stdout);
 }
 
-// A closed standard stream would leave its number to the next file that is opened, and what is
-// printed would end up in there. Writing to its stand-in fails as it should.
-inline void fill_standard_streams() {
-  for (int stream = 0; stream <= 2; ++stream)
-    if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) [[maybe_unused]]
-      const int stand_in = ::open("/dev/null", O_RDONLY);
-}
-
 // Parses the command line, runs the program, and turns every failure into one line and exit
 // status 2.
-inline int run_program(CLI::App& app, const std::string& program,
-                       std::vector<std::string> arguments, const std::function<void()>& body,
-                       Output output = Output::product) {
-  fill_standard_streams();
-  std::signal(SIGXFSZ, SIG_IGN);  // at the limit of file sizes, writes fail with a reason
-  std::optional<train::FailingWrites> writes;
-  if (output == Output::narration) writes.emplace();
-  const auto complain = [](const std::string& problem) {
-    std::fprintf(stderr, "error: %s\n", one_line(problem).c_str());
-    return 2;
-  };
-  try {
-    app.name(std::filesystem::path(program).filename().string());
-    parse(app, std::move(arguments));
-    body();
-    if (output == Output::product) {
-      const int reason = std::fflush(stdout) == 0 ? 0 : errno;
-      check(reason == 0 && std::ferror(stdout) == 0, "cannot write to standard output",
-            reason == 0 ? "" : concat(": ", std::strerror(reason)));
-    }
-    return 0;
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    // A misspelt required option is both unknown and missing; the former says more.
-    const std::vector<std::string> unknown = app.remaining();
-    if (unknown.empty()) return complain(error.what());
-    return complain("unknown option " + unknown[0] + nearest_option(app, unknown[0]));
-  } catch (const std::exception& error) {
-    return complain(error.what());
-  }
-}
-
-inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body,
-                       Output output = Output::product) {
-  return run_program(app, argv[0], std::vector<std::string>(argv + 1, argv + argc), body, output);
-}
+int run_program(CommandLine& command, const std::string& program,
+                std::vector<std::string> arguments, const std::function<void()>& body,
+                Output output = Output::product);
+int run_program(CommandLine& command, int argc, char** argv, const std::function<void()>& body,
+                Output output = Output::product);
 
 }  // namespace binade::examples

@@ -22,20 +22,21 @@ struct Options {
   infer::PerplexityOptions perplexity;
 };
 
-void add_options(CLI::App& app, Options& o) {
-  examples::prepare(app);
-  examples::add_model_options(app, o.model);
-  const auto count = CLI::Range(int64_t{0}, int64_t{1} << 30);
-  app.add_option("--text", o.text, "The text file to predict")->required();
-  app.add_option("--window", o.perplexity.window,
-                 "Tokens that a pass sees; 0: as many as the model has positions")
-      ->check(count);
-  app.add_option("--stride", o.perplexity.stride,
-                 "Tokens that a window moves on; smaller ones give every token more context; 0: "
-                 "the window")
-      ->check(count);
-  app.add_option("--batch-size", o.perplexity.batch, "Windows in a pass")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+void add_options(examples::CommandLine& command, Options& o) {
+  examples::add_model_options(command, o.model);
+  constexpr int64_t kMost = int64_t{1} << 30;
+  command.add("--text", o.text, "The text file to predict").required();
+  command
+      .add("--window", o.perplexity.window,
+           "Tokens that a pass sees; 0: as many as the model has positions")
+      .range(0, kMost);
+  command
+      .add("--stride", o.perplexity.stride,
+           "Tokens that a window moves on; smaller ones give every token more context; 0: "
+           "the window")
+      .range(0, kMost);
+  command.add("--batch-size", o.perplexity.batch, "Windows in a pass")
+      .range(int64_t{1}, int64_t{1} << 20);
 }
 
 void evaluate(const Options& o) {
@@ -57,8 +58,8 @@ void evaluate(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Prints the perplexity of a language model on a text");
+  examples::CommandLine command("Prints the perplexity of a language model on a text");
   Options options;
-  add_options(app, options);
-  return examples::run_program(app, argc, argv, [&] { evaluate(options); });
+  add_options(command, options);
+  return examples::run_program(command, argc, argv, [&] { evaluate(options); });
 }

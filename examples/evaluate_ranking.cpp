@@ -26,17 +26,16 @@ struct Options {
   bool json_lines = false;
 };
 
-void add_options(CLI::App& app, Options& o) {
+void add_options(CommandLine& command, Options& o) {
   o.metrics = {"ndcg@1", "ndcg@5", "ndcg@10", "map", "mrr", "err", "p@10"};
   o.conventions = {"zero"};
-  prepare(app);
-  add_list_options(app, o.lists);
-  const OptionGroup scores{app, "Scores"};
+  add_list_options(command, o.lists);
+  const OptionGroup scores{command, "Scores"};
   scores.add("--scores", o.scores, "One number a line, in the order of the documents");
   scores.add("--feature", o.feature, "Take this feature as the score, by its number in the files")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   scores.add("--baseline", o.baseline, "Other scores, which a paired test compares with");
-  const OptionGroup metrics{app, "Metrics"};
+  const OptionGroup metrics{command, "Metrics"};
   metrics.add("--metrics", o.metrics,
               "ndcg@K, map@K, mrr@K, err@K, p@K, arp; without @K: the list");
   metrics.add("--convention", o.conventions,
@@ -48,14 +47,13 @@ void add_options(CLI::App& app, Options& o) {
   metrics.add("--empty-lists", o.empty_lists,
               "What lists without relevant documents count: zero, one, skip (default: the "
               "convention's)");
-  metrics
-      .add("--largest-label", o.largest_label, "The data set's, for ERR; 0: that of these lists")
-      ->check(CLI::Range(0.0, 1000.0));
+  metrics.add("--largest-label", o.largest_label, "The data set's, for ERR; 0: that of these lists")
+      .range(0.0, 1000.0);
   metrics.add("--seed", o.seed, "Of random ties and of the paired test");
   metrics.add("--rounds", o.rounds, "Sign patterns that the paired test draws")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  const OptionGroup output{app, "Output"};
-  output.flag("--json-lines", o.json_lines, "Print an object of JSON for every result");
+      .range(int64_t{1}, int64_t{1} << 30);
+  const OptionGroup output{command, "Output"};
+  output.add("--json-lines", o.json_lines, "Print an object of JSON for every result");
   output.add("--per-query", o.per_query, "File for a table of every list's values");
 }
 
@@ -139,8 +137,8 @@ void evaluate_ranking(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Measures ranked lists under the conventions of any program");
+  CommandLine command("Measures ranked lists under the conventions of any program");
   Options o;
-  add_options(app, o);
-  return run_program(app, argc, argv, [&] { evaluate_ranking(o); });
+  add_options(command, o);
+  return run_program(command, argc, argv, [&] { evaluate_ranking(o); });
 }

@@ -15,21 +15,20 @@ struct Options {
   std::string model, tokenizer, from, to, layout, dtype = "same", base_name;
 };
 
-void add_options(CLI::App& app, Options& o) {
-  examples::prepare(app);
+void add_options(examples::CommandLine& command, Options& o) {
   std::string layouts;
   for (const examples::HeadKind& kind : examples::head_kinds())
     for (const examples::HeadLayout& layout : kind.layouts)
       layouts += (layouts.empty() ? "" : "; ") + layout.name + " (" + kind.name + ": " +
                  layout.read_by + ")";
-  app.add_option("--model", o.model, "The Hugging Face folder of the language model")->required();
-  app.add_option("--from", o.from, "Folder of the heads, in any layout")->required();
-  app.add_option("--to", o.to, "Folder to write; without it, the heads are read and shown");
-  app.add_option("--layout", o.layout, "Of --to: " + layouts);
-  app.add_option("--dtype", o.dtype, "Of the written weights: same, fp16, bf16 or fp32")
-      ->check(CLI::IsMember({"same", "fp16", "bf16", "fp32"}));
-  app.add_option("--base-name", o.base_name,
-                 "Name of the language model for the engine; default: --model");
+  command.add("--model", o.model, "The Hugging Face folder of the language model").required();
+  command.add("--from", o.from, "Folder of the heads, in any layout").required();
+  command.add("--to", o.to, "Folder to write; without it, the heads are read and shown");
+  command.add("--layout", o.layout, "Of --to: " + layouts);
+  command.add("--dtype", o.dtype, "Of the written weights: same, fp16, bf16 or fp32")
+      .one_of({"same", "fp16", "bf16", "fp32"});
+  command.add("--base-name", o.base_name,
+              "Name of the language model for the engine; default: --model");
 }
 
 const examples::HeadKind& kind_of(const std::string& folder) {
@@ -174,8 +173,8 @@ void export_heads(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Brings decoding heads from one engine's layout into another's");
+  examples::CommandLine command("Brings decoding heads from one engine's layout into another's");
   Options options;
-  add_options(app, options);
-  return examples::run_program(app, argc, argv, [&] { export_heads(options); });
+  add_options(command, options);
+  return examples::run_program(command, argc, argv, [&] { export_heads(options); });
 }

@@ -40,14 +40,13 @@ void export_ranker(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes a saved ranker as an ONNX model or as a C header");
+  CommandLine command("Writes a saved ranker as an ONNX model or as a C header");
   Options o;
-  prepare(app);
-  const OptionGroup files{app, "Files"};
+  const OptionGroup files{command, "Files"};
   files.add("--ranker", o.ranker, "Folder of a ranker, as train_ranker --save writes it")
-      ->required();
+      .required();
   files.add("--onnx", o.onnx, "Write an ONNX model of opset 17 to this file");
   files.add("--c-header", o.c_header, "Write a header of C99 to this file: linear and mlp rankers");
   files.add("--name", o.name, "What names in the header begin with");
-  return run_program(app, argc, argv, [&] { export_ranker(o); });
+  return run_program(command, argc, argv, [&] { export_ranker(o); });
 }

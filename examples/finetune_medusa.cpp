@@ -133,11 +133,11 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains Medusa heads for a language model");
+  examples::CommandLine command("Trains Medusa heads for a language model");
   examples::FinetuneMedusaOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   return examples::run_program(
-      app, argv[0],
+      command, argv[0],
       examples::with_saved_config<examples::FinetuneMedusaOptions>({argv + 1, argv + argc}),
-      [&] { finetune_medusa(options, app.config_to_str(true)); }, examples::Output::narration);
+      [&] { finetune_medusa(options, command.configuration()); }, examples::Output::narration);
 }

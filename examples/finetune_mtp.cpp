@@ -75,11 +75,11 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains multi-token prediction for a language model");
+  examples::CommandLine command("Trains multi-token prediction for a language model");
   examples::FinetuneMtpOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   return examples::run_program(
-      app, argv[0],
+      command, argv[0],
       examples::with_saved_config<examples::FinetuneMtpOptions>({argv + 1, argv + argc}),
-      [&] { finetune_mtp(options, app.config_to_str(true)); }, examples::Output::narration);
+      [&] { finetune_mtp(options, command.configuration()); }, examples::Output::narration);
 }

@@ -30,33 +30,34 @@ struct Options {
   uint64_t seed = 0;
 };
 
-void add_options(CLI::App& app, Options& o) {
-  examples::prepare(app);
-  examples::add_model_options(app, o.model);
-  const auto count = CLI::Range(int64_t{0}, int64_t{1} << 30);
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  auto* prompt = app.add_option("--prompt", o.prompt, "The text to continue; empty: begin one");
-  app.add_option("--prompt-file", o.prompt_file, "A file with the text to continue")
-      ->excludes(prompt)
-      ->check(CLI::ExistingFile);
-  app.add_option("--samples", o.samples, "Texts to write, together as one batch")->check(positive);
-  app.add_option("--max-new-tokens", o.max_new_tokens,
-                 "Tokens to write at most; 0: 128, or as many as the model has positions for")
-      ->check(count);
-  app.add_option("--min-new-tokens", o.min_new_tokens,
-                 "Tokens to write before the end of text is allowed")
-      ->check(count);
-  app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
-  app.add_option(
-         "--temperature", o.temperature,
-         "Of the distribution to draw from; 0: always the most probable token. This and the "
-         "next two default to the model's generation_config.json, else to 0, all, 1")
-      ->check(CLI::Range(0.0, 1e3));
-  app.add_option("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all")
-      ->check(count);
-  app.add_option("--top-p", o.top_p, "Draw from the fewest tokens whose probabilities reach this")
-      ->check(CLI::Range(1e-6, 1.0));
-  app.add_option("--seed", o.seed, "Of the draws");
+void add_options(examples::CommandLine& command, Options& o) {
+  examples::add_model_options(command, o.model);
+  constexpr int64_t kMost = int64_t{1} << 30;
+  const examples::Option prompt =
+      command.add("--prompt", o.prompt, "The text to continue; empty: begin one");
+  command.add("--prompt-file", o.prompt_file, "A file with the text to continue")
+      .excludes(prompt)
+      .existing_file();
+  command.add("--samples", o.samples, "Texts to write, together as one batch").range(1, kMost);
+  command
+      .add("--max-new-tokens", o.max_new_tokens,
+           "Tokens to write at most; 0: 128, or as many as the model has positions for")
+      .range(0, kMost);
+  command
+      .add("--min-new-tokens", o.min_new_tokens,
+           "Tokens to write before the end of text is allowed")
+      .range(0, kMost);
+  command.add("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
+  command
+      .add("--temperature", o.temperature,
+           "Of the distribution to draw from; 0: always the most probable token. This and the "
+           "next two default to the model's generation_config.json, else to 0, all, 1")
+      .range(0.0, 1e3);
+  command.add("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all")
+      .range(0, kMost);
+  command.add("--top-p", o.top_p, "Draw from the fewest tokens whose probabilities reach this")
+      .range(1e-6, 1.0);
+  command.add("--seed", o.seed, "Of the draws");
 }
 
 // What the model's files say, with the command line's changes.
@@ -120,8 +121,8 @@ void generate(Options o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes text with a language model");
+  examples::CommandLine command("Writes text with a language model");
   Options options;
-  add_options(app, options);
-  return examples::run_program(app, argc, argv, [&] { generate(options); });
+  add_options(command, options);
+  return examples::run_program(command, argc, argv, [&] { generate(options); });
 }

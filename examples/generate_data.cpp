@@ -10,6 +10,7 @@
 #include <binade/heads/medusa/medusa.h>
 #include <binade/infer/batch_generation.h>
 #include <binade/infer/generate.h>
+#include <binade/train/signals.h>
 
 #include "generate_data/options.h"
 #include "generate_data/progress.h"
@@ -175,10 +176,11 @@ void generate_data(const examples::GenerateDataOptions& o, const std::string& co
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes a model's own replies to prompts, which decoding heads learn from");
+  examples::CommandLine command(
+      "Writes a model's own replies to prompts, which decoding heads learn from");
   examples::GenerateDataOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   return examples::run_program(
-      app, argc, argv, [&] { generate_data(options, app.config_to_str(true)); },
+      command, argc, argv, [&] { generate_data(options, command.configuration()); },
       examples::Output::narration);
 }

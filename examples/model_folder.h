@@ -21,17 +21,18 @@ struct ModelOptions {
   std::string model, tokenizer, adapter, device = "auto", precision = "fp32";
 };
 
-inline void add_model_options(CLI::App& app, ModelOptions& o) {
-  app.add_option("--model", o.model,
-                 "A Hugging Face folder, or a run folder of train_gpt (its best checkpoint, else "
-                 "its newest), or one of its checkpoints")
-      ->required();
-  app.add_option("--tokenizer", o.tokenizer,
-                 "Folder or file of the tokenizer, or 'bytes'; default: the model's");
-  app.add_option("--adapter", o.adapter, "A PEFT folder with LoRA adapters for the model");
-  app.add_option("--device", o.device, "auto, cpu, cuda or cuda:N");
-  app.add_option("--precision", o.precision, "Of weights and products: fp32, fp16 or bf16")
-      ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
+inline void add_model_options(CommandLine& command, ModelOptions& o) {
+  command
+      .add("--model", o.model,
+           "A Hugging Face folder, or a run folder of train_gpt (its best checkpoint, else "
+           "its newest), or one of its checkpoints")
+      .required();
+  command.add("--tokenizer", o.tokenizer,
+              "Folder or file of the tokenizer, or 'bytes'; default: the model's");
+  command.add("--adapter", o.adapter, "A PEFT folder with LoRA adapters for the model");
+  command.add("--device", o.device, "auto, cpu, cuda or cuda:N");
+  command.add("--precision", o.precision, "Of weights and products: fp32, fp16 or bf16")
+      .one_of({"fp32", "fp16", "bf16"});
 }
 
 struct LoadedModel {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include <binade/core/file.h>
 #include <binade/core/json_view.h>
 #include <binade/train/chart.h>
 
@@ -56,11 +57,10 @@ void plot(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Draws several runs of train_gpt in one picture");
+  examples::CommandLine command("Draws several runs of train_gpt in one picture");
   Options options;
-  examples::prepare(app);
-  app.add_option("--runs", options.runs, "Run folders")->required();
-  app.add_option("--names", options.names, "Their names in the picture; default: the folders");
-  app.add_option("--output", options.output, "The SVG file");
-  return examples::run_program(app, argc, argv, [&] { plot(options); });
+  command.add("--runs", options.runs, "Run folders").required();
+  command.add("--names", options.names, "Their names in the picture; default: the folders");
+  command.add("--output", options.output, "The SVG file");
+  return examples::run_program(command, argc, argv, [&] { plot(options); });
 }

@@ -26,31 +26,31 @@ struct ListOptions : LineOptions {
 
 inline void add_line_options(const OptionGroup& lists, LineOptions& o) {
   lists.add("--first-feature", o.first_feature, "Number of the first feature: detect, 0 or 1")
-      ->check(CLI::IsMember({"detect", "0", "1"}));
+      .one_of({"detect", "0", "1"});
   lists.add("--missing", o.missing, "What NULL and nan become: refuse, zero or query-min")
-      ->check(CLI::IsMember({"refuse", "zero", "query-min"}));
+      .one_of({"refuse", "zero", "query-min"});
   lists
       .add("--out-of-range", o.out_of_range,
            "What values beyond f32 become: refuse, missing or clamp")
-      ->check(CLI::IsMember({"refuse", "missing", "clamp"}));
+      .one_of({"refuse", "missing", "clamp"});
   lists.add("--threads", o.threads, "Threads that read; 0: as many as the machine runs at once")
-      ->check(CLI::Range(0, 1024));
+      .range(0, 1024);
 }
 
-inline void add_list_options(CLI::App& app, ListOptions& o) {
+inline void add_list_options(CommandLine& command, ListOptions& o) {
   o.label = "0";
-  const OptionGroup lists{app, "Lists"};
+  const OptionGroup lists{command, "Lists"};
   lists
       .add("--data", o.data,
            "LETOR / SVMlight files, read as one set; .csv and .tsv files are tables")
-      ->required();
-  lists.flag("--group-by-qid", o.group_by_qid,
-             "Bring lines of a query together that are apart in the files");
+      .required();
+  lists.add("--group-by-qid", o.group_by_qid,
+            "Bring lines of a query together that are apart in the files");
   lists.add("--groups", o.groups,
             "Files with the number of documents of every query, for lines without qid; one for "
             "each file of --data (default: FILE.query or FILE.group)");
   lists.add("--features", o.features, "Number of features; 0: as the lines say")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   lists.add("--label-column", o.label, "Of tables: the labels' column, by name or number from 0");
   lists.add("--query-column", o.query, "Of tables: the query ids' column");
   lists.add("--ignored-columns", o.ignored, "Of tables: columns that are no features");

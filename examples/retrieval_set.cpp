@@ -10,6 +10,7 @@
 // same files.
 #include <fmt/format.h>
 
+#include <binade/core/file.h>
 #include <binade/core/text.h>
 
 #include "common.h"
@@ -29,25 +30,24 @@ struct Options {
   int threads = 0;
 };
 
-void add_options(CLI::App& app, Options& o) {
-  prepare(app);
-  const OptionGroup data{app, "Data"};
+void add_options(CommandLine& command, Options& o) {
+  const OptionGroup data{command, "Data"};
   data.add("--headers", o.headers, "Folder with .h, .hh and .hpp files, and folders of them");
-  data.add("--output", o.output, "Folder for the files")->required();
-  data.add("--queries", o.queries, "How many, at most")->check(CLI::Range(3, 1'000'000));
-  data.add("--words", o.words, "Words of a query, at most")->check(CLI::Range(3, 1000));
-  data.add("--valid-share", o.valid_share, "Share of the queries in vali.txt")->check(fraction());
-  data.add("--test-share", o.test_share, "Share of the queries in test.txt")->check(fraction());
+  data.add("--output", o.output, "Folder for the files").required();
+  data.add("--queries", o.queries, "How many, at most").range(3, 1'000'000);
+  data.add("--words", o.words, "Words of a query, at most").range(3, 1000);
+  data.add("--valid-share", o.valid_share, "Share of the queries in vali.txt").fraction();
+  data.add("--test-share", o.test_share, "Share of the queries in test.txt").fraction();
   data.add("--seed", o.candidates.seed, "Of which queries and candidates");
   data.add("--threads", o.threads, "Threads that read; 0: as many as the machine runs at once")
-      ->check(CLI::Range(0, 1024));
-  const OptionGroup lists{app, "Candidates of a query, besides the answer"};
-  const auto count = CLI::Range(0, 10'000);
-  lists.add("--retrieved", o.candidates.retrieved, "The best by BM25")->check(count);
-  lists.add("--same-file", o.candidates.same_file, "Drawn from the answer's file")->check(count);
+      .range(0, 1024);
+  const OptionGroup lists{command, "Candidates of a query, besides the answer"};
+  constexpr int64_t kMost = 10'000;
+  lists.add("--retrieved", o.candidates.retrieved, "The best by BM25").range(0, kMost);
+  lists.add("--same-file", o.candidates.same_file, "Drawn from the answer's file").range(0, kMost);
   lists.add("--same-folder", o.candidates.same_folder, "Drawn from the other files of its folder")
-      ->check(count);
-  lists.add("--elsewhere", o.candidates.elsewhere, "Drawn from all headers")->check(count);
+      .range(0, kMost);
+  lists.add("--elsewhere", o.candidates.elsewhere, "Drawn from all headers").range(0, kMost);
 }
 
 // Where a declaration stands, as one word: paths may have any bytes.
@@ -118,8 +118,8 @@ void retrieval_set(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Makes a set for learning to rank from C and C++ headers");
+  CommandLine command("Makes a set for learning to rank from C and C++ headers");
   Options options;
-  add_options(app, options);
-  return run_program(app, argc, argv, [&] { retrieval_set(options); });
+  add_options(command, options);
+  return run_program(command, argc, argv, [&] { retrieval_set(options); });
 }

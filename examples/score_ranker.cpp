@@ -24,21 +24,20 @@ struct Options : LineOptions {
   bool sparse = false;
 };
 
-void add_options(CLI::App& app, Options& o) {
-  prepare(app);
-  const OptionGroup files{app, "Files"};
+void add_options(CommandLine& command, Options& o) {
+  const OptionGroup files{command, "Files"};
   files.add("--ranker", o.ranker, "Folder of a ranker, as train_ranker --save writes it")
-      ->required();
+      .required();
   files
       .add("--data", o.data,
            "LETOR / SVMlight files or pipes, one after another; lines of a query follow each other")
-      ->required();
+      .required();
   files.add("--scores", o.scores, "Where scores go: one number a line, in the order of the lines")
-      ->required();
-  const OptionGroup lines{app, "Lines"};
+      .required();
+  const OptionGroup lines{command, "Lines"};
   add_line_options(lines, o);
-  lines.flag("--sparse", o.sparse, "The last features may be in no line, as all of them are 0");
-  const OptionGroup device{app, "Precision and device"};
+  lines.add("--sparse", o.sparse, "The last features may be in no line, as all of them are 0");
+  const OptionGroup device{command, "Precision and device"};
   device.add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
   device.add("--precision", o.precision,
              "fp32, fp16, fp16-autocast or bf16; default: fp32 on a CPU, fp16 on a GPU");
@@ -87,8 +86,8 @@ void score_ranker(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Scores documents with a saved ranker, in constant memory");
+  CommandLine command("Scores documents with a saved ranker, in constant memory");
   Options o;
-  add_options(app, o);
-  return run_program(app, argc, argv, [&] { score_ranker(o); });
+  add_options(command, o);
+  return run_program(command, argc, argv, [&] { score_ranker(o); });
 }

@@ -28,23 +28,21 @@ struct Options {
   double largest_weight = 0;
 };
 
-void add_options(CLI::App& app, Options& o) {
+void add_options(CommandLine& command, Options& o) {
   o.model = "position";
   o.propensities = "true";
   o.scaling = "log1p,zscore";
-  prepare(app);
-  add_list_options(app, o.lists);
-  const OptionGroup users{app, "Users"};
+  add_list_options(command, o.lists);
+  const OptionGroup users{command, "Users"};
   users.add("--logging-scores", o.logging_scores,
             "Scores that lists were shown by: one number a line, in the order of the documents");
-  users
-      .add("--logging-feature", o.logging_feature, "… or this feature, by its number in the files")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  users.add("--logging-feature", o.logging_feature, "… or this feature, by its number in the files")
+      .range(int64_t{0}, int64_t{1} << 24);
   users
       .add(
           "--model", o.model,
           "position: rank r is examined with probability 1/r^eta; cascade: from the top to a click")
-      ->check(CLI::IsMember({"position", "cascade"}));
+      .one_of({"position", "cascade"});
   users.add("--eta", o.clicks.model.eta, "Of the position model");
   users.add("--noise", o.clicks.model.noise, "Probability of a click on an irrelevant document");
   users.add("--stop", o.clicks.model.stop, "Probability that a click ends a cascade");
@@ -57,14 +55,14 @@ void add_options(CLI::App& app, Options& o) {
   users.add("--swaps", o.clicks.swap_share,
             "Share of sessions in which rank 1 and another one may change places");
   users.add("--seed", o.clicks.seed, "Of users");
-  const OptionGroup log{app, "Log"};
-  log.add("--output", o.output, "File for the sessions, in lines of LETOR")->required();
+  const OptionGroup log{command, "Log"};
+  log.add("--output", o.output, "File for the sessions, in lines of LETOR").required();
   log.add("--propensities", o.propensities,
           "What weights are the inverse of: true (the position model's), swaps, em, regression-em "
           "(estimates from the log) or none")
-      ->check(CLI::IsMember({"true", "swaps", "em", "regression-em", "none"}));
+      .one_of({"true", "swaps", "em", "regression-em", "none"});
   log.add("--largest-weight", o.largest_weight, "Larger weights are cut to this one; 0: not")
-      ->check(rate());
+      .rate();
   log.add("--iterations", o.em.iterations, "Of em and regression-em");
   log.add("--ridge", o.em.ridge, "L2 penalty of regression-em");
   log.add("--scaling", o.scaling, "How features are scaled for regression-em");
@@ -123,8 +121,8 @@ void simulate_clicks(Options o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Simulates clicks on ranked lists, and undoes the bias of ranks");
+  CommandLine command("Simulates clicks on ranked lists, and undoes the bias of ranks");
   Options o;
-  add_options(app, o);
-  return run_program(app, argc, argv, [&] { simulate_clicks(o); });
+  add_options(command, o);
+  return run_program(command, argc, argv, [&] { simulate_clicks(o); });
 }

@@ -4,6 +4,8 @@
 //   speculate --model DIR --medusa heads/ --prompts test.jsonl --search-tree train.jsonl
 //   speculate --model DIR --proposer lookup --prompt "..." --show
 //   speculate --model DIR --draft SMALLER --interactive
+#include <binade/core/file.h>
+
 #include "speculate/chat.h"
 #include "speculate/report.h"
 #include "speculate/search.h"
@@ -96,8 +98,8 @@ void speculate(const SpeculateOptions& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Decodes prompts plainly and speculatively, and compares");
+  CommandLine command("Decodes prompts plainly and speculatively, and compares");
   SpeculateOptions options;
-  add_options(app, options);
-  return run_program(app, argc, argv, [&] { speculate(options); });
+  add_options(command, options);
+  return run_program(command, argc, argv, [&] { speculate(options); });
 }

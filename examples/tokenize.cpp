@@ -104,27 +104,29 @@ void tokenize(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Shows what a tokenizer makes of text, trains vocabularies, prepares token shards");
+  examples::CommandLine command(
+      "Shows what a tokenizer makes of text, trains vocabularies, prepares token shards");
   Options o;
-  examples::prepare(app);
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 40);
-  app.add_option("--tokenizer", o.tokenizer,
-                 "Folder, tokenizer.json or .model file, or the word bytes");
-  app.add_flag("--json-lines", o.json_lines, "Read one JSON string a line, print ids a line");
-  app.add_flag("--decode", o.decode, "Read ids a line, print one JSON string a line");
-  app.add_flag("--no-special", o.no_special,
-               "Treat special tokens that are written out in the text as plain text");
-  auto* text = app.add_option("--text", o.text, "Files and folders to turn into token shards");
-  auto* shards = app.add_option("--shards", o.shards, "Folder to write the token shards to");
-  app.add_option("--shard-tokens", o.shard_tokens, "Tokens a shard holds at most")->check(positive);
-  auto* train = app.add_option("--train", o.train, "Files and folders to train a BPE on");
-  app.add_option("--extensions", o.extensions,
-                 "Endings of the files to take from folders; default: all");
-  app.add_option("--vocabulary", o.vocabulary, "Size of the trained vocabulary")
-      ->check(CLI::Range(257, 1 << 20));
-  auto* save = app.add_option("--save", o.save, "Folder to write the tokenizer to");
-  text->needs(shards);
-  shards->needs(text);
-  train->needs(save);
-  return examples::run_program(app, argc, argv, [&] { tokenize(o); });
+  constexpr int64_t kMost = int64_t{1} << 40;
+  command.add("--tokenizer", o.tokenizer,
+              "Folder, tokenizer.json or .model file, or the word bytes");
+  command.add("--json-lines", o.json_lines, "Read one JSON string a line, print ids a line");
+  command.add("--decode", o.decode, "Read ids a line, print one JSON string a line");
+  command.add("--no-special", o.no_special,
+              "Treat special tokens that are written out in the text as plain text");
+  const examples::Option text =
+      command.add("--text", o.text, "Files and folders to turn into token shards");
+  const examples::Option shards =
+      command.add("--shards", o.shards, "Folder to write the token shards to");
+  command.add("--shard-tokens", o.shard_tokens, "Tokens a shard holds at most").range(1, kMost);
+  const examples::Option train =
+      command.add("--train", o.train, "Files and folders to train a BPE on");
+  command.add("--extensions", o.extensions,
+              "Endings of the files to take from folders; default: all");
+  command.add("--vocabulary", o.vocabulary, "Size of the trained vocabulary").range(257, 1 << 20);
+  const examples::Option save = command.add("--save", o.save, "Folder to write the tokenizer to");
+  text.needs(shards);
+  shards.needs(text);
+  train.needs(save);
+  return examples::run_program(command, argc, argv, [&] { tokenize(o); });
 }

@@ -130,16 +130,15 @@ void train_fashion_mnist(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains a convolutional network on Fashion-MNIST, in any precision preset");
+  examples::CommandLine command(
+      "Trains a convolutional network on Fashion-MNIST, in any precision preset");
   Options o;
-  examples::prepare(app);
-  app.add_option("--data", o.data, "Folder with the four IDX files");
-  app.add_option("--device", o.device, "auto, cpu, cuda or cuda:N");
-  app.add_option("--precision", o.precision, "fp32, fp16, fp16-autocast, bf16 or fp16-static:S");
-  app.add_option("--epochs", o.epochs, "Passes over the training images")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--batch-size", o.batch_size, "Images a step")->check(CLI::Range(1, 10000));
-  app.add_option("--learning-rate", o.learning_rate, "Highest learning rate");
-  app.add_option("--seed", o.seed, "Seed of weights, order and dropout");
-  return examples::run_program(app, argc, argv, [&] { train_fashion_mnist(o); });
+  command.add("--data", o.data, "Folder with the four IDX files");
+  command.add("--device", o.device, "auto, cpu, cuda or cuda:N");
+  command.add("--precision", o.precision, "fp32, fp16, fp16-autocast, bf16 or fp16-static:S");
+  command.add("--epochs", o.epochs, "Passes over the training images").range(1, 1000);
+  command.add("--batch-size", o.batch_size, "Images a step").range(1, 10000);
+  command.add("--learning-rate", o.learning_rate, "Highest learning rate");
+  command.add("--seed", o.seed, "Seed of weights, order and dropout");
+  return examples::run_program(command, argc, argv, [&] { train_fashion_mnist(o); });
 }

@@ -101,10 +101,11 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains a GPT-2 or Llama-family model on text, in mixed precision");
+  examples::CommandLine command("Trains a GPT-2 or Llama-family model on text, in mixed precision");
   examples::TrainGptOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   return examples::run_program(
-      app, argv[0], examples::with_saved_config<examples::TrainGptOptions>({argv + 1, argv + argc}),
-      [&] { train_gpt(options, app.config_to_str(true)); }, examples::Output::narration);
+      command, argv[0],
+      examples::with_saved_config<examples::TrainGptOptions>({argv + 1, argv + argc}),
+      [&] { train_gpt(options, command.configuration()); }, examples::Output::narration);
 }

@@ -113,11 +113,11 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains a neural ranker on lists of documents with graded labels");
+  examples::CommandLine command("Trains a neural ranker on lists of documents with graded labels");
   examples::TrainRankerOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   return examples::run_program(
-      app, argv[0],
+      command, argv[0],
       examples::with_saved_config<examples::TrainRankerOptions>({argv + 1, argv + argc}),
-      [&] { train_ranker(options, app.config_to_str(true)); }, examples::Output::narration);
+      [&] { train_ranker(options, command.configuration()); }, examples::Output::narration);
 }

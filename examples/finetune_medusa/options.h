@@ -24,49 +24,48 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
                                            "gate_proj", "up_proj", "down_proj"};
 };
 
-inline void add_options(CLI::App& app, FinetuneMedusaOptions& o) {
-  prepare(app);
-  add_document_options(app, o);
-  OptionGroup group{app, "Data"};
+inline void add_options(CommandLine& command, FinetuneMedusaOptions& o) {
+  add_document_options(command, o);
+  OptionGroup group{command, "Data"};
   group.add("--hidden-cache", o.hidden_cache,
             "File of the model's hidden states, written if it is not there: steps then need no "
             "pass of the model");
   group.name = "Heads";
   group.add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
-      ->check(CLI::Range(int64_t{1}, int64_t{64}));
+      .range(int64_t{1}, int64_t{64});
   group.add("--head-layers", o.head_layers, "Residual blocks a head")
-      ->check(CLI::Range(int64_t{0}, int64_t{64}));
-  group.flag("--shared-output", o.shared_output,
-             "Use the language model's output layer instead of one a head");
+      .range(int64_t{0}, int64_t{64});
+  group.add("--shared-output", o.shared_output,
+            "Use the language model's output layer instead of one a head");
   group
       .add("--head-decay", o.decay_of_heads,
            "Head k counts in the loss with this to the power of k")
-      ->check(CLI::Range(1e-3, 1.0));
+      .range(1e-3, 1.0);
   group.add("--init-heads", o.init_heads, "Start from these heads, of any layout");
 
-  add_head_training_options(app, o);
-  add_joint_options(app, o, "Medusa-2");
+  add_head_training_options(command, o);
+  add_joint_options(command, o, "Medusa-2");
   group.name = "Medusa-2";
   group
       .add("--joint-weight", o.joint_weight,
            "With --joint: what the heads count in the loss beside the model's own")
-      ->check(rate());
-  group.flag("--ramp", o.ramp,
-             "With --joint: let --joint-weight grow over the run, as a sine (training in one "
-             "stage; 0.01 suits it)");
-  group.flag("--self-distill", o.self_distill,
-             "With --joint: keep the model to its own distribution before training, by KL, instead "
-             "of the labels");
+      .rate();
+  group.add("--ramp", o.ramp,
+            "With --joint: let --joint-weight grow over the run, as a sine (training in one "
+            "stage; 0.01 suits it)");
+  group.add("--self-distill", o.self_distill,
+            "With --joint: keep the model to its own distribution before training, by KL, instead "
+            "of the labels");
   group
       .add("--lora-rank", o.lora_rank,
            "With --joint: train adapters of this rank, merged at the end; 0: the model's weights")
-      ->check(at_least(0));
-  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate());
-  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
+      .at_least(0);
+  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha").rate();
+  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters").fraction();
   group.add("--lora-targets", o.lora_targets, "Layers that get adapters");
   group.name = "Run";
   group.add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
-      ->check(CLI::IsMember({"original", "vllm"}));
+      .one_of({"original", "vllm"});
 }
 
 }  // namespace binade::examples

@@ -16,32 +16,30 @@ struct FinetuneMtpOptions : HeadTrainingOptions {
   double weight = 1, beta = 0.6;
 };
 
-inline void add_options(CLI::App& app, FinetuneMtpOptions& o) {
-  prepare(app);
-  add_document_options(app, o);
-  OptionGroup group{app, "Heads"};
+inline void add_options(CommandLine& command, FinetuneMtpOptions& o) {
+  add_document_options(command, o);
+  OptionGroup group{command, "Heads"};
   group
       .add("--kind", o.kind,
            "recursive (one module, applied again and again), sequential (a module a token) or "
            "parallel (a layer a token)")
-      ->check(CLI::IsMember({"recursive", "sequential", "parallel"}));
+      .one_of({"recursive", "sequential", "parallel"});
   group.add("--depth,--heads", o.depth, "Tokens predicted beyond the next")
-      ->check(CLI::Range(int64_t{1}, int64_t{63}));
+      .range(int64_t{1}, int64_t{63});
   group
       .add("--format", o.format,
            "Names of the saved tensors, and how modules work with them: deepseek, qwen3-next, mimo "
            "or plain; auto: deepseek, and plain where it has no names")
-      ->check(CLI::IsMember({"auto", "deepseek", "qwen3-next", "mimo", "plain"}));
+      .one_of({"auto", "deepseek", "qwen3-next", "mimo", "plain"});
   group.add("--from", o.from, "Start from these saved heads, whose kind and depth count");
-  group.add("--mtp-weight", o.weight, "What the heads count in the loss; 1 for heads alone")
-      ->check(rate());
+  group.add("--mtp-weight", o.weight, "What the heads count in the loss; 1 for heads alone").rate();
   group
       .add("--beta", o.beta,
            "A recursive module's step k counts with this to the power of k - 1, over their sum")
-      ->check(CLI::Range(1e-3, 1.0));
+      .range(1e-3, 1.0);
 
-  add_head_training_options(app, o);
-  add_joint_options(app, o, "Training");
+  add_head_training_options(command, o);
+  add_joint_options(command, o, "Training");
 }
 
 }  // namespace binade::examples

@@ -23,55 +23,53 @@ struct GenerateDataOptions {
   bool quiet = false;
 };
 
-inline void add_options(CLI::App& app, GenerateDataOptions& o) {
-  prepare(app);
-  add_model_options(app, o.model);
-  OptionGroup group{app, "Prompts"};
+inline void add_options(CommandLine& command, GenerateDataOptions& o) {
+  add_model_options(command, o.model);
+  OptionGroup group{command, "Prompts"};
   group.add("--prompts", o.prompts,
             "Files of prompts, JSON or JSONL: OpenAI messages, ShareGPT, Alpaca, GSM8K, MT-Bench; "
             "or a prompt a line (.txt)");
   group.add("--format", o.format, "The format of --prompts, where it is not to be guessed");
-  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --prompts");
-  group.add("--limit", o.limit, "Conversations to take at most; 0: all")->check(at_least(0));
+  group.add("--skip-bad", o.skip_bad, "Pass over bad records of --prompts");
+  group.add("--limit", o.limit, "Conversations to take at most; 0: all").at_least(0);
   group.add("--turns", o.turns, "Replies a conversation at most; 0: one to everything asked")
-      ->check(at_least(0));
+      .at_least(0);
   group.add("--chat-template", o.chat_template,
             "Folder with the chat template; default: the model's");
-  group.flag("--no-template", o.no_template, "Continue the text of a prompt as it is");
+  group.add("--no-template", o.no_template, "Continue the text of a prompt as it is");
   group
       .add("--from-nothing", o.from_nothing,
            "Write so many texts that begin with the BOS token alone, instead of --prompts")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
 
   group.name = "Replies";
   group
       .add("--temperature", o.temperature,
            "Of the distribution to draw from; 0: always the most probable token")
-      ->check(CLI::Range(0.0, 1e3));
+      .range(0.0, 1e3);
   group.add("--top-p", o.top_p, "Draw from the fewest tokens whose probabilities reach this")
-      ->check(CLI::Range(1e-6, 1.0));
-  group.add("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all")
-      ->check(at_least(0));
+      .range(1e-6, 1.0);
+  group.add("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all").at_least(0);
   group.add("--seed", o.seed, "Of the draws");
   group.add("--max-new-tokens", o.max_new_tokens, "Tokens of a reply at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+      .range(int64_t{1}, int64_t{1} << 24);
   group
       .add("--max-length", o.max_length,
            "Tokens of a conversation at most; longer prompts are passed over; 0: the model's "
            "positions")
-      ->check(at_least(0));
-  group.flag("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
+      .at_least(0);
+  group.add("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
 
   group.name = "Run";
   group
       .add("--output", o.output,
            "The file of conversations to write, JSON lines; one that is there goes on")
-      ->required();
+      .required();
   group.add("--slots", o.slots, "Replies written at the same time; 0: 512 on a GPU, 32 on a CPU")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+      .range(int64_t{0}, int64_t{1} << 20);
   group.add("--steps-ahead", o.steps_ahead, "Steps that a GPU is given before it is waited for")
-      ->check(CLI::Range(int64_t{0}, int64_t{64}));
-  group.flag("--quiet", o.quiet, "No progress line");
+      .range(int64_t{0}, int64_t{64});
+  group.add("--quiet", o.quiet, "No progress line");
 }
 
 }  // namespace binade::examples

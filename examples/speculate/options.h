@@ -28,10 +28,9 @@ struct SpeculateOptions {
   std::string color = "auto";
 };
 
-inline void add_options(CLI::App& app, SpeculateOptions& o) {
-  prepare(app);
-  add_model_options(app, o.model);
-  OptionGroup group{app, "Prompts"};
+inline void add_options(CommandLine& command, SpeculateOptions& o) {
+  add_model_options(command, o.model);
+  OptionGroup group{command, "Prompts"};
   group.add(
       "--prompts", o.prompts,
       "A file of prompts: a prompt a line (.txt), or conversations as JSON or JSONL, of which "
@@ -39,8 +38,8 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
   group.add("--prompt", o.prompt, "One prompt, in place of a file");
   group.add("--chat-template", o.chat_template,
             "auto: the model's, where it has one; none: prompts as they are; or a folder");
-  group.add("--limit", o.limit, "Prompts to read at most; 0: all")->check(at_least(0));
-  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of the file");
+  group.add("--limit", o.limit, "Prompts to read at most; 0: all").at_least(0);
+  group.add("--skip-bad", o.skip_bad, "Pass over bad records of the file");
 
   group.name = "Drafts";
   group
@@ -48,33 +47,32 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
            "What drafts: medusa, mtp (modules or heads of multi-token prediction), draft (another "
            "model), early-exit (the model's first layers), lookup (the text so far), none; auto: "
            "what the options below name")
-      ->check(CLI::IsMember({"auto", "medusa", "mtp", "draft", "early-exit", "lookup", "none"}));
+      .one_of({"auto", "medusa", "mtp", "draft", "early-exit", "lookup", "none"});
   group.add("--medusa", o.medusa, "Folder of Medusa heads for the model, in any layout");
   group.add("--mtp", o.mtp, "Folder of multi-token prediction for the model, in any format");
   group.add("--draft", o.draft, "Folder of a smaller model with the same tokenizer");
   group.add("--early-exit", o.early_exit, "Draft with so many of the model's first layers")
-      ->check(at_least(0));
+      .at_least(0);
   group.add("--guesses", o.guesses, "Length of the chains of draft, early-exit and lookup")
-      ->check(CLI::Range(int64_t{1}, int64_t{63}));
+      .range(int64_t{1}, int64_t{63});
   group.add("--longest-ngram", o.longest_ngram, "Tokens that lookup matches at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{64}));
+      .range(int64_t{1}, int64_t{64});
   group
       .add("--draft-temperature", o.draft_temperature,
            "Draw the guesses of draft and early-exit at this temperature; 0: the likeliest")
-      ->check(CLI::Range(0.0, 1e3));
+      .range(0.0, 1e3);
   group.add(
       "--tree", o.tree,
       "Of Medusa heads and --mtp: chain, a JSON file of choices ([[0], [0, 0], [1]]), or auto: "
       "the one that --search-tree finds, else one by published accuracies (a chain for --mtp)");
-  group
-      .add("--nodes", o.nodes, "Nodes of --tree auto, the root included; 0: 24, or what pays best")
-      ->check(CLI::Range(int64_t{0}, int64_t{64}));
+  group.add("--nodes", o.nodes, "Nodes of --tree auto, the root included; 0: 24, or what pays best")
+      .range(int64_t{0}, int64_t{64});
   group.add("--search-tree", o.search_tree,
             "A file of prompts, not those that are tested: finds the best tree for this model, "
             "machine and --batch by decoding them");
-  group.flag("--most-accepted", o.most_accepted,
-             "With --search-tree and --nodes: the tree of so many nodes that is accepted furthest, "
-             "whatever passes cost");
+  group.add("--most-accepted", o.most_accepted,
+            "With --search-tree and --nodes: the tree of so many nodes that is accepted furthest, "
+            "whatever passes cost");
   group.add("--save-tree", o.save_tree, "Write the tree to this JSON file");
   group.add("--charts", o.charts,
             "Draw the acceptance by depth and, with --search-tree, tokens a pass and speed-up by "
@@ -85,25 +83,24 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
       .add("--acceptance", o.acceptance,
            "greedy: the text of greedy decoding; typical: likely guesses; exact: samples as plain "
            "sampling does")
-      ->check(CLI::IsMember({"greedy", "typical", "exact"}));
-  group.add("--temperature", o.temperature, "Of typical and exact acceptance")
-      ->check(CLI::Range(0.0, 1e3));
+      .one_of({"greedy", "typical", "exact"});
+  group.add("--temperature", o.temperature, "Of typical and exact acceptance").range(0.0, 1e3);
   group.add("--top-p", o.top_p, "Of exact acceptance: the fewest tokens that reach this")
-      ->check(CLI::Range(1e-6, 1.0));
-  group.add("--epsilon", o.epsilon, "Of typical acceptance")->check(fraction());
-  group.add("--delta", o.delta, "Of typical acceptance")->check(fraction());
+      .range(1e-6, 1.0);
+  group.add("--epsilon", o.epsilon, "Of typical acceptance").fraction();
+  group.add("--delta", o.delta, "Of typical acceptance").fraction();
   group.add("--seed", o.seed, "Of the draws");
   group.add("--max-new-tokens", o.max_new_tokens, "Tokens a text gets at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+      .range(int64_t{1}, int64_t{1} << 30);
   group.add("--batch", o.batch, "Texts that are written at a time")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
-  group.flag("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
-  group.flag("--plain,!--no-plain", o.plain, "Decode plainly, too, and compare");
-  group.flag("--show", o.show, "Print the texts");
-  group.flag("--interactive", o.interactive,
-             "Chat in the terminal; guesses that were right in color");
+      .range(int64_t{1}, int64_t{1} << 16);
+  group.add("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
+  group.add("--plain,!--no-plain", o.plain, "Decode plainly, too, and compare");
+  group.add("--show", o.show, "Print the texts");
+  group.add("--interactive", o.interactive,
+            "Chat in the terminal; guesses that were right in color");
   group.add("--color", o.color, "Of accepted guesses: auto (on a terminal), always, never")
-      ->check(CLI::IsMember({"auto", "always", "never"}));
+      .one_of({"auto", "always", "never"});
 }
 
 }  // namespace binade::examples

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <binade/core/file.h>
 #include <binade/core/text.h>
 #include <binade/data/conversations.h>
 #include <binade/train/chart.h>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <binade/core/file.h>
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/measure.h>
 #include <binade/train/chart.h>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <binade/core/file.h>
 #include <binade/data/conversations.h>
 #include <binade/heads/decoding/lookup_proposer.h>
 #include <binade/heads/decoding/model_proposer.h>

@@ -42,10 +42,8 @@ struct TrainGptOptions : TrainingOptions {
   int64_t sample_tokens = 200;
 };
 
-inline void add_options(CLI::App& app, TrainGptOptions& o) {
-  prepare(app);
-
-  OptionGroup group{app, "Data"};
+inline void add_options(CommandLine& command, TrainGptOptions& o) {
+  OptionGroup group{command, "Data"};
   group.add("--text", o.text, "Files and folders of text, or token shards made by `tokenize`");
   group.add(
       "--extensions", o.extensions,
@@ -53,17 +51,16 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   group
       .add("--text-limit", o.text_limit,
            "MiB of text to read from folders: the files, in order, that still fit; 0: all")
-      ->check(at_least(0));
+      .at_least(0);
   group.add(
       "--tokenizer", o.tokenizer,
       "bpe (trained on the text; of token shards, the one beside them), bytes, or a folder with a "
       "tokenizer");
-  group.add("--vocabulary", o.vocabulary, "Size of a trained vocabulary")
-      ->check(CLI::Range(257, 1 << 20));
+  group.add("--vocabulary", o.vocabulary, "Size of a trained vocabulary").range(257, 1 << 20);
   group
       .add("--data-order", o.data_order,
            "shuffled, or sequential: step s, row b starts at token (s*B+b)*T")
-      ->check(CLI::IsMember({"shuffled", "sequential"}));
+      .one_of({"shuffled", "sequential"});
   group.add("--validation-text", o.validation_text,
             "Files and folders to validate on, in place of a share of --text");
   group.add("--chats", o.chats,
@@ -72,33 +69,32 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
             "Folder with the chat template of --chats; default: that of --init or --tokenizer");
   group.add("--teacher", o.teacher,
             "With --chats: learn the distribution of this Hugging Face model, by KL, not the text");
-  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
+  group.add("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
   group
       .add("--validation-fraction", o.validation_fraction,
            "Share of windows or conversations kept for validation")
-      ->check(CLI::Range(0.0, 0.9));
+      .range(0.0, 0.9);
   group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
-      ->check(at_least(1));
+      .at_least(1);
 
   group.name = "Model";
   group.add("--init", o.init, "Start from this Hugging Face folder (its tokenizer is used)");
   group.add("--from-scratch", o.from_scratch, "A Hugging Face config.json; weights are drawn");
-  group.add("--family", o.family, "gpt2 or llama, with the sizes below")
-      ->check(CLI::IsMember({"gpt2", "llama"}));
-  group.add("--layers", o.layers, "Transformer blocks")->check(at_least(1));
-  group.add("--dim", o.dim, "Width of the residual stream")->check(at_least(1));
-  group.add("--heads", o.heads, "Attention heads")->check(at_least(1));
-  group.add("--kv-heads", o.kv_heads, "Key-value heads (llama); 0: as --heads")->check(at_least(0));
+  group.add("--family", o.family, "gpt2 or llama, with the sizes below").one_of({"gpt2", "llama"});
+  group.add("--layers", o.layers, "Transformer blocks").at_least(1);
+  group.add("--dim", o.dim, "Width of the residual stream").at_least(1);
+  group.add("--heads", o.heads, "Attention heads").at_least(1);
+  group.add("--kv-heads", o.kv_heads, "Key-value heads (llama); 0: as --heads").at_least(0);
   group.add("--hidden", o.hidden, "Width of the MLP; 0: 4 x dim, or 8/3 x dim for llama")
-      ->check(at_least(0));
+      .at_least(0);
   group.add("--dropout", o.dropout, "Dropout of embeddings, attention and residuals (gpt2)")
-      ->check(fraction());
+      .fraction();
   group
       .add("--lora-rank", o.lora_rank,
            "Train LoRA adapters of this rank instead of the weights; 0: off")
-      ->check(at_least(0));
-  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha")->check(rate());
-  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters")->check(fraction());
+      .at_least(0);
+  group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha").rate();
+  group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters").fraction();
   group.add("--lora-targets", o.lora_targets,
             "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
   group.add("--mtp", o.mtp,
@@ -107,9 +103,9 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
   group
       .add("--mtp-weight", o.mtp_weight,
            "What it counts in the loss: sequential modules share it, each parallel head has it")
-      ->check(rate());
+      .rate();
   group.add("--mtp-format", o.mtp_format, "As --format of finetune_mtp")
-      ->check(CLI::IsMember({"auto", "deepseek", "qwen3-next", "mimo", "plain"}));
+      .one_of({"auto", "deepseek", "qwen3-next", "mimo", "plain"});
 
   group.name = "Precision and device";
   group
@@ -118,18 +114,16 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
           "What backward recomputes instead of keeping it: nothing, norms, activations (GELU or "
           "SwiGLU), norms+activations, blocks (all but a block's input); auto: on a GPU what costs "
           "least, activations for GPT-2 and norms for others, else nothing")
-      ->check(CLI::IsMember(
-          {"auto", "nothing", "norms", "activations", "norms+activations", "blocks"}));
+      .one_of({"auto", "nothing", "norms", "activations", "norms+activations", "blocks"});
 
-  add_training_options(app, o);
+  add_training_options(command, o);
 
   group.name = "Run";
   group.add("--save-hf", o.save_hf,
             "Write the model (and tokenizer) as a Hugging Face folder at the end");
   group.add("--save-mtp", o.save_mtp, "Write what --mtp trained to this folder at the end");
   group.add("--sample-prompt", o.sample_prompt, "Beginning of the sample text");
-  group.add("--sample-tokens", o.sample_tokens, "Tokens of the sample text; 0: none")
-      ->check(at_least(0));
+  group.add("--sample-tokens", o.sample_tokens, "Tokens of the sample text; 0: none").at_least(0);
 }
 
 }  // namespace binade::examples

@@ -44,23 +44,23 @@ struct TrainRankerOptions : TrainingOptions, LineOptions {
   std::string save, test_scores;
 };
 
-inline void add_options(CLI::App& app, TrainRankerOptions& o) {
-  prepare(app);
-  app.footer("Losses (--loss NAME:parameter=value,…):\n\n" + heads::rank::describe_losses());
+inline void add_options(CommandLine& command, TrainRankerOptions& o) {
+  command.set_footer("Losses (--loss NAME:parameter=value,…):\n\n" +
+                     heads::rank::describe_losses());
 
-  OptionGroup group{app, "Data"};
+  OptionGroup group{command, "Data"};
   group.add("--train", o.train, "Files of LETOR or SVMlight lines to train on");
   group.add("--valid", o.valid, "Files to validate on, which choose the best ranker");
   group.add("--test", o.test, "Files to judge the best ranker by, at the end");
   group.add("--fold", o.fold, "A folder with train.txt, vali.txt and test.txt, in their place");
-  group.flag("--group-by-qid", o.group_by_qid,
-             "Bring lines of one query together that are apart in a file");
-  group.flag("--cache", o.cache, "Keep what was parsed beside the files, and read that next time");
+  group.add("--group-by-qid", o.group_by_qid,
+            "Bring lines of one query together that are apart in a file");
+  group.add("--cache", o.cache, "Keep what was parsed beside the files, and read that next time");
   add_line_options(group, o);
   group
       .add("--longest-list", o.longest_list,
            "Train on so many documents a list at most, a sample of longer ones; 0: all")
-      ->check(at_least(0));
+      .at_least(0);
   group.add(
       "--weights", o.weights,
       "File with a weight for each document of --train, a number a line (inverse propensity)");
@@ -68,17 +68,16 @@ inline void add_options(CLI::App& app, TrainRankerOptions& o) {
             "Of features, fitted on --train: clip=Q, log1p, zscore or minmax, limit=L; or none");
 
   group.name = "Model";
-  group.add("--model", o.model, "linear, mlp or attention")
-      ->check(CLI::IsMember({"linear", "mlp", "attention"}));
+  group.add("--model", o.model, "linear, mlp or attention").one_of({"linear", "mlp", "attention"});
   group.add("--loss", o.loss, "What is learned, see below");
-  group.add("--hidden", o.hidden, "Widths of the layers of mlp")->check(at_least(1));
-  group.flag("--layer-norm,!--no-layer-norm", o.layer_norm, "Norm in front of each activation");
-  group.add("--dropout", o.dropout, "Behind each activation")->check(CLI::Range(0.0, 0.99));
+  group.add("--hidden", o.hidden, "Widths of the layers of mlp").at_least(1);
+  group.add("--layer-norm,!--no-layer-norm", o.layer_norm, "Norm in front of each activation");
+  group.add("--dropout", o.dropout, "Behind each activation").range(0.0, 0.99);
   group.add("--noise", o.noise, "Standard deviation of noise on features, while training")
-      ->check(CLI::Range(0.0, 100.0));
-  group.add("--dim", o.dim, "Width of attention")->check(at_least(1));
-  group.add("--blocks", o.blocks, "Blocks of attention")->check(at_least(1));
-  group.add("--heads", o.heads, "Heads of attention")->check(at_least(1));
+      .range(0.0, 100.0);
+  group.add("--dim", o.dim, "Width of attention").at_least(1);
+  group.add("--blocks", o.blocks, "Blocks of attention").at_least(1);
+  group.add("--heads", o.heads, "Heads of attention").at_least(1);
   group.add("--init", o.init, "Start from this saved ranker, with its scaling");
 
   group.name = "Judging";
@@ -90,14 +89,13 @@ inline void add_options(CLI::App& app, TrainRankerOptions& o) {
   group
       .add("--patience", o.patience,
            "Validations without a better one after which training ends; 0: never")
-      ->check(at_least(0));
+      .at_least(0);
 
-  add_training_options(app, o);
-  app.get_option("--batch-size")->description("Lists a step, over all micro-batches");
-  app.remove_option(app.get_option("--seq-len"));
+  add_training_options(command, o);
+  command.option("--batch-size").describe("Lists a step, over all micro-batches");
+  command.remove("--seq-len");
   group.name = "Training";
-  group.add("--epochs", o.epochs, "Passes over the lists, in place of --steps; 0: --steps")
-      ->check(rate());
+  group.add("--epochs", o.epochs, "Passes over the lists, in place of --steps; 0: --steps").rate();
   group.name = "Run";
   group.add("--save", o.save, "Write the best ranker to this folder at the end");
   group.add("--test-scores", o.test_scores, "Write its scores of --test to this file, a line each");

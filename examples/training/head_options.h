@@ -33,8 +33,8 @@ struct HeadTrainingOptions : TrainingOptions {
   std::string save_model;
 };
 
-inline void add_document_options(CLI::App& app, HeadTrainingOptions& o) {
-  OptionGroup group{app, "Data"};
+inline void add_document_options(CommandLine& command, HeadTrainingOptions& o) {
+  OptionGroup group{command, "Data"};
   group.add("--model", o.model, "The Hugging Face folder of the language model");
   group.add("--tokenizer", o.tokenizer, "Folder or file of the tokenizer; default: the model's");
   group.add("--chats", o.chats,
@@ -42,32 +42,31 @@ inline void add_document_options(CLI::App& app, HeadTrainingOptions& o) {
   group.add("--chat-template", o.chat_template,
             "Folder with the chat template; default: the model's");
   group.add("--text", o.text, "Files and folders of plain text, all of which is learned");
-  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
-  group.flag("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
+  group.add("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
+  group.add("--pack,!--no-pack", o.pack, "Several documents a row; --no-pack: one a row");
   group
       .add("--validation-fraction", o.validation_fraction, "Share of documents kept for validation")
-      ->check(CLI::Range(0.0, 0.9));
+      .range(0.0, 0.9);
   group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
-      ->check(at_least(1));
+      .at_least(1);
 }
 
-inline void add_head_training_options(CLI::App& app, HeadTrainingOptions& o) {
-  add_training_options(app, o);
-  OptionGroup group{app, "Training"};
-  group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps")
-      ->check(rate());
+inline void add_head_training_options(CommandLine& command, HeadTrainingOptions& o) {
+  add_training_options(command, o);
+  OptionGroup group{command, "Training"};
+  group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps").rate();
   group.name = "Run";
   group.add("--save", o.save, "Write the heads to this folder at the end");
-  group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32")
-      ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
+  group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32").one_of({"fp16", "bf16", "fp32"});
 }
 
 // Of training the model together with its heads.
-inline void add_joint_options(CLI::App& app, HeadTrainingOptions& o, const char* group_name) {
-  OptionGroup group{app, group_name};
-  group.flag("--joint", o.joint, "Train the model, too, by its own loss of the next token");
+inline void add_joint_options(CommandLine& command, HeadTrainingOptions& o,
+                              const char* group_name) {
+  OptionGroup group{command, group_name};
+  group.add("--joint", o.joint, "Train the model, too, by its own loss of the next token");
   group.add("--model-lr", o.model_lr, "With --joint: the model's share of the learning rate")
-      ->check(rate());
+      .rate();
   group.name = "Run";
   group.add("--save-model", o.save_model,
             "With --joint: write the trained model to this Hugging Face folder, in FP32");

@@ -30,35 +30,34 @@ struct TrainingOptions {
   int64_t checkpoint_every = 100, keep_checkpoints = 3, validate_every = 50;
 };
 
-inline void add_training_options(CLI::App& app, TrainingOptions& o) {
-  OptionGroup group{app, "Training"};
-  group.add("--steps", o.steps, "Optimizer steps in all")->check(at_least(0));
-  group.add("--batch-size", o.batch_size, "Rows a step, over all micro-batches")
-      ->check(at_least(1));
-  group.add("--seq-len", o.seq_len, "Tokens a row")->check(at_least(1));
+inline void add_training_options(CommandLine& command, TrainingOptions& o) {
+  OptionGroup group{command, "Training"};
+  group.add("--steps", o.steps, "Optimizer steps in all").at_least(0);
+  group.add("--batch-size", o.batch_size, "Rows a step, over all micro-batches").at_least(1);
+  group.add("--seq-len", o.seq_len, "Tokens a row").at_least(1);
   group.add("--accumulation", o.accumulation, "Micro-batches a step; divides --batch-size")
-      ->check(at_least(1));
+      .at_least(1);
   group.add("--optimizer", o.optimizer, "adamw, sgd, lion or muon")
-      ->check(CLI::IsMember({"adamw", "sgd", "lion", "muon"}));
-  group.add("--learning-rate", o.learning_rate, "Highest learning rate")->check(rate());
+      .one_of({"adamw", "sgd", "lion", "muon"});
+  group.add("--learning-rate", o.learning_rate, "Highest learning rate").rate();
   group.add("--weight-decay", o.weight_decay, "Decay of parameters of more than one dimension")
-      ->check(rate());
-  group.add("--beta1", o.beta1, "AdamW's and Lion's first beta")->check(fraction());
-  group.add("--beta2", o.beta2, "AdamW's and Lion's second beta")->check(fraction());
-  group.add("--eps", o.eps, "AdamW's epsilon")->check(fraction());
-  group.add("--momentum", o.momentum, "SGD's and Muon's momentum")->check(fraction());
+      .rate();
+  group.add("--beta1", o.beta1, "AdamW's and Lion's first beta").fraction();
+  group.add("--beta2", o.beta2, "AdamW's and Lion's second beta").fraction();
+  group.add("--eps", o.eps, "AdamW's epsilon").fraction();
+  group.add("--momentum", o.momentum, "SGD's and Muon's momentum").fraction();
   group
       .add("--ema", o.ema,
            "Decay of a moving average of the weights, which is validated, writes the sample and is "
            "saved by --save-hf; 0: off")
-      ->check(fraction());
-  group.add("--clip", o.clip, "Largest global gradient norm; 0: no clipping")->check(rate());
+      .fraction();
+  group.add("--clip", o.clip, "Largest global gradient norm; 0: no clipping").rate();
   group.add("--schedule", o.schedule, "constant, linear, cosine or wsd after the warm-up")
-      ->check(CLI::IsMember({"constant", "linear", "cosine", "wsd"}));
-  group.add("--warmup", o.warmup, "Steps of linear warm-up")->check(at_least(0));
-  group.add("--decay", o.decay, "Steps of wsd's last phase")->check(at_least(0));
+      .one_of({"constant", "linear", "cosine", "wsd"});
+  group.add("--warmup", o.warmup, "Steps of linear warm-up").at_least(0);
+  group.add("--decay", o.decay, "Steps of wsd's last phase").at_least(0);
   group.add("--final-lr", o.final_lr, "Share of the learning rate that is left at the end")
-      ->check(fraction());
+      .fraction();
   group.add("--seed", o.seed, "Seed of weights, data order and dropout");
 
   group.name = "Precision and device";
@@ -70,34 +69,33 @@ inline void add_training_options(CLI::App& app, TrainingOptions& o) {
   group.add("--init-scale", o.init_scale, "First loss scale of dynamic scaling; a power of two");
   group.add("--min-scale", o.min_scale, "Floor of the loss scale; a power of two");
   group.add("--growth-interval", o.growth_interval, "Good steps before the scale doubles")
-      ->check(at_least(1));
+      .at_least(1);
   group.add("--hysteresis", o.hysteresis, "Consecutive bad steps before the scale is halved")
-      ->check(at_least(1));
-  group.flag("--diagnose-overflow", o.diagnose_overflow,
-             "Run a skipped step again and name the op that overflowed; waits for every step");
+      .at_least(1);
+  group.add("--diagnose-overflow", o.diagnose_overflow,
+            "Run a skipped step again and name the op that overflowed; waits for every step");
   group
       .add("--underflow-report", o.underflow_report,
            "Steps between reports of the gradients that FP16 flushes to zero; 0: none")
-      ->check(at_least(0));
-  group.flag("--eager", o.eager, "Do not replay the step from a CUDA graph");
-  group.flag("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
-  group.flag("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");
+      .at_least(0);
+  group.add("--eager", o.eager, "Do not replay the step from a CUDA graph");
+  group.add("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
+  group.add("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");
 
   group.name = "Run";
   group.add("--run-dir", o.run_dir,
             "Run folder: metrics, checkpoints, configuration, chart, sample");
-  group.flag(
+  group.add(
       "--resume", o.resume,
       "Go on with the run in the run folder, from its newest checkpoint and with its options");
   group
       .add("--checkpoint-every", o.checkpoint_every,
            "Steps between checkpoints; 0: at the end only")
-      ->check(at_least(0));
-  group.add("--keep-checkpoints", o.keep_checkpoints, "Newest checkpoints to keep")
-      ->check(at_least(1));
+      .at_least(0);
+  group.add("--keep-checkpoints", o.keep_checkpoints, "Newest checkpoints to keep").at_least(1);
   group.add("--validate-every", o.validate_every, "Steps between validations; 0: at the end only")
-      ->check(at_least(0));
-  group.flag("--quiet", o.quiet, "No progress line");
+      .at_least(0);
+  group.add("--quiet", o.quiet, "No progress line");
 }
 
 }  // namespace binade::examples

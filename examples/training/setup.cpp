@@ -12,14 +12,14 @@ namespace binade::examples {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> with_saved_config(std::vector<std::string> arguments, CLI::App& app,
+std::vector<std::string> with_saved_config(std::vector<std::string> arguments, CommandLine& command,
                                            const TrainingOptions& options) {
   try {
-    parse(app, arguments);
+    command.parse(arguments);
   } catch (const std::exception&) {
     return arguments;  // run_program() will say what is wrong with them
   }
-  if (!options.resume || app.get_option("--config")->count() > 0) return arguments;
+  if (!options.resume || command.given("--config")) return arguments;
   const fs::path saved = fs::path(options.run_dir) / "config.json";
   std::error_code error;
   if (fs::exists(saved, error)) arguments.insert(arguments.begin(), "--config=" + saved.string());

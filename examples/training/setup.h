@@ -27,17 +27,17 @@ inline const std::vector<std::string> kMayChange = {"steps",
                                                     "diagnose-overflow",
                                                     "underflow-report"};
 
-// `app` has the program's options, which are read into `options`.
-std::vector<std::string> with_saved_config(std::vector<std::string> arguments, CLI::App& app,
+// `command` has the program's options, which are read into `options`.
+std::vector<std::string> with_saved_config(std::vector<std::string> arguments, CommandLine& command,
                                            const TrainingOptions& options);
 // --resume alone takes the options of the run folder; options given beside it are compared with
 // them. `Options` are the program's.
 template <class Options>
 std::vector<std::string> with_saved_config(std::vector<std::string> arguments) {
-  CLI::App app;
+  CommandLine command;
   Options options;
-  add_options(app, options);
-  return with_saved_config(std::move(arguments), app, options);
+  add_options(command, options);
+  return with_saved_config(std::move(arguments), command, options);
 }
 
 void set_gpu_switches(const TrainingOptions& options, Device device);

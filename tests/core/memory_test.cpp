@@ -120,6 +120,32 @@ TEST_CASE("the cache of freed CPU blocks is bounded by what was in use", "[memor
   release_cached_memory(Device::cpu());
 }
 
+TEST_CASE("nearly equal sizes share freed CPU blocks", "[memory]") {
+  release_cached_memory(Device::cpu());
+  const MemoryStats before = stats();
+  const auto holds = [&](int64_t bytes) { return stats().in_use - before.in_use == bytes; };
+  { const Array first = Array::empty({9 * kMiB}, DType::u8); }
+  for (const int64_t bytes : {9 * kMiB, 8 * kMiB, 9 * kMiB - 100, 8 * kMiB + 1}) {
+    const Array array = Array::empty({bytes}, DType::u8);
+    INFO(bytes);
+    CHECK(holds(9 * kMiB));
+    CHECK(stats().reserved - before.reserved == 9 * kMiB);
+  }
+  // Further away, larger or two at a time: blocks of their own, all of which come back.
+  {
+    const Array smaller = Array::empty({8 * kMiB - (1 << 16)}, DType::u8);
+    CHECK(holds(8 * kMiB - (1 << 16)));
+    const Array shared = Array::empty({8 * kMiB}, DType::u8);
+    CHECK(holds(17 * kMiB - (1 << 16)));
+    const Array larger = Array::empty({9 * kMiB + 1}, DType::u8);
+    CHECK(holds(26 * kMiB));
+  }
+  CHECK(holds(0));
+  CHECK(stats().reserved - before.reserved == 26 * kMiB);
+  release_cached_memory(Device::cpu());
+  CHECK(stats().reserved == before.reserved);
+}
+
 TEST_CASE("out of CPU memory: the message has what was asked, what is in use, what to lower",
           "[memory][bad-input]") {
   const Array held = Array::empty({kMiB}, DType::u8);

@@ -20,11 +20,11 @@ using Arguments = std::vector<std::string>;
 
 // The saved configuration of these arguments.
 std::string saved(const Arguments& arguments) {
-  CLI::App app;
+  examples::CommandLine command;
   TrainGptOptions options;
-  examples::add_options(app, options);
-  examples::parse(app, arguments);
-  return app.config_to_str(true);
+  examples::add_options(command, options);
+  command.parse(arguments);
+  return command.configuration();
 }
 
 // What a program reads of this file.
@@ -59,17 +59,14 @@ TEST_CASE("the configuration keeps the type of every option", "[examples][option
 
 TEST_CASE("every option survives saving and reading, whatever its text looks like",
           "[examples][options]") {
-  CLI::App app;
+  examples::CommandLine command;
   TrainGptOptions options;
-  examples::add_options(app, options);
+  examples::add_options(command, options);
   int texts = 0, others = 0;
-  for (const CLI::Option* option : app.get_options()) {
-    const std::string name = option->get_lnames().front();
+  for (const auto& [name, type, flag, list] : command.options()) {
     if (name == "help" || name == "config" || name == "resume") continue;
     INFO(name);
-    const std::string type = option->get_type_name();
-    const bool list = option->get_expected_max() > 1;
-    if (option->get_expected_max() == 0) {
+    if (flag) {
       ++others;
       const std::string once = saved({"--" + name});
       CHECK(Json::parse(once).at(name) == true);
