@@ -450,13 +450,18 @@ TEST_CASE("a captured step of ranking gives the eager step's bits in every bucke
     INFO(precision);
     const auto set =
         resident(planted(lengths), test_gpu(), amp::Preset::parse(precision).compute_dtype);
-    const rank::ListBatches batches(set, kLoss, {.lists = 8, .bucket = 64});
+    const rank::ListBatches batches(set, kLoss, {.lists = 8, .bucket = 64, .list_numbers = true});
     rank::RankerConfig config = small_config(Kind::mlp);
     config.dropout = 0.1;
-    Run eager(config, set, kLoss, precision, false), graphs(config, set, kLoss, precision);
-    const auto a = eager.run(batches, 0, 60), b = graphs.run(batches, 0, 60);
-    CHECK(graphs.step->graphs() > 1);
-    for (size_t i = 0; i < a.size(); ++i) CHECK(a[i].loss == b[i].loss);
-    CHECK(eager.weights() == graphs.weights());
+    for (const bool batch_norm : {false, true}) {
+      CAPTURE(batch_norm);
+      config.input_norm = batch_norm;
+      config.norm = batch_norm ? rank::RankerConfig::Norm::batch : rank::RankerConfig::Norm::layer;
+      Run eager(config, set, kLoss, precision, false), graphs(config, set, kLoss, precision);
+      const auto a = eager.run(batches, 0, 60), b = graphs.run(batches, 0, 60);
+      CHECK(graphs.step->graphs() > 1);
+      for (size_t i = 0; i < a.size(); ++i) CHECK(a[i].loss == b[i].loss);
+      CHECK(eager.weights() == graphs.weights());  // and running statistics
+    }
   }
 }
