@@ -25,7 +25,9 @@ struct ListOptions : LineOptions {
 };
 
 inline void add_line_options(const OptionGroup& lists, LineOptions& o) {
-  lists.add("--first-feature", o.first_feature, "Number of the first feature: detect, 0 or 1")
+  lists
+      .add("--first-feature", o.first_feature,
+           "Number of the first feature: detect (a saved ranker's, or 0 if it is there), 0 or 1")
       .one_of({"detect", "0", "1"});
   lists.add("--missing", o.missing, "What NULL and nan become: refuse, zero or query-min")
       .one_of({"refuse", "zero", "query-min"});

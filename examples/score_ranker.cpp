@@ -6,11 +6,9 @@
 
 #include <binade/binade.h>
 #include <binade/data/letor_stream.h>
-#include <binade/heads/rank/files.h>
 #include <binade/heads/rank/training.h>
 
-#include "device.h"
-#include "ranked_lists.h"
+#include "saved_ranker.h"
 
 using namespace binade;
 using namespace binade::examples;
@@ -18,16 +16,15 @@ namespace rank = heads::rank;
 
 namespace {
 
-struct Options : LineOptions {
+struct Options : LineOptions, SavedRankerOptions {
   std::vector<std::string> data;
-  std::string ranker, scores, device = "auto", precision;
+  std::string scores;
   bool sparse = false;
 };
 
 void add_options(CommandLine& command, Options& o) {
   const OptionGroup files{command, "Files"};
-  files.add("--ranker", o.ranker, "Folder of a ranker, as train_ranker --save writes it")
-      .required();
+  add_ranker_option(files, o);
   files
       .add("--data", o.data,
            "LETOR / SVMlight files or pipes, one after another; lines of a query follow each other")
@@ -37,20 +34,13 @@ void add_options(CommandLine& command, Options& o) {
   const OptionGroup lines{command, "Lines"};
   add_line_options(lines, o);
   lines.add("--sparse", o.sparse, "The last features may be in no line, as all of them are 0");
-  const OptionGroup device{command, "Precision and device"};
-  device.add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
-  device.add("--precision", o.precision,
-             "fp32, fp16, fp16-autocast or bf16; default: fp32 on a CPU, fp16 on a GPU");
+  add_device_options(command, o);
 }
 
-void score_ranker(const Options& o) {
-  const Device device = choose_device(o.device);
-  const amp::Preset preset =
-      o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
-  const rank::SavedRanker saved = rank::load_ranker(o.ranker);
+void score_ranker(Options o) {
+  const auto [device, preset, saved] = load_ready_ranker(o);
   const int64_t width = saved.ranker->config().features;
-  saved.ranker->to(device);
-  preset.apply(*saved.ranker);
+  number_features(o, saved);
 
   data::LetorStreamOptions reading{.lines = line_options(o)};
   reading.lines.features = width;

@@ -4,8 +4,8 @@
 //   simulate_clicks --data train.txt --logging-scores weak.txt --output clicks.txt
 //   simulate_clicks --data train.txt --logging-feature 9 --swaps 0.1 --propensities em --output c
 //
-// Beside the log lie OUTPUT.weights, a number for each of its lines, and OUTPUT.positions, the
-// ranks at which users saw them.
+// Beside the log lie OUTPUT.weights, a number for each of its lines, OUTPUT.positions, the ranks at
+// which users saw them, and OUTPUT.list-weights, the number of clicks of each session.
 #include "ranked_lists.h"
 #include "simulate_clicks/click_files.h"
 
@@ -115,7 +115,8 @@ void simulate_clicks(Options o) {
   }
   if (unknown > 0)
     say("{} documents were shown at ranks of unknown propensity; their weight is 0\n", unknown);
-  say("wrote {}, {}.weights and {}.positions\n", o.output, o.output, o.output);
+  say("wrote {}, {}.weights, {}.list-weights and {}.positions\n", o.output, o.output, o.output,
+      o.output);
 }
 
 }  // namespace

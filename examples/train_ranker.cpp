@@ -43,18 +43,23 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   examples::check_judged(files, judging);
   const rank::SavedRanker made = examples::make_ranker(o, files.train);
   const std::shared_ptr<rank::Ranker> ranker = made.ranker;
-  const auto resident = [&](const data::RankingSet& set, const Array& weights = {}) {
-    return std::make_shared<const rank::ResidentSet>(made.scaling ? made.scaling->apply(set) : set,
-                                                     preset.compute_dtype, device, weights);
+  const std::vector<std::string> notes = files.train.notes;
+  // Takes a set over, so that features are in memory once.
+  const auto resident = [&](data::RankingSet& set, const Array& weights = {},
+                            const Array& list_weights = {}) {
+    data::RankingSet scaled = made.scaling ? made.scaling->apply(set) : set;
+    set = {};
+    return std::make_shared<const rank::ResidentSet>(std::move(scaled), preset.compute_dtype,
+                                                     device, weights, list_weights);
   };
-  const auto train_set = resident(files.train, files.weights);
+  const auto train_set = resident(files.train, files.weights, files.list_weights);
   const auto valid_set = files.valid ? resident(*files.valid) : nullptr;
   const rank::ListBatches batches(
       train_set, made.loss,
       {.lists = o.batch_size,
        .accumulation = o.accumulation,
        .seed = o.seed,
-       .list_numbers = ranker->config().kind == rank::RankerConfig::Kind::attention});
+       .list_numbers = ranker->config().attends() || ranker->config().has_batch_norm()});
   if (o.epochs > 0)
     o.steps = std::max<int64_t>(
         1, std::llround(o.epochs * static_cast<double>(batches.steps_per_epoch())));
@@ -77,11 +82,12 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   train::TrainerOptions loop = examples::trainer_options(o);
   loop.unit = "documents";
   loop.patience = valid_set ? o.patience : 0;
+  loop.validate_first = !o.init.empty();  // so that nothing worse takes its place unsaid
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, loop, ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   if (!o.save.empty()) create_folder(o.save);
-  for (const std::string& note : files.train.notes) examples::say("{}\n", note);
+  for (const std::string& note : notes) examples::say("{}\n", note);
   examples::say(
       "{} ranker, {} parameters, loss {}; {} of {} lists, {} documents of {} features; "
       "{} on {}\n",
@@ -101,11 +107,13 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   if (ema) ema->swap();
   ranker->eval();
   if (best && outcome.best)
-    examples::say("best validation: {} {:.4f} ({})\n", judging.metrics[0].name(),
-                  std::abs(outcome.best->value), judging.convention.name);
+    examples::say(
+        "best validation: {} {:.4f} ({}){}\n", outcome.best->name, outcome.best->shown,
+        judging.convention.name,
+        outcome.best->step == 0 ? ": the ranker of --init, which training did not improve" : "");
   if (files.test) judge(o, *ranker, *resident(*files.test), made.loss, preset, judging);
   if (o.save.empty()) return;
-  rank::save_ranker(o.save, *ranker, made.loss, made.scaling);
+  rank::save_ranker(o.save, *ranker, made.loss, made.scaling, made.first_feature);
   rank::load_ranker(o.save);  // what was written can be read back
   examples::say("saved {}\n", o.save);
 }

@@ -58,12 +58,22 @@ MetricRow metrics_of(const Validation& validation) {
   const auto name = [](const std::string& what) { return concat(kValidationPrefix, what); };
   MetricRow row = {{name("loss"), validation.loss}};
   if (validation.score) row.emplace_back(name("score"), *validation.score);
+  check(validation.score_of.empty() || validation.scalars.contains(validation.score_of),
+        "a validation's score is said to be ", validation.score_of, ", which it does not report");
   for (const auto& [what, value] : validation.scalars) {
     check(what != "loss" && what != "score", "a validation reports a scalar named ", what,
           ", which it has anyway; give it another name");
     row.emplace_back(name(what), value);
   }
   return row;
+}
+
+// What counts of a validation after `step`.
+BestValidation judged(const Validation& validation, int64_t step) {
+  if (!validation.score) return {validation.loss, false, step, "loss", validation.loss};
+  const double score = *validation.score;
+  if (validation.score_of.empty()) return {score, true, step, "score", score};
+  return {score, true, step, validation.score_of, validation.scalars.at(validation.score_of)};
 }
 
 double number(const std::map<std::string, std::string>& values, const char* key) {
@@ -185,10 +195,14 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   const auto rule = checkpoint.values.find("best_by");
   const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
   best_.reset();
-  if (std::isfinite(value)) best_ = {value, by_score};
   best_step_ = checkpoint.values.contains("best_step")
                    ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
                    : step_;
+  if (!std::isfinite(value)) return;
+  best_ = {value, by_score, best_step_, by_score ? "score" : "loss", value};
+  if (!checkpoint.values.contains("best_name")) return;  // of an earlier version
+  best_->name = checkpoint.values.at("best_name");
+  best_->shown = number(checkpoint.values, "best_shown");
 }
 
 Checkpoint Trainer::snapshot() {
@@ -203,6 +217,10 @@ Checkpoint Trainer::snapshot() {
                        {"best_validation", exact_number(best_ ? best_->value : kNone)},
                        {"best_step", std::to_string(best_step_)},
                        {"best_by", best_ && best_->by_score ? "score" : "loss"}};
+  if (best_) {
+    checkpoint.values["best_name"] = best_->name;
+    checkpoint.values["best_shown"] = exact_number(best_->shown);
+  }
   if (std::string prints = frozen_.fingerprints(); !prints.empty())
     checkpoint.values["frozen_weights"] = std::move(prints);
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
@@ -298,7 +316,7 @@ void Trainer::validate_now() {
   task_.model->train();
   folder_.add_metrics(step_, metrics_of(*validation));
   const std::optional<double>& score = validation->score;
-  const BestValidation present{score.value_or(validation->loss), score.has_value()};
+  const BestValidation present = judged(*validation, step_);
   if (best_ && best_->by_score != present.by_score) {
     log_warning("validations have ", score ? "a" : "no", " score from step ", step_,
                 " on; the record of the best one begins anew");
@@ -315,7 +333,8 @@ void Trainer::validate_now() {
   }
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
-                               score ? concat(", score ", *score) : "", best ? " (best)" : ""));
+                               score ? concat(", ", present.name, ' ', present.shown) : "",
+                               best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
   if (best && !save(true)) {
     best_ = best_before;
@@ -337,6 +356,7 @@ void Trainer::collect(bool wait) {
 
 void Trainer::loop() {
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
+  if (options_.validate_first && step_ == 0 && !best_) validate_now();
   pace_->start();
   while (step_ < options_.steps && !StopSignals::requested() && !patience_lost()) {
     const StepData data = task_.data(step_);

@@ -29,18 +29,26 @@ struct StepData {
 // What a validation found.
 struct Validation {
   // NOLINTNEXTLINE(google-explicit-constructor): most have a loss alone
-  Validation(double loss, Named<double> scalars = {}, std::optional<double> score = {})
-      : loss(loss), scalars(std::move(scalars)), score(score) {}
+  Validation(double loss, Named<double> scalars = {}, std::optional<double> score = {},
+             std::string score_of = {})
+      : loss(loss), scalars(std::move(scalars)), score(score), score_of(std::move(score_of)) {}
 
   double loss;
   Named<double> scalars;  // validation_<name> in the metrics
   // What the best checkpoint is chosen by, higher is better (validation_score in the metrics).
   // Without it the lowest loss is the best.
   std::optional<double> score;
+  // The scalar that the score is, or is the negative of: lines print it, by its name. Empty: lines
+  // print the score. Error for a scalar that there is not.
+  std::string score_of;
 };
 struct BestValidation {
   double value = 0;
   bool by_score = false;  // otherwise it is a loss
+  int64_t step = 0;       // after which it was found; 0: before the first
+  // What lines call it and its number there: "loss", "score", or Validation::score_of.
+  std::string name = "loss";
+  double shown = 0;
 };
 
 // What is trained.
@@ -59,7 +67,10 @@ struct Task {
 
 struct TrainerOptions {
   int64_t steps = 1000;
-  int64_t validate_every = 0;    // steps; 0: only at the end
+  int64_t validate_every = 0;  // steps; 0: only at the end
+  // A new run also validates what it begins with, which may stay the best: for a model that was
+  // trained before.
+  bool validate_first = false;
   int64_t checkpoint_every = 0;  // steps; 0: only at the end
   int keep_checkpoints = 3;
   optim::Schedule schedule;
@@ -140,7 +151,7 @@ class Trainer {
   double last_loss_ = 0;
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
-  int64_t best_step_ = 0;  // after which the best validation was, or the run began
+  int64_t best_step_ = 0;  // best_->step, or where the record of the best began
   class Pace;
   std::shared_ptr<Pace> pace_;
 };

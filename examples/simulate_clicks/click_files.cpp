@@ -37,7 +37,8 @@ int64_t write_click_files(const std::string& path, const data::RankingSet& set,
                           const heads::rank::ClickLog& log, std::span<const double> propensities,
                           double largest_weight) {
   const std::vector<std::string> features = feature_texts(set, log);
-  AtomicFile lines(path), weights(path + ".weights"), positions(path + ".positions");
+  AtomicFile lines(path), weights(path + ".weights"), positions(path + ".positions"),
+      list_weights(path + ".list-weights");
   int64_t unknown = 0, number = 0;
   std::vector<int64_t> order;
   for (int64_t s = 0; s < log.sessions(); ++s) {
@@ -48,12 +49,14 @@ int64_t write_click_files(const std::string& path, const data::RankingSet& set,
     std::sort(order.begin(), order.end(),
               [&](int64_t a, int64_t b) { return log.documents[a] < log.documents[b]; });
     std::string line_text, weight_text, position_text;
+    int64_t clicks = 0;
     for (const int64_t i : order) {
       const int64_t rank = i - log.offsets[s] + 1;
       const double propensity = propensities[static_cast<size_t>(rank - 1)];
       double weight = propensity > 0 ? 1 / propensity : 0;
       unknown += weight == 0 ? 1 : 0;
       if (largest_weight > 0) weight = std::min(weight, largest_weight);
+      clicks += log.clicks[i] != 0 ? 1 : 0;
       line_text += (log.clicks[i] != 0 ? '1' : '0') + session +
                    features[static_cast<size_t>(log.documents[i])];
       weight_text += exact_number(weight) + '\n';
@@ -62,9 +65,11 @@ int64_t write_click_files(const std::string& path, const data::RankingSet& set,
     lines.write(line_text);
     weights.write(weight_text);
     positions.write(position_text);
+    list_weights.write(std::to_string(clicks) + '\n');
   }
   weights.commit();
   positions.commit();
+  list_weights.commit();
   lines.commit();
   return unknown;
 }

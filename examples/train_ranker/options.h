@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <binade/heads/rank/losses.h>
+#include <binade/heads/rank/ranker.h>
 
 #include "../ranked_lists.h"
 #include "../training/options.h"
@@ -26,13 +27,14 @@ struct TrainRankerOptions : TrainingOptions, LineOptions {
   std::string fold;
   bool group_by_qid = false, cache = false;
   int64_t longest_list = 0;
-  std::string weights;
+  std::string weights, list_weights;
   std::string scaling = "log1p,zscore";
   double epochs = 0;
   // model
   std::string model = "mlp", loss = "lambdarank";
   std::vector<int64_t> hidden = {256, 128, 64};
-  bool layer_norm = true;
+  std::string norm = "layer";
+  bool input_norm = false;
   double dropout = 0.1, noise = 0;
   int64_t dim = 128, blocks = 2, heads = 2;
   std::string init;
@@ -64,14 +66,21 @@ inline void add_options(CommandLine& command, TrainRankerOptions& o) {
   group.add(
       "--weights", o.weights,
       "File with a weight for each document of --train, a number a line (inverse propensity)");
+  group.add("--list-weights", o.list_weights,
+            "File with a weight for each list of --train, a number a line");
   group.add("--scaling", o.scaling,
             "Of features, fitted on --train: clip=Q, log1p, zscore or minmax, limit=L; or none");
 
   group.name = "Model";
-  group.add("--model", o.model, "linear, mlp or attention").one_of({"linear", "mlp", "attention"});
+  group
+      .add("--model", o.model,
+           "linear, mlp, attention, or dasalc: an mlp beside attention, with latent cross")
+      .one_of(heads::rank::ranker_kinds());
   group.add("--loss", o.loss, "What is learned, see below");
-  group.add("--hidden", o.hidden, "Widths of the layers of mlp").at_least(1);
-  group.add("--layer-norm,!--no-layer-norm", o.layer_norm, "Norm in front of each activation");
+  group.add("--hidden", o.hidden, "Widths of the layers of mlp and dasalc").at_least(1);
+  group.add("--norm", o.norm, "In front of each activation: none, layer or batch")
+      .one_of(heads::rank::ranker_norms());
+  group.add("--input-norm", o.input_norm, "Batch norm of the features");
   group.add("--dropout", o.dropout, "Behind each activation").range(0.0, 0.99);
   group.add("--noise", o.noise, "Standard deviation of noise on features, while training")
       .range(0.0, 100.0);

@@ -3,6 +3,8 @@
 #include <binade/data/ranking_cache.h>
 #include <binade/data/ranking_scores.h>
 
+#include "../saved_ranker.h"
+
 namespace binade::examples {
 
 namespace fs = std::filesystem;
@@ -31,7 +33,9 @@ void check_names(const TrainRankerOptions& o) {
 }
 
 RankingFiles read_files(const TrainRankerOptions& o) {
-  data::LetorOptions reading = line_options(o);
+  LineOptions lines = o;
+  if (!o.init.empty()) number_features(lines, heads::rank::load_ranker(o.init));
+  data::LetorOptions reading = line_options(lines);
   reading.group_by_qid = o.group_by_qid;
   const std::vector<fs::path> train = files_of(o.train, o.fold, "train.txt");
   check(!train.empty(), "give files to train on as --train, or a folder as --fold");
@@ -47,13 +51,9 @@ RankingFiles read_files(const TrainRankerOptions& o) {
   files.valid = further(files_of(o.valid, o.fold, "vali.txt"));
   files.test = further(files_of(o.test, o.fold, "test.txt"));
   check(files.test || o.test_scores.empty(), "--test-scores needs --test");
-  if (!o.weights.empty()) {
-    const std::vector<double> weights = data::read_scores(o.weights, files.train);
-    for (size_t i = 0; i < weights.size(); ++i)
-      check(weights[i] >= 0, o.weights, ":", i + 1, ": a weight is 0 or more, got ", weights[i]);
-    files.weights = Array::from(std::vector<float>(weights.begin(), weights.end()),
-                                {static_cast<int64_t>(weights.size())});
-  }
+  if (!o.weights.empty()) files.weights = data::read_weights(o.weights, files.train);
+  if (!o.list_weights.empty())
+    files.list_weights = data::read_list_weights(o.list_weights, files.train);
   if (o.longest_list > 0) {
     check(!files.weights.defined(), "--longest-list leaves documents out, which --weights are for");
     files.train = data::sample_long_lists(files.train, {.longest = o.longest_list, .seed = o.seed});
@@ -75,6 +75,7 @@ heads::rank::SavedRanker make_ranker(const TrainRankerOptions& o, const data::Ra
     check(config.outputs == outputs, o.init, " gives ", config.outputs,
           " numbers a document, the loss ", o.loss, " needs ", outputs);
     saved.loss = loss;
+    saved.first_feature = train.first_index;
     saved.ranker->train();
     return saved;
   }
@@ -82,7 +83,8 @@ heads::rank::SavedRanker make_ranker(const TrainRankerOptions& o, const data::Ra
   config.features = train.feature_count();
   config.kind = heads::rank::parse_ranker_kind(o.model);
   config.hidden = o.hidden;
-  config.layer_norm = o.layer_norm;
+  config.norm = heads::rank::parse_ranker_norm(o.norm);
+  config.input_norm = o.input_norm;
   config.dropout = o.dropout;
   config.noise = o.noise;
   config.outputs = outputs;
@@ -92,7 +94,8 @@ heads::rank::SavedRanker make_ranker(const TrainRankerOptions& o, const data::Ra
   return {
       .ranker = std::make_shared<heads::rank::Ranker>(config),
       .loss = loss,
-      .scaling = data::FeatureScaling::fit(train, data::FeatureScalingOptions::parse(o.scaling))};
+      .scaling = data::FeatureScaling::fit(train, data::FeatureScalingOptions::parse(o.scaling)),
+      .first_feature = train.first_index};
 }
 
 heads::rank::JudgeOptions judge_of(const TrainRankerOptions& o) {
@@ -107,10 +110,8 @@ heads::rank::JudgeOptions judge_of(const TrainRankerOptions& o) {
 void check_judged(const RankingFiles& files, const heads::rank::JudgeOptions& judging) {
   const auto check_set = [&](const char* option, const std::optional<data::RankingSet>& set) {
     if (!set) return;
-    const std::vector<double> scores(static_cast<size_t>(set->documents()));
     try {
-      heads::rank::evaluate({set->offset_span(), set->label_span()}, scores, judging.metrics,
-                            judging.convention);
+      heads::rank::check_judged({set->offset_span(), set->label_span()}, judging.convention);
     } catch (const Error& error) {
       fail(option, ": ", error.what());
     }

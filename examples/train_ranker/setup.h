@@ -27,7 +27,7 @@ void check_names(const TrainRankerOptions& options);
 struct RankingFiles {
   data::RankingSet train;
   std::optional<data::RankingSet> valid, test;
-  Array weights;  // of the documents to train on, or undefined
+  Array weights, list_weights;  // of the documents and lists to train on, or undefined
 };
 // Throws Error for files that are not there, are malformed or do not fit each other. What the
 // reader had to decide is in the notes of `train`.

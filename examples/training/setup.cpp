@@ -119,7 +119,7 @@ std::string summary(const train::Trainer::Outcome& outcome, bool finished_before
   if (finished_before) text += " already (--steps goes further)";
   if (outcome.steps_done > 0) text += fmt::format(": loss {:.4f}", outcome.last_loss);
   if (finished_before && outcome.best)
-    text += fmt::format(", best validation loss {:.4f}", outcome.best->value);
+    text += fmt::format(", best validation {} {:.4f}", outcome.best->name, outcome.best->shown);
   if (std::isfinite(outcome.tokens_per_second))
     text += fmt::format(", {:.0f} {}/s", outcome.tokens_per_second, unit);
   return text;

@@ -36,8 +36,15 @@ static inline void @_norm(float* x, int n, const float* weight, const float* bia
   for (int i = 0; i < n; ++i) mean += x[i];
   mean /= n;
   for (int i = 0; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const double scale = 1 / sqrt(square / n + 1e-5);
+  const double scale = 1 / sqrt(square / n + EPSILON);
   for (int i = 0; i < n; ++i) x[i] = (float)((x[i] - mean) * scale) * weight[i] + bias[i];
+}
+)";
+// What batch norm became.
+constexpr const char* kBatchNorm = R"(
+static inline void @_batch_norm(const float* x, int n, const float* mean, const float* scale,
+                                const float* bias, float* y) {
+  for (int i = 0; i < n; ++i) y[i] = (x[i] - mean[i]) * scale[i] + bias[i];
 }
 )";
 constexpr const char* kRelu = R"(
@@ -82,13 +89,20 @@ class Header {
         "#ifndef BINADE_RANKER_@\n#define BINADE_RANKER_@\n\n#include <math.h>\n#include "
         "<stddef.h>\n\n";
     all += concat("enum { @_features = ", config_.features, " };\n\n") + constants_ + kLayer;
-    if (deep && config_.layer_norm) all += kNorm;
+    if (deep && config_.norm == RankerConfig::Norm::layer) all += norm_function();
+    if (config_.has_batch_norm()) all += kBatchNorm;
     if (deep) all += kRelu;
     all += "\nstatic inline float @_score(const float* features) {\n" + body + "}\n\n#endif\n";
     return named(all);
   }
 
  private:
+  static std::string norm_function() {
+    std::string text = kNorm;
+    constexpr std::string_view kPlace = "EPSILON";
+    return text.replace(text.find(kPlace), kPlace.size(), literal(kNormEpsilon));
+  }
+
   template <class T>
   std::string constant(const std::string& what, const std::vector<T>& values) {
     std::string text = concat("static const ", sizeof(T) == 4 ? "float" : "double", " @_", what,
@@ -140,13 +154,31 @@ class Header {
     return y;
   }
 
+  // Batch norm of x into y (n), which may be x.
+  std::string batch_norm(const std::string& name, const std::string& what, const std::string& x,
+                         int64_t n, const std::string& y) {
+    const BatchNormSteps steps = batch_norm_steps(state_, name);
+    const auto mean = constant(what + "_mean", steps.mean.to_vector<float>()),
+               scale = constant(what + "_scale", steps.scale.to_vector<float>()),
+               bias = constant(what + "_shift", steps.bias.to_vector<float>());
+    return concat("  @_batch_norm(", x, ", ", n, ", ", mean, ", ", scale, ", ", bias, ", ", y,
+                  ");\n");
+  }
+
   std::string network() {
     std::string body, x = "x";
+    if (config_.input_norm) {
+      body += concat("  float normed[", config_.features, "];\n") +
+              batch_norm("input_norm", "input", x, config_.features, "normed");
+      x = "normed";
+    }
     for (int64_t i = 0; state_.contains(concat("layers.", i, ".linear.weight")); ++i) {
       const std::string name = concat("layers.", i, '.'), what = concat("layer", i);
       x = layer(body, x, name + "linear", what);
       const int64_t width = state_.at(name + "linear.bias").numel();
-      if (config_.layer_norm) {
+      if (config_.norm == RankerConfig::Norm::batch)
+        body += batch_norm(name + "norm", what + "_norm", x, width, x);
+      if (config_.norm == RankerConfig::Norm::layer) {
         const auto weight =
             constant(what + "_norm_weight", state_.at(name + "norm.weight").to_vector<float>());
         const auto bias =
@@ -197,7 +229,7 @@ std::string to_c_header(const SavedRanker& saved, std::string_view name) {
   const auto part = [](char c) { return is_letter(c) || is_digit(c) || c == '_'; };
   check(!name.empty() && !is_digit(name[0]) && std::all_of(name.begin(), name.end(), part), '"',
         name, "\" cannot begin names of C: expected letters, digits and _, and no digit in front");
-  check(saved.ranker->config().kind != RankerConfig::Kind::attention,
+  check(!saved.ranker->config().attends(),
         "an attention ranker cannot be a C header, whose function scores a document by itself; "
         "ONNX takes it");
   check(!needs_list(saved),

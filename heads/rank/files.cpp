@@ -20,7 +20,8 @@ constexpr int kFormat = 1;
 }  // namespace
 
 void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, const LossSpec& loss,
-                 const std::optional<data::FeatureScaling>& scaling) {
+                 const std::optional<data::FeatureScaling>& scaling,
+                 std::optional<int> first_feature) {
   std::map<std::string, Array> tensors;
   for (const auto& [name, values] : ranker.state()) {
     tensors[name] = values.to(Device::cpu()).to(DType::f32).contiguous();
@@ -31,6 +32,7 @@ void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, cons
   json["format"] = kFormat;
   json["loss"] = loss.text();
   json["scaled"] = scaling.has_value();
+  if (first_feature) json["first_feature"] = *first_feature;
   json["network"] =
       parse_json<nlohmann::ordered_json>(ranker.config().to_json(), "a ranker's configuration");
   write_safetensors(folder / kWeights, tensors);
@@ -52,7 +54,8 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
   SavedRanker saved{.ranker = std::make_shared<Ranker>(RankerConfig::from_json(
                         json["network"].raw().dump(), concat(file.string(), ": network"))),
                     .loss = LossSpec::parse(json["loss"].text()),
-                    .scaling = {}};
+                    .scaling = {},
+                    .first_feature = {}};
   const RankerConfig& config = saved.ranker->config();
   const SafetensorsFile weights(folder / kWeights);
   nn::StateDict state;
@@ -69,6 +72,8 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
           " scales ", saved.scaling->feature_count(), " features, the ranker has ",
           config.features);
   }
+  if (json.has("first_feature"))
+    saved.first_feature = static_cast<int>(json["first_feature"].integer(0, 1));
   saved.ranker->eval();
   return saved;
 }

@@ -186,33 +186,13 @@ class Measurer {
   double stop_scale_;
 };
 
-void check_lists(const Judged& lists, std::span<const double> scores, const Convention& convention,
-                 bool names) {
-  const auto documents = static_cast<int64_t>(lists.labels.size());
-  check(static_cast<int64_t>(scores.size()) == documents, "there are ", scores.size(),
-        " scores for ", documents, " documents");
-  check(!lists.offsets.empty() && lists.offsets[0] == 0 && lists.offsets.back() <= documents,
-        "the offsets of lists must go from 0 to at most the number of documents, ", documents);
-  for (size_t q = 1; q < lists.offsets.size(); ++q)
-    check(lists.offsets[q] >= lists.offsets[q - 1], "the offsets of lists fall from ",
-          lists.offsets[q - 1], " to ", lists.offsets[q], " at list ", q - 1);
-  for (int64_t i = 0; i < lists.offsets.back(); ++i) {
-    const double label = lists.labels[i];
-    check(label >= 0 && label <= kLargestGain, "document ", i, " (from 0) has the label ", label,
-          "; labels are numbers from 0 to ", kLargestGain);
+void check_lists(const Judged& lists, std::span<const double> scores,
+                 const Convention& convention) {
+  check(scores.size() == lists.labels.size(), "there are ", scores.size(), " scores for ",
+        lists.labels.size(), " documents");
+  check_judged(lists, convention);
+  for (int64_t i = 0; i < lists.offsets.back(); ++i)
     check(!std::isnan(scores[i]), "the score of document ", i, " (from 0) is NaN");
-    check(convention.has_gain(label), "document ", i, " (from 0) has the label ", label,
-          ", but the gain table of ", convention.name, " is for the whole numbers from 0 to ",
-          convention.gain_table.value_or(0));
-    if (lists.largest_label > 0)
-      check(label <= lists.largest_label, "document ", i, " (from 0) has the label ", label,
-            ", larger than the largest one, ", lists.largest_label);
-  }
-  if (names)
-    check(static_cast<int64_t>(lists.tie_order.size()) == documents, "ties by names (",
-          convention.name,
-          ") need the names of the documents; the file has none, or they were "
-          "not kept. Choose another order of ties");
 }
 
 // The rows of list q in order of their ranks.
@@ -268,10 +248,35 @@ void rank_list(const Judged& lists, std::span<const double> scores, const Conven
 
 }  // namespace
 
+void check_judged(const Judged& lists, const Convention& convention) {
+  const auto documents = static_cast<int64_t>(lists.labels.size());
+  check(!lists.offsets.empty() && lists.offsets[0] == 0 && lists.offsets.back() <= documents,
+        "the offsets of lists must go from 0 to at most the number of documents, ", documents);
+  for (size_t q = 1; q < lists.offsets.size(); ++q)
+    check(lists.offsets[q] >= lists.offsets[q - 1], "the offsets of lists fall from ",
+          lists.offsets[q - 1], " to ", lists.offsets[q], " at list ", q - 1);
+  for (int64_t i = 0; i < lists.offsets.back(); ++i) {
+    const double label = lists.labels[i];
+    check(label >= 0 && label <= kLargestGain, "document ", i, " (from 0) has the label ", label,
+          "; labels are numbers from 0 to ", kLargestGain);
+    check(convention.has_gain(label), "document ", i, " (from 0) has the label ", label,
+          ", but the gain table of ", convention.name, " is for the whole numbers from 0 to ",
+          convention.gain_table.value_or(0));
+    if (lists.largest_label > 0)
+      check(label <= lists.largest_label, "document ", i, " (from 0) has the label ", label,
+            ", larger than the largest one, ", lists.largest_label);
+  }
+  if (convention.ties == Ties::name)
+    check(static_cast<int64_t>(lists.tie_order.size()) == documents, "ties by names (",
+          convention.name,
+          ") need the names of the documents; the file has none, or they were "
+          "not kept. Choose another order of ties");
+}
+
 std::vector<Evaluation> evaluate(const Judged& lists, std::span<const double> scores,
                                  std::span<const Metric> metrics, const Convention& convention,
                                  int threads) {
-  check_lists(lists, scores, convention, convention.ties == Ties::name);
+  check_lists(lists, scores, convention);
   double largest_label = lists.largest_label;
   if (largest_label == 0)
     for (const float label : lists.labels)
@@ -315,7 +320,7 @@ std::vector<Evaluation> evaluate(const Judged& lists, std::span<const double> sc
 
 std::vector<int64_t> ranked_documents(const Judged& lists, std::span<const double> scores,
                                       const Convention& convention) {
-  check_lists(lists, scores, convention, convention.ties == Ties::name);
+  check_lists(lists, scores, convention);
   std::vector<int64_t> rows, order;
   for (int64_t q = 0; q + 1 < static_cast<int64_t>(lists.offsets.size()); ++q) {
     order_list(lists, scores, convention, q, order);

@@ -106,6 +106,9 @@ std::vector<Evaluation> evaluate(const Judged& lists, std::span<const double> sc
                                  std::span<const Metric> metrics, const Convention& convention,
                                  int threads = 0);
 
+// What evaluate() throws for lists whatever their scores: before there are any.
+void check_judged(const Judged& lists, const Convention& convention);
+
 // The rows of all lists, each list's in the order of its ranks. Tied documents stand in one order,
 // even under Ties::expected: as they stood. Errors as above.
 std::vector<int64_t> ranked_documents(const Judged& lists, std::span<const double> scores,

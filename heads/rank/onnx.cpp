@@ -12,7 +12,6 @@ namespace binade::heads::rank {
 namespace {
 
 constexpr int64_t kIrVersion = 8, kOpset = 17;
-constexpr float kNormEpsilon = 1e-5F;  // nn::LayerNorm's
 
 // Numbers that onnx.proto gives to fields and types.
 namespace field {
@@ -164,20 +163,39 @@ class NetworkGraph {
       : graph_(graph), config_(ranker.config()), state_(ranker.state()) {}
 
   std::string operator()(std::string x) {
-    for (int64_t i = 0; state_.contains(concat("layers.", i, ".linear.weight")); ++i) {
-      const std::string layer = concat("layers.", i, '.');
-      x = linear(x, layer + "linear");
-      if (config_.layer_norm) x = norm(x, layer + "norm");
-      x = graph_.op("Relu", {x});
+    if (config_.input_norm) x = batch_norm(x, "input_norm");
+    std::string h = x;
+    for (int64_t i = 0; state_.contains(concat("layers.", i, ".linear.weight")); ++i)
+      h = layer(h, concat("layers.", i, '.'));
+    if (config_.kind == RankerConfig::Kind::attention) h = attended(h);
+    if (config_.kind == RankerConfig::Kind::dasalc) {
+      const std::string c = linear(attended(layer(x, "embed.")), "cross");
+      h = graph_.op("Relu", {graph_.op("Add", {graph_.op("Mul", {h, c}), h})});
     }
-    if (config_.kind == RankerConfig::Kind::attention) {
-      for (int64_t i = 0; i < config_.blocks; ++i) x = block(x, concat("blocks.", i, '.'));
-      x = norm(x, "norm");
-    }
-    return linear(x, "output");
+    return linear(h, "output");
   }
 
  private:
+  std::string layer(const std::string& x, const std::string& name) {
+    std::string y = linear(x, name + "linear");
+    if (config_.norm == RankerConfig::Norm::layer) y = norm(y, name + "norm");
+    if (config_.norm == RankerConfig::Norm::batch) y = batch_norm(y, name + "norm");
+    return graph_.op("Relu", {y});
+  }
+  std::string attended(std::string x) {
+    for (int64_t i = 0; i < config_.blocks; ++i) x = block(x, concat("blocks.", i, '.'));
+    return norm(x, "norm");
+  }
+  // In three ops: BatchNormalization may be computed as x·scale + (bias − mean·scale), which a mean
+  // far larger than the deviation does not bear.
+  std::string batch_norm(const std::string& x, const std::string& name) {
+    const BatchNormSteps steps = batch_norm_steps(state_, name);
+    const std::string centred = graph_.op("Sub", {x, graph_.constant(name + ".mean", steps.mean)});
+    const std::string scaled =
+        graph_.op("Mul", {centred, graph_.constant(name + ".scale", steps.scale)});
+    return graph_.op("Add", {scaled, graph_.constant(name + ".bias", steps.bias)});
+  }
+
   Array weight(const std::string& name) const {
     return state_.at(name).to(Device::cpu()).to(DType::f32);
   }
@@ -192,10 +210,11 @@ class NetworkGraph {
         {attribute("transB", int64_t{1})});
   }
   std::string norm(const std::string& x, const std::string& name) {
-    return graph_.op("LayerNormalization",
-                     {x, graph_.constant(name + ".weight", weight(name + ".weight")),
-                      graph_.constant(name + ".bias", weight(name + ".bias"))},
-                     {attribute("axis", int64_t{-1}), attribute("epsilon", kNormEpsilon)});
+    return graph_.op(
+        "LayerNormalization",
+        {x, graph_.constant(name + ".weight", weight(name + ".weight")),
+         graph_.constant(name + ".bias", weight(name + ".bias"))},
+        {attribute("axis", int64_t{-1}), attribute("epsilon", static_cast<float>(kNormEpsilon))});
   }
   std::string transposed(const std::string& x, const std::vector<int64_t>& order) {
     ProtoMessage list = ProtoMessage().text(1, "perm");
@@ -261,7 +280,7 @@ void scores_of(Graph& graph, const std::string& x, const SavedRanker& saved, con
 }  // namespace
 
 bool needs_list(const SavedRanker& saved) {
-  return saved.ranker->config().kind == RankerConfig::Kind::attention ||
+  return saved.ranker->config().attends() ||
          (saved.scaling && saved.scaling->options().normalise ==
                                data::FeatureScalingOptions::Normalise::query_min_max);
 }

@@ -11,24 +11,62 @@ namespace binade::heads::rank {
 
 namespace {
 
-constexpr std::pair<std::string_view, RankerConfig::Kind> kKinds[] = {
-    {"linear", RankerConfig::Kind::linear},
-    {"mlp", RankerConfig::Kind::mlp},
-    {"attention", RankerConfig::Kind::attention}};
+using Kind = RankerConfig::Kind;
+using Norm = RankerConfig::Norm;
+
+template <class T>
+struct Choice {
+  std::string_view name;
+  T value;
+};
+constexpr Choice<Kind> kKinds[] = {{"linear", Kind::linear},
+                                   {"mlp", Kind::mlp},
+                                   {"attention", Kind::attention},
+                                   {"dasalc", Kind::dasalc}};
+constexpr Choice<Norm> kNorms[] = {
+    {"none", Norm::none}, {"layer", Norm::layer}, {"batch", Norm::batch}};
 constexpr int64_t kMostUnits = int64_t{1} << 20;
+
+template <class T, size_t n>
+std::vector<std::string> names_of(const Choice<T> (&choices)[n]) {
+  std::vector<std::string> names;
+  for (const auto& choice : choices) names.emplace_back(choice.name);
+  return names;
+}
+template <class T, size_t n>
+std::string_view name_in(const Choice<T> (&choices)[n], T value) {
+  for (const auto& choice : choices)
+    if (choice.value == value) return choice.name;
+  fail("a ranker of no known kind");
+}
+template <class T, size_t n>
+T parse_in(const Choice<T> (&choices)[n], const char* what, std::string_view name) {
+  for (const auto& choice : choices)
+    if (choice.name == name) return choice.value;
+  std::string all;
+  for (const auto& choice : choices) all += (all.empty() ? "" : ", ") + std::string(choice.name);
+  fail("there is no ", what, " ", name, "; there are ", all);
+}
 
 }  // namespace
 
-std::string_view name_of(RankerConfig::Kind kind) {
-  for (const auto& [name, value] : kKinds)
-    if (value == kind) return name;
-  fail("a ranker of no known kind");
+std::string_view name_of(Kind kind) {
+  return name_in(kKinds, kind);
 }
-
-RankerConfig::Kind parse_ranker_kind(std::string_view name) {
-  for (const auto& [known, value] : kKinds)
-    if (known == name) return value;
-  fail("there is no ranker of the kind ", name, "; there are linear, mlp and attention");
+Kind parse_ranker_kind(std::string_view name) {
+  return parse_in(kKinds, "ranker of the kind", name);
+}
+std::vector<std::string> ranker_kinds() {
+  return names_of(kKinds);
+}
+std::string_view name_of(Norm norm) {
+  return name_in(kNorms, norm);
+}
+Norm parse_ranker_norm(std::string_view name) {
+  return parse_in(kNorms, "norm of a ranker", name);
+}
+std::vector<std::string> ranker_norms() {
+  return names_of(kNorms);
 }
 
 void RankerConfig::validate() const {
@@ -41,7 +79,9 @@ void RankerConfig::validate() const {
   for (const int64_t width : hidden) in_range("hidden width", width, 1);
   check(dropout >= 0 && dropout < 1, "dropout lies in [0, 1), got ", dropout);
   check(noise >= 0 && noise <= 100, "the noise on features lies in [0, 100], got ", noise);
-  if (kind != Kind::attention) return;
+  check(kind != Kind::dasalc || !hidden.empty(),
+        "a dasalc ranker needs hidden layers, whose last attention crosses");
+  if (!attends()) return;
   in_range("width of attention", dim, 1);
   in_range("number of attention blocks", blocks, 1);
   in_range("number of attention heads", heads, 1);
@@ -54,11 +94,12 @@ std::string RankerConfig::to_json() const {
   json["features"] = features;
   json["kind"] = name_of(kind);
   json["hidden"] = hidden;
-  json["layer_norm"] = layer_norm;
+  json["norm"] = name_of(norm);
+  json["input_norm"] = input_norm;
   json["dropout"] = dropout;
   json["noise"] = noise;
   json["outputs"] = outputs;
-  if (kind == Kind::attention) {
+  if (attends()) {
     json["dim"] = dim;
     json["blocks"] = blocks;
     json["heads"] = heads;
@@ -78,11 +119,16 @@ RankerConfig RankerConfig::from_json(const std::string& text, const std::string&
   const JsonView hidden = json["hidden"];
   for (size_t i = 0; i < hidden.size(); ++i)
     config.hidden.push_back(hidden[i].integer(1, kMostUnits));
-  config.layer_norm = json["layer_norm"].flag();
+  // Files of before there was a choice say whether there is a layer norm.
+  if (json.has("norm"))
+    config.norm = parse_ranker_norm(json["norm"].text());
+  else
+    config.norm = json["layer_norm"].flag() ? Norm::layer : Norm::none;
+  config.input_norm = json.flag_or("input_norm", false);
   config.dropout = json["dropout"].number();
   config.noise = json["noise"].number();
   config.outputs = integer("outputs");
-  if (config.kind == Kind::attention) {
+  if (config.attends()) {
     config.dim = integer("dim");
     config.blocks = integer("blocks");
     config.heads = integer("heads");
@@ -97,11 +143,14 @@ class Ranker::Layer : public nn::Module {
   Layer(int64_t in, int64_t out, const RankerConfig& config)
       : linear_(add<nn::Linear>("linear", in, out)),
         dropout_(add<nn::Dropout>("dropout", config.dropout)) {
-    if (config.layer_norm) norm_ = add<nn::LayerNorm>("norm", out);
+    if (config.norm == Norm::layer) norm_ = add<nn::LayerNorm>("norm", out, kNormEpsilon);
+    if (config.norm == Norm::batch) batch_norm_ = add<BatchNorm>("norm", out);
   }
-  Tensor forward(const Tensor& x) const {
+  // documents: see BatchNorm
+  Tensor forward(const Tensor& x, const Tensor& documents) const {
     Tensor y = linear_->forward(x);
     if (norm_) y = norm_->forward(y);
+    if (batch_norm_) y = batch_norm_->forward(y, documents);
     return dropout_->forward(relu(y));
   }
 
@@ -109,6 +158,7 @@ class Ranker::Layer : public nn::Module {
   std::shared_ptr<nn::Linear> linear_;
   std::shared_ptr<nn::Dropout> dropout_;
   std::shared_ptr<nn::LayerNorm> norm_;
+  std::shared_ptr<BatchNorm> batch_norm_;
 };
 
 // x + attention(norm(x)), then x + MLP(norm(x)), of four times the width.
@@ -117,10 +167,10 @@ class Ranker::Block : public nn::Module {
   explicit Block(const RankerConfig& config)
       : heads_(config.heads),
         dropout_rate_(config.dropout),
-        attention_norm_(add<nn::LayerNorm>("attention_norm", config.dim)),
+        attention_norm_(add<nn::LayerNorm>("attention_norm", config.dim, kNormEpsilon)),
         qkv_(add<nn::Linear>("qkv", config.dim, 3 * config.dim)),
         merge_(add<nn::Linear>("merge", config.dim, config.dim)),
-        mlp_norm_(add<nn::LayerNorm>("mlp_norm", config.dim)),
+        mlp_norm_(add<nn::LayerNorm>("mlp_norm", config.dim, kNormEpsilon)),
         up_(add<nn::Linear>("up", config.dim, 4 * config.dim)),
         down_(add<nn::Linear>("down", 4 * config.dim, config.dim)),
         dropout_(add<nn::Dropout>("dropout", config.dropout)) {}
@@ -150,36 +200,51 @@ class Ranker::Block : public nn::Module {
 Ranker::Ranker(const RankerConfig& config) : config_(config) {
   config.validate();
   int64_t width = config.features;
+  if (config.input_norm) input_norm_ = add<BatchNorm>("input_norm", width);
   std::vector<int64_t> hidden;
-  if (config.kind == RankerConfig::Kind::mlp) hidden = config.hidden;
-  if (config.kind == RankerConfig::Kind::attention) hidden = {config.dim};
+  if (config.kind == Kind::mlp || config.kind == Kind::dasalc) hidden = config.hidden;
+  if (config.kind == Kind::attention) hidden = {config.dim};
   for (const int64_t next : hidden) {
     layers_.push_back(add<Layer>(concat("layers.", layers_.size()), width, next, config));
     width = next;
   }
-  if (config.kind == RankerConfig::Kind::attention) {
+  if (config.kind == Kind::dasalc)
+    embed_ = add<Layer>("embed", config.features, config.dim, config);
+  if (config.attends()) {
     for (int64_t i = 0; i < config.blocks; ++i)
       blocks_.push_back(add<Block>(concat("blocks.", i), config));
-    last_norm_ = add<nn::LayerNorm>("norm", width);
+    last_norm_ = add<nn::LayerNorm>("norm", config.dim, kNormEpsilon);
   }
+  if (config.kind == Kind::dasalc) cross_ = add<nn::Linear>("cross", config.dim, width);
   output_ = add<nn::Linear>("output", width, config.outputs);
+}
+
+Tensor Ranker::attend(Tensor x, const Tensor& list_of) const {
+  check(list_of.defined() && list_of.numel() == x.size(0),
+        "an attention ranker must know which list each document is of");
+  const Tensor lists = reshape(list_of, {1, list_of.numel()});
+  for (const auto& block : blocks_) x = block->forward(x, lists);
+  return last_norm_->forward(x);
 }
 
 Tensor Ranker::forward(const Tensor& features, const Tensor& list_of) const {
   check(features.dims() == 2 && features.size(1) == config_.features, "a ranker of ",
         config_.features, " features got ", features.shape());
+  Tensor documents;  // (N, 1): 0 where list_of is -1, else 1
+  if (training() && config_.has_batch_norm() && list_of.defined())
+    documents = reshape(clamp(binade::to(list_of, DType::f32) + 1.0, 0, 1), {features.size(0), 1});
   Tensor x = features;
+  if (input_norm_) x = input_norm_->forward(x, documents);
   if (training() && config_.noise > 0)
     x = x + Tensor(nn::init::normal(config_.noise)(x.shape(), x.device()).to(x.dtype()));
-  for (const auto& layer : layers_) x = layer->forward(x);
-  if (!blocks_.empty()) {
-    check(list_of.defined() && list_of.numel() == features.size(0),
-          "an attention ranker must know which list each document is of");
-    const Tensor lists = reshape(list_of, {1, list_of.numel()});
-    for (const auto& block : blocks_) x = block->forward(x, lists);
-    x = last_norm_->forward(x);
+  Tensor h = x;
+  for (const auto& layer : layers_) h = layer->forward(h, documents);
+  if (config_.kind == Kind::attention) h = attend(h, list_of);
+  if (config_.kind == Kind::dasalc) {
+    const Tensor c = cross_->forward(attend(embed_->forward(x, documents), list_of));
+    h = relu(h * c + h);
   }
-  const Tensor y = output_->forward(x);
+  const Tensor y = output_->forward(h);
   return config_.outputs == 1 ? reshape(y, {y.size(0)}) : y;
 }
 

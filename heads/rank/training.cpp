@@ -11,51 +11,20 @@
 #include <binade/core/file.h>
 #include <binade/data/permutation.h>
 #include <binade/heads/rank/device_metrics.h>
+#include <binade/heads/rank/parts.h>
 
 namespace binade::heads::rank {
 
 namespace {
-
-// Documents that are scored at a time, except where one list has more.
-constexpr int64_t kScoredTogether = 1 << 16;
 
 Tensor rows_of(const Tensor& table, const Tensor& index) {
   const NoGrad off;
   return index_select(table, 0, index);
 }
 
-// The number of the list that each document is of.
-std::vector<int32_t> list_numbers(std::span<const int64_t> offsets, int64_t capacity) {
-  std::vector<int32_t> result(static_cast<size_t>(capacity), -1);
-  for (size_t q = 0; q + 1 < offsets.size(); ++q)
-    std::fill(result.begin() + offsets[q], result.begin() + offsets[q + 1],
-              static_cast<int32_t>(q));
-  return result;
-}
-
-// Lists first … last − 1 of a set as a batch of their own.
-struct Part {
-  int64_t begin, end;  // documents
-  Tensor rows, list_of;
-  std::vector<int64_t> offsets;
-};
-std::vector<Part> parts_of(const data::RankingSet& set, Device device) {
-  const std::span<const int64_t> offsets = set.offset_span();
-  std::vector<Part> parts;
-  for (size_t q = 0; q + 1 < offsets.size();) {
-    size_t last = q + 1;
-    while (last + 1 < offsets.size() && offsets[last + 1] - offsets[q] <= kScoredTogether) ++last;
-    Part part{offsets[q], offsets[last], {}, {}, {}};
-    for (size_t i = q; i <= last; ++i) part.offsets.push_back(offsets[i] - offsets[q]);
-    std::vector<int32_t> rows(static_cast<size_t>(part.end - part.begin));
-    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(part.begin));
-    const auto count = static_cast<int64_t>(rows.size());
-    part.rows = Tensor::from(rows, {count}, device);
-    part.list_of = Tensor::from(list_numbers(part.offsets, count), {count}, device);
-    q = last;
-    if (count > 0) parts.push_back(std::move(part));
-  }
-  return parts;
+template <class T>
+uint32_t added(uint32_t checksum, std::span<T> values) {
+  return crc32c(values.data(), values.size_bytes(), checksum);
 }
 
 // Calls use(part, outputs) with what the ranker makes of each part of a set.
@@ -67,11 +36,6 @@ void for_each_part(const Ranker& ranker, const ResidentSet& set, const amp::Pres
     const amp::Autocast scope(preset);
     use(part, ranker.forward(set.features(part.rows), part.list_of));
   }
-}
-
-void append(std::vector<double>& scores, const Tensor& outputs, const LossSpec& loss) {
-  const auto values = ranking_scores(outputs, loss).to_vector<double>();
-  scores.insert(scores.end(), values.begin(), values.end());
 }
 
 }  // namespace
@@ -90,7 +54,11 @@ ResidentSet::ResidentSet(data::RankingSet set, DType dtype, Device device, const
   };
   weights_ = weighed(weights, host_.documents(), "documents");
   list_weights_ = weighed(list_weights, host_.queries(), "lists");
+  checksum_ = added(0, host_.offset_span());
+  checksum_ = added(checksum_, host_.label_span());
+  checksum_ = added(checksum_, host_.feature_span());
   features_ = Tensor(host_.features.to(dtype).to(device));
+  host_.features = {};
   labels_ = Tensor(host_.labels.to(device));
 }
 
@@ -108,15 +76,14 @@ Array ResidentSet::list_weights(const Tensor& lists) const {
 }
 
 std::string ResidentSet::fingerprint() const {
-  uint32_t checksum = 0;
-  const auto add = [&](const auto& values) {
-    checksum = crc32c(values.data(), values.size_bytes(), checksum);
-  };
-  add(host_.offset_span());
-  add(host_.label_span());
-  add(host_.feature_span());
+  uint32_t checksum = checksum_;
+  for (const Tensor& weights : {weights_, list_weights_}) {
+    if (!weights.defined()) continue;
+    const std::vector<float> values = weights.to_vector<float>();
+    checksum = added(checksum, std::span(values));
+  }
   return fmt::format("{} lists, {} documents of {} features, CRC-32C {:#010x}", host_.queries(),
-                     host_.documents(), host_.feature_count(), checksum);
+                     host_.documents(), features_.size(1), checksum);
 }
 
 ListBatches::ListBatches(std::shared_ptr<const ResidentSet> set, const LossSpec& loss,
@@ -215,7 +182,7 @@ std::vector<double> score(const Ranker& ranker, const ResidentSet& set, const Lo
                           const amp::Preset& preset) {
   std::vector<double> scores;
   for_each_part(ranker, set, preset,
-                [&](const Part&, const Tensor& outputs) { append(scores, outputs, loss); });
+                [&](const Part&, const Tensor& outputs) { append_scores(scores, outputs, loss); });
   return scores;
 }
 
@@ -235,7 +202,7 @@ train::Validation validate(const Ranker& ranker, const ResidentSet& set, const L
         usable_lists(loss, part.offsets,
                      set.host().label_span().subspan(static_cast<size_t>(part.begin),
                                                      static_cast<size_t>(part.end - part.begin)));
-    append(scores, outputs, loss);
+    append_scores(scores, outputs, loss);
   });
   for (double& value : scores)
     if (std::isnan(value)) value = -std::numeric_limits<double>::infinity();
@@ -243,7 +210,9 @@ train::Validation validate(const Ranker& ranker, const ResidentSet& set, const L
   const Judged lists{set.host().offset_span(), set.host().label_span()};
   for (const Evaluation& one : evaluate(lists, scores, judge.metrics, judge.convention)) {
     validation.scalars.add(one.metric.name(), one.mean);
-    if (!validation.score) validation.score = one.metric.smaller_is_better() ? -one.mean : one.mean;
+    if (validation.score) continue;
+    validation.score = one.metric.smaller_is_better() ? -one.mean : one.mean;
+    validation.score_of = one.metric.name();
   }
   return validation;
 }

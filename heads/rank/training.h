@@ -25,7 +25,9 @@ class ResidentSet {
   ResidentSet(data::RankingSet set, DType dtype, Device device, const Array& weights = {},
               const Array& list_weights = {});
 
+  // Without its features, which are kept once, where the ranker reads them: features() (N, F).
   const data::RankingSet& host() const { return host_; }
+  const Tensor& features() const { return features_; }
   Device device() const { return features_.device(); }
   int64_t lists() const { return host_.queries(); }
   // Rows (n) i32, on the device → features (n, F), labels and weights (n).
@@ -40,6 +42,7 @@ class ResidentSet {
  private:
   data::RankingSet host_;
   Tensor features_, labels_, weights_, list_weights_;
+  uint32_t checksum_;  // of lists, labels and features as they were given
 };
 
 struct BatchingOptions {
@@ -49,7 +52,7 @@ struct BatchingOptions {
   // Documents are filled up to a multiple of this, so that few sizes occur and each gets a captured
   // step of its own. 0: as a GPU suits, an eighth of a usual batch (64 at least); 1: not at all.
   int64_t bucket = 0;
-  bool list_numbers = false;  // rows carry the number of their list, for attention
+  bool list_numbers = false;  // rows carry the number of their list, for attention and batch norm
 };
 
 // For Task::data: lists from which the loss learns, in a shuffled order. Arrays of a micro-batch:

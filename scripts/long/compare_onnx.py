@@ -41,8 +41,11 @@ def cases():
     models = {
         "linear": ["--model", "linear"],
         "mlp": ["--hidden", "32", "16"],
-        "mlp without norm": ["--hidden", "32", "--no-layer-norm"],
+        "mlp without norm": ["--hidden", "32", "--norm", "none"],
+        "mlp with batch norm": ["--hidden", "32", "16", "--norm", "batch", "--input-norm"],
         "attention": ["--model", "attention", "--dim", "16", "--blocks", "2", "--heads", "4"],
+        "dasalc": ["--model", "dasalc", "--hidden", "16", "8", "--norm", "batch", "--input-norm", "--dim", "16",
+                   "--blocks", "1", "--heads", "4"],
     }
     for scaling in scalings:
         for name, options in models.items():

@@ -46,3 +46,39 @@ TEST_CASE("scores are read in the order of the documents in their files", "[data
   CHECK_THROWS_WITH(write_scores(folder / "out", part, Scores{1}), Contains("a part of the files"));
   CHECK_THROWS_WITH(write_scores(folder / "out", set, Scores{1}), Contains("1 scores for 3"));
 }
+
+TEST_CASE("weights are read in the order of what they weigh", "[data][letor]") {
+  const TemporaryFolder folder;
+  const RankingSet apart =
+      parse_letor("1 qid:1 1:1\n0 qid:2 1:2\n2 qid:1 1:3\n", "lines", {.group_by_qid = true});
+  const auto numbers = [](const Array& weights) {
+    CHECK(weights.dtype() == DType::f32);
+    return weights.to_vector<float>();
+  };
+  CHECK(numbers(read_weights(folder.write("w", "1\n0\n2.5\n"), apart)) ==
+        std::vector<float>{1, 2.5F, 0});
+  CHECK(numbers(read_list_weights(folder.write("l", "0\n2.5\n"), apart)) ==
+        std::vector<float>{0, 2.5F});
+
+  // What is wrong is told by the line of the file, also where documents were brought together.
+  struct Bad {
+    const char *lines, *what;
+  };
+  for (const auto& [lines, what] :
+       {Bad{"1\n-1\n", "f:2: a weight is 0 or more and finite, got -1"},
+        Bad{"inf\n1\n", "f:1: a weight is 0 or more and finite"},
+        Bad{"1\n1e39\n", "f:2: a weight is 0 or more and finite, got 1e+39"},
+        Bad{"1\nnan\n", "f:2: expected a weight, found \"nan\""},
+        Bad{"1\n\n1\n", "f:2: expected a weight, found \"\""}, Bad{"1\n", "f has 1 weights"},
+        Bad{"1\n1\n1\n1\n", "f has 4 weights"}, Bad{"", "f has 0 weights"}}) {
+    const auto file = folder.write("f", lines);
+    CHECK_THROWS_WITH(read_weights(file, apart), Contains(what));
+    CHECK_THROWS_WITH(read_list_weights(file, apart), Contains(what));
+  }
+  CHECK_THROWS_WITH(read_weights(folder.write("f", "1\n2\n"), apart),
+                    Contains("f has 2 weights, but there are 3 documents"));
+  CHECK_THROWS_WITH(read_list_weights(folder.write("f", "1\n2\n3\n"), apart),
+                    Contains("f has 3 weights, but there are 2 lists"));
+  CHECK_THROWS_WITH(read_list_weights(folder.write("f", "0\n0\n"), apart),
+                    Contains("all weights are 0"));
+}

@@ -51,13 +51,16 @@ compare() {
 
 train linear --model linear --loss listnet --scaling zscore
 train mlp --hidden 16 8
-train clipped --hidden 8 --no-layer-norm --scaling clip=0.1,log1p,zscore,limit=1.5
+train clipped --hidden 8 --norm none --scaling clip=0.1,log1p,zscore,limit=1.5
+train batch --hidden 16 8 --norm batch --input-norm --batch-size 8
+train raw --hidden 8 --norm batch --input-norm --scaling none --batch-size 8
+train normed --model linear --input-norm --batch-size 8
 train unscaled --model linear --scaling none --loss ranknet
 train grades --hidden 8 --loss ordinal
 train classes --hidden 8 --loss mcrank
 train thresholds --hidden 8 --loss prank
 if command -v gcc >/dev/null; then
-  for kind in linear mlp clipped unscaled grades classes thresholds; do
+  for kind in linear mlp clipped batch raw normed unscaled grades classes thresholds; do
     export_ranker "$kind" --c-header "$work/ranker.h" --name web >"$case_output"
     compare "$kind" gcc -std=c99 -O2 -Wall -Wextra -pedantic -Werror
   done
@@ -73,6 +76,9 @@ grep -q "LayerNormalization" "$work/mlp.onnx" && problem= || problem="it has no 
 report "… with the network" "$problem"
 train attention --model attention --dim 8 --blocks 1
 expect "an attention ranker" 0 "documents of one list" export_ranker attention --onnx "$work/attention.onnx"
+train dasalc --model dasalc --hidden 8 --norm batch --input-norm --dim 8 --blocks 1 --batch-size 8
+expect "a ranker of an mlp beside attention" 0 "documents of one list" export_ranker dasalc --onnx "$work/dasalc.onnx"
+refused "… as a C header" "an attention ranker cannot be a C header" export_ranker dasalc --c-header "$work/b.h"
 train minmax --model linear --scaling minmax
 expect "scaling within lists" 0 "documents of one list" export_ranker minmax --onnx "$work/minmax.onnx"
 expect "both files" 0 "float ranker_score(const float* features), of 4 features" \

@@ -49,6 +49,25 @@ expect "another precision" 0 "scored" test_scores mlp --precision bf16
 sed 's/ 3:.*//' "$work/test.txt" >"$work/two.txt"
 expect "sparse lines" 0 "scored" score mlp --data "$work/two.txt" --sparse
 
+# A ranker of features from 0 on reads files so, also where no line has a feature 0.
+sed 's/1:\([^ ]*\) 2:\([^ ]*\) 3:/0:\1 1:\2 2:/' "$work/train.txt" >"$work/zero.txt"
+train_from_zero() {
+  "$programs/train_ranker" --device cpu --hidden 8 --steps 6 --quiet --run-dir "$work/run-$1" --save "$work/$1" "${@:2}"
+}
+train_from_zero from-zero --train "$work/zero.txt" >"$case_output"
+grep -q '"first_feature": 0' "$work/from-zero/ranker.json" && problem= || problem="not so"
+report "a ranker knows how its features are numbered" "$problem"
+sed 's/ 0:[^ ]*//' "$work/zero.txt" >"$work/no-first.txt"
+score from-zero --data "$work/no-first.txt" --sparse >/dev/null
+cp "$work/scores" "$work/detected"
+score from-zero --data "$work/no-first.txt" --sparse --first-feature 0 >/dev/null
+cmp "$work/scores" "$work/detected" >"$case_output" && problem= || problem="other scores"
+report "… and scores lines without the first one" "$problem"
+sed 's/ 2:.*//' "$work/no-first.txt" >"$work/narrow.txt"
+refused "… which must have all its features to learn more from" "ranks by 3 features, the files have 2" \
+  train_from_zero again --train "$work/narrow.txt" --init "$work/from-zero"
+expect "… as these" 0 "of 3 features" train_from_zero again --train "$work/no-first.txt" --init "$work/from-zero"
+
 # Twice as many lists take no more memory.
 if [[ -x /usr/bin/time ]]; then
   awk 'BEGIN { srand(5); for (q = 1; q <= 60000; ++q) for (i = 0; i < 20; ++i)

@@ -30,6 +30,10 @@ paste "$work/clicks.txt.positions" "$work/clicks.txt.weights" |
   awk '$1 != $2 { bad = 1 } { ranks[$1]++ } END { exit bad || ranks[1] != 2400 || ranks[5] != 2400 }' \
   >"$case_output" && problem= || problem="weights do not fit positions"
 report "… with weights of positions" "$problem"
+awk 'NR == FNR { clicks[NR] = $1; next } $2 != query { query = $2; n++ } { sum[n] += $1 }
+  END { for (s = 1; s <= 2400; ++s) if (sum[s] != clicks[s]) exit 1; exit n != 2400 }' \
+  "$work/clicks.txt.list-weights" "$work/clicks.txt" >"$case_output" && problem= || problem="they differ"
+report "… and the clicks of every session" "$problem"
 grep -q '^[01] qid:1/1 1:[0-9.]* .*# docid = d1_' "$work/clicks.txt" && problem= || problem="no such line"
 report "… with features and names of documents" "$problem"
 cp "$work/clicks.txt" "$work/first.txt"

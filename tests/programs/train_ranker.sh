@@ -28,7 +28,7 @@ again() { rm -rf "$run"; train "$@"; }
 test_ndcg() { sed -n 's/^test NDCG@10 \([0-9.]*\) .*/\1/p' "$case_output"; }
 
 # ---- learning -----------------------------------------------------------------------------------
-for model in linear mlp attention; do
+for model in linear mlp attention dasalc; do
   expect "a ranker of kind $model" 0 "test NDCG@10" again --model "$model" --steps 150 --learning-rate 0.02 \
     --save "$work/$model" --test-scores "$work/$model.txt"
   awk -v ndcg="$(test_ndcg)" 'BEGIN { exit !(ndcg > 0.95) }' && problem= || problem="it reaches $(test_ndcg)"
@@ -38,6 +38,12 @@ for model in linear mlp attention; do
     --data "$work/fold/test.txt" --scores "$work/$model.txt" --metrics ndcg@10 --convention skip
   expect "… as does what was saved" 0 "test NDCG@10 $expected" \
     again --init "$work/$model" --steps 1 --learning-rate 0
+done
+for norm in none layer batch; do
+  expect "the norm $norm" 0 "test NDCG@10" again --norm "$norm" --input-norm --noise 0.05 --steps 150 \
+    --learning-rate 0.02
+  awk -v ndcg="$(test_ndcg)" 'BEGIN { exit !(ndcg > 0.95) }' && problem= || problem="it reaches $(test_ndcg)"
+  report "… learns as well" "$problem"
 done
 grep -q '"ndcg":' "$run/metrics.jsonl" && problem= || problem="no NDCG"
 report "the run folder shows NDCG" "$problem"
@@ -69,6 +75,46 @@ cmp -s "$work/plain.txt" "$work/ones.txt" && problem= || problem="other scores"
 report "weights of 1 change nothing" "$problem"
 cmp -s "$work/plain.txt" "$work/weighted.txt" && problem="the same scores" || problem=
 report "… others do" "$problem"
+# Weights of lists: 1 for all changes nothing; 0 for some is as if nothing were learned from them.
+awk 'BEGIN { for (i = 0; i < 40; ++i) print 1 }' >"$work/list-ones"
+awk 'BEGIN { for (i = 0; i < 40; ++i) print i % 4 ? 0.5 : 3 }' >"$work/list-weights"
+scores list-ones.txt --list-weights "$work/list-ones"
+scores list-weighted.txt --list-weights "$work/list-weights"
+cmp -s "$work/plain.txt" "$work/list-ones.txt" && problem= || problem="other scores"
+report "weights of lists of 1 change nothing" "$problem"
+cmp -s "$work/plain.txt" "$work/list-weighted.txt" && problem="the same scores" || problem=
+report "… others do" "$problem"
+expect "… and belong to what a run goes on with" 0 "resumed at step 20" \
+  train --resume --steps 30 --list-weights "$work/list-weights"
+awk '{ print NR == 3 ? 0 : $1 }' "$work/list-weights" >"$work/list-weights.new"
+mv "$work/list-weights.new" "$work/list-weights"
+refused "a run goes on with other weights of lists" "with other data" \
+  train --resume --steps 40 --list-weights "$work/list-weights"
+awk '{ print int((NR - 1) / 8) % 4 ? 0.5 : 3 }' "$work/ones" >"$work/spread"
+# Where every document of a list has the list's weight, sums are the same.
+scores spread.txt --loss ndcg-loss2 --optimizer sgd --weights "$work/spread"
+awk 'BEGIN { for (i = 0; i < 40; ++i) print i % 4 ? 0.5 : 3 }' >"$work/list-weights"
+scores lists.txt --loss ndcg-loss2 --optimizer sgd --list-weights "$work/list-weights"
+paste "$work/spread.txt" "$work/lists.txt" |
+  awk '{ d = $1 - $2; if (d > 1e-4 || d < -1e-4) bad = 1 } END { exit bad }' >"$case_output" && problem= || problem="other scores"
+report "weights of lists are those of all their documents" "$problem"
+
+# ---- going on from a saved ranker ---------------------------------------------------------------
+expect "a validation names its metric" 0 "validation loss" again --save "$work/first"
+grep -q ', NDCG@10 0\.[0-9]* (best)$' "$case_output" && problem= || problem="no such line"
+report "… in its line" "$problem"
+first=$(test_ndcg)
+expect "… and so does a run that was finished before" 0 ", best validation NDCG@10 0." train --resume
+expect "a smaller-is-better metric is shown as it is" 0 "best validation: ARP " again --metrics arp
+grep -q ', ARP [0-9]' "$case_output" && problem= || problem="no such line"
+report "… in every line" "$problem"
+# Labels that are turned round only spoil the ranker: what it was is validated, and is what is kept.
+awk '{ $1 = 2 - $1; print }' "$work/fold/train.txt" >"$work/turned.txt"
+expect "a ranker that training does not improve" 0 "the ranker of --init, which training did not improve" \
+  again --init "$work/first" --train "$work/turned.txt" --validate-every 5
+grep -q '^step 0: validation loss .* (best)$' "$case_output" && [[ $(test_ndcg) == "$first" ]] && problem= ||
+  problem="it was not kept: $(test_ndcg) in place of $first"
+report "… is kept as it was" "$problem"
 
 # ---- resuming, early stopping -------------------------------------------------------------------
 model=(--noise 0.1 --dropout 0.2 --validate-every 5 --checkpoint-every 5 --schedule constant)
@@ -146,14 +192,25 @@ rejected "an unknown convention" "did you mean lightgbm?" train --convention lig
 rejected "k of 0" "expected a whole number from 1 behind @" train --metrics ndcg@0
 rejected "k below 0" "expected a whole number from 1 behind @" train --metrics ndcg@-3
 rejected "an unknown network" "--model" train --model trees
+rejected "an unknown norm" "--norm" train --norm group
 rejected "an unknown step of scaling" "no step of scaling" train --scaling zz
 rejected "heads that do not divide the width" "heads" train --model attention --dim 15
 rejected "a layer of no width" "--hidden" train --hidden 0
 rejected "micro-batches that do not divide the batch" "micro-batches" train --accumulation 3
 head -n 5 "$work/ones" >"$work/few"
-rejected "weights of another number" "few has 5 scores, but there are 320" train --weights "$work/few"
+rejected "weights of another number" "few has 5 weights, but there are 320 documents" train --weights "$work/few"
 sed '7s/1/-1/' "$work/ones" >"$work/negative"
 rejected "a negative weight" "negative:7: a weight is 0 or more" train --weights "$work/negative"
+rejected "weights of lists of another number" "few has 5 weights, but there are 40 lists" \
+  train --list-weights "$work/few"
+sed '7s/1/-1/' "$work/list-ones" >"$work/negative"
+rejected "a negative weight of a list" "negative:7: a weight is 0 or more" train --list-weights "$work/negative"
+sed '9s/1/inf/' "$work/list-ones" >"$work/infinite"
+rejected "an infinite weight of a list" "infinite:9: a weight is 0 or more and finite" \
+  train --list-weights "$work/infinite"
+sed '9s/1/x/' "$work/list-ones" >"$work/word"
+rejected "a weight of a list that is no number" 'word:9: expected a weight, found "x"' \
+  train --list-weights "$work/word"
 rejected "weights of documents that are left out" "--longest-list" \
   train --weights "$work/ones" --longest-list 4
 rejected "scores of no test file" "--test-scores needs --test" \

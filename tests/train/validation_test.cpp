@@ -62,6 +62,60 @@ TEST_CASE("without a finite validation there is no best checkpoint", "[train][va
   }
 }
 
+TEST_CASE("what a run begins with may be its best", "[train][validation]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  {
+    FolderRun run(path);
+    validate_with(run, {scored(1, 5), scored(1, 4), scored(1, 3), scored(1, 2), scored(1, 5)});
+    run.trainer_options.validate_first = true;
+    const auto before = run.small.weights();
+    const train::Trainer::Outcome outcome = run.run();
+    REQUIRE(outcome.best);
+    CHECK(outcome.best->value == 5);
+    CHECK(outcome.best->step == 0);
+    CHECK(best_step(path) == "0");
+    const auto kept = train::read_checkpoint(path / "checkpoints" / "best.safetensors");
+    for (const auto& [name, values] : kept.sections.at("model"))
+      CHECK(values.to_vector<float>() == before.at(name));
+    CHECK(rows_of(path / "metrics.jsonl").at(0).at("step") == 0);
+  }
+  // A run that goes on does not begin again.
+  FolderRun more(path);
+  more.trainer_options.steps = 15;
+  more.trainer_options.validate_first = true;
+  validate_with(more, {scored(1, 4)});
+  const train::Trainer::Outcome outcome = more.run();
+  CHECK(outcome.best->step == 0);
+  CHECK(best_step(path) == "0");
+}
+
+TEST_CASE("a score is called by what it is of", "[train][validation]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  const auto named = [](double score) {
+    return train::Validation(1, {{"errors", -score}}, score, "errors");
+  };
+  {
+    FolderRun run(path);
+    validate_with(run, {named(-7), named(-3), named(-5), named(-4)});
+    const train::Trainer::Outcome outcome = run.run();
+    CHECK(outcome.best->value == -3);
+    CHECK(outcome.best->name == "errors");
+    CHECK(outcome.best->shown == 3);
+    CHECK(outcome.best->step == 6);
+  }
+  FolderRun more(path);  // finished before
+  const train::Trainer::Outcome outcome = more.run();
+  CHECK(outcome.best->name == "errors");
+  CHECK(outcome.best->shown == 3);
+  CHECK(outcome.best->step == 6);
+
+  FolderRun wrong(temporary.path() / "b");
+  validate_with(wrong, {train::Validation(1, {}, 2.0, "errors")});
+  CHECK_THROWS_WITH(wrong.run(), Contains("score is said to be errors"));
+}
+
 TEST_CASE("the best validation is kept over a resume, with the rule", "[train][validation]") {
   const TemporaryFolder temporary;
   const fs::path path = temporary.path() / "a";

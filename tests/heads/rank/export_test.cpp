@@ -102,24 +102,38 @@ rank::RankerConfig config_of(Kind kind, int64_t outputs = 1) {
   return {.features = kFeatures,
           .kind = kind,
           .hidden = {9, 6},
+          .norm = rank::RankerConfig::Norm::layer,
           .outputs = outputs,
           .dim = 8,
           .blocks = 2,
           .heads = 2};
 }
 
+// Every network, with every norm that it takes.
+std::vector<rank::RankerConfig> all_configs() {
+  std::vector<rank::RankerConfig> configs;
+  for (const std::string& kind : rank::ranker_kinds())
+    for (const std::string& norm : rank::ranker_norms())
+      for (const bool input_norm : {false, true}) {
+        configs.push_back(config_of(rank::parse_ranker_kind(kind)));
+        configs.back().norm = rank::parse_ranker_norm(norm);
+        configs.back().input_norm = input_norm;
+      }
+  return configs;
+}
+
 }  // namespace
 
 TEST_CASE("an ONNX model scores raw features as the ranker does", "[rank][onnx]") {
   const data::RankingSet set = raw_lists({5, 1, 12, 30, 2});
-  for (const Kind kind : {Kind::linear, Kind::mlp, Kind::attention})
+  for (const rank::RankerConfig& config : all_configs())
     for (const char* scaling : {"log1p,zscore", "zscore", "log1p", "clip=0.05,log1p,zscore,limit=2",
                                 "minmax", "clip=0.1,minmax,limit=0.7", "limit=3"}) {
-      CAPTURE(rank::name_of(kind), scaling);
-      CHECK(difference(made(config_of(kind), "lambdarank", scaling, set), set) < 1e-5);
+      CAPTURE(rank::name_of(config.kind), rank::name_of(config.norm), config.input_norm, scaling);
+      CHECK(difference(made(config, "lambdarank", scaling, set), set) < 1e-5);
     }
   rank::RankerConfig plain = config_of(Kind::mlp);
-  plain.layer_norm = false;
+  plain.norm = rank::RankerConfig::Norm::none;
   CHECK(difference(made(plain, "mse", "log1p,zscore", set), set) < 1e-5);
   plain.hidden = {};
   CHECK(difference(made(plain, "mse", "log1p,zscore", set), set) < 1e-5);
@@ -166,6 +180,7 @@ TEST_CASE("an ONNX model says what it is", "[rank][onnx]") {
   CHECK(model_of(Kind::attention, "") == "none");
   CHECK(rank::needs_list(made(config_of(Kind::mlp), "mse", "minmax", set)));
   CHECK(rank::needs_list(made(config_of(Kind::attention), "mse", "", set)));
+  CHECK(rank::needs_list(made(config_of(Kind::dasalc), "mse", "", set)));
   CHECK_FALSE(rank::needs_list(made(config_of(Kind::linear), "mse", "zscore", set)));
 }
 
@@ -177,7 +192,8 @@ TEST_CASE("a C header is refused where it could not score a document", "[rank][c
   CHECK_THAT(header(Kind::mlp, "zscore", "web_2"),
              Contains("static inline float web_2_score(const float* features)") &&
                  Contains("web_2_features = 7") && !Contains("@"));
-  CHECK_THROWS_WITH(header(Kind::attention, "zscore", "a"), Contains("attention ranker cannot be"));
+  for (const Kind kind : {Kind::attention, Kind::dasalc})
+    CHECK_THROWS_WITH(header(kind, "zscore", "a"), Contains("attention ranker cannot be"));
   CHECK_THROWS_WITH(header(Kind::linear, "minmax", "a"), Contains("minmax"));
   for (const char* name : {"", "2a", "a-b", "a b", "\xC3\xA4"})
     CHECK_THROWS_WITH(header(Kind::linear, "", name), Contains("cannot begin names of C"));

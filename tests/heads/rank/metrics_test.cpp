@@ -331,19 +331,23 @@ TEST_CASE("what cannot be measured is refused", "[rank][metrics]") {
   };
   CHECK_THROWS_WITH(measure(offsets, labels, {1, 2, 3}), Contains("3 scores for 2 documents"));
   CHECK_THROWS_WITH(measure(offsets, labels, {1, NAN}), Contains("the score of document 1"));
-  CHECK_THROWS_WITH(measure(offsets, {1, -1}, {1, 2}),
-                    Contains("document 1 (from 0) has the label -1"));
-  CHECK_THROWS_WITH(measure(offsets, {1, NAN}, {1, 2}),
-                    Contains("document 1 (from 0) has the label"));
-  CHECK_THROWS_WITH(measure(offsets, {1, 3}, {1, 2}, "letor4"),
-                    Contains("whole numbers from 0 to 2"));
-  CHECK_THROWS_WITH(measure(offsets, {1, 0.5F}, {1, 2}, "lightgbm"),
-                    Contains("gain table of lightgbm"));
-  CHECK_THROWS_WITH(measure(offsets, {1, 31}, {1, 2}, "lightgbm"), Contains("from 0 to 30"));
-  CHECK_THROWS_WITH(measure({0, 3}, labels, {1, 2}), Contains("at most the number of documents"));
-  CHECK_THROWS_WITH(measure({0, 2, 1, 2}, labels, {1, 2}), Contains("fall from 2 to 1 at list 1"));
-  CHECK_THROWS_WITH(measure({1, 2}, labels, {1, 2}), Contains("from 0"));
-  CHECK_THROWS_WITH(measure({}, labels, {1, 2}), Contains("from 0"));
+  // Lists that cannot be judged are known before there are scores.
+  const auto refused = [&](const std::vector<int64_t>& o, const std::vector<float>& l,
+                           const char* what, const char* preset = "zero") {
+    CHECK_THROWS_WITH(measure(o, l, {1, 2}, preset), Contains(what));
+    CHECK_THROWS_WITH(check_judged({o, l}, Convention::preset(preset)), Contains(what));
+  };
+  refused(offsets, {1, -1}, "document 1 (from 0) has the label -1");
+  refused(offsets, {1, NAN}, "document 1 (from 0) has the label");
+  refused(offsets, {1, 3}, "whole numbers from 0 to 2", "letor4");
+  refused(offsets, {1, 0.5F}, "gain table of lightgbm", "lightgbm");
+  refused(offsets, {1, 31}, "from 0 to 30", "lightgbm");
+  refused(offsets, labels, "ties by names", "trec_eval");
+  refused({0, 3}, labels, "at most the number of documents");
+  refused({0, 2, 1, 2}, labels, "fall from 2 to 1 at list 1");
+  refused({1, 2}, labels, "from 0");
+  refused({}, labels, "from 0");
+  check_judged({offsets, labels}, Convention::preset("letor4"));
   // Rows behind the last list belong to no list and are not looked at; infinities are scores.
   CHECK(measure({0, 2}, {1, 0, NAN}, {INFINITY, -INFINITY, NAN})[0].mean == 1);
 }

@@ -72,6 +72,23 @@ rank::RankerConfig small_config(Kind kind) {
   return config;
 }
 
+// Every network, with every norm that it takes.
+std::vector<rank::RankerConfig> all_configs() {
+  std::vector<rank::RankerConfig> configs;
+  for (const std::string& kind : rank::ranker_kinds())
+    for (const std::string& norm : rank::ranker_norms())
+      for (const bool input_norm : {false, true}) {
+        configs.push_back(small_config(rank::parse_ranker_kind(kind)));
+        configs.back().norm = rank::parse_ranker_norm(norm);
+        configs.back().input_norm = input_norm;
+      }
+  return configs;
+}
+std::string described(const rank::RankerConfig& config) {
+  return std::string(rank::name_of(config.kind)) + ", norm " +
+         std::string(rank::name_of(config.norm)) + (config.input_norm ? ", input norm" : "");
+}
+
 const rank::LossSpec kLoss = rank::LossSpec::parse("lambdarank");
 const amp::Preset kFull = amp::Preset::parse("fp32");
 
@@ -127,10 +144,10 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
 
 TEST_CASE("a ranker scores a list whatever its order and the lists beside it", "[rank]") {
   const data::RankingSet set = planted({7, 1, 12, 4});
-  for (const Kind kind : {Kind::linear, Kind::mlp, Kind::attention}) {
-    INFO(rank::name_of(kind));
+  for (const rank::RankerConfig& config : all_configs()) {
+    INFO(described(config));
     RandomState::current().set_seed(3);
-    rank::Ranker ranker(small_config(kind));
+    rank::Ranker ranker(config);
     ranker.eval();
     const std::vector<double> together = rank::score(ranker, *resident(set), kLoss, kFull);
     for (int64_t q = 0; q < set.queries(); ++q) {
@@ -167,7 +184,7 @@ TEST_CASE("a ranker scores a list whatever its order and the lists beside it", "
       for (const double value : all) nearest = std::min(nearest, std::abs(value - fewer[d]));
       moved = std::max(moved, nearest);
     }
-    CHECK((moved > 1e-5) == (kind == Kind::attention));
+    CHECK((moved > 1e-5) == config.attends());
   }
 }
 
@@ -214,27 +231,26 @@ TEST_CASE("an epoch has every list the loss learns from once", "[rank]") {
 TEST_CASE("a step does not depend on buckets or on micro-batches", "[rank]") {
   const auto set = resident(planted({9, 14, 3, 21, 7, 11, 5, 16}));
   for (const char* loss : {"lambdarank", "listnet", "mse"}) {
-    for (const Kind kind : {Kind::mlp, Kind::attention}) {
-      INFO(loss << " " << rank::name_of(kind));
+    for (const rank::RankerConfig& config : all_configs()) {
+      INFO(loss << ", " << described(config));
       const rank::LossSpec spec = rank::LossSpec::parse(loss);
       const auto train = [&](int64_t bucket, int64_t accumulation) {
         // AdamW would make a whole step of the rounding of a gradient that is 0.
-        Run run(small_config(kind), set, spec, "fp32", true, /*sgd=*/true);
-        const rank::ListBatches batches(set, spec,
-                                        {.lists = 4,
-                                         .accumulation = accumulation,
-                                         .bucket = bucket,
-                                         .list_numbers = kind == Kind::attention});
+        Run run(config, set, spec, "fp32", true, /*sgd=*/true);
+        const rank::ListBatches batches(
+            set, spec,
+            {.lists = 4, .accumulation = accumulation, .bucket = bucket, .list_numbers = true});
         const auto reports = run.run(batches, 0, 6);
         CHECK(std::isfinite(reports.back().loss));
         return std::pair(run.weights(), reports.back());
       };
       const auto [exact, report] = train(1, 1);
       const auto [filled, filled_report] = train(64, 1);
-      const auto [split, split_report] = train(1, 2);
       CHECK(largest_difference(exact, filled) < 1e-5);
-      CHECK(largest_difference(exact, split) < 1e-4);
       CHECK(filled_report.loss == Approx(report.loss).epsilon(1e-4));
+      if (config.has_batch_norm()) continue;  // whose statistics are those of a micro-batch
+      const auto [split, split_report] = train(1, 2);
+      CHECK(largest_difference(exact, split) < 1e-4);
       CHECK(split_report.scalars.at("ndcg") == Approx(report.scalars.at("ndcg")).epsilon(1e-4));
     }
   }
@@ -245,14 +261,13 @@ TEST_CASE("a ranker learns planted lists", "[rank]") {
   const auto set = resident(planted(lengths)), held_out = resident(planted(lengths, 2));
   const rank::JudgeOptions judge{.metrics = {rank::Metric::parse("ndcg@5")},
                                  .convention = rank::Convention::preset("skip")};
-  for (const Kind kind : {Kind::linear, Kind::mlp, Kind::attention}) {
-    INFO(rank::name_of(kind));
-    Run run(small_config(kind), set, kLoss, "fp32");
+  for (const rank::RankerConfig& config : all_configs()) {
+    INFO(described(config));
+    Run run(config, set, kLoss, "fp32");
     run.ranker.eval();
     const train::Validation before = rank::validate(run.ranker, *held_out, kLoss, kFull, judge);
     run.ranker.train();
-    const rank::ListBatches batches(set, kLoss,
-                                    {.lists = 10, .list_numbers = kind == Kind::attention});
+    const rank::ListBatches batches(set, kLoss, {.lists = 10, .list_numbers = true});
     run.run(batches, 0, 240);
     run.ranker.eval();
     const train::Validation after = rank::validate(run.ranker, *held_out, kLoss, kFull, judge);
@@ -295,9 +310,13 @@ TEST_CASE("a ranker comes back from its files", "[rank]") {
   const data::RankingSet set = planted({6, 3});
   const data::FeatureScaling scaling =
       data::FeatureScaling::fit(set, data::FeatureScalingOptions::parse("log1p,zscore"));
-  for (const Kind kind : {Kind::linear, Kind::mlp, Kind::attention}) {
-    INFO(rank::name_of(kind));
-    rank::Ranker ranker(small_config(kind));
+  for (const rank::RankerConfig& config : all_configs()) {
+    INFO(described(config));
+    Run run(config, resident(planted({9, 7, 8})), kLoss, "fp32");
+    run.run(
+        rank::ListBatches(resident(planted({9, 7, 8})), kLoss, {.lists = 2, .list_numbers = true}),
+        0, 3);  // statistics that are not those of the beginning
+    rank::Ranker& ranker = run.ranker;
     ranker.eval();
     rank::save_ranker(folder.path() / "r", ranker, kLoss, scaling);
     const rank::SavedRanker saved = rank::load_ranker(folder.path() / "r");
@@ -308,6 +327,68 @@ TEST_CASE("a ranker comes back from its files", "[rank]") {
   }
   rank::save_ranker(folder.path() / "r", rank::Ranker(small_config(Kind::mlp)), kLoss, {});
   CHECK_FALSE(rank::load_ranker(folder.path() / "r").scaling);
+}
+
+TEST_CASE("a ranker keeps how its features are numbered", "[rank]") {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "r";
+  const rank::Ranker ranker(small_config(Kind::linear));
+  for (const std::optional<int> first : {std::optional<int>(0), std::optional<int>(1), {}}) {
+    rank::save_ranker(path, ranker, kLoss, {}, first);
+    CHECK(rank::load_ranker(path).first_feature == first);
+  }
+  rank::save_ranker(path, ranker, kLoss, {}, 1);
+  std::string text = read_text_file(path / "ranker.json");
+  text.replace(text.find("\"first_feature\": 1"), 18, "\"first_feature\": 2");
+  write_text_file(path / "ranker.json", text);
+  CHECK_THROWS_WITH(rank::load_ranker(path), Contains("first_feature"));
+}
+
+TEST_CASE("a set's features are in memory once, and its fingerprint knows all of it", "[rank]") {
+  const data::RankingSet set = planted({4, 3});
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    const auto kept = resident(set, {}, dtype);
+    CHECK_FALSE(kept->host().features.defined());
+    CHECK(kept->features().array().dtype() == dtype);
+    CHECK((kept->features().array().data() == set.features.data()) == (dtype == DType::f32));
+    CHECK(kept->fingerprint() == resident(set)->fingerprint());
+  }
+  std::vector<std::string> prints = {resident(set)->fingerprint()};
+  const auto weights = [](int64_t count, float value) {
+    return Array::full({count}, value, DType::f32);
+  };
+  for (const auto& [documents, lists] : {std::pair{weights(7, 2), Array()},
+                                         {weights(7, 3), Array()},
+                                         {Array(), weights(2, 2)},
+                                         {Array(), weights(2, 3)},
+                                         {weights(7, 2), weights(2, 2)}})
+    prints.push_back(rank::ResidentSet(set, DType::f32, {}, documents, lists).fingerprint());
+  data::RankingSet other = set;
+  other.features = set.features.clone();
+  other.features.data<float>()[17] += 1;
+  prints.push_back(resident(other)->fingerprint());
+  CHECK(std::set<std::string>(prints.begin(), prints.end()).size() == prints.size());
+}
+
+TEST_CASE("a ranker's folder of before there was a choice of norms is read", "[rank]") {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "r";
+  for (const bool layer_norm : {true, false}) {
+    rank::RankerConfig config = small_config(Kind::mlp);
+    config.norm = layer_norm ? rank::RankerConfig::Norm::layer : rank::RankerConfig::Norm::none;
+    rank::save_ranker(path, rank::Ranker(config), kLoss, {});
+    const std::string present = std::string(R"("norm": ")") + (layer_norm ? "layer" : "none") +
+                                "\",\n    \"input_norm\": false";
+    std::string text = read_text_file(path / "ranker.json");
+    const size_t at = text.find(present);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, present.size(),
+                 std::string(R"("layer_norm": )") + (layer_norm ? "true" : "false"));
+    write_text_file(path / "ranker.json", text);
+    const rank::RankerConfig read = rank::load_ranker(path).ranker->config();
+    CHECK(read.norm == config.norm);
+    CHECK_FALSE(read.input_norm);
+  }
 }
 
 TEST_CASE("files of a ranker that do not fit are refused", "[rank][bad_input]") {
@@ -347,6 +428,12 @@ TEST_CASE("sizes of a ranker are checked", "[rank][bad_input]") {
   CHECK_THROWS_WITH(with([](auto& c) { c.heads = 3; }), Contains("no multiple of its 3 heads"));
   CHECK_THROWS_WITH(with([](auto& c) { c.dropout = 1; }), Contains("dropout"));
   CHECK_THROWS_WITH(with([](auto& c) { c.hidden = {0}; }), Contains("hidden width"));
+  CHECK_THROWS_WITH(with([](auto& c) {
+                      c.kind = Kind::dasalc;
+                      c.hidden = {};
+                    }),
+                    Contains("needs hidden layers"));
+  CHECK_THROWS_WITH(rank::parse_ranker_norm("group"), Contains("none, layer, batch"));
   const rank::Ranker ranker(small_config(Kind::attention));
   CHECK_THROWS_WITH(ranker.forward(Tensor(Array::zeros({3, 4}, DType::f32))),
                     Contains("a ranker of 5 features"));
@@ -363,13 +450,18 @@ TEST_CASE("a captured step of ranking gives the eager step's bits in every bucke
     INFO(precision);
     const auto set =
         resident(planted(lengths), test_gpu(), amp::Preset::parse(precision).compute_dtype);
-    const rank::ListBatches batches(set, kLoss, {.lists = 8, .bucket = 64});
+    const rank::ListBatches batches(set, kLoss, {.lists = 8, .bucket = 64, .list_numbers = true});
     rank::RankerConfig config = small_config(Kind::mlp);
     config.dropout = 0.1;
-    Run eager(config, set, kLoss, precision, false), graphs(config, set, kLoss, precision);
-    const auto a = eager.run(batches, 0, 60), b = graphs.run(batches, 0, 60);
-    CHECK(graphs.step->graphs() > 1);
-    for (size_t i = 0; i < a.size(); ++i) CHECK(a[i].loss == b[i].loss);
-    CHECK(eager.weights() == graphs.weights());
+    for (const bool batch_norm : {false, true}) {
+      CAPTURE(batch_norm);
+      config.input_norm = batch_norm;
+      config.norm = batch_norm ? rank::RankerConfig::Norm::batch : rank::RankerConfig::Norm::layer;
+      Run eager(config, set, kLoss, precision, false), graphs(config, set, kLoss, precision);
+      const auto a = eager.run(batches, 0, 60), b = graphs.run(batches, 0, 60);
+      CHECK(graphs.step->graphs() > 1);
+      for (size_t i = 0; i < a.size(); ++i) CHECK(a[i].loss == b[i].loss);
+      CHECK(eager.weights() == graphs.weights());  // and running statistics
+    }
   }
 }

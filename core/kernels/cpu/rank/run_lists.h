@@ -84,13 +84,6 @@ void run_lists(const RankBatch& batch, const Loss& loss) {
                                                     : visit<float>(batch.params, run); \
   }
 
-// See RankFamily.
-bool rank_pointwise(const RankBatch& batch);
-bool rank_pairs(const RankBatch& batch);
-bool rank_pair_sums(const RankBatch& batch);
-bool rank_softmax(const RankBatch& batch);
-bool rank_likelihood(const RankBatch& batch);
-bool rank_soft_ranks(const RankBatch& batch);
-bool rank_neural_sort(const RankBatch& batch);
+BINADE_DECLARE_RANK_FAMILIES
 
 }  // namespace binade::kernels::cpu

@@ -1,0 +1,51 @@
+// Options of programs that compute with a saved ranker.
+#pragma once
+
+#include <binade/heads/rank/files.h>
+
+#include <string>
+
+#include "device.h"
+#include "ranked_lists.h"
+
+namespace binade::examples {
+
+struct SavedRankerOptions {
+  std::string ranker, device = "auto", precision;
+};
+
+inline void add_ranker_option(const OptionGroup& files, SavedRankerOptions& o) {
+  files.add("--ranker", o.ranker, "Folder of a ranker, as train_ranker --save writes it")
+      .required();
+}
+inline void add_device_options(CommandLine& command, SavedRankerOptions& o) {
+  const OptionGroup device{command, "Precision and device"};
+  device.add("--device", o.device, "auto (a GPU where one is usable), cpu, cuda or cuda:N");
+  device.add("--precision", o.precision,
+             "fp32, fp16, fp16-autocast or bf16; default: fp32 on a CPU, fp16 on a GPU");
+}
+
+// Lines whose options leave it open number their features as those that the ranker learned from.
+inline void number_features(LineOptions& lines, const heads::rank::SavedRanker& saved) {
+  if (lines.first_feature == "detect" && saved.first_feature)
+    lines.first_feature = std::to_string(*saved.first_feature);
+}
+
+// A ranker on its device, in evaluation mode.
+struct ReadyRanker {
+  Device device;
+  amp::Preset preset;
+  heads::rank::SavedRanker saved;
+};
+inline ReadyRanker load_ready_ranker(const SavedRankerOptions& o) {
+  const Device device = choose_device(o.device);
+  ReadyRanker ready{
+      device,
+      o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision),
+      heads::rank::load_ranker(o.ranker)};
+  ready.saved.ranker->to(device);
+  ready.preset.apply(*ready.saved.ranker);
+  return ready;
+}
+
+}  // namespace binade::examples
