@@ -180,7 +180,7 @@ Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Te
 void KvCache::attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
                             const Array& out) const {
   BINADE_DISPATCH(out.device(), cached_attention(q, keys, values, pass_->rows, pass_->visible,
-                                                 score_scale(scale, q.size(3)), out));
+                                                 score_scale(scale, q.size(3)), /*window=*/0, out));
 }
 
 bool KvCache::takes_few_rows() const {
