@@ -35,8 +35,7 @@ BatchGenerator::BatchGenerator(const nn::CausalLm& model, const BatchGenerateOpt
 }
 
 bool BatchGenerator::fits(int64_t prompt_tokens) const {
-  // The last token that is chosen is never read again.
-  return prompt_tokens + options_.max_new_tokens - 1 <= decoder_.capacity();
+  return options_.max_new_tokens <= decoder_.room(prompt_tokens);
 }
 
 void BatchGenerator::add(Text text) {

@@ -114,21 +114,34 @@ Decoder::Prompts Decoder::begin(const std::vector<int32_t>& slots, const Rows& p
   check(starts.size() == prompts.size() && slots.size() == prompts.size(), prompts.size(),
         " prompts, ", slots.size(), " slots and ", starts.size(), " starts do not fit together");
   for (size_t i = 0; i < prompts.size(); ++i) {
-    // The last token that is chosen is never read again.
     const auto length = static_cast<int64_t>(prompts[i].size());
-    const int64_t room = cache_.capacity() - length + 1;
-    check(room > 0, "a prompt of ", length,
+    check(cache_.capacity() >= length, "a prompt of ", length,
           " tokens does not fit a key-value cache with a capacity of ", cache_.capacity());
     int32_t& limit = starts[i].limit;
-    if (limit == SlotStates::Start{}.limit) limit = static_cast<int32_t>(room + starts[i].drawn);
-    check(int64_t{limit} - starts[i].drawn <= room, "a prompt of ", length, " tokens and ",
-          limit - starts[i].drawn, " new ones do not fit a key-value cache with a capacity of ",
-          cache_.capacity());
+    if (limit == SlotStates::Start{}.limit)
+      limit = static_cast<int32_t>(room(length) + starts[i].drawn);
+    check_room(length, int64_t{limit} - starts[i].drawn);
   }
   Prompts read = prefill(slots, prompts, least_length);
   choices_.start(slots, starts);
   choices_.sample(model_.logits(read.last).array(), read.slots);
   return read;
+}
+
+int64_t Decoder::room(int64_t prompt) const {
+  // The last token that is chosen is never read again.
+  return std::min(cache_.capacity(), model_.config().longest_text(prompt)) - prompt + 1;
+}
+
+void Decoder::check_room(int64_t prompt, int64_t fresh) const {
+  if (fresh <= room(prompt)) return;
+  const int64_t longest = model_.config().longest_text(prompt);
+  check(longest >= cache_.capacity(), "a prompt of ", prompt, " tokens and ", fresh,
+        " new ones cross the ", longest,
+        " positions behind which longrope has other frequencies, for the tokens before them, too; "
+        "ask for fewer, or begin with a longer prompt");
+  fail("a prompt of ", prompt, " tokens and ", fresh,
+       " new ones do not fit a key-value cache with a capacity of ", cache_.capacity());
 }
 
 void Decoder::step() {

@@ -71,6 +71,7 @@ nn::Sequence KvCache::prefill(const std::vector<int32_t>& slots,
   lengths_.bump_version();
   nn::Sequence sequence;
   sequence.cache = this;
+  sequence.lengths = lengths;
   return sequence;
 }
 
@@ -151,7 +152,7 @@ void KvCache::check_pass(const Tensor& keys) const {
 }
 
 Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
-                       double scale) {
+                       double scale, int64_t window) {
   check(!grad_enabled() || !(q.requires_grad() || k.requires_grad() || v.requires_grad()),
         "a KV cache keeps values and no gradients: run the pass under NoGrad, or train on whole "
         "sequences without a cache");
@@ -167,30 +168,32 @@ Tensor KvCache::attend(int64_t layer, const Tensor& q, const Tensor& k, const Te
   if (pass_->tokens == 0) {
     AttentionOptions options;
     options.causal = true;
+    options.window = window;
     options.scale = scale;
     return scaled_dot_product_attention(q, k, v, options);
   }
   const int64_t head = q.size(3);
   const Array out =
       Array::empty({q.size(0), q.size(2), q.size(1), head}, q.dtype(), q.device()).transpose(1, 2);
-  attend_cached(q.array(), keys, values, scale, out);
+  attend_cached(q.array(), keys, values, scale, window, out);
   return Tensor(out);
 }
 
 void KvCache::attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
-                            const Array& out) const {
+                            int64_t window, const Array& out) const {
   BINADE_DISPATCH(out.device(), cached_attention(q, keys, values, pass_->rows, pass_->visible,
-                                                 score_scale(scale, q.size(3)), out));
+                                                 score_scale(scale, q.size(3)), window, out));
 }
 
-bool KvCache::takes_few_rows() const {
-  return lengths_.device().is_cuda() && pass_->tokens > 0 &&
-         pass_->batch * pass_->tokens <= kernels::kMostFewRows;
+bool KvCache::takes_few_rows(int64_t window) const {
+  // A window as large as the cache hides nothing.
+  return lengths_.device().is_cuda() && (window == 0 || window >= capacity_ + spare_) &&
+         pass_->tokens > 0 && pass_->batch * pass_->tokens <= kernels::kMostFewRows;
 }
 
 Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
                                const kernels::FewRowsAttention& layers, double scale) {
-  check(takes_few_rows() && in.x.size(0) == pass_->batch * pass_->tokens &&
+  check(takes_few_rows(0) && in.x.size(0) == pass_->batch * pass_->tokens &&
             in.x.device() == lengths_.device(),
         "a key-value cache that announced a pass of ", pass_->batch, " rows of ", pass_->tokens,
         " tokens on ", lengths_.device(), " got ", in.x.size(0), " rows on ", in.x.device());
@@ -231,7 +234,7 @@ Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
   const auto by_head = [&](const Array& rows) {
     return rows.view({pass_->batch, pass_->tokens, heads, head}).transpose(1, 2);
   };
-  attend_cached(by_head(q), keys, values, scale, by_head(out));
+  attend_cached(by_head(q), keys, values, scale, /*window=*/0, by_head(out));
   return out;
 }
 

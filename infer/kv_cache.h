@@ -68,9 +68,9 @@ class KvCache : public nn::KeyValueStore {
   const Array& lengths() const { return lengths_; }
 
   // Throws Error where the result would be recorded on the tape: the cache has no gradient.
-  Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
-                double scale) override;
-  bool takes_few_rows() const override;
+  Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v, double scale,
+                int64_t window) override;
+  bool takes_few_rows(int64_t window) const override;
   Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
                         const kernels::FewRowsAttention& layers, double scale) override;
 
@@ -80,7 +80,7 @@ class KvCache : public nn::KeyValueStore {
   void check_layer(int64_t layer) const;
   // q and out (B, Hq, T, D).
   void attend_cached(const Array& q, const Array& keys, const Array& values, double scale,
-                     const Array& out) const;
+                     int64_t window, const Array& out) const;
   void check_flags(const char* what, const Array& array) const;  // (slots) i32 or undefined
   void check_pass(const Tensor& keys) const;
 

@@ -19,8 +19,12 @@ SelfAttentionOptions checked(const SelfAttentionOptions& options) {
 
 AttentionOptions op_options(const SelfAttentionOptions& options, const Sequence& sequence,
                             bool training) {
+  check(options.window == 0 || !sequence.mask.defined(),
+        "a mask in place of the causal one does not go with a sliding window: a layer sees ",
+        options.window, " tokens");
   AttentionOptions attention;
   attention.causal = !sequence.mask.defined();
+  attention.window = options.window;
   attention.mask = sequence.mask;
   attention.documents = sequence.documents;
   attention.scale = options.scale;
@@ -32,9 +36,10 @@ AttentionOptions op_options(const SelfAttentionOptions& options, const Sequence&
 // Through the cache where there is one; q (B, Hq, T, D), k and v (B, Hkv, T, D) → (B, T, Hq·D).
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v,
               const SelfAttentionOptions& options, const Sequence& sequence, bool training) {
-  const Tensor y = sequence.cache ? sequence.cache->attend(options.layer, q, k, v, options.scale)
-                                  : scaled_dot_product_attention(
-                                        q, k, v, op_options(options, sequence, training));
+  const Tensor y =
+      sequence.cache
+          ? sequence.cache->attend(options.layer, q, k, v, options.scale, options.window)
+          : scaled_dot_product_attention(q, k, v, op_options(options, sequence, training));
   return reshape(transpose(y, 1, 2), {q.size(0), q.size(2), q.size(1) * q.size(3)});
 }
 
@@ -43,38 +48,69 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v,
 SelfAttention::SelfAttention(const SelfAttentionOptions& options) : options_(checked(options)) {
   const int64_t head = options.head_size();
   const int64_t query_dim = options.heads * head, key_dim = options.key_heads() * head;
-  q_proj_ = add<Linear>("q_proj", options.dim, query_dim, options.bias, options.weight);
-  k_proj_ = add<Linear>("k_proj", options.dim, key_dim, options.bias, options.weight);
-  v_proj_ = add<Linear>("v_proj", options.dim, key_dim, options.bias, options.weight);
+  const auto projection = [&](const char* name, int64_t out) {
+    return add<Linear>(name, options.dim, out, options.bias, options.weight);
+  };
+  if (options.fused) {
+    qkv_proj_ = projection("qkv_proj", query_dim + 2 * key_dim);
+  } else {
+    q_proj_ = projection("q_proj", query_dim);
+    k_proj_ = projection("k_proj", key_dim);
+    v_proj_ = projection("v_proj", key_dim);
+  }
   o_proj_ =
       add<Linear>("o_proj", query_dim, options.dim, options.output_bias, options.output_weight);
-  if (options.qk_norm_eps > 0) {
-    q_norm_ = add<RmsNorm>("q_norm", head, options.qk_norm_eps);
-    k_norm_ = add<RmsNorm>("k_norm", head, options.qk_norm_eps);
-  }
+  if (options.qk_norm == QkNorm::none) return;
+  const bool by_head = options.qk_norm == QkNorm::head;
+  q_norm_ =
+      add<RmsNorm>("q_norm", by_head ? head : query_dim, options.norm_eps, options.norm_from_one);
+  k_norm_ =
+      add<RmsNorm>("k_norm", by_head ? head : key_dim, options.norm_eps, options.norm_from_one);
+}
+
+SelfAttention::Projected SelfAttention::project(const Tensor& x) const {
+  if (!qkv_proj_) return {q_proj_->forward(x), k_proj_->forward(x), v_proj_->forward(x)};
+  const Tensor qkv = qkv_proj_->forward(x);
+  const int64_t q_end = options_.heads * options_.head_size(),
+                k_end = q_end + options_.key_heads() * options_.head_size();
+  return {slice(qkv, -1, 0, q_end), slice(qkv, -1, q_end, k_end), slice(qkv, -1, k_end)};
+}
+
+bool SelfAttention::can_pack() const {
+  return !q_norm_ && (qkv_proj_ || can_join({q_proj_.get(), k_proj_.get(), v_proj_.get()}));
+}
+
+Tensor SelfAttention::project_packed(const Tensor& x) const {
+  if (qkv_proj_) return qkv_proj_->forward(x);
+  return forward_joint(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
 }
 
 Tensor SelfAttention::forward(const Tensor& x, const Sequence& sequence,
                               const RotaryTables& rotary) const {
-  const int64_t batch = x.size(0), tokens = x.size(1), head = options_.head_size();
-  if (!sequence.cache && !q_norm_ && rotary.shared() &&
-      can_join({q_proj_.get(), k_proj_.get(), v_proj_.get()})) {
+  if (!sequence.cache && can_pack() && (rotary.shared() || !options_.rotary)) {
     AttentionOptions packed = op_options(options_, sequence, training());
-    packed.rope_cos = rotary.cos();
-    packed.rope_sin = rotary.sin();
+    if (options_.rotary) {
+      packed.rope_cos = rotary.cos();
+      packed.rope_sin = rotary.sin();
+    }
     return o_proj_->forward(
-        packed_attention(forward_joint(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()}),
-                         options_.heads, options_.key_heads(), packed));
+        packed_attention(project_packed(x), options_.heads, options_.key_heads(), packed));
   }
-  Tensor q = reshape(q_proj_->forward(x), {batch, tokens, options_.heads, head});
-  Tensor k = reshape(k_proj_->forward(x), {batch, tokens, options_.key_heads(), head});
-  const Tensor v = reshape(v_proj_->forward(x), {batch, tokens, options_.key_heads(), head});
-  if (q_norm_) {
-    q = q_norm_->forward(q);
-    k = k_norm_->forward(k);
-  }
-  return o_proj_->forward(attend(rotary.rotate(q), rotary.rotate(k), transpose(v, 1, 2), options_,
-                                 sequence, training()));
+  auto [q, k, v] = project(x);
+  const auto normed = [&](QkNorm where, const std::shared_ptr<RmsNorm>& norm, const Tensor& in) {
+    return options_.qk_norm == where ? norm->forward(in) : in;
+  };
+  // (B, T, H·D) → (B, T, H, D)
+  const auto by_head = [&](const Tensor& in) {
+    return reshape(in,
+                   {x.size(0), x.size(1), in.size(2) / options_.head_size(), options_.head_size()});
+  };
+  const auto placed = [&](const std::shared_ptr<RmsNorm>& norm, const Tensor& in) {
+    const Tensor heads = normed(QkNorm::head, norm, by_head(normed(QkNorm::width, norm, in)));
+    return options_.rotary ? rotary.rotate(heads) : transpose(heads, 1, 2);
+  };
+  return o_proj_->forward(attend(placed(q_norm_, q), placed(k_norm_, k),
+                                 transpose(by_head(v), 1, 2), options_, sequence, training()));
 }
 
 PackedSelfAttention::PackedSelfAttention(const SelfAttentionOptions& options)

@@ -10,6 +10,13 @@
 
 namespace binade::nn {
 
+// Where queries and keys go through an RMS norm in front of their rotation.
+enum class QkNorm : uint8_t {
+  none,
+  head,   // each head by itself (Qwen3)
+  width,  // all heads of a token together (OLMo 2)
+};
+
 struct SelfAttentionOptions {
   int64_t layer = 0;  // its number in the model: the key of the cache
   int64_t dim = 0;    // of the hidden states
@@ -19,9 +26,14 @@ struct SelfAttentionOptions {
   int64_t head_dim = 0;  // 0: dim / heads
   bool bias = false;     // of the query, key and value projections
   bool output_bias = false;
-  double qk_norm_eps = 0;  // > 0: RMS norm of every query and key head (Qwen3)
-  double scale = 0;        // of the scores; 0: 1/√head_dim
-  double dropout = 0;      // on the probabilities, while training
+  bool fused = false;  // one layer qkv_proj: queries, keys, values (Phi-3)
+  QkNorm qk_norm = QkNorm::none;
+  double norm_eps = 1e-6;      // of that norm
+  bool norm_from_one = false;  // see RmsNorm
+  bool rotary = true;          // whether queries and keys are rotated
+  int64_t window = 0;          // > 0: a token sees so many positions at most, its own among them
+  double scale = 0;            // of the scores; 0: 1/√head_dim
+  double dropout = 0;          // on the probabilities, while training
   Initialiser weight = init::normal(0.02);
   Initialiser output_weight = init::normal(0.02);
 
@@ -29,8 +41,8 @@ struct SelfAttentionOptions {
   int64_t head_size() const { return head_dim ? head_dim : dim / heads; }
 };
 
-// Separate projections under the names of Hugging Face's Llama: q_proj, k_proj, v_proj, o_proj, and
-// q_norm, k_norm. Positions are rotary.
+// Projections under the names of Hugging Face's Llama: q_proj, k_proj, v_proj (or qkv_proj),
+// o_proj, and q_norm, k_norm. Positions are rotary.
 class SelfAttention : public Module {
  public:
   explicit SelfAttention(const SelfAttentionOptions& options);
@@ -45,8 +57,18 @@ class SelfAttention : public Module {
                const RotaryTables& rotary) const;
 
  private:
+  struct Projected {
+    Tensor q, k, v;  // (B, T, H·D)
+  };
+  Projected project(const Tensor& x) const;
+  // The same side by side, (B, T, (Hq + 2·Hkv)·D): one matmul where can_pack() says so.
+  bool can_pack() const;
+  Tensor project_packed(const Tensor& x) const;
+
   SelfAttentionOptions options_;
-  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_;  // or
+  std::shared_ptr<Linear> qkv_proj_;
+  std::shared_ptr<Linear> o_proj_;
   std::shared_ptr<RmsNorm> q_norm_, k_norm_;
 };
 

@@ -121,9 +121,9 @@ Array KeyValueStore::attend_few_rows(int64_t, const kernels::FewRows&,
 
 bool SelfAttention::decodes(const kernels::FewRows& in, const Sequence& sequence,
                             const RotaryTables& rotary) const {
-  if (!sequence.cache || !sequence.cache->takes_few_rows() || q_norm_ || rotary.shared() ||
-      2 * rotary.cos().size(1) != options_.head_size() || options_.head_size() % 16 != 0 ||
-      !suits(in, {q_proj_.get(), k_proj_.get(), v_proj_.get()}) ||
+  if (!sequence.cache || !sequence.cache->takes_few_rows(options_.window) || q_norm_ || qkv_proj_ ||
+      !options_.rotary || rotary.shared() || 2 * rotary.cos().size(1) != options_.head_size() ||
+      options_.head_size() % 16 != 0 || !suits(in, {q_proj_.get(), k_proj_.get(), v_proj_.get()}) ||
       !suits(rows_behind(in, *q_proj_), {o_proj_.get()}))
     return false;
   if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
@@ -144,7 +144,8 @@ Array SelfAttention::decode(const kernels::FewRows& in, const Array& residual,
   return linear_and_add(attended, *o_proj_, residual);
 }
 
-bool SwigluMlp::decodes(const kernels::FewRows& in) const {
+bool GatedMlp::decodes(const kernels::FewRows& in) const {
+  if (gate_up_proj_ || activation_ != Activation::silu) return false;
   if (!suits(in, {gate_proj_.get(), up_proj_.get()}) ||
       !suits(rows_behind(in, *gate_proj_), {down_proj_.get()}))
     return false;
@@ -153,7 +154,7 @@ bool SwigluMlp::decodes(const kernels::FewRows& in) const {
                                   few_rows_layer(*down_proj_));
 }
 
-Array SwigluMlp::decode(const kernels::FewRows& in, const Array& residual) const {
+Array GatedMlp::decode(const kernels::FewRows& in, const Array& residual) const {
   if (in.sum.defined()) {
     Array parts;
     if constexpr (kCudaBuilt) {
@@ -177,7 +178,10 @@ Array SwigluMlp::decode(const kernels::FewRows& in, const Array& residual) const
 
 bool LlamaBlock::decodes(const Tensor& x, const Sequence& sequence,
                          const RotaryTables& rotary) const {
-  if (!sequence.cache || !sequence.cache->takes_few_rows() || !unseen()) return false;
+  // Norms elsewhere or from one are not what the kernels compute.
+  if (!sequence.cache || !unseen() || !input_layernorm_ || attention_norm_ || mlp_norm_ ||
+      input_layernorm_->from_one())
+    return false;
   const kernels::FewRows in = before_norm(few_rows(x), *input_layernorm_);
   return (self_attn_->decodes(in, sequence, rotary) && mlp_->decodes(in)) ||
          decodes_in_parts(few_rows(x), sequence, rotary);
@@ -204,8 +208,8 @@ Array LlamaBlock::decode(kernels::FewRows& stream, const Sequence& sequence,
   stream = attended.dims() == 3 ? kernels::FewRows{entered, {}, 0, attended}
                                 : kernels::FewRows{attended, {}, 0};
   const Array middle = place_of(stream);
-  const Array behind = mlp_->decode(
-      before_norm(stream, *post_attention_layernorm_, in_parts ? middle : Array()), middle);
+  const Array behind =
+      mlp_->decode(before_norm(stream, *pre_mlp_norm_, in_parts ? middle : Array()), middle);
   stream = in_parts ? kernels::FewRows{middle, {}, 0, behind} : kernels::FewRows{behind, {}, 0};
   return entered;
 }

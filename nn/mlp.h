@@ -4,7 +4,9 @@
 #include <memory>
 
 #include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/mlp.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/nn/linear.h>
 
 namespace binade::kernels {
@@ -14,6 +16,19 @@ struct FewRows;
 namespace binade::nn {
 
 enum class Activation : uint8_t { gelu_tanh, gelu, relu, silu };
+
+inline Tensor activate(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::gelu:
+      return gelu(x);
+    case Activation::relu:
+      return relu(x);
+    case Activation::silu:
+      return silu(x);
+    default:
+      return gelu_tanh(x);
+  }
+}
 
 // c_proj(activation(c_fc(x))), under the names of Hugging Face's GPT-2.
 class Mlp : public Module {
@@ -30,39 +45,43 @@ class Mlp : public Module {
     if (activation_ == Activation::gelu_tanh && !c_fc_->adapter() && !c_proj_->adapter())
       return gelu_mlp(x, c_fc_->weight()->tensor(), c_fc_->bias()->tensor(),
                       c_proj_->weight()->tensor(), c_proj_->bias()->tensor());
-    return c_proj_->forward(activate(c_fc_->forward(x)));
+    return c_proj_->forward(activate(activation_, c_fc_->forward(x)));
   }
 
  private:
-  Tensor activate(const Tensor& x) const {
-    switch (activation_) {
-      case Activation::gelu:
-        return gelu(x);
-      case Activation::relu:
-        return relu(x);
-      case Activation::silu:
-        return silu(x);
-      default:
-        return gelu_tanh(x);
-    }
-  }
-
   Activation activation_;
   std::shared_ptr<Linear> c_fc_, c_proj_;
 };
 
-// down_proj(silu(gate_proj(x)) · up_proj(x)) (Shazeer 2020), under the names of Hugging Face's
-// Llama.
-class SwigluMlp : public Module {
+struct GatedMlpOptions {
+  int64_t dim = 0, hidden = 0;
+  bool bias = false;
+  Activation activation = Activation::silu;  // of the gate
+  bool fused = false;  // one layer gate_up_proj, the gate's half first, as in Phi-3
+  Initialiser weight = init::normal(0.02);
+};
+
+// down_proj(activation(gate_proj(x)) · up_proj(x)) (Shazeer 2020), under the names of Hugging
+// Face's Llama. With SiLU (SwiGLU) it is one op, other activations take several.
+class GatedMlp : public Module {
  public:
-  SwigluMlp(int64_t dim, int64_t hidden, bool bias = false,
-            const Initialiser& weight = init::normal(0.02))
-      : gate_proj_(add<Linear>("gate_proj", dim, hidden, bias, weight)),
-        up_proj_(add<Linear>("up_proj", dim, hidden, bias, weight)),
-        down_proj_(add<Linear>("down_proj", hidden, dim, bias, weight)) {}
+  explicit GatedMlp(const GatedMlpOptions& options) : activation_(options.activation) {
+    const auto layer = [&](const char* name, int64_t in, int64_t out) {
+      return add<Linear>(name, in, out, options.bias, options.weight);
+    };
+    if (options.fused) {
+      gate_up_proj_ = layer("gate_up_proj", options.dim, 2 * options.hidden);
+    } else {
+      gate_proj_ = layer("gate_proj", options.dim, options.hidden);
+      up_proj_ = layer("up_proj", options.dim, options.hidden);
+    }
+    down_proj_ = layer("down_proj", options.hidden, options.dim);
+  }
 
   // x (…, dim) → (…, dim).
   Tensor forward(const Tensor& x) const {
+    if (activation_ != Activation::silu) return down_proj_->forward(gated(x));
+    if (gate_up_proj_) return down_proj_->forward(swiglu_packed(gate_up_proj_->forward(x)));
     if (!can_join({gate_proj_.get(), up_proj_.get()}))
       return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
     if (down_proj_->adapter())
@@ -82,7 +101,14 @@ class SwigluMlp : public Module {
   Array decode(const kernels::FewRows& in, const Array& residual) const;
 
  private:
-  std::shared_ptr<Linear> gate_proj_, up_proj_, down_proj_;
+  Tensor gated(const Tensor& x) const {
+    if (!gate_up_proj_) return activate(activation_, gate_proj_->forward(x)) * up_proj_->forward(x);
+    const TensorList halves = split(gate_up_proj_->forward(x), down_proj_->in_features(), -1);
+    return activate(activation_, halves[0]) * halves[1];
+  }
+
+  Activation activation_;
+  std::shared_ptr<Linear> gate_proj_, up_proj_, gate_up_proj_, down_proj_;
 };
 
 }  // namespace binade::nn

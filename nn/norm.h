@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/norm.h>
 #include <binade/nn/module.h>
 
@@ -32,21 +33,27 @@ class LayerNorm : public Module {
 // Zhang & Sennrich 2019.
 class RmsNorm : public Module {
  public:
-  explicit RmsNorm(int64_t dim, double eps = 1e-6) : eps_(eps) {
-    weight_ = add_parameter("weight", Array::full({dim}, 1, DType::f32), true);
+  // from_one: what is kept, and saved, is the weight minus 1, as Gemma does; it starts at 0.
+  explicit RmsNorm(int64_t dim, double eps = 1e-6, bool from_one = false)
+      : eps_(eps), from_one_(from_one) {
+    weight_ = add_parameter("weight", Array::full({dim}, from_one ? 0 : 1, DType::f32), true);
   }
 
   double eps() const { return eps_; }
+  bool from_one() const { return from_one_; }
   const ParameterPtr& weight() const { return weight_; }
 
-  Tensor forward(const Tensor& x) const { return rms_norm(x, weight_->tensor(), eps_); }
+  Tensor forward(const Tensor& x) const { return rms_norm(x, factors(), eps_); }
   // {x + residual, norm(x + residual)}.
   std::pair<Tensor, Tensor> forward_add(const Tensor& x, const Tensor& residual) const {
-    return add_rms_norm(x, residual, weight_->tensor(), eps_);
+    return add_rms_norm(x, residual, factors(), eps_);
   }
 
  private:
+  Tensor factors() const { return from_one_ ? weight_->tensor() + 1.0 : weight_->tensor(); }
+
   double eps_;
+  bool from_one_;
   ParameterPtr weight_;
 };
 

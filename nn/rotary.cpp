@@ -1,5 +1,6 @@
 #include <binade/nn/rotary.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include <binade/autograd/ops/attention.h>
@@ -7,6 +8,35 @@
 #include <binade/autograd/ops/shape.h>
 
 namespace binade::nn {
+namespace {
+
+// Rows of cosines and sines.
+class TableWriter {
+ public:
+  explicit TableWriter(const RopeConfig& config) : amplitude_(rope_amplitude(config)) {}
+
+  void add(int64_t position, const std::vector<float>& frequencies) {
+    for (const float frequency : frequencies) {
+      const float angle = static_cast<float>(position) * frequency;
+      cos_.push_back(std::cos(angle) * amplitude_);
+      sin_.push_back(std::sin(angle) * amplitude_);
+    }
+    ++rows_;
+  }
+  Array cos() const { return table(cos_); }
+  Array sin() const { return table(sin_); }
+
+ private:
+  Array table(const std::vector<float>& values) const {
+    return Array::from(values, {rows_, static_cast<int64_t>(values.size()) / rows_});
+  }
+
+  float amplitude_;
+  int64_t rows_ = 0;
+  std::vector<float> cos_, sin_;
+};
+
+}  // namespace
 
 Tensor RotaryTables::rotate(const Tensor& x) const {
   if (!a_row_per_token_) return rope(transpose(x, 1, 2), cos_, sin_);
@@ -17,33 +47,77 @@ Tensor RotaryTables::rotate(const Tensor& x) const {
   return transpose(rotated, 0, 1);
 }
 
-Rotary::Rotary(int64_t head_dim, int64_t max_positions, const RopeConfig& config) {
+Rotary::Rotary(int64_t head_dim, int64_t max_positions, const RopeConfig& config)
+    : head_dim_(head_dim), config_(config) {
   check(max_positions > 0, "rotary embedding needs positions, got ", max_positions);
-  const std::vector<float> frequencies = rope_frequencies(head_dim, config);
-  std::vector<float> cos, sin;
-  cos.reserve(frequencies.size() * static_cast<size_t>(max_positions));
-  sin.reserve(cos.capacity());
+  TableWriter table(config);
+  std::vector<float> frequencies = rope_frequencies(head_dim, config);
   for (int64_t position = 0; position < max_positions; ++position) {
-    for (const float frequency : frequencies) {
-      const float angle = static_cast<float>(position) * frequency;
-      cos.push_back(std::cos(angle));
-      sin.push_back(std::sin(angle));
-    }
+    const bool beyond = position >= config.original_max_positions;
+    const bool changes = config.scaling == RopeScaling::dynamic
+                             ? beyond
+                             : beyond && position == config.original_max_positions;
+    if (config.depends_on_length() && changes)
+      frequencies = rope_frequencies(head_dim, config, position + 1);
+    table.add(position, frequencies);
   }
-  const Shape shape = {max_positions, static_cast<int64_t>(frequencies.size())};
-  cos_ = add_buffer("cos", Array::from(cos, shape), /*persistent=*/false);
-  sin_ = add_buffer("sin", Array::from(sin, shape), /*persistent=*/false);
+  cos_ = add_buffer("cos", table.cos(), /*persistent=*/false);
+  sin_ = add_buffer("sin", table.sin(), /*persistent=*/false);
+}
+
+Rotary::Tables Rotary::rows(int64_t begin, int64_t end) const {
+  return {slice(*cos_, 0, begin, end), slice(*sin_, 0, begin, end)};
+}
+
+Rotary::Tables Rotary::of_text(int64_t length, int64_t tokens, bool keep) const {
+  if (!config_.depends_on_length() || length <= config_.original_max_positions)
+    return rows(0, tokens);
+  // All longer texts are alike to longrope.
+  const bool by_length = config_.scaling == RopeScaling::dynamic;
+  const int64_t key = by_length ? length : 0, wanted = by_length ? tokens : cos_->size(0);
+  const std::lock_guard lock(mutex_);
+  auto found = longer_.find(key);
+  if (found == longer_.end() || found->second.first.size(0) < wanted ||
+      found->second.first.device() != cos_->device()) {
+    TableWriter table(config_);
+    const std::vector<float> frequencies = rope_frequencies(head_dim_, config_, length);
+    for (int64_t position = 0; position < wanted; ++position) table.add(position, frequencies);
+    const Tables made = {Tensor(table.cos().to(cos_->device())),
+                         Tensor(table.sin().to(cos_->device()))};
+    if (by_length && !keep) return made;
+    found = longer_.insert_or_assign(key, made).first;
+  }
+  return {slice(found->second.first, 0, 0, tokens), slice(found->second.second, 0, 0, tokens)};
 }
 
 RotaryTables Rotary::at(const Sequence& sequence, int64_t tokens) const {
   if (sequence.positions.defined()) {
+    check(
+        sequence.cache || !config_.depends_on_length() || tokens <= config_.original_max_positions,
+        "rows of ", tokens, " tokens that hold several texts are longer than the ",
+        config_.original_max_positions, " positions behind which the rope_type ",
+        name_of(config_.scaling), " has other frequencies; take shorter rows, or a text a row");
     const Tensor positions = reshape(sequence.positions, {-1});
     return {embedding(*cos_, positions), embedding(*sin_, positions), true};
   }
   const int64_t end = sequence.start + tokens;
   check(end <= cos_->size(0), "position ", end - 1, " is beyond the model's ", cos_->size(0),
         " positions");
-  return {slice(*cos_, 0, sequence.start, end), slice(*sin_, 0, sequence.start, end), false};
+  if (!config_.depends_on_length() || end <= config_.original_max_positions) {
+    const auto [cos, sin] = rows(sequence.start, end);
+    return {cos, sin, false};
+  }
+  if (sequence.lengths.empty()) {
+    const auto [cos, sin] = of_text(end, end, /*keep=*/sequence.cache == nullptr);
+    return {slice(cos, 0, sequence.start), slice(sin, 0, sequence.start), false};
+  }
+  TensorList cos, sin;
+  for (const int32_t length : sequence.lengths) {
+    const Tables tables = of_text(length, tokens, /*keep=*/false);
+    cos.push_back(tables.first);
+    sin.push_back(tables.second);
+  }
+  return {cat(cos, 0), cat(sin, 0), true};
 }
 
 }  // namespace binade::nn

@@ -1,32 +1,16 @@
 // Rotary position embedding (Su et al. 2021): tables of cosines and sines in f32.
 #pragma once
 
+#include <map>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include <binade/nn/module.h>
+#include <binade/nn/rope_frequencies.h>
 #include <binade/nn/sequence.h>
 
 namespace binade::nn {
-
-// How frequencies are stretched beyond the context that a model was pretrained on; named as in
-// Hugging Face's rope_type.
-enum class RopeScaling : uint8_t {
-  none,    // "default"
-  linear,  // every frequency divided by factor (Chen et al. 2023)
-  llama3,  // long wavelengths divided by factor, short ones kept, a ramp between (Llama 3.1)
-};
-
-struct RopeConfig {
-  double theta = 10000;
-  double partial_factor = 1;  // share of the head dimension that is rotated
-  RopeScaling scaling = RopeScaling::none;
-  double factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;  // llama3
-  int64_t original_max_positions = 0;                // llama3
-};
-
-// The R/2 frequencies, in f32 as pretraining computed them.
-std::vector<float> rope_frequencies(int64_t head_dim, const RopeConfig& config);
 
 // The rows of the tables for one forward pass.
 class RotaryTables {
@@ -45,15 +29,29 @@ class RotaryTables {
   bool a_row_per_token_;
 };
 
+// Where frequencies depend on the length of a text (dynamic, longrope), a pass over whole texts
+// turns all tokens by those of its length: of a row of Sequence::lengths, else of all its tokens. A
+// pass of decoding turns a token by those of the text that it ends, as transformers does.
 class Rotary : public Module {
  public:
   Rotary(int64_t head_dim, int64_t max_positions, const RopeConfig& config);
   // The rows for `tokens` tokens a sequence. Throws Error beyond max_positions (unless the
-  // positions are on the device: then the device's fault word says so).
+  // positions are on the device: then the device's fault word says so), and for rows of several
+  // texts whose lengths may matter.
   RotaryTables at(const Sequence& sequence, int64_t tokens) const;
 
  private:
-  BufferPtr cos_, sin_;  // (max_positions, R/2)
+  using Tables = std::pair<Tensor, Tensor>;  // cosines and sines, (T, R/2)
+  // Those of a text of `length` tokens, for its first `tokens`. Kept for the next pass where such
+  // passes are alike, as a captured one reads them again.
+  Tables of_text(int64_t length, int64_t tokens, bool keep) const;
+  Tables rows(int64_t begin, int64_t end) const;
+
+  int64_t head_dim_;
+  RopeConfig config_;
+  BufferPtr cos_, sin_;  // (max_positions, R/2): row p is that of a text of p + 1 tokens
+  mutable std::mutex mutex_;
+  mutable std::map<int64_t, Tables> longer_;  // of texts beyond the original positions, by length
 };
 
 }  // namespace binade::nn

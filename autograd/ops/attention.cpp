@@ -91,7 +91,11 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
   AttentionResult result;
   kernels::AttentionParams& params = result.params;
   params.scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(size));
+  check(options.window >= 0 && (options.window == 0 || options.causal), op, ": a window of ",
+        options.window, " tokens ",
+        options.window < 0 ? "cannot be" : "needs causal attention: it ends at the query");
   params.causal = options.causal;
+  params.window = options.window;
   if (options.mask.defined()) {
     const Tensor& mask = options.mask;
     const Shape full{batch, query_heads, queries, k.size(2)};

@@ -7,9 +7,12 @@ namespace binade {
 
 struct AttentionOptions {
   bool causal = false;  // query i of Tq sees keys j ≤ i + (Tk − Tq)
-  double scale = 0;     // 0: 1/√D
-  Tensor mask;  // broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added; no
-                // gradient)
+  // > 0, with `causal`: of those keys only the last so many, its own position among them (a sliding
+  // window; Beltagy et al. 2020). Fused on a GPU where attention without it is.
+  int64_t window = 0;
+  double scale = 0;  // 0: 1/√D
+  Tensor mask;       // broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added; no
+                     // gradient)
   // (B, T) i32 with Tq = Tk = T, in place of a mask: the document that each token belongs to; none
   // sees another's. Fused on a GPU, as without one.
   Tensor documents;

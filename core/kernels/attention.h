@@ -10,6 +10,7 @@ namespace binade::kernels {
 struct AttentionParams {
   double scale = 1;
   bool causal = false;  // query i sees keys j ≤ i + (Tk − Tq): the last query sees all
+  int64_t window = 0;   // > 0, with causal: of those only the last so many (a sliding window)
   Array mask;  // undefined, or broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating
                // (added)
   // undefined, or (B, T) i32 contiguous with Tq = Tk = T, in place of a mask: a query sees keys of

@@ -40,12 +40,14 @@ BINADE_KERNEL(cache_write, const Array& keys, const Array& values, const PassRow
 // out (B, Hq, T, D) = softmax(scale · q·kᵀ) · v in f32 (f64 for f64) over the slot's lengths[slot]
 // tokens and those pending ones that the query may see, its own among them: cache_write comes
 // before. `visible` is contiguous i64 (T) or (B, T): bit j of a query's word says whether it sees
-// pending token j; undefined: query t sees the pending tokens j ≤ first + t. Needs first + T ≤
-// kMostPending. q and out are views with a contiguous last dimension; q has the cache's dtype.
-// Grouped heads as in attention.h. On the GPU D ≤ 256, and f64 is refused.
+// pending token j; undefined: query t sees the pending tokens j ≤ first + t. With a window > 0 a
+// query sees only the last `window` of these tokens: where its word marks itself and its ancestors,
+// those that stand less than `window` positions in front of it. Needs first + T ≤ kMostPending. q
+// and out are views with a contiguous last dimension; q has the cache's dtype. Grouped heads as in
+// attention.h. On the GPU D ≤ 256, and f64 is refused.
 BINADE_KERNEL(cached_attention, const Array& q, const Array& cached_keys,
               const Array& cached_values, const PassRows& rows, const Array& visible, float scale,
-              const Array& out)
+              int64_t window, const Array& out)
 
 // Of the pending tokens nodes (B, M) i32, the first counts[b] of row b move to places lengths[slot]
 // + 0, 1, … They must ascend; one that does not, or lies outside of [0, kMostPending), is a fault:

@@ -12,8 +12,9 @@ namespace {
 class LlamaLayer : public OwnLayer {
  public:
   LlamaLayer(const nn::CausalLmConfig& config, std::shared_ptr<const nn::Rotary> rotary)
-      : block_(add<nn::LlamaBlock>("layer", config, 0, nn::init::normal(config.initializer_range))),
-        norm_(add<nn::RmsNorm>("norm", config.dim, config.norm_eps)),
+      : block_(add<nn::LlamaBlock>("layer", config.of_layer(config.layers - 1), 0,
+                                   nn::init::normal(config.initializer_range))),
+        norm_(add<nn::RmsNorm>("norm", config.dim, config.norm_eps, config.norm_from_one)),
         rotary_(std::move(rotary)) {}
 
   std::pair<Tensor, Tensor> forward(const Tensor& x, const nn::Sequence& sequence) const override {
@@ -24,7 +25,7 @@ class LlamaLayer : public OwnLayer {
       const nn::DecodedStream decoded = nn::decoded_norm(stream, *norm_);
       return {Tensor(decoded.whole.view(x.shape())), Tensor(decoded.normed.view(x.shape()))};
     }
-    return block_->forward(x, block_->input_norm()->forward(x), *norm_, sequence, rotary);
+    return block_->forward(x, block_->enter(x), norm_.get(), sequence, rotary);
   }
 
  private:
@@ -59,8 +60,9 @@ bool is_gpt2(const nn::CausalLmConfig& config) {
 std::shared_ptr<nn::Rotary> make_rotary(const nn::CausalLmConfig& config) {
   if (is_gpt2(config)) return nullptr;
   // Drafts may reach beyond the last position, by a tree or by what pads accepted paths.
-  return std::make_shared<nn::Rotary>(
-      config.head_size(), config.max_positions + infer::KvCache::kMostPending, config.rope);
+  return std::make_shared<nn::Rotary>(config.head_size(),
+                                      config.max_positions + infer::KvCache::kMostPending,
+                                      config.rope_of(config.layers - 1));
 }
 
 std::shared_ptr<OwnLayer> make_own_layer(const nn::CausalLmConfig& config,

@@ -19,10 +19,12 @@ class OwnLayer : public nn::Module {
                                             const nn::Sequence& sequence) const = 0;
 };
 
-// Tables of rotary positions that layers share; null for a family without them.
+// Tables of rotary positions that layers share, those of the model's last layer; null for a family
+// without them.
 std::shared_ptr<nn::Rotary> make_rotary(const nn::CausalLmConfig& config);
 
-// With weights drawn as the model's are.
+// A layer as the model's last is (its window, its positions), with weights drawn as the model's
+// are.
 std::shared_ptr<OwnLayer> make_own_layer(const nn::CausalLmConfig& config,
                                          std::shared_ptr<const nn::Rotary> rotary);
 

@@ -53,6 +53,15 @@ int64_t module_count(const MtpHeads& heads) {
   return heads.config().kind == Kind::recursive ? 1 : heads.config().depth;
 }
 
+// Whether the layers are those that the formats have names for, and that engines build.
+bool has_usual_layers(const nn::CausalLmConfig& base) {
+  const int64_t last = base.layers - 1;
+  return base.family != nn::Family::gpt2 && base.norms == nn::NormPlacement::before &&
+         base.qk_norm != nn::QkNorm::width && !base.norm_from_one && !base.fused_projections &&
+         base.activation == nn::Activation::silu && !base.scale_embedding && base.rotates(last) &&
+         base.window_of(last) == 0;
+}
+
 }  // namespace
 
 std::string_view name_of(Format format) {
@@ -69,7 +78,7 @@ Format parse_format(std::string_view name) {
 }
 
 Format default_format(Kind kind, const nn::CausalLmConfig& base) {
-  const bool plain = kind == Kind::parallel || base.family == nn::Family::gpt2;
+  const bool plain = kind == Kind::parallel || !has_usual_layers(base);
   return plain ? Format::plain : Format::deepseek;
 }
 
@@ -90,8 +99,9 @@ void check_fits(Format format, const MtpConfig& config, const nn::CausalLmConfig
     fail("the format ", name_of(format), " cannot hold these heads: ", reasons..., "; use plain");
   };
   if (config.kind == Kind::parallel) refuse("it has no names for parallel heads");
-  if (base.family == nn::Family::gpt2)
-    refuse("it has no names for layers of the model_type 'gpt2'");
+  if (!has_usual_layers(base))
+    refuse("it has no names for layers such as the last of this '", nn::name_of(base.family),
+           "' model");
   if (!(config.conventions == conventions_of(format)))
     refuse("they were trained by other conventions (embedding_first, recurs_behind_norm, ",
            "zero_first_embedding) than it has");
@@ -99,7 +109,8 @@ void check_fits(Format format, const MtpConfig& config, const nn::CausalLmConfig
     refuse("it has one projection for all depths, not ", config.depth);
   if (format != Format::mimo) return;
   // Its layer is Qwen2's.
-  if (base.qk_norm) refuse("its layer has no norm of queries and keys ('qk_norm'), as qwen3 has");
+  if (base.qk_norm != nn::QkNorm::none)
+    refuse("its layer has no norm of queries and keys ('qk_norm'), as qwen3 has");
   if (base.attention_output_bias) refuse("its layer has no bias of o_proj ('attention_bias')");
   if (base.mlp_bias) refuse("its layer has no biases of the MLP ('mlp_bias')");
 }

@@ -1,5 +1,7 @@
 #include <binade/nn/models/causal_lm.h>
 
+#include <cmath>
+
 #include <binade/nn/decode.h>
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
@@ -35,6 +37,14 @@ void CausalLm::add_embedding(const std::string& name) {
 void CausalLm::add_head() {
   if (!config_.tie_embeddings)
     head_ = add<Linear>("lm_head", config_.dim, vocabulary_rows_, false, vocabulary_initialiser());
+}
+
+Tensor CausalLm::embed(const Tensor& ids) const {
+  const Tensor rows = embedding_->forward(ids);
+  if (!config_.scale_embedding) return rows;
+  // Rounded as the weights are, which is what Gemma was trained with.
+  const double scale = std::sqrt(static_cast<double>(config_.dim));
+  return rows * Array::full({}, scale, rows.dtype()).item();
 }
 
 Tensor CausalLm::padded_logits(const Tensor& hidden) const {

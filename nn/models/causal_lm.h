@@ -38,8 +38,9 @@ class CausalLm : public Module {
   };
   States states(const Tensor& ids, const Sequence& sequence,
                 const std::vector<int64_t>& layers) const;
-  // The rows of the token embedding: ids (…) → (…, dim), without positions.
-  Tensor embed(const Tensor& ids) const { return embedding_->forward(ids); }
+  // The rows of the token embedding, scaled where the family does so: ids (…) → (…, dim), without
+  // positions.
+  Tensor embed(const Tensor& ids) const;
   // hidden (…, dim) → (…, vocab_size).
   Tensor logits(const Tensor& hidden) const;
   Tensor forward(const Tensor& ids, const Sequence& sequence = {}) const {
@@ -73,7 +74,6 @@ class CausalLm : public Module {
 
   // Layers that a pass runs. Throws Error for more than there are.
   size_t layers_of(const Sequence& sequence) const;
-  const Embedding& embedding_table() const { return *embedding_; }
   // Draws weights with the given standard deviation, or leaves them to be read.
   Initialiser weight_initialiser(double stddev) const;
   Initialiser vocabulary_initialiser() const;

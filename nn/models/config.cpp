@@ -2,26 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 
 #include <binade/core/file.h>
+#include <binade/nn/models/families.h>
 #include <binade/nn/special_ids.h>
 
 namespace binade::nn {
 namespace {
 
 using nlohmann::json;
-
-struct FamilyNames {
-  Family family;
-  const char *model_type, *architecture;
-};
-constexpr std::array kFamilies = {
-    FamilyNames{Family::gpt2, "gpt2", "GPT2LMHeadModel"},
-    FamilyNames{Family::llama, "llama", "LlamaForCausalLM"},
-    FamilyNames{Family::qwen2, "qwen2", "Qwen2ForCausalLM"},
-    FamilyNames{Family::qwen3, "qwen3", "Qwen3ForCausalLM"},
-};
 
 struct ActivationName {
   const char* name;
@@ -45,35 +34,6 @@ Activation parse_activation(const JsonReader& reader, const char* key, const cha
   reader.refuse("the activation '", name, "' (", key, ") is not supported");
 }
 
-RopeConfig parse_rope(const JsonReader& reader) {
-  RopeConfig rope;
-  rope.theta = reader.get("rope_theta", rope.theta);
-  rope.partial_factor = reader.get("partial_rotary_factor", rope.partial_factor);
-  // transformers 5 writes rope_parameters, which has rope_theta too; before it was rope_scaling.
-  std::optional<JsonReader> scaling = reader.child("rope_parameters");
-  if (!scaling) scaling = reader.child("rope_scaling");
-  if (!scaling) return rope;
-
-  rope.theta = scaling->get("rope_theta", rope.theta);
-  rope.partial_factor = scaling->get("partial_rotary_factor", rope.partial_factor);
-  const auto type = scaling->get(
-      "rope_type", scaling->get<std::string>("type", "default"));  // "type": before 4.43
-  if (type == "default") return rope;
-  rope.factor = scaling->require<double>("factor");
-  if (type == "linear") {
-    rope.scaling = RopeScaling::linear;
-  } else if (type == "llama3") {
-    rope.scaling = RopeScaling::llama3;
-    rope.low_freq_factor = scaling->require<double>("low_freq_factor");
-    rope.high_freq_factor = scaling->require<double>("high_freq_factor");
-    rope.original_max_positions = scaling->require<int64_t>("original_max_position_embeddings");
-  } else {
-    reader.refuse("the rope_type '", type, "' is not supported; supported are default, linear, ",
-                  "llama3");
-  }
-  return rope;
-}
-
 void parse_gpt2(const JsonReader& reader, CausalLmConfig& config) {
   config.dim = reader.require<int64_t>("n_embd");
   config.layers = reader.require<int64_t>("n_layer");
@@ -88,39 +48,6 @@ void parse_gpt2(const JsonReader& reader, CausalLmConfig& config) {
   config.scale_attention = reader.get("scale_attn_weights", true);
   config.scale_attention_by_inverse_layer = reader.get("scale_attn_by_inverse_layer_idx", false);
   reader.supports_only("add_cross_attention", false);
-}
-
-void refuse_sliding_window(const JsonReader& reader) {
-  if (reader.get("use_sliding_window", false) && reader.has("sliding_window"))
-    reader.refuse("a sliding window (use_sliding_window) is not supported");
-  if (!reader.has("layer_types")) return;
-  for (const json& type : reader["layer_types"])
-    if (type != "full_attention")
-      reader.refuse("layer_types: ", type.dump(), " is not supported, only \"full_attention\"");
-}
-
-void parse_llama(const JsonReader& reader, CausalLmConfig& config) {
-  config.dim = reader.require<int64_t>("hidden_size");
-  config.layers = reader.require<int64_t>("num_hidden_layers");
-  config.heads = reader.require<int64_t>("num_attention_heads");
-  config.kv_heads = reader.get<int64_t>("num_key_value_heads", 0);
-  config.head_dim = reader.get<int64_t>("head_dim", config.head_dim);
-  config.hidden = reader.require<int64_t>("intermediate_size");
-  config.max_positions =
-      reader.get<int64_t>("max_position_embeddings", config.family == Family::llama ? 2048 : 32768);
-  config.norm_eps = reader.get("rms_norm_eps", config.norm_eps);
-  config.attention_dropout = reader.get("attention_dropout", 0.0);
-  config.rope = parse_rope(reader);
-  if (config.family != Family::qwen2) {
-    config.attention_bias = reader.get("attention_bias", false);
-    config.attention_output_bias = config.attention_bias;
-  }
-  if (config.family == Family::llama) config.mlp_bias = reader.get("mlp_bias", false);
-  if (parse_activation(reader, "hidden_act", "silu") != Activation::silu)
-    reader.refuse("the activation ", reader["hidden_act"].dump(),
-                  " (hidden_act) is not supported, only \"silu\"");
-  reader.supports_only("rope_interleaved", false);
-  refuse_sliding_window(reader);
 }
 
 json write_gpt2(const CausalLmConfig& config) {
@@ -141,46 +68,6 @@ json write_gpt2(const CausalLmConfig& config) {
       {"scale_attn_weights", config.scale_attention},
       {"scale_attn_by_inverse_layer_idx", config.scale_attention_by_inverse_layer},
   };
-}
-
-// rope_theta and rope_scaling are read by every version of transformers; 5 turns them into
-// rope_parameters.
-json write_rope_scaling(const RopeConfig& rope) {
-  if (rope.scaling == RopeScaling::none) return {};
-  json scaling = {{"rope_type", "linear"}, {"factor", rope.factor}};
-  if (rope.scaling == RopeScaling::llama3)
-    scaling.update({{"rope_type", "llama3"},
-                    {"low_freq_factor", rope.low_freq_factor},
-                    {"high_freq_factor", rope.high_freq_factor},
-                    {"original_max_position_embeddings", rope.original_max_positions}});
-  return scaling;
-}
-
-json write_llama(const CausalLmConfig& config) {
-  json object = {
-      {"hidden_size", config.dim},
-      {"num_hidden_layers", config.layers},
-      {"num_attention_heads", config.heads},
-      {"num_key_value_heads", config.key_heads()},
-      {"head_dim", config.head_size()},
-      {"intermediate_size", config.hidden_size()},
-      {"max_position_embeddings", config.max_positions},
-      {"rms_norm_eps", config.norm_eps},
-      {"attention_dropout", config.attention_dropout},
-      {"hidden_act", "silu"},
-      {"rope_theta", config.rope.theta},
-      {"rope_scaling", write_rope_scaling(config.rope)},
-  };
-  if (config.rope.partial_factor != 1) object["partial_rotary_factor"] = config.rope.partial_factor;
-  if (config.family != Family::qwen2) object["attention_bias"] = config.attention_bias;
-  if (config.family == Family::llama) object["mlp_bias"] = config.mlp_bias;
-  if (config.family == Family::qwen2 || config.family == Family::qwen3)
-    object["use_sliding_window"] = false;
-  return object;
-}
-
-const FamilyNames& names_of(Family family) {
-  return kFamilies[static_cast<size_t>(family)];
 }
 
 const char* torch_name(DType dtype) {
@@ -206,26 +93,45 @@ void write_ids(json& object, const CausalLmConfig& config) {
 }  // namespace
 
 std::string_view name_of(Family family) {
-  return names_of(family).model_type;
+  return row_of(family).model_type;
 }
 
 CausalLmConfig CausalLmConfig::of(Family family) {
+  const FamilyRow& row = row_of(family);
   CausalLmConfig config;
   config.family = family;
+  config.norm_eps = row.norm_eps;
+  config.rope.theta = row.theta;
+  config.head_dim = row.head_dim;
+  config.tie_embeddings = row.tied;
+  config.activation = row.gate;
   switch (family) {
     case Family::gpt2:
-      config.norm_eps = 1e-5;
-      config.tie_embeddings = true;
+      config.activation = Activation::gelu_tanh;
       config.attention_bias = config.attention_output_bias = config.mlp_bias = true;
       break;
     case Family::qwen2:
       config.attention_bias = true;
       break;
     case Family::qwen3:
-      config.qk_norm = true;
-      config.head_dim = 128;
+      config.qk_norm = QkNorm::head;
+      break;
+    case Family::olmo2:
+      config.norms = NormPlacement::behind;
+      config.qk_norm = QkNorm::width;
+      break;
+    case Family::phi3:
+      config.fused_projections = true;
+      break;
+    case Family::gemma3_text:
+      config.norms = NormPlacement::around;
+      config.norm_from_one = true;
+      config.qk_norm = QkNorm::head;
+      config.scale_embedding = true;
       break;
     case Family::llama:
+    case Family::mistral:
+    case Family::smollm3:
       break;
   }
   return config;
@@ -234,16 +140,14 @@ CausalLmConfig CausalLmConfig::of(Family family) {
 CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& source) {
   const JsonReader reader = JsonReader::parse(text, source);
   const auto model_type = reader.require<std::string>("model_type");
-  const auto* names = std::find_if(kFamilies.begin(), kFamilies.end(), [&](const auto& known) {
-    return model_type == known.model_type;
-  });
-  if (names == kFamilies.end())
-    reader.refuse("the model_type '", model_type,
-                  "' is not supported; supported are gpt2, llama (SmolLM2 too), qwen2, qwen3");
+  const FamilyRow* row = find_family(model_type);
+  if (row == nullptr)
+    reader.refuse("the model_type '", model_type, "' is not supported; supported are ",
+                  family_names());
   if (reader.has("quantization_config"))
     reader.refuse("quantised weights (quantization_config) are not supported");
 
-  CausalLmConfig config = of(names->family);
+  CausalLmConfig config = of(row->family);
   config.vocab_size = reader.require<int64_t>("vocab_size");
   config.initializer_range = reader.get("initializer_range", config.initializer_range);
   config.tie_embeddings = reader.get("tie_word_embeddings", config.tie_embeddings);
@@ -253,7 +157,7 @@ CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& s
   if (config.family == Family::gpt2)
     parse_gpt2(reader, config);
   else
-    parse_llama(reader, config);
+    parse_decoder(reader, config);
   try {
     config.validate();
   } catch (const Error& error) {
@@ -273,9 +177,9 @@ CausalLmConfig CausalLmConfig::read(const std::filesystem::path& path) {
 }
 
 std::string CausalLmConfig::to_json(DType dtype) const {
-  json object = family == Family::gpt2 ? write_gpt2(*this) : write_llama(*this);
-  object["model_type"] = names_of(family).model_type;
-  object["architectures"] = {names_of(family).architecture};
+  json object = family == Family::gpt2 ? write_gpt2(*this) : write_decoder(*this);
+  object["model_type"] = row_of(family).model_type;
+  object["architectures"] = {row_of(family).architecture};
   object["vocab_size"] = vocab_size;
   object["initializer_range"] = initializer_range;
   object["tie_word_embeddings"] = tie_embeddings;
@@ -290,6 +194,24 @@ std::string CausalLmConfig::generation_json() const {
   write_ids(object, *this);
   for (auto id = object.begin(); id != object.end();) id = id->is_null() ? object.erase(id) : ++id;
   return object.dump(2) + "\n";
+}
+
+CausalLmConfig CausalLmConfig::of_layer(int64_t layer) const {
+  check(layer >= 0 && layer < layers, "the model has no layer ", layer, " among ", layers);
+  CausalLmConfig one = *this;
+  one.layers = 1;
+  one.rope = rope_of(layer);
+  one.window = window_of(layer);
+  one.window_rope.reset();
+  one.windowed.clear();
+  one.unrotated = {!rotates(layer)};
+  return one;
+}
+
+int64_t CausalLmConfig::longest_text(int64_t prompt) const {
+  const bool ends_there =
+      rope.scaling == RopeScaling::longrope && prompt <= rope.original_max_positions;
+  return ends_there ? std::min(max_positions, rope.original_max_positions) : max_positions;
 }
 
 void CausalLmConfig::validate() const {
@@ -317,6 +239,13 @@ void CausalLmConfig::validate() const {
     check(probability >= 0 && probability < 1, "a dropout probability lies in [0, 1), got ",
           probability);
   if (family != Family::gpt2) rope_frequencies(head_size(), rope);
+  if (window_rope) rope_frequencies(head_size(), *window_rope);
+  check(window >= 0, "a sliding window of ", window, " tokens cannot be");
+  check(query_pre_attn_scalar >= 0, "query_pre_attn_scalar must be positive, got ",
+        query_pre_attn_scalar);
+  for (const std::vector<bool>* flags : {&windowed, &unrotated})
+    check(flags->empty() || static_cast<int64_t>(flags->size()) == layers, "a list by layer has ",
+          flags->size(), " entries, the model ", layers, " layers");
   for (const std::vector<int64_t>* ids : {&bos_ids, &eos_ids, &pad_ids})
     for (const int64_t id : *ids)
       check(id < vocab_size, "the special token id ", id, " is beyond the vocabulary of ",

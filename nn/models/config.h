@@ -2,19 +2,35 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <binade/nn/attention.h>
 #include <binade/nn/mlp.h>
 #include <binade/nn/models/generation_config.h>
-#include <binade/nn/rotary.h>
+#include <binade/nn/rope_frequencies.h>
 
 namespace binade::nn {
 
 // model_type of config.json. SmolLM2's is llama.
-enum class Family : uint8_t { gpt2, llama, qwen2, qwen3 };
+enum class Family : uint8_t {
+  gpt2,
+  llama,
+  qwen2,
+  qwen3,
+  mistral,
+  olmo2,
+  phi3,
+  smollm3,
+  gemma3_text
+};
 std::string_view name_of(Family family);
+
+// Where a layer has norms: in front of attention and of the MLP, behind them (before what they give
+// is added to the residual stream), or both.
+enum class NormPlacement : uint8_t { before, behind, around };
 
 struct CausalLmConfig {
   Family family = Family::llama;
@@ -33,15 +49,25 @@ struct CausalLmConfig {
   bool tie_embeddings = false;
   double attention_dropout = 0;  // attention_dropout, attn_pdrop
 
-  // Llama and Qwen
+  Activation activation = Activation::silu;  // of the MLP, or of its gate
+
+  // All but GPT-2
   RopeConfig rope;
-  bool attention_bias = false;         // of the query, key and value projections
-  bool attention_output_bias = false;  // of o_proj
+  std::optional<RopeConfig> window_rope;  // of windowed layers, where it is another
+  std::vector<bool> unrotated;            // by layer: without rotary positions; empty: none
+  int64_t window = 0;                     // positions that windowed layers see; 0: all
+  std::vector<bool> windowed;             // by layer; empty: every layer
+  bool attention_bias = false;            // of the query, key and value projections
+  bool attention_output_bias = false;     // of o_proj
   bool mlp_bias = false;
-  bool qk_norm = false;
+  bool fused_projections = false;  // qkv_proj and gate_up_proj
+  QkNorm qk_norm = QkNorm::none;
+  NormPlacement norms = NormPlacement::before;
+  bool norm_from_one = false;         // files hold the norms' weights minus 1
+  int64_t query_pre_attn_scalar = 0;  // scores are scaled by 1/√it; 0: by 1/√head size
+  bool scale_embedding = false;       // by √dim
 
   // GPT-2
-  Activation activation = Activation::gelu_tanh;
   double embedding_dropout = 0;                   // embd_pdrop
   double residual_dropout = 0;                    // resid_pdrop
   bool scale_attention = true;                    // scale_attn_weights
@@ -50,11 +76,11 @@ struct CausalLmConfig {
   std::vector<int64_t> bos_ids, eos_ids, pad_ids;  // eos may be several, the others one or none
   GenerationConfig generation;                     // of the file beside config.json
 
-  // The defaults of a family (biases, tied head, QK norm, activation).
+  // The defaults of a family (biases, tied head, norms, activation, theta, …).
   static CausalLmConfig of(Family family);
   // `text` is config.json; `source` names it in errors. Throws Error for JSON errors (with their
   // position), missing or impossible sizes, and for every value that Binade does not support: an
-  // unknown model_type, activation or rope_type, a sliding window in use, quantised weights, …
+  // unknown model_type, activation, rope_type or layer type, capped logits, quantised weights, …
   static CausalLmConfig parse(std::string_view text, const std::string& source);
   // Special token ids beyond the vocabulary are warned about and left out.
   // read() takes in the generation_config.json in the same folder, if there is one.
@@ -74,6 +100,23 @@ struct CausalLmConfig {
   int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
   int64_t head_size() const { return head_dim ? head_dim : dim / heads; }
   int64_t hidden_size() const { return hidden ? hidden : 4 * dim; }
+
+  // Of layer 0 … layers − 1.
+  int64_t window_of(int64_t layer) const {
+    return windowed.empty() || windowed[static_cast<size_t>(layer)] ? window : 0;
+  }
+  bool rotates(int64_t layer) const {
+    return unrotated.empty() || !unrotated[static_cast<size_t>(layer)];
+  }
+  const RopeConfig& rope_of(int64_t layer) const {
+    return window_rope && window_of(layer) > 0 ? *window_rope : rope;
+  }
+  // A model of one layer, which is that one.
+  CausalLmConfig of_layer(int64_t layer) const;
+  // Tokens that a text may have that begins with a prompt of so many and is then read token by
+  // token: max_positions, but with longrope texts do not cross the original positions, behind which
+  // the cached keys would have to be rotated anew.
+  int64_t longest_text(int64_t prompt) const;
 };
 
 }  // namespace binade::nn

@@ -64,8 +64,7 @@ Tensor Gpt2::position_embeddings(const Sequence& sequence, int64_t tokens) const
 }
 
 Tensor Gpt2::trunk(const Tensor& ids, const Sequence& sequence, const Entering& entering) const {
-  Tensor x = dropout_->forward(embedding_table().forward(ids) +
-                               position_embeddings(sequence, ids.size(1)));
+  Tensor x = dropout_->forward(embed(ids) + position_embeddings(sequence, ids.size(1)));
   Tensor n = blocks_.front()->input_norm()->forward(x);
   const size_t layers = layers_of(sequence);
   for (size_t i = 0; i < layers; ++i) {

@@ -1,5 +1,7 @@
-// Llama and its relatives (Touvron et al. 2023; SmolLM2, Qwen2, Qwen3): rotary positions, RMS norm
-// before each part, SwiGLU, grouped heads; biases and QK norm where the configuration has them.
+// Llama and its relatives (Touvron et al. 2023; SmolLM2 and 3, Mistral, Qwen2, Qwen3, Phi-3, OLMo
+// 2, Gemma 3): RMS norms, attention of grouped heads, a gated MLP. Where they differ is in
+// CausalLmConfig: where the norms are, biases, QK norm, windows, layers without rotary positions,
+// fused projections, activation, scales.
 #pragma once
 
 #include <memory>
@@ -14,12 +16,16 @@ namespace binade::nn {
 
 class LlamaBlock : public Module {
  public:
+  // Layer `layer` of the model, and of a key-value cache.
   LlamaBlock(const CausalLmConfig& config, int64_t layer, const Initialiser& weight);
 
+  // In front of attention; null where a family has none there.
   const std::shared_ptr<RmsNorm>& input_norm() const { return input_layernorm_; }
-  // x: the residual stream, n: its input norm, both (B, T, dim). Returns the stream behind this
-  // block and `next` of it: every addition is fused with the norm that follows.
-  std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& n, const RmsNorm& next,
+  // What attention reads of a stream that enters here: its input norm, or the stream itself.
+  Tensor enter(const Tensor& x) const;
+  // x: the residual stream, n: enter(x), both (B, T, dim). Returns the stream behind this block and
+  // `next` of it: an addition is fused with the norm that follows. next null: the stream twice.
+  std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& n, const RmsNorm* next,
                                     const Sequence& sequence, const RotaryTables& rotary) const;
 
   // For the few rows of a step of decoding, on a GPU and without gradients
@@ -34,9 +40,10 @@ class LlamaBlock : public Module {
   bool decodes_in_parts(const kernels::FewRows& stream, const Sequence& sequence,
                         const RotaryTables& rotary) const;
 
-  std::shared_ptr<RmsNorm> input_layernorm_, post_attention_layernorm_;
+  // In front of attention and of the MLP, and behind them; null where the family has none.
+  std::shared_ptr<RmsNorm> input_layernorm_, attention_norm_, pre_mlp_norm_, mlp_norm_;
   std::shared_ptr<SelfAttention> self_attn_;
-  std::shared_ptr<SwigluMlp> mlp_;
+  std::shared_ptr<GatedMlp> mlp_;
 };
 
 class Llama : public CausalLm {
@@ -46,7 +53,11 @@ class Llama : public CausalLm {
  private:
   Tensor trunk(const Tensor& ids, const Sequence& sequence,
                const Entering& entering) const override;
-  std::shared_ptr<Rotary> rotary_;
+  // By layer: those of windowed ones may be others.
+  std::vector<RotaryTables> rotary_tables(const Sequence& sequence, int64_t tokens,
+                                          size_t layers) const;
+
+  std::shared_ptr<Rotary> rotary_, window_rotary_;  // the second null: the first
   std::vector<std::shared_ptr<LlamaBlock>> blocks_;
   std::shared_ptr<RmsNorm> norm_;
 };

@@ -85,6 +85,12 @@ TEST_CASE("attention refuses heads, masks and sizes that do not fit", "[ops][err
   CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
               Contains("mask requires a gradient") && Contains("detach"));
   options.mask = {};
+  options.window = 2;
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options), Contains("needs causal"));
+  options.causal = true;
+  options.window = -1;
+  CHECK_ERROR(packed_attention(zeros({1, 4, 32}), 2, 1, options), Contains("-1 tokens"));
+  options.window = 0;
   options.dropout = 1.5;
   CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options), Contains("dropout"));
   CHECK_ERROR(packed_attention(zeros({1, 4, 10}), 2, 1), Contains("packed_attention"));

@@ -12,6 +12,7 @@ constexpr uint64_t kFirstOpPlace = 0xc00000;
 
 struct AttentionSetting {
   bool causal = false;
+  int64_t window = 0;
   double scale = 0.5;
   std::function<double(const Index&)> bias = nullptr;  // added at (b, h, i, j)
   double dropout = 0;                                  // at seed 5, step 2, place 0
@@ -32,6 +33,7 @@ Values attention_of(const Values& q, const Values& k, const Values& v,
         score += q({b, h, i, d}) * k({b, h / group, j, d}) * setting.scale;
       if (setting.bias) score += setting.bias({b, h, i, j});
       if (setting.causal && j > i + keys - queries) score = -INFINITY;
+      if (setting.window > 0 && j <= i + keys - queries - setting.window) score = -INFINITY;
       const auto element = static_cast<uint64_t>(((b * q.size(1) + h) * queries + i) * keys + j);
       const float draw = uniform_of(philox(5, 2, kFirstOpPlace, element / 4).word[element % 4]);
       scores.push_back(score);
@@ -61,6 +63,7 @@ void add_attention_rows(OpTable& table) {
               RandomState::current().begin_step(5, 2);
               AttentionOptions options;
               options.causal = setting.causal;
+              options.window = setting.window;
               if (setting.scale != 0.5) options.scale = setting.scale;
               options.dropout = setting.dropout;
               options.training = setting.dropout > 0;
@@ -74,6 +77,8 @@ void add_attention_rows(OpTable& table) {
   row("full", {2, 2, 3, 4}, {2, 2, 5, 4}, {});
   row("causal", {2, 2, 5, 4}, {2, 2, 5, 4}, {.causal = true});
   row("causal, more keys", {1, 2, 3, 4}, {1, 2, 5, 4}, {.causal = true});
+  row("window", {2, 2, 6, 4}, {2, 2, 6, 4}, {.causal = true, .window = 3});
+  row("window, more keys", {1, 2, 3, 4}, {1, 2, 6, 4}, {.causal = true, .window = 2});
   row("grouped heads", {2, 4, 3, 4}, {2, 2, 3, 4}, {.causal = true});
   row("scale", {1, 2, 3, 4}, {1, 2, 3, 4}, {.scale = 0.25});
   row("dropout", {1, 2, 3, 4}, {1, 2, 5, 4}, {.dropout = 0.25});

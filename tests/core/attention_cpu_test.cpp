@@ -49,6 +49,7 @@ Reference reference(const Sizes& s, const Array& q, const Array& k, const Array&
       for (int64_t d = 0; d < s.dim; ++d) score += qs[at(row, d)] * ks[at(first_key + j, d)];
       score *= params.scale;
       bool seen = !params.causal || j <= i + s.keys - s.queries;
+      if (params.window > 0) seen = seen && j > i + s.keys - s.queries - params.window;
       if (is_bool) seen = seen && mask[e] != 0;
       if (!is_bool && !mask.empty()) score += mask[e];
       p[static_cast<size_t>(j)] = seen ? std::exp(score) : 0;
@@ -170,6 +171,47 @@ TEST_CASE("cpu attention equals the definition", "[attention][cpu]") {
   params.scale = 1 / std::sqrt(static_cast<float>(sizes.dim));
   params.causal = GENERATE(false, true);
   compare(sizes, params, dtype, 11);
+}
+
+TEST_CASE("cpu attention within a window equals the definition", "[attention][cpu]") {
+  const DType dtype = GENERATE(from_range(std::begin(kFloating), std::end(kFloating)));
+  // Several blocks of 32 queries and 256 keys, whose borders the windows cross.
+  const Sizes sizes =
+      GENERATE(Sizes{2, 3, 3, 17, 17, 8}, Sizes{1, 4, 2, 300, 300, 8}, Sizes{1, 2, 1, 70, 300, 24},
+               Sizes{1, 1, 1, 90, 40, 5}, Sizes{2, 6, 2, 1, 270, 32});
+  AttentionParams params;
+  params.scale = 1 / std::sqrt(static_cast<float>(sizes.dim));
+  params.causal = true;
+  params.window = GENERATE(1, 40, 257);
+  SECTION("alone") {}
+  SECTION("with a mask") {
+    Random random(21);
+    params.mask = Array::empty({sizes.queries, sizes.keys}, DType::boolean);
+    std::bernoulli_distribution coin(0.6);
+    for (int64_t i = 0; i < params.mask.numel(); ++i) write(params.mask, i, coin(random));
+  }
+  compare(sizes, params, dtype, 22);
+}
+
+TEST_CASE("cpu attention does not read what a window hides", "[attention][cpu]") {
+  const Sizes sizes{1, 1, 1, 700, 700, 4};
+  Random random(23);
+  const Packed in = packed(sizes, DType::f32, random);
+  AttentionParams params;
+  params.causal = true;
+  params.window = 100;
+  const Array dout = random_array({1, 1, 700, 4}, DType::f32, random);
+  const Result before = run(sizes, in, params, dout);
+  for (int64_t j = 0; j < 200; ++j)  // no query from 299 on sees them
+    for (int64_t d = 0; d < 4; ++d)
+      for (const Array& side : {in.k, in.v})
+        write(side.select(0, 0).select(0, 0).select(0, j), d, 7);
+  const Result after = run(sizes, in, params, dout);
+  const auto of = [](const Array& array) { return values_of(array.slice(2, 299)); };
+  CHECK(of(after.out) == of(before.out));
+  CHECK(of(after.gradients.q) == of(before.gradients.q));
+  CHECK(of(after.gradients.k) == of(before.gradients.k));
+  CHECK(values_of(after.out) != values_of(before.out));
 }
 
 TEST_CASE("cpu attention with masks", "[attention][cpu]") {

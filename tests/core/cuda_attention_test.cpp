@@ -145,6 +145,32 @@ TEST_CASE("attention within packed documents agrees on both devices", "[cuda][at
     }
 }
 
+// In half types through cuDNN's left bound, or, beside documents, as a bias.
+TEST_CASE("attention within a window agrees on both devices", "[cuda][attention]") {
+  require_gpu();
+  Random random(16);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Case& c : {Case{2, 4, 2, 128, 128, 64, true}, Case{1, 2, 2, 200, 200, 32, true},
+                          Case{2, 6, 2, 33, 70, 64, true}, Case{1, 2, 1, 1, 65, 64, true},
+                          Case{1, 2, 1, 24, 16, 16, true}, Case{1, 2, 2, 9, 11, 20, true}})
+      for (const int64_t window : {1, 7, 64, 500})
+        for (const bool documents : {false, true}) {
+          if (documents && c.queries != c.keys) continue;
+          INFO("window " << window << ", documents " << documents);
+          std::vector<Array> arrays = arrays_of(c, dtype, true, random);
+          std::vector<int32_t> ids;
+          for (int64_t i = 0; i < c.batch * c.queries; ++i)
+            ids.push_back(static_cast<int32_t>(i % c.queries / 40));
+          if (documents) arrays.push_back(Array::from(ids, {c.batch, c.queries}));
+          compare(c, arrays, [&](const auto& v) {
+            AttentionParams params = plain_params(c);
+            params.window = window;
+            if (documents) params.documents = v[9];
+            return params;
+          });
+        }
+}
+
 TEST_CASE("attention drops the same probabilities on both devices", "[cuda][attention]") {
   require_gpu();
   Random random(14);

@@ -53,16 +53,18 @@ TEST_CASE("attention against a cache on the GPU is the CPU's", "[decode][cuda]")
       INFO(dtype << ", heads " << c.heads << '/' << c.key_heads << ", T " << c.tokens << ", D "
                  << c.dim << ", tree " << c.tree << ", first " << c.first);
       const float scale = 1 / std::sqrt(static_cast<float>(c.dim));
-      compare_devices(
-          [&](const std::vector<Array>& arrays) {
-            const DecodeArrays a = DecodeArrays::of(arrays);
-            const kernels::PassRows rows = a.rows(c.first);
-            BINADE_DISPATCH(a.q.device(),
-                            cache_write(a.k, a.v, rows, a.cached_keys, a.cached_values));
-            BINADE_DISPATCH(a.q.device(), cached_attention(a.q, a.cached_keys, a.cached_values,
-                                                           rows, a.visible, scale, a.out));
-          },
-          decode_arrays(c, dtype, random).all());
+      for (const int64_t window : kDecodeWindows)
+        compare_devices(
+            [&](const std::vector<Array>& arrays) {
+              const DecodeArrays a = DecodeArrays::of(arrays);
+              const kernels::PassRows rows = a.rows(c.first);
+              BINADE_DISPATCH(a.q.device(),
+                              cache_write(a.k, a.v, rows, a.cached_keys, a.cached_values));
+              BINADE_DISPATCH(a.q.device(),
+                              cached_attention(a.q, a.cached_keys, a.cached_values, rows, a.visible,
+                                               scale, window, a.out));
+            },
+            decode_arrays(c, dtype, random).all());
     }
   }
 }
@@ -86,7 +88,7 @@ TEST_CASE("attention on the GPU does not read what is not visible", "[decode][cu
     BINADE_DISPATCH(test_gpu(),
                     cache_write(m.k, m.v, m.rows(c.first), m.cached_keys, m.cached_values));
     BINADE_DISPATCH(test_gpu(), cached_attention(m.q, m.cached_keys, m.cached_values,
-                                                 m.rows(c.first), m.visible, 0.1f, m.out));
+                                                 m.rows(c.first), m.visible, 0.1f, 0, m.out));
     const Array out = m.out.to(Device::cpu());
     double worst = 0;
     for (int64_t d = 0; d < c.heads * c.dim; ++d)  // the first token of the running rows

@@ -136,7 +136,7 @@ TEST_CASE("the attention half of a layer for few rows is its parts' on the GPU",
         kernels::cuda::few_rows_attention_inputs(one_piece, layers, pass, q, expected_keys,
                                                  expected_values);
         kernels::cuda::cached_attention(by_head(q), expected_keys, expected_values, pass, visible,
-                                        scale, by_head(attended));
+                                        scale, 0, by_head(attended));
         check_same_bits(
             [&] {
               keys.copy_from(keys_before);

@@ -24,6 +24,9 @@ inline const std::vector<DecodeCase> kDecodeCases = {
     {3, 1, 4, 12, 70, 2, false, false},
 };
 
+// Windows: none, inside the pending tokens, inside the prefix.
+inline const std::vector<int64_t> kDecodeWindows = {0, 3, 37};
+
 // A pass of three rows into the slots 4, 0 and 2 of five, one of which is not running.
 struct DecodeArrays {
   Array q, k, v, cached_keys, cached_values, lengths, slots, counts, running, visible, out;

@@ -16,7 +16,8 @@ double element(const Array& array, int64_t a, int64_t b, int64_t c, int64_t d) {
 }
 
 // The definition of cached_attention, from a cache that was written.
-std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a, float scale) {
+std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a, float scale,
+                                      int64_t window) {
   std::vector<double> out;
   for (int64_t b = 0; b < 3; ++b) {
     const auto slot = static_cast<int64_t>(read(a.slots, b));
@@ -27,6 +28,7 @@ std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a
       for (int64_t t = 0; t < c.tokens; ++t) {
         std::vector<double> sums(static_cast<size_t>(c.dim), 0);
         double total = 0;
+        std::vector<int64_t> keys;
         for (int64_t j = 0; t < count && j < length + c.first + c.tokens; ++j) {
           const int64_t pending = j - length;
           if (pending >= 0) {
@@ -35,6 +37,11 @@ std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a
                 c.tree ? a.visible.data<int64_t>()[word] >> pending & 1 : pending <= c.first + t;
             if (!seen) continue;
           }
+          keys.push_back(j);
+        }
+        const auto hidden = window == 0 ? 0 : std::max<int64_t>(std::ssize(keys) - window, 0);
+        keys.erase(keys.begin(), keys.begin() + hidden);
+        for (const int64_t j : keys) {
           double score = 0;
           for (int64_t d = 0; d < c.dim; ++d)
             score += element(a.q, b, head, t, d) * element(a.cached_keys, slot, key_head, j, d);
@@ -90,12 +97,15 @@ TEST_CASE("attention against a cache is a softmax over what a query may see", "[
       const DecodeArrays a = decode_arrays(c, dtype, random);
       const float scale = 1 / std::sqrt(static_cast<float>(c.dim));
       kernels::cpu::cache_write(a.k, a.v, a.rows(c.first), a.cached_keys, a.cached_values);
-      kernels::cpu::cached_attention(a.q, a.cached_keys, a.cached_values, a.rows(c.first),
-                                     a.visible, scale, a.out);
       const double tolerance = dtype == DType::f64   ? 1e-13
                                : dtype == DType::f32 ? 2e-6
                                                      : 1.5 * epsilon_of(dtype);
-      CHECK(worst_error(a.out, attention_by_hand(c, a, scale)) < tolerance);
+      for (const int64_t window : kDecodeWindows) {
+        INFO("window " << window);
+        kernels::cpu::cached_attention(a.q, a.cached_keys, a.cached_values, a.rows(c.first),
+                                       a.visible, scale, window, a.out);
+        CHECK(worst_error(a.out, attention_by_hand(c, a, scale, window)) < tolerance);
+      }
     }
   }
 }

@@ -1,5 +1,7 @@
 #include <binade/infer/decoder.h>
 
+#include <algorithm>
+
 #include <catch2/catch.hpp>
 
 #include <binade/infer/generate.h>
@@ -26,7 +28,7 @@ std::vector<int32_t> alone(const CausalLm& model, const std::vector<int32_t>& pr
 
 // Texts join when a slot is free and leave when they are done; each is what it is alone.
 void check_joining(Device device) {
-  for (const Family family : {Family::gpt2, Family::llama}) {
+  for (const Family family : test::kFamilies) {
     const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(family));
     model->to(device);
     const Rows prompts = {{1, 2, 3, 4, 5}, {7}, {8, 9, 10}, {11, 12}};
@@ -70,8 +72,9 @@ void check_joining(Device device) {
 }
 
 // Greedy speculation with a tree whose first path is right: the text stays that of plain decoding.
-void check_speculation(Device device) {
-  const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(Family::llama));
+void check_speculation(Device device, Family family) {
+  INFO(name_of(family));
+  const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(family));
   model->to(device);
   const Rows prompts = {{1, 2, 3, 4, 5}, {7}};
   const Rows plain = {alone(*model, prompts[0], 8), alone(*model, prompts[1], 8)};
@@ -124,10 +127,77 @@ TEST_CASE("texts join and leave a decoder without a trace in the others on the G
   check_joining(test::cuda_or_skip());
 }
 TEST_CASE("a verified tree goes on as plain decoding", "[decoder]") {
-  check_speculation(Device::cpu());
+  for (const Family family : test::kFamilies) check_speculation(Device::cpu(), family);
 }
 TEST_CASE("a verified tree goes on as plain decoding on the GPU", "[decoder][cuda]") {
-  check_speculation(test::cuda_or_skip());
+  const Device device = test::cuda_or_skip();
+  for (const Family family : test::kFamilies) check_speculation(device, family);
+}
+
+namespace {
+
+// The next token by a pass over the whole text, without a cache.
+int32_t by_whole_text(const CausalLm& model, const std::vector<int32_t>& text) {
+  const NoGrad no_grad;
+  const auto length = static_cast<int64_t>(text.size());
+  const Array logits = model.forward(Tensor::from(text, {1, length})).array();
+  const std::vector<float> last = logits.select(0, 0).select(0, length - 1).to_vector<float>();
+  return static_cast<int32_t>(std::max_element(last.begin(), last.end()) - last.begin());
+}
+
+CausalLmConfig longrope_config() {
+  CausalLmConfig config = test::small_config(Family::phi3);
+  config.rope = {.scaling = RopeScaling::longrope,
+                 .factor = 4,
+                 .short_factor = {1, 1.5, 2, 2.5},
+                 .long_factor = {3, 4, 5, 6},
+                 .original_max_positions = 12};
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("greedy texts within windows are those of whole passes", "[decoder]") {
+  for (const int64_t window : {1, 2, 5, 11}) {
+    INFO("window " << window);
+    for (const Family family : {Family::mistral, Family::gemma3_text}) {
+      CausalLmConfig config = test::small_config(family);
+      config.window = window;
+      const std::shared_ptr<CausalLm> model = test::small_model(config);
+      std::vector<int32_t> text = {1, 2, 3, 4, 5, 6, 7};
+      const std::vector<int32_t> fresh = alone(*model, text, 20);
+      for (const int32_t token : fresh) {
+        CHECK(token == by_whole_text(*model, text));
+        text.push_back(token);
+      }
+    }
+  }
+}
+
+TEST_CASE("longrope texts keep to their side of the original positions", "[decoder]") {
+  const std::shared_ptr<CausalLm> model = test::small_model(longrope_config());
+  for (const std::vector<int32_t>& prompt :
+       {std::vector<int32_t>{1, 2, 3}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}) {
+    std::vector<int32_t> text = prompt;
+    for (const int32_t token : alone(*model, prompt, 10)) {
+      CHECK(token == by_whole_text(*model, text));
+      text.push_back(token);
+    }
+  }
+  CHECK_THROWS_WITH(alone(*model, {1, 2, 3}, 11), Catch::Contains("cross the 12 positions"));
+  Decoder decoder(*model, {.slots = 2, .capacity = 30});
+  CHECK(decoder.room(3) == 10);
+  CHECK(decoder.room(12) == 1);
+  CHECK(decoder.room(13) == 18);
+  // Without a limit a text ends there; one beside it, on the other side, goes on.
+  decoder.begin({0, 1}, {{1, 2, 3}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}});
+  std::vector<int> tokens = {1, 1};
+  for (int step = 0; step < 30; ++step) {
+    const auto before = SlotStates::read(decoder.choices().packed());
+    decoder.step();
+    for (size_t slot = 0; slot < 2; ++slot) tokens[slot] += before[slot].running ? 1 : 0;
+  }
+  CHECK(tokens == std::vector<int>{10, 18});
 }
 
 TEST_CASE("a decoder refuses what it has no room for", "[decoder][bad-input]") {

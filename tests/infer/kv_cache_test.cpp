@@ -45,7 +45,7 @@ Array through_cache(const CausalLm& model, const Tensor& ids, const std::vector<
 
 void check_cache(Device device) {
   const NoGrad no_grad;
-  for (const Family family : {Family::gpt2, Family::llama, Family::qwen2, Family::qwen3}) {
+  for (const Family family : test::kFamilies) {
     INFO(name_of(family));
     const CausalLmConfig config = test::small_config(family);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
@@ -68,7 +68,7 @@ Array behind(const CausalLm& model, const std::vector<int32_t>& text) {
 // text meanwhile, and slot 2 is left out of one pass.
 void check_ragged(Device device) {
   const NoGrad no_grad;
-  for (const Family family : {Family::gpt2, Family::llama, Family::qwen3}) {
+  for (const Family family : test::kFamilies) {
     INFO(name_of(family));
     const CausalLmConfig config = test::small_config(family);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
@@ -113,9 +113,12 @@ void check_ragged(Device device) {
 // plain text. Node 0 is the root, 1 and 2 its children, 3 a child of 1, 4 of 2.
 void check_tree(Device device) {
   const NoGrad no_grad;
-  for (const Family family : {Family::gpt2, Family::llama}) {
-    INFO(name_of(family));
-    const CausalLmConfig config = test::small_config(family);
+  std::vector<CausalLmConfig> configs;
+  for (const Family family : test::kFamilies) configs.push_back(test::small_config(family));
+  configs.push_back(test::small_config(Family::mistral));
+  configs.back().window = 2;  // ends within the tree
+  for (const CausalLmConfig& config : configs) {
+    INFO(name_of(config.family) << ", window " << config.window);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
     model->to(device);
     const std::vector<std::vector<int32_t>> texts = {{1, 2, 3, 4}, {5, 6}};
@@ -183,6 +186,21 @@ TEST_CASE("decoding through a cache equals the whole forward pass", "[kv-cache]"
 TEST_CASE("decoding through a cache equals the whole forward pass on the GPU", "[kv-cache][cuda]") {
   check_cache(test::cuda_or_skip());
 }
+// A window as large as the cache hides nothing, so that the kernels for few rows take its layers.
+TEST_CASE("a window that reaches over the cache is none", "[kv-cache]") {
+  const NoGrad no_grad;
+  CausalLmConfig config = test::small_config(Family::mistral);
+  const Tensor ids = test::random_ids(2, 12, config.vocab_size);
+  const auto decoded = [&](int64_t window) {
+    config.window = window;
+    return through_cache(*test::small_model(config), ids, {3, 1, 4, 4});
+  };
+  const Array all = decoded(0);
+  CHECK(decoded(12).to_vector<float>() == all.to_vector<float>());
+  CHECK(decoded(1000).to_vector<float>() == all.to_vector<float>());
+  CHECK(test::relative_difference(decoded(11), all) > 1e-3);
+}
+
 TEST_CASE("rows of different lengths go on as if they were alone", "[kv-cache]") {
   check_ragged(Device::cpu());
 }
@@ -204,7 +222,7 @@ TEST_CASE("the nodes of a tree see their paths, accepted ones stay on the GPU",
 TEST_CASE("half models decode on the GPU as they do in f32 on the CPU", "[kv-cache][cuda]") {
   const Device device = test::cuda_or_skip();
   const NoGrad no_grad;
-  for (const Family family : {Family::llama, Family::qwen2, Family::qwen3, Family::gpt2})
+  for (const Family family : test::kFamilies)
     for (const int64_t head : {16, 64, 128, 24})
       for (const std::string preset_name : {"fp16", "bf16"}) {
         INFO(name_of(family) << ", heads of " << head << ", " << preset_name);
@@ -240,19 +258,19 @@ TEST_CASE("a cache refuses keys and values that are recorded on the tape", "[kv-
   const Tensor weight(Array::full({1, 1, 2, 4}, 1, DType::f32), true);
   KvCache cache(1, 1, 4);
   cache.prefill({0}, {2});
-  CHECK_THROWS_WITH(cache.attend(0, constant, weight, constant, 0), Catch::Contains("NoGrad"));
-  CHECK_THROWS_WITH(cache.attend(0, constant, constant, weight * 2, 0),
+  CHECK_THROWS_WITH(cache.attend(0, constant, weight, constant, 0, 0), Catch::Contains("NoGrad"));
+  CHECK_THROWS_WITH(cache.attend(0, constant, constant, weight * 2, 0, 0),
                     Catch::Contains("no gradients"));
   const NoGrad off;
-  CHECK(cache.attend(0, constant, weight, constant, 0).shape() == weight.shape());
+  CHECK(cache.attend(0, constant, weight, constant, 0, 0).shape() == weight.shape());
 }
 
 TEST_CASE("a cache refuses what it did not announce or has no room for", "[kv-cache][bad-input]") {
   KvCache cache(1, 2, 4);
   const Tensor three = Tensor::zeros({3, 1, 1, 4}), two = Tensor::zeros({2, 1, 1, 4});
   cache.decode(1);
-  CHECK_THROWS_WITH(cache.attend(0, three, three, three, 0), Catch::Contains("2 rows"));
-  CHECK_THROWS_WITH(cache.attend(1, two, two, two, 0), Catch::Contains("no layer 1"));
+  CHECK_THROWS_WITH(cache.attend(0, three, three, three, 0, 0), Catch::Contains("2 rows"));
+  CHECK_THROWS_WITH(cache.attend(1, two, two, two, 0, 0), Catch::Contains("no layer 1"));
   CHECK_THROWS_WITH(cache.prefill({0}, {5}), Catch::Contains("capacity of 4"));
   CHECK_THROWS_WITH(cache.prefill({2}, {1}), Catch::Contains("no slot 2"));
   CHECK_THROWS_WITH(cache.prefill({1, 1}, {1, 1}), Catch::Contains("twice"));
@@ -273,7 +291,7 @@ TEST_CASE("accepted nodes that do not ascend are refused", "[kv-cache][bad-input
   KvCache cache(1, 1, 8);
   const Tensor x = Tensor::ones({1, 1, 4, 4});
   cache.decode(4);
-  cache.attend(0, x, x, x, 0);
+  cache.attend(0, x, x, x, 0, 0);
   const auto accept = [&](const std::vector<int32_t>& nodes) {
     cache.compact(Array::from(nodes, {1, 2}, {}), i32({2}));
   };
@@ -293,7 +311,7 @@ TEST_CASE("a cache on the GPU notes what does not fit", "[kv-cache][cuda][bad-in
   CHECK_THROWS_WITH(check_device_faults(device), Catch::Contains("full"));
   const Tensor x = Tensor::ones({1, 1, 4, 8}, DType::f32, device);
   cache.decode(4);
-  cache.attend(0, x, x, x, 0);
+  cache.attend(0, x, x, x, 0, 0);
   cache.compact(Array::from(std::vector<int32_t>{2, 1}, {1, 2}, device), i32({2}, device));
   CHECK_THROWS_WITH(check_device_faults(device), Catch::Contains("ascend"));
 }

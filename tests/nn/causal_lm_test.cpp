@@ -1,12 +1,11 @@
 // The six random models of ../shared against transformers' values, and what must hold of any model.
 #include <binade/nn/models/causal_lm.h>
 
+#include <cmath>
+
 #include <catch2/catch.hpp>
 
 #include <binade/core/random.h>
-#include <binade/core/safetensors.h>
-#include <binade/infer/generate.h>
-#include <binade/nn/hf.h>
 #include <binade/nn/models/llama.h>
 
 #include "nn/tiny_models.h"
@@ -21,32 +20,12 @@ void check_tiny_models(Device device) {
     INFO(name);
     const auto folder = test::tiny_model(name);
     if (!folder) return;
-    const SafetensorsFile expected(*folder / "expected.safetensors");
-    const std::shared_ptr<CausalLm> model = load_hf(*folder, {.device = device});
-    model->eval();
-
-    const Tensor ids(expected.get("input_ids").to(DType::i32).to(device));
-    const Tensor logits = model->forward(ids);
-    CHECK(test::relative_difference(logits.array(), expected.get("logits")) < 1e-5);
-
-    // The targets are those of all tokens but the last.
-    const Tensor targets(expected.get("targets").to(DType::i32).view({2, 39}).to(device));
-    const Tensor loss = model->loss(slice(ids, 1, 0, 39), targets);
-    CHECK(loss.item() == Approx(expected.get("loss").item()).epsilon(1e-5));
-    loss.backward();
-    size_t compared = 0;
-    for (const NamedParameter& named : model->named_parameters()) {
-      INFO(named.name);
-      const Array gradient = model->file_view(named.name, named.parameter->tensor().grad());
-      CHECK(test::relative_difference(gradient, expected.get("grad." + named.name)) < 1e-5);
-      ++compared;
-    }
-    CHECK(compared + 5 == expected.names().size());  // nothing of the fixture is left out
-
-    const std::vector<int32_t> greedy = expected.get("greedy").to_vector<int32_t>();
-    const std::vector<int32_t> prompt(greedy.begin(), greedy.begin() + 8);
-    CHECK(infer::generate(*model, {prompt}, {.max_new_tokens = 20})[0] ==
-          std::vector<int32_t>(greedy.begin() + 8, greedy.end()));
+    const test::Differences worst = test::compare_with_transformers(*folder, device);
+    INFO(worst.worst_gradient);
+    CHECK(worst.logits < 1e-5);
+    CHECK(worst.loss < 1e-5);
+    CHECK(worst.gradients < 1e-5);
+    CHECK(worst.same_greedy);
   }
 }
 
@@ -62,12 +41,8 @@ StateDict gradients(CausalLm& model, const Tensor& ids, const Tensor& targets) {
   return gradients;
 }
 
-std::vector<Family> families() {
-  return {Family::gpt2, Family::llama, Family::qwen2, Family::qwen3};
-}
-
 void check_recompute(Device device) {
-  for (const Family family : families()) {
+  for (const Family family : test::kFamilies) {
     INFO(name_of(family));
     CausalLmConfig config = test::small_config(family);
     config.attention_dropout = 0.1;
@@ -98,7 +73,7 @@ void check_recompute(Device device) {
 }
 
 void check_half(Device device) {
-  for (const Family family : families()) {
+  for (const Family family : test::kFamilies) {
     for (const DType dtype : {DType::f16, DType::bf16}) {
       INFO(name_of(family) << " in " << dtype);
       CausalLmConfig config = test::small_config(family);
@@ -168,7 +143,7 @@ TEST_CASE("a padded vocabulary changes neither loss nor gradients nor logits", "
 }
 
 TEST_CASE("a causal model does not see what comes later", "[models]") {
-  for (const Family family : families()) {
+  for (const Family family : test::kFamilies) {
     INFO(name_of(family));
     const CausalLmConfig config = test::small_config(family);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
@@ -198,7 +173,7 @@ TEST_CASE("a half model computes what the full one does on the GPU", "[models][c
 }
 
 TEST_CASE("sequences beyond the model's positions are refused", "[models]") {
-  for (const Family family : families()) {
+  for (const Family family : test::kFamilies) {
     const CausalLmConfig config = test::small_config(family);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
     CHECK_NOTHROW(model->hidden_states(Tensor::zeros({1, 48}, DType::i32)));
@@ -210,7 +185,7 @@ TEST_CASE("sequences beyond the model's positions are refused", "[models]") {
 }
 
 TEST_CASE("the head's weight is what logits are made with, padding included", "[models]") {
-  for (const Family family : families()) {
+  for (const Family family : test::kFamilies) {
     for (const bool tied : {false, true}) {
       INFO(name_of(family) << (tied ? ", tied" : ""));
       CausalLmConfig config = test::small_config(family);
@@ -243,8 +218,8 @@ TEST_CASE("an adapter on the head hides its weight", "[models]") {
   CHECK_THROWS_WITH(model->head_weight(), Catch::Contains("has an adapter"));
 }
 
-TEST_CASE("embed gives the rows of the embedding", "[models]") {
-  for (const Family family : families()) {
+TEST_CASE("embed gives the rows of the embedding, scaled in Gemma", "[models]") {
+  for (const Family family : test::kFamilies) {
     const CausalLmConfig config = test::small_config(family);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
     const Tensor ids = test::random_ids(2, 5, config.vocab_size);
@@ -254,23 +229,24 @@ TEST_CASE("embed gives the rows of the embedding", "[models]") {
     const std::vector<int32_t> index = ids.to_vector<int32_t>();
     const std::vector<float> values = rows.to_vector<float>();
     const auto dim = static_cast<size_t>(config.dim);
+    const float scale = family == Family::gemma3_text ? std::sqrt(32.0f) : 1;
     for (size_t i = 0; i < values.size(); ++i)
-      REQUIRE(values[i] == table[static_cast<size_t>(index[i / dim]) * dim + i % dim]);
+      REQUIRE(values[i] == table[static_cast<size_t>(index[i / dim]) * dim + i % dim] * scale);
   }
 }
 
 TEST_CASE("a Llama block works in a module that is no Llama", "[models]") {
-  for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
+  for (const Family family : test::kFamilies) {
+    if (family == Family::gpt2) continue;
     INFO(name_of(family));
-    CausalLmConfig config = test::small_config(family);
-    config.layers = 1;
+    const CausalLmConfig config = test::small_config(family).of_layer(0);
     const std::shared_ptr<CausalLm> model = test::small_model(config);
     // What a decoding head does: a block of the trunk's shape, rotary tables and a norm of its own.
     struct Head : Module {
       explicit Head(const CausalLmConfig& config)
           : rotary(add<Rotary>("rotary", config.head_size(), config.max_positions, config.rope)),
             block(add<LlamaBlock>("model.layers.0", config, 0, init::empty())),
-            norm(add<RmsNorm>("model.norm", config.dim, config.norm_eps)) {}
+            norm(add<RmsNorm>("model.norm", config.dim, config.norm_eps, config.norm_from_one)) {}
       std::shared_ptr<Rotary> rotary;
       std::shared_ptr<LlamaBlock> block;
       std::shared_ptr<RmsNorm> norm;
@@ -282,8 +258,8 @@ TEST_CASE("a Llama block works in a module that is no Llama", "[models]") {
     head.load_state(weights);
     const Tensor ids = test::random_ids(2, 7, config.vocab_size);
     const Tensor x = model->embed(ids);
-    const auto [stream, n] = head.block->forward(x, head.block->input_norm()->forward(x),
-                                                 *head.norm, {}, head.rotary->at({}, 7));
+    const auto [stream, n] =
+        head.block->forward(x, head.block->enter(x), head.norm.get(), {}, head.rotary->at({}, 7));
     CHECK(n.to_vector<float>() == model->hidden_states(ids).to_vector<float>());
   }
 }

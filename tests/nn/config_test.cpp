@@ -86,9 +86,47 @@ TEST_CASE("every key of a configuration is read", "[config]") {
 TEST_CASE("what a family has without saying so", "[config]") {
   CHECK(parse(with(llama(), {{"model_type", "qwen2"}})).attention_bias);
   CHECK_FALSE(parse(with(llama(), {{"model_type", "qwen2"}})).attention_output_bias);
-  CHECK(parse(with(llama(), {{"model_type", "qwen3"}})).qk_norm);
+  CHECK(parse(with(llama(), {{"model_type", "qwen3"}})).qk_norm == QkNorm::head);
   CHECK(parse(with(llama(), {{"model_type", "qwen3"}})).head_size() == 128);
   CHECK_FALSE(parse(llama()).attention_bias);
+  const auto bare = [](const char* model_type) {
+    json object = with(llama(), {{"model_type", model_type}, {"num_attention_heads", 16}});
+    object.erase("num_key_value_heads");
+    return parse(object);
+  };
+  // transformers' defaults.
+  CHECK(bare("llama").key_heads() == 16);
+  CHECK(bare("mistral").key_heads() == 8);
+  CHECK(bare("mistral").max_positions == 131072);
+  CHECK(bare("olmo2").norm_eps == 1e-5);
+  CHECK(bare("olmo2").qk_norm == QkNorm::width);
+  CHECK(bare("olmo2").norms == NormPlacement::behind);
+  CHECK(bare("phi3").fused_projections);
+  CHECK(bare("phi3").max_positions == 4096);
+  CHECK(bare("smollm3").key_heads() == 4);
+  CHECK(bare("smollm3").rope.theta == 2e6);
+  CHECK(bare("smollm3").tie_embeddings);
+  CHECK(parse(with(llama(), {{"model_type", "smollm3"}, {"num_hidden_layers", 4}})).unrotated ==
+        std::vector<bool>{false, false, false, true});
+  CHECK(bare("gemma3_text").key_heads() == 4);
+  CHECK(bare("gemma3_text").head_size() == 256);
+  CHECK(bare("gemma3_text").query_pre_attn_scalar == 256);
+  CHECK(bare("gemma3_text").rope.theta == 1e6);
+  CHECK(bare("gemma3_text").window_rope->theta == 1e4);
+  CHECK(bare("gemma3_text").tie_embeddings);
+  CHECK(bare("gemma3_text").norms == NormPlacement::around);
+}
+
+TEST_CASE("a layer by itself is what it is in its model", "[config]") {
+  const CausalLmConfig gemma = test::small_config(Family::gemma3_text);
+  CHECK(gemma.of_layer(0).window_of(0) == 5);
+  CHECK(gemma.of_layer(0).rope.theta == 1e4);
+  CHECK(gemma.of_layer(1).window_of(0) == 0);
+  CHECK(gemma.of_layer(1).rope.theta == 1e6);
+  const CausalLmConfig smollm3 = test::small_config(Family::smollm3);
+  CHECK(smollm3.of_layer(0).rotates(0));
+  CHECK_FALSE(smollm3.of_layer(1).rotates(0));
+  CHECK_THROWS_AS(gemma.of_layer(2), Error);
 }
 
 TEST_CASE("rope settings are read in the forms of every version of transformers", "[config]") {
@@ -118,8 +156,46 @@ TEST_CASE("a configuration is written as it is read", "[config]") {
                         {"low_freq_factor", 1.0},
                         {"high_freq_factor", 4.0},
                         {"original_max_position_embeddings", 16}};
+  const json yarn = {
+      {"rope_type", "yarn"},     {"factor", 4.0},    {"original_max_position_embeddings", 16},
+      {"attention_factor", 1.5}, {"mscale", 1.0},    {"mscale_all_dim", 0.5},
+      {"beta_fast", 16.0},       {"beta_slow", 2.0}, {"truncate", false}};
+  const json longrope = {{"rope_type", "longrope"},
+                         {"factor", 4.0},
+                         {"original_max_position_embeddings", 512},
+                         {"short_factor", {1.0, 1.5, 2.0, 2.5}},
+                         {"long_factor", {2.0, 3.0, 4.0, 5.5}}};
   for (const json& object :
        {llama(), gpt2(), with(llama(), {{"model_type", "qwen2"}}),
+        with(llama(), {{"rope_scaling", yarn}}),
+        with(llama(), {{"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.5}}},
+                       {"max_position_embeddings", 100}}),
+        with(llama(), {{"model_type", "phi3"},
+                       {"rope_scaling", longrope},
+                       {"original_max_position_embeddings", 512},
+                       {"sliding_window", 100}}),
+        with(llama(), {{"model_type", "mistral"}, {"sliding_window", 12}}),
+        with(llama(), {{"model_type", "olmo2"}, {"attention_bias", true}}),
+        with(llama(), {{"model_type", "smollm3"}, {"no_rope_layers", {0, 1}}}),
+        with(llama(), {{"model_type", "smollm3"},
+                       {"no_rope_layers", {0, 1}},
+                       {"use_sliding_window", true},
+                       {"sliding_window", 12},
+                       {"layer_types", {"full_attention", "sliding_attention"}}}),
+        with(llama(), {{"model_type", "qwen2"},
+                       {"use_sliding_window", true},
+                       {"sliding_window", 12},
+                       {"layer_types", {"full_attention", "sliding_attention"}}}),
+        with(llama(), {{"model_type", "gemma3_text"},
+                       {"sliding_window", 12},
+                       {"layer_types", {"full_attention", "sliding_attention"}},
+                       {"query_pre_attn_scalar", 168},
+                       {"rope_local_base_freq", 2e4},
+                       {"rope_theta", 3e5},
+                       {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}}),
+        with(llama(), {{"model_type", "gemma3_text"},
+                       {"sliding_window", nullptr},
+                       {"layer_types", {"full_attention", "full_attention"}}}),
         with(llama(), {{"model_type", "qwen3"}, {"eos_token_id", {2, 3}}}),
         with(llama(), {{"rope_scaling", scaling}, {"mlp_bias", true}, {"attention_bias", true}}),
         with(gpt2(), {{"activation_function", "gelu"}, {"n_inner", 99}})}) {
@@ -141,8 +217,65 @@ TEST_CASE("an unknown model type is refused by name", "[config][bad-input]") {
 
 TEST_CASE("an unknown rope type is refused by name", "[config][bad-input]") {
   CHECK_THROWS_WITH(
-      parse(with(llama(), {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}})),
-      Catch::Contains("'yarn'"));
+      parse(with(llama(), {{"rope_scaling", {{"rope_type", "axial"}, {"factor", 4.0}}}})),
+      Catch::Contains("'axial'") && Catch::Contains("longrope"));
+}
+
+TEST_CASE("rope settings that do not fit together are refused by name", "[config][bad-input]") {
+  const auto refused = [](const json& scaling, const char* word, json object = llama()) {
+    INFO(scaling);
+    CHECK_THROWS_WITH(parse(with(std::move(object), {{"rope_scaling", scaling}})),
+                      Catch::Contains(word));
+  };
+  const json none = json::object();
+  refused({{"rope_type", "linear"}}, "'factor' is missing");
+  refused({{"rope_type", "dynamic"}, {"factor", 0.5}}, "dynamic");
+  refused({{"rope_type", "dynamic"}, {"factor", 1e9}}, "dynamic");
+  refused({{"rope_type", "yarn"}, {"factor", 4.0}, {"attention_factor", -1.0}}, "attention_factor");
+  refused({{"rope_type", "yarn"}, {"factor", 4.0}, {"beta_fast", 1.0}, {"beta_slow", 2.0}},
+          "beta_fast");
+  refused({{"rope_type", "longrope"}, {"factor", 4.0}}, "4 numbers each");
+  refused(
+      {{"rope_type", "longrope"}, {"short_factor", {1, 1, 1, 1}}, {"long_factor", {1, 1, 0, 1}}},
+      "must be positive");
+  refused({{"rope_type", "linear"}, {"factor", 2.0}}, "phi3",
+          with(llama(), {{"model_type", "phi3"}}));
+  CHECK_THROWS_WITH(parse(with(llama(), {{"partial_rotary_factor", 0.5}})),
+                    Catch::Contains("partial_rotary_factor") && Catch::Contains("phi3"));
+  CHECK(parse(with(llama(), {{"model_type", "phi3"}, {"partial_rotary_factor", 0.5}}))
+            .rope.partial_factor == 0.5);
+  CHECK_THROWS_WITH(parse(with(llama(), {{"rope_parameters", {{"full_attention", none}}}})),
+                    Catch::Contains("by layer type"));
+}
+
+TEST_CASE("a text may reach to where its rope type stretches it", "[config]") {
+  const auto of = [](const json& scaling) {
+    return parse(with(llama(), {{"max_position_embeddings", 100}, {"rope_scaling", scaling}}));
+  };
+  const CausalLmConfig dynamic = of({{"rope_type", "dynamic"}, {"factor", 2.5}});
+  CHECK(dynamic.max_positions == 250);
+  CHECK(dynamic.rope.original_max_positions == 100);
+  CHECK(dynamic.longest_text(30) == 250);
+  const CausalLmConfig longrope = of({{"rope_type", "longrope"},
+                                      {"short_factor", {1, 1, 1, 1}},
+                                      {"long_factor", {2, 2, 2, 2}},
+                                      {"original_max_position_embeddings", 40}});
+  CHECK(longrope.rope.factor == 2.5);  // 100 / 40
+  CHECK(longrope.longest_text(40) == 40);
+  CHECK(longrope.longest_text(41) == 100);
+  // What stands beside rope_scaling counts, as in transformers.
+  const CausalLmConfig outer = parse(with(
+      llama(), {{"original_max_position_embeddings", 30},
+                {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}, {"beta_fast", 0}}}}));
+  CHECK(outer.rope.original_max_positions == 30);
+  CHECK(outer.rope.beta_fast == 32);
+  for (const char* old_name : {"su", "yarn"})
+    CHECK(parse(with(llama(), {{"model_type", "phi3"},
+                               {"rope_scaling",
+                                {{"type", old_name},
+                                 {"short_factor", {1, 1, 1, 1}},
+                                 {"long_factor", {2, 2, 2, 2}}}}}))
+              .rope.scaling == RopeScaling::longrope);
 }
 
 TEST_CASE("an unknown activation is refused by name", "[config][bad-input]") {
@@ -151,13 +284,84 @@ TEST_CASE("an unknown activation is refused by name", "[config][bad-input]") {
   CHECK_THROWS_WITH(parse(with(llama(), {{"hidden_act", "gelu"}})), Catch::Contains("\"gelu\""));
 }
 
-TEST_CASE("a sliding window in use is refused", "[config][bad-input]") {
-  const json qwen = with(llama(), {{"model_type", "qwen2"}, {"sliding_window", 128}});
-  CHECK_NOTHROW(parse(qwen));
-  CHECK_THROWS_WITH(parse(with(qwen, {{"use_sliding_window", true}})),
-                    Catch::Contains("sliding window"));
-  CHECK_THROWS_WITH(parse(with(qwen, {{"layer_types", {"sliding_attention"}}})),
-                    Catch::Contains("sliding_attention"));
+TEST_CASE("windows are those of the family's keys", "[config]") {
+  const auto windows = [](const json& object) {
+    const CausalLmConfig config = parse(object);
+    std::vector<int64_t> sizes;
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      sizes.push_back(config.window_of(layer));
+    return sizes;
+  };
+  const auto of = [](const char* model_type, const json& more) {
+    return with(with(llama(), {{"model_type", model_type}}), more);
+  };
+  using Sizes = std::vector<int64_t>;
+  const json mixed = {"full_attention", "sliding_attention"};
+  CHECK(windows(of("mistral", {{"sliding_window", 9}})) == Sizes{9, 9});
+  CHECK(windows(of("mistral", json::object())) == Sizes{4096, 4096});
+  CHECK(windows(of("mistral", {{"sliding_window", nullptr}})) == Sizes{0, 0});
+  CHECK(windows(of("phi3", json::object())) == Sizes{0, 0});
+  CHECK(windows(of("phi3", {{"sliding_window", 9}})) == Sizes{9, 9});
+  const json qwen = {{"sliding_window", 9}, {"max_window_layers", 1}};
+  CHECK(windows(of("qwen2", qwen)) == Sizes{0, 0});
+  CHECK(windows(of("qwen2", with(qwen, {{"use_sliding_window", true}}))) == Sizes{0, 9});
+  CHECK(windows(of("qwen3", {{"use_sliding_window", true},
+                             {"sliding_window", 9},
+                             {"layer_types", mixed}})) == Sizes{0, 9});
+  CHECK(windows(of("smollm3", {{"no_rope_layers", {1, 0}},
+                               {"use_sliding_window", true},
+                               {"sliding_window", 9}})) == Sizes{0, 9});
+  CHECK(windows(of("gemma3_text", {{"sliding_window", 9}, {"sliding_window_pattern", 2}})) ==
+        Sizes{9, 0});
+  CHECK(windows(of("gemma3_text", {{"sliding_window", 9}, {"layer_types", mixed}})) == Sizes{0, 9});
+  CHECK(windows(llama()) == Sizes{0, 0});
+}
+
+TEST_CASE("windows and layer types that do not go together are refused by name",
+          "[config][bad-input]") {
+  const auto refused = [](const char* model_type, const json& more, const char* word) {
+    INFO(model_type << ' ' << more);
+    CHECK_THROWS_WITH(parse(with(with(llama(), {{"model_type", model_type}}), more)),
+                      Catch::Contains(word));
+  };
+  const json sliding = {"sliding_attention", "sliding_attention"};
+  const json mixed = {"full_attention", "sliding_attention"};
+  refused("llama", {{"layer_types", sliding}}, "sliding_attention");
+  refused("olmo2", {{"layer_types", mixed}}, "olmo2");
+  refused("qwen2", {{"layer_types", sliding}, {"sliding_window", 9}}, "use_sliding_window");
+  refused("qwen3", {{"layer_types", {"chunked_attention", "full_attention"}}}, "chunked_attention");
+  refused("qwen3", {{"layer_types", {"sliding_attention"}}, {"use_sliding_window", true}},
+          "names 1 layers");
+  refused("mistral", {{"layer_types", mixed}}, "layer_types");
+  refused("mistral", {{"sliding_window", 0}}, "sliding_window");
+  refused("smollm3", {{"no_rope_layers", {1}}}, "no_rope_layers");
+  refused("smollm3", {{"no_rope_layer_interval", 0}}, "no_rope_layer_interval");
+  refused("gemma3_text", {{"sliding_window", nullptr}}, "sliding_window");
+  refused("gemma3_text", {{"sliding_window_pattern", 0}}, "sliding_window_pattern");
+}
+
+TEST_CASE("each family refuses by name what it does not compute", "[config][bad-input]") {
+  const auto refused = [](const char* model_type, const json& more, const char* word) {
+    INFO(model_type << ' ' << more);
+    CHECK_THROWS_WITH(parse(with(with(llama(), {{"model_type", model_type}}), more)),
+                      Catch::Contains(word));
+  };
+  refused("mistral", {{"attention_bias", true}}, "attention_bias");
+  refused("mistral", {{"mlp_bias", true}}, "mlp_bias");
+  refused("phi3", {{"attention_bias", true}}, "attention_bias");
+  refused("phi3", {{"resid_pdrop", 0.1}}, "resid_pdrop");
+  refused("phi3", {{"embd_pdrop", 0.1}}, "embd_pdrop");
+  refused("olmo2", {{"hidden_act", "gelu"}}, "hidden_act");
+  refused("gemma3_text", {{"hidden_activation", "silu"}}, "gelu_pytorch_tanh");
+  refused("gemma3_text", {{"final_logit_softcapping", 30.0}}, "final_logit_softcapping");
+  refused("gemma3_text", {{"attn_logit_softcapping", 50.0}}, "attn_logit_softcapping");
+  refused("gemma3_text", {{"use_bidirectional_attention", true}}, "use_bidirectional_attention");
+  refused("gemma3_text", {{"query_pre_attn_scalar", 0}}, "query_pre_attn_scalar");
+  refused("gemma3_text", {{"rope_parameters", {{"rope_theta", 1e4}}}}, "full_attention");
+  refused(
+      "gemma3_text",
+      {{"rope_parameters", {{"sliding_attention", {{"rope_type", "linear"}, {"factor", 2.0}}}}}},
+      "rope_type");
 }
 
 TEST_CASE("what Binade does not do is refused, not ignored", "[config][bad-input]") {

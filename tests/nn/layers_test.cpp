@@ -48,7 +48,7 @@ TEST_CASE("a convolution's parameters have the shapes of its groups", "[layers]"
 
 TEST_CASE("the MLPs are their formulas", "[layers]") {
   Mlp mlp(3, 5, Activation::relu);
-  SwigluMlp swiglu_mlp(3, 5);
+  GatedMlp swiglu_mlp({.dim = 3, .hidden = 5});
   const Tensor x = Tensor::from(std::vector<float>{0.5f, -1, 2}, {1, 3});
   const auto rows = [](const Module& module, const char* name) {
     return module.state().at(name).to_vector<double>();
@@ -97,6 +97,103 @@ TEST_CASE("rotary frequencies follow their formulas", "[rotary]") {
   const double smooth = (100 / (20 * std::numbers::pi) - 1) / (4 - 1);
   CHECK(frequencies[1] == Approx((1 - smooth) * 0.1 / 8 + smooth * 0.1));
   CHECK(frequencies[2] == Approx(0.01 / 8));  // longer than 100: stretched
+}
+
+TEST_CASE("YaRN keeps fast pairs, stretches slow ones and grows the scores", "[rotary]") {
+  // By Peng et al. 2023: of 8 dimensions at a base of 1000, pair i turns 100 / 2π · 1000^(−i/4)
+  // times in 100 positions. 32 turns are in front of pair 0, one turn is at pair 1.602.
+  RopeConfig config{
+      .theta = 1000, .scaling = RopeScaling::yarn, .factor = 4, .original_max_positions = 100};
+  const auto frequency = [](int pair, double divided) {
+    return std::pow(1000, -pair / 4.0) * (1 - divided + divided / 4);
+  };
+  std::vector<float> frequencies = rope_frequencies(8, config);
+  CHECK(frequencies[0] == 1);
+  CHECK(frequencies[1] == Approx(frequency(1, 0.5)));  // the ramp ends at a whole pair, 2
+  CHECK(frequencies[2] == Approx(frequency(2, 1)));
+  CHECK(frequencies[3] == Approx(frequency(3, 1)));
+  config.truncate = false;
+  frequencies = rope_frequencies(8, config);
+  const double end = 8 * std::log(100 / (2 * std::numbers::pi)) / (2 * std::log(1000));
+  CHECK(frequencies[1] == Approx(frequency(1, 1 / end)));
+  CHECK(frequencies[2] == Approx(frequency(2, 1)));
+
+  CHECK(rope_amplitude(config) == Approx(0.1 * std::log(4) + 1));
+  config.mscale = 1.5;
+  config.mscale_all_dim = 0.75;
+  CHECK(rope_amplitude(config) == Approx((0.15 * std::log(4) + 1) / (0.075 * std::log(4) + 1)));
+  config.attention_factor = 1.25;
+  CHECK(rope_amplitude(config) == 1.25f);
+  CHECK(rope_amplitude({.scaling = RopeScaling::linear, .factor = 4}) == 1);
+}
+
+TEST_CASE("frequencies that depend on a text's length", "[rotary]") {
+  const RopeConfig dynamic{
+      .theta = 1000, .scaling = RopeScaling::dynamic, .factor = 4, .original_max_positions = 20};
+  const double base = 1000 * std::pow(4 * 50 / 20.0 - 3, 8.0 / 6);
+  CHECK(rope_frequencies(8, dynamic, 50)[3] == Approx(std::pow(base, -0.75)));
+  CHECK(rope_frequencies(8, dynamic, 20) == rope_frequencies(8, {.theta = 1000}));
+  CHECK(rope_frequencies(8, dynamic) == rope_frequencies(8, {.theta = 1000}));
+
+  const RopeConfig longrope{.theta = 100,
+                            .scaling = RopeScaling::longrope,
+                            .factor = 4,
+                            .short_factor = {1, 2},
+                            .long_factor = {4, 8},
+                            .original_max_positions = 20};
+  CHECK(rope_frequencies(4, longrope, 20)[1] == Approx(0.1 / 2));
+  CHECK(rope_frequencies(4, longrope, 21)[1] == Approx(0.1 / 8));
+  CHECK(rope_amplitude(longrope) == Approx(std::sqrt(1 + std::log(4) / std::log(20))));
+}
+
+TEST_CASE("a pass turns tokens by the length of their text", "[rotary]") {
+  struct Nothing : KeyValueStore {
+    Tensor attend(int64_t, const Tensor& q, const Tensor&, const Tensor&, double,
+                  int64_t) override {
+      return q;
+    }
+  } cache;
+  for (const bool by_length : {true, false}) {
+    const RopeConfig config{.theta = 100,
+                            .scaling = by_length ? RopeScaling::dynamic : RopeScaling::longrope,
+                            .factor = 2,
+                            .short_factor = {1, 2},
+                            .long_factor = {3, 4},
+                            .original_max_positions = 4};
+    const Rotary rotary(4, 8, config);
+    // The angle of pair 1 at `position` of a text of `length` tokens.
+    const auto angle = [&](int64_t position, int64_t length) {
+      return static_cast<float>(position) * rope_frequencies(4, config, length)[1];
+    };
+    const auto check_rows = [&](const RotaryTables& tables, const std::vector<float>& angles) {
+      REQUIRE(tables.sin().shape() == Shape{static_cast<int64_t>(angles.size()), 2});
+      const std::vector<float> sines = tables.sin().to_vector<float>();
+      for (size_t i = 0; i < angles.size(); ++i)
+        CHECK(sines[2 * i + 1] ==
+              Approx(rope_amplitude(config) * std::sin(angles[i])).margin(1e-6));
+    };
+    INFO(name_of(config.scaling));
+    for (const int64_t tokens : {2, 4, 5, 8, 5}) {
+      std::vector<float> angles;
+      for (int64_t p = 0; p < tokens; ++p) angles.push_back(angle(p, tokens));
+      check_rows(rotary.at({}, tokens), angles);
+    }
+    // A prompt within the original positions beside a longer one: the padding does not count.
+    const RotaryTables prompts = rotary.at({.lengths = {3, 6}, .cache = &cache}, 6);
+    CHECK_FALSE(prompts.shared());
+    std::vector<float> angles;
+    for (const int64_t length : {3, 6})
+      for (int64_t p = 0; p < 6; ++p) angles.push_back(angle(p, p < length ? length : p + 1));
+    check_rows(prompts, angles);
+    // Decoding: by the text that ends with the token.
+    const Tensor positions = Tensor::from(std::vector<int32_t>{3, 4, 7}, {3, 1});
+    check_rows(rotary.at({.positions = positions, .cache = &cache}, 1),
+               {angle(3, 4), angle(4, 5), angle(7, 8)});
+    const Tensor packed = Tensor::from(std::vector<int32_t>{0, 1, 2, 0, 1}, {1, 5});
+    CHECK_THROWS_WITH(rotary.at({.positions = packed}, 5),
+                      Catch::Contains(std::string(name_of(config.scaling))));
+    CHECK_NOTHROW(rotary.at({.positions = slice(packed, 1, 0, 4)}, 4));
+  }
 }
 
 TEST_CASE("impossible rotary settings are refused", "[rotary]") {

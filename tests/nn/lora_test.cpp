@@ -74,11 +74,13 @@ TEST_CASE("an adapter adds alpha / rank times B·A", "[lora]") {
 }
 
 TEST_CASE("merging gives what the adapters gave", "[lora]") {
-  for (const Family family : {Family::llama, Family::gpt2}) {
+  for (const Family family : test::kFamilies) {
+    INFO(name_of(family));
     const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(family));
     LoraOptions options = kOptions;
     // c_fc goes through the fused GELU without an adapter, and past it with one.
     if (family == Family::gpt2) options.target_modules = {"c_attn", "c_fc"};
+    if (family == Family::phi3) options.target_modules = {"qkv_proj", "gate_up_proj"};
     Lora lora(*model, options);
     const Tensor ids = test::random_ids(2, 7, 61);
     const Array plain = model->forward(ids).array();
@@ -174,6 +176,10 @@ TEST_CASE("without targets the adapters go where PEFT puts them", "[lora]") {
   };
   CHECK(targets(Family::qwen2) == std::vector<std::string>{"q_proj", "v_proj"});
   CHECK(targets(Family::gpt2) == std::vector<std::string>{"c_attn"});
+  CHECK(targets(Family::mistral) == std::vector<std::string>{"q_proj", "v_proj"});
+  CHECK(targets(Family::gemma3_text) == std::vector<std::string>{"q_proj", "v_proj"});
+  // PEFT has none for Phi-3.
+  CHECK_THROWS_WITH(targets(Family::phi3), Catch::Contains("target_modules"));
   Linear lone(2, 2);
   CHECK_THROWS_WITH(Lora(lone, {}), Catch::Contains("target_modules"));
 }

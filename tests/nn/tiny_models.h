@@ -16,7 +16,23 @@ inline const std::vector<std::string> kTinyModels = {"gpt2",    "llama_gqa", "ll
 // The unpacked folder of one of kTinyModels; nullopt (the test is skipped) without ../shared.
 std::optional<std::filesystem::path> tiny_model(const std::string& name);
 
-// A configuration of two layers, 4 heads of 8, 61 tokens, 48 positions.
+// A model in a folder against expected.safetensors beside it, what transformers computes: relative
+// differences of the logits and the loss, the largest of a gradient, and whether the 20 greedy
+// tokens are the same.
+struct Differences {
+  double logits = 0, loss = 0, gradients = 0;
+  std::string worst_gradient;  // its name
+  bool same_greedy = false;
+};
+Differences compare_with_transformers(const std::filesystem::path& folder, Device device);
+
+inline const std::vector<nn::Family> kFamilies = {
+    nn::Family::gpt2,  nn::Family::llama,   nn::Family::qwen2,
+    nn::Family::qwen3, nn::Family::mistral, nn::Family::olmo2,
+    nn::Family::phi3,  nn::Family::smollm3, nn::Family::gemma3_text};
+
+// A configuration of two layers, 4 heads of 8, 61 tokens, 48 positions; windows of 5 positions
+// where the family has them.
 nn::CausalLmConfig small_config(nn::Family family);
 // Its model with weights large enough that every part of it matters, in evaluation mode.
 std::shared_ptr<nn::CausalLm> small_model(const nn::CausalLmConfig& config,

@@ -102,7 +102,8 @@ TEST_CASE("labels are counted within documents", "[heads][decoding]") {
 }
 
 TEST_CASE("a packed row has the hidden states of its documents alone", "[heads][decoding]") {
-  for (const nn::Family family : {nn::Family::gpt2, nn::Family::llama}) {
+  for (const nn::Family family : kFamilies) {
+    INFO(nn::name_of(family));
     const auto model = small_model(small_config(family));
     std::vector<decoding::Document> documents;
     for (const int64_t length : {9, 5, 6}) {

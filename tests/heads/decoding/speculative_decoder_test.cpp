@@ -85,7 +85,8 @@ Rows whole_texts(const Rows& texts) {
 
 void check_greedy(Device device) {
   const auto rule = greedy_acceptance();
-  for (const Family family : {Family::gpt2, Family::llama}) {
+  for (const Family family : kFamilies) {
+    INFO(nn::name_of(family));
     const auto model = small_model(small_config(family));
     model->to(device);
     const auto heads = random_heads(model, 3);
@@ -93,8 +94,10 @@ void check_greedy(Device device) {
       const std::vector<int32_t> stop_ids = stops ? some_stop_ids(*model) : std::vector<int32_t>();
       const Rows plain = plain_texts(*model, stop_ids);
       const Rows known = whole_texts(plain_texts(*model, {}));
-      for (const DraftTree& tree : some_trees())
-        for (const int64_t slots : {1, 4}) {
+      const bool all = family == Family::gpt2 || family == Family::llama;
+      if (!all && !stops) continue;  // the parts that families have of their own know no slots
+      for (const DraftTree& tree : all ? some_trees() : std::vector{some_trees().back()})
+        for (const int64_t slots : all ? std::vector<int64_t>{1, 4} : std::vector<int64_t>{4}) {
           INFO(tree.json() << ", " << slots << " slots, stops " << stops);
           GuidedProposer guided(slots, tree, known, /*own_trees=*/false, device);
           const DecodedTexts by_guide = run(*model, guided, *rule, slots, stop_ids);

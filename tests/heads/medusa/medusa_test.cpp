@@ -21,8 +21,9 @@ namespace medusa = heads::medusa;
 
 namespace {
 
-std::shared_ptr<nn::CausalLm> base_model(int64_t multiple = 1) {
-  auto model = small_model(small_config(nn::Family::llama), {.vocabulary_multiple = multiple});
+std::shared_ptr<nn::CausalLm> base_model(int64_t multiple = 1,
+                                         nn::Family family = nn::Family::llama) {
+  auto model = small_model(small_config(family), {.vocabulary_multiple = multiple});
   model->set_trainable(false);
   return model;
 }
@@ -117,25 +118,29 @@ TEST_CASE("the loss of Medusa heads is each one's mean over labels further ahead
 
 TEST_CASE("training changes the heads, gives the language model no gradient, and lowers the loss",
           "[heads][medusa]") {
-  const auto base = base_model();
-  const uint32_t before = medusa::weights_fingerprint(*base);
-  const auto heads = std::make_shared<medusa::MedusaHeads>(base, medusa::MedusaConfig{.heads = 2});
-  const auto documents = some_documents();
-  optim::AdamW optimizer(optim::split_by_decay(*heads, 0));
-  amp::GradScaler scaler(Device::cpu(), {});
-  const amp::Preset preset = amp::Preset::parse("fp32");
-  train::TrainStep step(medusa::medusa_loss(*heads, documents->options()), optimizer, scaler,
-                        preset, {});
-  const auto data = medusa::medusa_data(documents, 2, 2);
-  for (int64_t i = 0; i < 40; ++i) {
-    const train::StepData now = data(i);
-    step.run(i, now.micro_batches, now.normalisers, 5e-3);
+  for (const nn::Family family : kFamilies) {
+    INFO(nn::name_of(family));
+    const auto base = base_model(1, family);
+    const uint32_t before = medusa::weights_fingerprint(*base);
+    const auto heads =
+        std::make_shared<medusa::MedusaHeads>(base, medusa::MedusaConfig{.heads = 2});
+    const auto documents = some_documents();
+    optim::AdamW optimizer(optim::split_by_decay(*heads, 0));
+    amp::GradScaler scaler(Device::cpu(), {});
+    const amp::Preset preset = amp::Preset::parse("fp32");
+    train::TrainStep step(medusa::medusa_loss(*heads, documents->options()), optimizer, scaler,
+                          preset, {});
+    const auto data = medusa::medusa_data(documents, 2, 2);
+    for (int64_t i = 0; i < 40; ++i) {
+      const train::StepData now = data(i);
+      step.run(i, now.micro_batches, now.normalisers, 5e-3);
+    }
+    const auto reports = step.take_reports(true);
+    CHECK(reports.back().loss < 0.8 * reports.front().loss);
+    CHECK(medusa::weights_fingerprint(*base) == before);
+    for (const nn::NamedParameter& named : base->named_parameters())
+      CHECK(!named.parameter->tensor().grad().defined());
   }
-  const auto reports = step.take_reports(true);
-  CHECK(reports.back().loss < 0.8 * reports.front().loss);
-  CHECK(medusa::weights_fingerprint(*base) == before);
-  for (const nn::NamedParameter& named : base->named_parameters())
-    CHECK(!named.parameter->tensor().grad().defined());
 }
 
 TEST_CASE("tokens a pass are counted as chain decoding finds them", "[heads][medusa]") {

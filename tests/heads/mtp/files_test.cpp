@@ -74,8 +74,7 @@ TEST_CASE("multi-token prediction comes back from its files", "[heads][mtp][file
            config_for(format, mtp::Kind::sequential, format == mtp::Format::qwen3_next ? 1 : 2)});
     }
   for (const mtp::MtpConfig& config : kMtpConfigs) {
-    cases.push_back({mtp::Format::plain, nn::Family::llama, config});
-    cases.push_back({mtp::Format::plain, nn::Family::gpt2, config});
+    for (const nn::Family family : kFamilies) cases.push_back({mtp::Format::plain, family, config});
   }
   for (const Case& now : cases) {
     INFO(mtp::name_of(now.format) << ", " << mtp::name_of(now.config.kind) << ", "
@@ -271,6 +270,16 @@ TEST_CASE("a format says which heads it cannot hold, and why", "[heads][mtp][fil
                       Contains("parallel"));
     CHECK_THROWS_WITH(check_fits(format, nn::Family::gpt2, kSequential, 1), Contains("gpt2"));
     CHECK_NOTHROW(check_fits(format, nn::Family::llama, kSequential, 1));
+    // Layers that the engines behind these formats do not build.
+    for (const nn::Family family : {nn::Family::mistral, nn::Family::olmo2, nn::Family::phi3,
+                                    nn::Family::smollm3, nn::Family::gemma3_text}) {
+      CHECK_THROWS_WITH(check_fits(format, family, kSequential, 1),
+                        Contains(std::string(nn::name_of(family))) && Contains("use plain"));
+      CHECK(mtp::default_format(kSequential, small_config(family)) == mtp::Format::plain);
+    }
+    nn::CausalLmConfig mistral = small_config(nn::Family::mistral);
+    mistral.window = 0;  // a Llama layer then
+    CHECK_NOTHROW(mtp::check_fits(format, config_for(format, kSequential, 1), mistral));
   }
   CHECK_THROWS_WITH(check_fits(mtp::Format::qwen3_next, nn::Family::llama, kSequential, 2),
                     Contains("one projection"));

@@ -1,5 +1,5 @@
 // Multi-token prediction from its formulas, in double, one text at a time: independent of the
-// library's ops. Layers are those of Llama and Qwen2.
+// library's ops. Layers are those of Llama, Qwen2 and Mistral.
 #pragma once
 
 #include <cmath>
@@ -129,15 +129,17 @@ class MtpOracle {
         const int64_t kv = h / (config_.heads / config_.key_heads());
         Row p;
         double total = 0;
-        for (size_t s = 0; s <= t; ++s) {
+        const auto window = static_cast<size_t>(config_.window_of(config_.layers - 1));
+        const size_t first = window > 0 && t + 1 > window ? t + 1 - window : 0;
+        for (size_t s = first; s <= t; ++s) {
           p.push_back(std::exp(dot(rotated(q[t], h, t), rotated(k[s], kv, s)) /
                                std::sqrt(static_cast<double>(size))));
           total += p.back();
         }
         Row out(size, 0);
-        for (size_t s = 0; s <= t; ++s)
+        for (size_t s = first; s <= t; ++s)
           for (size_t i = 0; i < size; ++i)
-            out[i] += p[s] / total * v[s][static_cast<size_t>(kv) * size + i];
+            out[i] += p[s - first] / total * v[s][static_cast<size_t>(kv) * size + i];
         mixed.insert(mixed.end(), out.begin(), out.end());
       }
       add(x[t], multiply(name + "self_attn.o_proj.weight", mixed));

@@ -88,7 +88,7 @@ std::vector<Sums> by_definition(const mtp::MtpHeads& heads, const train::Batch& 
 
 TEST_CASE("the loss of multi-token prediction is each depth's mean over its own labels",
           "[heads][mtp]") {
-  for (const nn::Family family : {nn::Family::llama, nn::Family::qwen2})
+  for (const nn::Family family : {nn::Family::llama, nn::Family::qwen2, nn::Family::mistral})
     for (const mtp::MtpConfig& config : kMtpConfigs)
       for (const bool joint : {false, true})
         for (const bool pack : {true, false}) {
@@ -182,7 +182,8 @@ TEST_CASE("what multi-token prediction recomputes changes no gradient", "[heads]
 }
 
 TEST_CASE("parallel heads begin as the model's own prediction", "[heads][mtp]") {
-  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2}) {
+  for (const nn::Family family : kFamilies) {
+    INFO(nn::name_of(family));
     const auto base = mtp_base(family);
     const mtp::MtpHeads heads(base, {.kind = mtp::Kind::parallel, .depth = 2});
     const NoGrad off;
@@ -195,7 +196,7 @@ TEST_CASE("parallel heads begin as the model's own prediction", "[heads][mtp]") 
 
 TEST_CASE("training multi-token prediction lowers the loss and leaves a frozen model alone",
           "[heads][mtp]") {
-  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2})
+  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2, nn::Family::gemma3_text})
     for (const mtp::Kind kind : {mtp::Kind::parallel, mtp::Kind::sequential, mtp::Kind::recursive})
       for (const bool joint : {false, true}) {
         auto base = small_model(small_config(family));
@@ -276,7 +277,7 @@ TEST_CASE("what multi-token prediction cannot be is refused", "[heads][mtp][erro
 
 TEST_CASE("the streams that enter a model's layers come beside its hidden states", "[nn][models]") {
   const NoGrad off;
-  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2}) {
+  for (const nn::Family family : kFamilies) {
     const auto base = mtp_base(family);
     const Tensor ids = random_ids(2, 5, 61);
     const auto states = base->states(ids, {}, {1, 0});

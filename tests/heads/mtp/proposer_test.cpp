@@ -216,7 +216,7 @@ const std::vector<decoding::DraftTree>& trees() {
 TEST_CASE("drafts of multi-token prediction are those of whole texts, guesses among them",
           "[heads][mtp][proposer]") {
   const NoGrad off;
-  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2})
+  for (const nn::Family family : {nn::Family::llama, nn::Family::gpt2, nn::Family::mistral})
     for (const mtp::MtpConfig& config : kMtpConfigs) {
       const auto base = mtp_base(family);
       const auto heads = mtp_heads(base, config);

@@ -17,6 +17,7 @@ AttentionProblem::AttentionProblem(const Array& q_array, const Array& k_array, c
       keys(k_array.size(2)),
       dim(q_array.size(3)),
       causal(params.causal),
+      window(params.window),
       q(q_array),
       k(k_array),
       v(v_array) {
@@ -39,7 +40,7 @@ void AttentionProblem::fold_single_queries(Heads& out) {
   }
   heads = key_heads;
   queries = group;
-  causal = false;  // a last query sees every key
+  causal = false;  // a last query sees every key, or those of its window
 }
 
 namespace {
@@ -91,7 +92,9 @@ class Forward {
     const int64_t key_head = head * problem_.key_heads / problem_.heads;
     const int64_t limit = problem_.visible(end - 1);
     thread_local KeySide side;
-    for (side.first = 0; side.first < limit; side.first += kKeyBlock) {
+    // Blocks begin where they do without a window, which so changes no other bits.
+    side.first = problem_.first_visible(begin) / kKeyBlock * kKeyBlock;
+    for (; side.first < limit; side.first += kKeyBlock) {
       side.count = std::min(kKeyBlock, limit - side.first);
       const Block<const T> k = block_of(problem_.k.at(batch, key_head), side.first, 0, side.count,
                                         dim, key_rows.reserve(kKeyBlock * dim));
@@ -101,7 +104,8 @@ class Forward {
       side.v.assign(side.count, dim, v, queries);
       for (int64_t first = begin; first < end; first += kQueryBlock) {
         const int64_t rows = std::min(kQueryBlock, end - first), from = first - begin;
-        if (problem_.visible(first + rows - 1) > side.first)
+        if (problem_.visible(first + rows - 1) > side.first &&
+            problem_.first_visible(first) < side.first + side.count)
           add_keys(batch, head, first, rows, side,
                    {state.sums + from * dim, state.largest + from, state.total + from});
       }

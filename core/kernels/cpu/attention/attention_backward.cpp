@@ -76,13 +76,14 @@ class Backward {
     right_q.assign(rows, dim, q, problem_.keys);
     right_dout.assign(rows, dim, dout, problem_.keys);
     const int64_t limit = problem_.visible(first + rows - 1);
+    const int64_t start = problem_.first_visible(first) / kKeyBlock * kKeyBlock;
     const int64_t width = (limit + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
     T* const dq = dq_rows.reserve(kQueryBlock * dim);
     T* const probabilities = probability_rows.reserve(kQueryBlock * width);
     T* const dscores = gradient_rows.reserve(kQueryBlock * width);
     std::fill_n(dq, rows * dim, T(0));
 
-    for (int64_t j = 0; j < limit; j += kKeyBlock) {
+    for (int64_t j = start; j < limit; j += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, limit - j);
       side.k_transposed.multiply(rows, count, dim, q, 0, j, false, probabilities + j, width);
       side.v_transposed.multiply(rows, count, dim, dout, 0, j, false, dscores + j, width);
@@ -91,11 +92,11 @@ class Backward {
       T* p = probabilities + i * width;
       T* ds = dscores + i * width;
       const int64_t seen = std::max<int64_t>(problem_.visible(first + i), 0);
-      differentiate(batch, head, first + i, seen, p, ds);
+      differentiate(batch, head, first + i, start, seen, p, ds);
       std::fill(p + seen, p + limit, T(0));
       std::fill(ds + seen, ds + limit, T(0));
     }
-    for (int64_t j = 0; j < limit; j += kKeyBlock) {
+    for (int64_t j = start; j < limit; j += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, limit - j);
       const Block<const T> p{probabilities + j, width, false}, ds{dscores + j, width, false};
       right_dout.multiply(count, dim, rows, p.flipped(), 0, 0, true, side.dv + j * dim, dim);
@@ -105,14 +106,16 @@ class Backward {
     store_rows(dq, rows, gradients_.dq.at(batch, head), first);
   }
 
-  // From the products of a query with the `seen` keys it may look at, and of its gradient with the
-  // values: p = the (dropped out) probabilities that met the values, ds = the gradients of q·k.
-  void differentiate(int64_t batch, int64_t head, int64_t query, int64_t seen, T* p, T* ds) const {
+  // From the products of a query with keys [start, seen), all that it may look at, and of its
+  // gradient with the values: p = the (dropped out) probabilities that met the values, ds = the
+  // gradients of q·k.
+  void differentiate(int64_t batch, int64_t head, int64_t query, int64_t start, int64_t seen, T* p,
+                     T* ds) const {
     const MatrixView mask = problem_.mask.at(batch, head);
     const int64_t row = problem_.row(batch, head, query);
     const T shift = logsumexp(row);
     T total = 0, inner = 0;  // Σ p, Σ p · dp
-    for (int64_t j = 0; j < seen; j += kKeyBlock) {
+    for (int64_t j = start; j < seen; j += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, seen - j);
       scale_and_mask(problem_, mask, query, j, count, p + j);
       drop(row, j, count, ds + j);
@@ -121,11 +124,11 @@ class Backward {
     const T share = total == T(0) ? T(0) : T(1) / total, delta = inner * share;
     const T scale = static_cast<T>(problem_.params.scale);
 #pragma omp simd
-    for (int64_t j = 0; j < seen; ++j) {
+    for (int64_t j = start; j < seen; ++j) {
       p[j] *= share;
       ds[j] = p[j] * (ds[j] - delta) * scale;
     }
-    for (int64_t j = 0; j < seen; j += kKeyBlock)
+    for (int64_t j = start; j < seen; j += kKeyBlock)
       drop(row, j, std::min(kKeyBlock, seen - j), p + j);
   }
 

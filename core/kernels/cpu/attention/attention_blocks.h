@@ -47,6 +47,10 @@ struct AttentionProblem {
   int64_t visible(int64_t i) const {
     return causal ? std::clamp<int64_t>(i + 1 + keys - queries, 0, keys) : keys;
   }
+  // The first key that query `i` may look at, behind what its window leaves out.
+  int64_t first_visible(int64_t i) const {
+    return window > 0 ? std::max<int64_t>(visible(i) - window, 0) : 0;
+  }
   // Row of the (B·Hq·Tq) rows of logsumexp (and of the dropout mask).
   int64_t row(int64_t batch, int64_t head, int64_t i) const {
     return (batch * heads + head) * queries + i;
@@ -55,16 +59,24 @@ struct AttentionProblem {
   const AttentionParams& params;
   int64_t batches, heads, key_heads, queries, keys, dim;
   bool causal;
+  int64_t window;
   Heads q, k, v;
   Heads mask;  // strides 0 where it is broadcast; no data if there is none
   uint64_t step = 0;
 };
 
-// scores[j] = scores[j]·scale + mask for j in [0, count), keys `first_key`… of query `i`.
+// scores[j] = scores[j]·scale + mask for j in [0, count), keys `first_key`… of query `i`; −∞ in
+// front of its window.
 template <class T>
 void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int64_t i,
                     int64_t first_key, int64_t count, T* scores) {
+  constexpr T kNever = -std::numeric_limits<T>::infinity();
   const T scale = static_cast<T>(problem.params.scale);
+  const int64_t hidden = std::clamp<int64_t>(problem.first_visible(i) - first_key, 0, count);
+  std::fill_n(scores, hidden, kNever);
+  scores += hidden;
+  first_key += hidden;
+  count -= hidden;
   if (!mask.data) {
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) scores[j] *= scale;
@@ -73,7 +85,6 @@ void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int
   const std::byte* row = mask.at(i, first_key);
   if (mask.dtype == DType::boolean) {
     const auto* may_attend = reinterpret_cast<const bool*>(row);
-    constexpr T kNever = -std::numeric_limits<T>::infinity();
     for (int64_t j = 0; j < count; ++j)
       scores[j] = may_attend[j * mask.column_stride] ? scores[j] * scale : kNever;
     return;

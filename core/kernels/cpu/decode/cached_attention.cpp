@@ -9,14 +9,18 @@
 namespace binade::kernels::cpu {
 namespace {
 
-// (queries, length + pending) bool: the whole prefix, and the pending tokens of each query's word.
-Array mask_of(const int64_t* words, int64_t queries, int64_t length, int64_t pending) {
+// (queries, length + pending) bool: the prefix and the pending tokens of each query's word, with a
+// window the last of these.
+Array mask_of(const int64_t* words, int64_t queries, int64_t length, int64_t pending,
+              int64_t window) {
   Array mask = Array::empty({queries, length + pending}, DType::boolean);
   bool* out = mask.data<bool>();
-  for (int64_t t = 0; t < queries; ++t) {
+  for (int64_t t = 0; t < queries; ++t, out += length + pending) {
     std::fill_n(out, length, true);
-    out += length;
-    for (int64_t j = 0; j < pending; ++j) *out++ = (static_cast<uint64_t>(words[t]) >> j & 1) != 0;
+    for (int64_t j = 0; j < pending; ++j)
+      out[length + j] = (static_cast<uint64_t>(words[t]) >> j & 1) != 0;
+    int64_t left = window;
+    for (int64_t j = length + pending - 1; j >= 0 && window > 0; --j) out[j] = out[j] && left-- > 0;
   }
   return mask;
 }
@@ -24,7 +28,8 @@ Array mask_of(const int64_t* words, int64_t queries, int64_t length, int64_t pen
 }  // namespace
 
 void cached_attention(const Array& q, const Array& cached_keys, const Array& cached_values,
-                      const PassRows& rows, const Array& visible, float scale, const Array& out) {
+                      const PassRows& rows, const Array& visible, float scale, int64_t window,
+                      const Array& out) {
   const int64_t tokens = q.size(2);
   const PassView pass(rows, tokens);
   const int64_t* words = visible.defined() ? visible.data<int64_t>() : nullptr;
@@ -49,7 +54,10 @@ void cached_attention(const Array& q, const Array& cached_keys, const Array& cac
     AttentionParams params;
     params.scale = scale;
     params.causal = words == nullptr;
-    if (words) params.mask = mask_of(words + b * words_of_row, count, length, pending);
+    if (words)
+      params.mask = mask_of(words + b * words_of_row, count, length, pending, window);
+    else
+      params.window = window;
     const Array logsumexp = Array::empty({end - b, q.size(1), count},
                                          q.dtype() == DType::f64 ? DType::f64 : DType::f32);
     attention(q.slice(0, b, end).slice(2, 0, count), seen(cached_keys), seen(cached_values), params,

@@ -9,14 +9,20 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-// Documents become a bias, which lives as long as the result.
+// Documents become a bias, which lives as long as the result. A window goes into it: cuDNN takes no
+// left bound beside a bias. One that hides no key is none.
 struct Biased {
-  AttentionParams plain;
+  AttentionParams fused, plain;
   Array bias;  // (B, 1, T, T), or undefined
 
-  Biased(const AttentionParams& params, const Array& q, const Array& k) : plain(params) {
-    if (!params.documents.defined()) return;
-    bias = document_bias(params.documents, q.dtype());
+  Biased(const AttentionParams& params, const Array& q, const Array& k) : fused(params) {
+    if (params.window >= k.size(2)) fused.window = 0;
+    if (params.documents.defined()) {
+      bias = document_bias(params.documents, fused.window, q.dtype());
+      fused.window = 0;
+    }
+    plain = fused;
+    if (!bias.defined()) return;
     plain.documents = {};
     plain.mask = bias.expand({q.size(0), q.size(1), q.size(2), k.size(2)});
   }
@@ -27,7 +33,7 @@ struct Biased {
 void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
                const Array& out, const Array& logsumexp) {
   const Biased with(params, q, k);
-  if (!cudnn_attention(q, k, v, params, with.bias, out, logsumexp))
+  if (!cudnn_attention(q, k, v, with.fused, with.bias, out, logsumexp))
     plain_attention(q, k, v, with.plain, out, logsumexp);
 }
 
@@ -35,7 +41,7 @@ void attention_backward(const Array& q, const Array& k, const Array& v, const Ar
                         const Array& logsumexp, const Array& dout, const AttentionParams& params,
                         const Array& dq, const Array& dk, const Array& dv) {
   const Biased with(params, q, k);
-  if (!cudnn_attention_backward(q, k, v, out, logsumexp, dout, params, with.bias, dq, dk, dv))
+  if (!cudnn_attention_backward(q, k, v, out, logsumexp, dout, with.fused, with.bias, dq, dk, dv))
     plain_attention_backward(q, k, v, logsumexp, dout, with.plain, dq, dk, dv);
 }
 

@@ -63,6 +63,7 @@ std::vector<int64_t> key_of(const AttentionParams& params, bool backward, bool b
                               backward,
                               backward && binade::cuda::deterministic(),
                               params.causal,
+                              params.window,
                               biased,
                               std::bit_cast<int32_t>(static_cast<float>(params.scale))};
   for (const Array* view : views) {
@@ -119,6 +120,7 @@ Options options_of(const AttentionParams& params, const Array& q, const Array& k
         .set_diagonal_alignment(q.size(2) == k.size(2) ? fe::DiagonalAlignment_t::TOP_LEFT
                                                        : fe::DiagonalAlignment_t::BOTTOM_RIGHT)
         .set_diagonal_band_right_bound(0);
+    if (params.window > 0) options.set_diagonal_band_left_bound(params.window);
   }
   return options;
 }

@@ -15,7 +15,7 @@ constexpr int kRowBlock = 128;
 // What turns a row of products into a row of probabilities, computed in C.
 template <class C>
 struct RowRules {
-  int64_t heads, queries, keys;
+  int64_t heads, queries, keys, window;
   C scale;
   bool causal;
   const void* mask;  // null: none
@@ -32,6 +32,7 @@ RowRules<C> rules_of(const Array& scores, const AttentionParams& params) {
   RowRules<C> rules{.heads = scores.size(1),
                     .queries = scores.size(2),
                     .keys = scores.size(3),
+                    .window = params.window,
                     .scale = static_cast<C>(params.scale),
                     .causal = params.causal,
                     .mask = nullptr,
@@ -70,6 +71,7 @@ class Row {
     mask_ = batch * rules.mask_batch + head * rules.mask_head + query * rules.mask_query;
     visible_ = rules.causal ? max(int64_t{0}, query + 1 + rules.keys - rules.queries) : rules.keys;
     if (visible_ > rules.keys) visible_ = rules.keys;
+    hidden_ = rules.window > 0 ? max(int64_t{0}, visible_ - rules.window) : 0;
   }
 
   // The row's place among rows, its first element among elements.
@@ -77,7 +79,7 @@ class Row {
   __device__ int64_t begin() const { return row_ * rules_.keys; }
 
   __device__ __forceinline__ C score(int64_t key) const {
-    if (key >= visible_) return -INFINITY;
+    if (key >= visible_ || key < hidden_) return -INFINITY;
     const C product = scores_[key] * rules_.scale;
     if (!rules_.mask) return product;
     const int64_t place = mask_ + key * rules_.mask_key;
@@ -103,7 +105,7 @@ class Row {
  private:
   const RowRules<C>& rules_;
   const C* scores_;
-  int64_t row_, mask_, visible_;
+  int64_t row_, mask_, visible_, hidden_;  // keys [hidden_, visible_) are seen
 };
 
 template <class T>

@@ -6,8 +6,8 @@
 namespace binade::kernels::cuda {
 
 // (B, 1, T, T) of a floating dtype: 0 where documents[b, i] == documents[b, j] (B, T) i32
-// contiguous, otherwise a number so low that its exponential is 0; finite, as cuDNN makes NaN of −∞
-// alone.
-Array document_bias(const Array& documents, DType dtype);
+// contiguous and, with a window > 0, j > i − window; otherwise a number so low that its exponential
+// is 0; finite, as cuDNN makes NaN of −∞ alone.
+Array document_bias(const Array& documents, int64_t window, DType dtype);
 
 }  // namespace binade::kernels::cuda

@@ -74,12 +74,20 @@ template <int kQueries>
 struct Queries {
   float elements[kQueries][kKeyElements];  // with the scale
   uint64_t sees[kQueries];                 // pending tokens
-  bool counts[kQueries];
+  int first[kQueries];                     // token of the prefix that is seen, where it counts
 
   __device__ __forceinline__ bool see(int i, int key, int length) const {
-    return key < length ? counts[i] : (sees[i] >> (key - length) & 1) != 0;
+    return key < length ? key >= first[i] : (sees[i] >> (key - length) & 1) != 0;
   }
 };
+// What a window leaves of the tokens that a query sees: the first of the prefix, and in `sees` the
+// last pending ones. Without a window: 0.
+__device__ __forceinline__ int narrow_to_window(int window, int length, uint64_t& sees) {
+  if (window == 0) return 0;
+  const int pending = __popcll(sees);
+  for (int drop = pending - window; drop > 0; --drop) sees &= sees - 1;  // the lowest bit
+  return max(0, length + pending - window);
+}
 // What query token t of row b sees of the pending tokens; visible: null for causal.
 __device__ __forceinline__ uint64_t pending_seen(const PassView& pass, const int64_t* visible,
                                                  int visible_row, int b, int t) {

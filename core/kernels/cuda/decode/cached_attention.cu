@@ -25,6 +25,7 @@ struct Problem {
   const int64_t* visible;  // null: causal
   int visible_row;         // words of a row: 0 or T
   float scale;             // with log2(e)
+  int window;              // 0: none
   int shares;
   bool whole;  // rows may be read and written in vectors
 };
@@ -44,9 +45,12 @@ __global__ void __launch_bounds__(kAttendThreads)
   const int from = threadIdx.x % kLanes * kKeyElements;
 
   const int end = count > 0 ? min(length + p.pass.first + count, p.capacity) : 0;
-  int share = static_cast<int>(ceil_div(end, p.shares));
+  // No query sees what lies further back than a window before the pending tokens.
+  const int hidden = p.window > 0 ? max(0, min(length - p.window, end)) : 0;
+  int share = static_cast<int>(ceil_div(end - hidden, p.shares));
   share = max(share, kLeastShare);
-  const int begin = blockIdx.x * share, stop = min(begin + share, end);
+  const int begin = min(hidden + static_cast<int>(blockIdx.x) * share, end),
+            stop = min(begin + share, end);
 
   Queries<kQueries> queries;
   Running running[kQueries];
@@ -55,15 +59,17 @@ __global__ void __launch_bounds__(kAttendThreads)
     const int index = first_query + i, t = index % tokens, head = key_head * group + index / tokens;
     running[i].clear();
     queries.sees[i] = 0;
-    queries.counts[i] = index < group * tokens && t < count;
+    const bool counts = index < group * tokens && t < count;
+    queries.first[i] = length;  // sees nothing
 #pragma unroll
     for (float& e : queries.elements[i]) e = 0;
-    if (queries.counts[i]) {
+    if (counts) {
       load_elements(q + b * p.q.batch + head * p.q.head + t * p.q.row, from, p.dim, p.whole,
                     queries.elements[i]);
 #pragma unroll
       for (float& e : queries.elements[i]) e *= p.scale;
       queries.sees[i] = pending_seen(p.pass, p.visible, p.visible_row, b, t);
+      queries.first[i] = narrow_to_window(p.window, length, queries.sees[i]);
     }
   }
   const HeadCache<T> key_rows{keys + slot * p.cache_k.batch + key_head * p.cache_k.head,
@@ -159,7 +165,8 @@ void attend(Problem p, int64_t batch, const Array& q, const Array& keys, const A
 }  // namespace
 
 void cached_attention(const Array& q, const Array& cached_keys, const Array& cached_values,
-                      const PassRows& rows, const Array& visible, float scale, const Array& out) {
+                      const PassRows& rows, const Array& visible, float scale, int64_t window,
+                      const Array& out) {
   const int64_t dim = q.size(3);
   check(dim <= 32 * kKeyElements && is_floating(q.dtype()) && q.dtype() != DType::f64,
         "cached attention on the GPU takes f32, f16 and bf16 heads of up to ", 32 * kKeyElements,
@@ -176,6 +183,7 @@ void cached_attention(const Array& q, const Array& cached_keys, const Array& cac
                         visible.defined() ? device_data<const int64_t>(visible) : nullptr,
                         static_cast<int>(visible.defined() && visible.dims() == 2 ? q.size(2) : 0),
                         scale * kLog2E,
+                        static_cast<int>(std::min<int64_t>(window, cached_keys.size(2))),
                         1,
                         reads_whole(q) && reads_whole(cached_keys) && reads_whole(cached_values)};
   const auto run = [&]<class T>(T) {
