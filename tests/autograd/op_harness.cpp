@@ -10,6 +10,7 @@ const std::vector<OpRow>& op_rows() {
   static const OpTable table = [] {
     OpTable all;
     add_elementwise_rows(all);
+    add_function_rows(all);
     add_reduction_rows(all);
     add_shape_rows(all);
     add_matmul_rows(all);

@@ -128,6 +128,7 @@ class OpTable {
 
 // By family, each in its own file.
 void add_elementwise_rows(OpTable& table);
+void add_function_rows(OpTable& table);
 void add_reduction_rows(OpTable& table);
 void add_shape_rows(OpTable& table);
 void add_matmul_rows(OpTable& table);
