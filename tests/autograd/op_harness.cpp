@@ -12,6 +12,7 @@ const std::vector<OpRow>& op_rows() {
     add_elementwise_rows(all);
     add_function_rows(all);
     add_reduction_rows(all);
+    add_fold_rows(all);
     add_shape_rows(all);
     add_matmul_rows(all);
     add_norm_rows(all);

@@ -130,6 +130,7 @@ class OpTable {
 void add_elementwise_rows(OpTable& table);
 void add_function_rows(OpTable& table);
 void add_reduction_rows(OpTable& table);
+void add_fold_rows(OpTable& table);
 void add_shape_rows(OpTable& table);
 void add_matmul_rows(OpTable& table);
 void add_norm_rows(OpTable& table);
