@@ -15,6 +15,7 @@ const std::vector<OpRow>& op_rows() {
     add_fold_rows(all);
     add_shape_rows(all);
     add_rearrangement_rows(all);
+    add_selection_rows(all);
     add_matmul_rows(all);
     add_norm_rows(all);
     add_attention_rows(all);

@@ -133,6 +133,7 @@ void add_reduction_rows(OpTable& table);
 void add_fold_rows(OpTable& table);
 void add_shape_rows(OpTable& table);
 void add_rearrangement_rows(OpTable& table);
+void add_selection_rows(OpTable& table);
 void add_matmul_rows(OpTable& table);
 void add_norm_rows(OpTable& table);
 void add_attention_rows(OpTable& table);
