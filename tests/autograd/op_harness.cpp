@@ -17,6 +17,7 @@ const std::vector<OpRow>& op_rows() {
     add_rearrangement_rows(all);
     add_selection_rows(all);
     add_matmul_rows(all);
+    add_einsum_rows(all);
     add_norm_rows(all);
     add_attention_rows(all);
     add_image_rows(all);

@@ -135,6 +135,7 @@ void add_shape_rows(OpTable& table);
 void add_rearrangement_rows(OpTable& table);
 void add_selection_rows(OpTable& table);
 void add_matmul_rows(OpTable& table);
+void add_einsum_rows(OpTable& table);
 void add_norm_rows(OpTable& table);
 void add_attention_rows(OpTable& table);
 void add_image_rows(OpTable& table);
