@@ -22,6 +22,7 @@ const std::vector<OpRow>& op_rows() {
     add_attention_rows(all);
     add_image_rows(all);
     add_loss_rows(all);
+    add_weighted_loss_rows(all);
     return all;
   }();
   return table.rows();

@@ -140,5 +140,6 @@ void add_norm_rows(OpTable& table);
 void add_attention_rows(OpTable& table);
 void add_image_rows(OpTable& table);
 void add_loss_rows(OpTable& table);
+void add_weighted_loss_rows(OpTable& table);
 
 }  // namespace binade::test
