@@ -21,6 +21,7 @@ const std::vector<OpRow>& op_rows() {
     add_norm_rows(all);
     add_attention_rows(all);
     add_image_rows(all);
+    add_conv_variant_rows(all);
     add_pooling_rows(all);
     add_loss_rows(all);
     add_weighted_loss_rows(all);

@@ -139,6 +139,7 @@ void add_einsum_rows(OpTable& table);
 void add_norm_rows(OpTable& table);
 void add_attention_rows(OpTable& table);
 void add_image_rows(OpTable& table);
+void add_conv_variant_rows(OpTable& table);
 void add_pooling_rows(OpTable& table);
 void add_loss_rows(OpTable& table);
 void add_weighted_loss_rows(OpTable& table);
