@@ -51,7 +51,9 @@ TensorList clamped(Sample& s) {
   const Tensor x = s.tensor(0);
   if (s.is_tensor(1, "min") || s.is_tensor(2, "max")) {
     const auto bound = [&](int position, const char* name) {
-      return s.given(position, name) ? s.tensor(position, name) : Tensor();
+      const Tensor given = s.given(position, name) ? s.tensor(position, name) : Tensor();
+      if (given.defined() && !is_floating(given.dtype())) throw NotOffered("integers as bounds");
+      return given;
     };
     return {clamp(x, bound(1, "min"), bound(2, "max"))};
   }
@@ -129,7 +131,7 @@ std::vector<Row> elementwise_rows() {
        }},
       {"nn.functional.softplus",
        [](Sample& s) -> TensorList {
-         s.number(2, "threshold", 20);  // beyond it ours is as near to x as PyTorch's
+         s.only(2, "threshold", 20);
          return {softplus(s.tensor(0), s.number(1, "beta", 1))};
        }},
       unary("sign", sign),
@@ -152,6 +154,8 @@ std::vector<Row> elementwise_rows() {
        }},
       {"addcmul",
        [](Sample& s) -> TensorList {
+         for (const int operand : {0, 1, 2})
+           if (!is_floating(s.tensor(operand).dtype())) throw NotOffered("integers");
          return {addcmul(s.tensor(0), s.tensor(1), s.tensor(2), s.number(-1, "value", 1))};
        }},
       {"nn.functional.leaky_relu",

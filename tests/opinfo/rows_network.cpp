@@ -109,6 +109,7 @@ std::vector<Row> network_rows() {
       {"nn.functional.batch_norm",
        [](Sample& s) -> TensorList {
          const Tensor x = s.tensor(0);
+         if (x.dims() < 2) throw NotOffered("a vector");
          const Shape channels{x.size(1)};
          const auto vector = [&](int position, const char* name, double otherwise) {
            if (s.given(position, name)) return s.tensor(position, name);
