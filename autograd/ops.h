@@ -6,6 +6,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/attention.h>
 #include <binade/autograd/ops/conv.h>
+#include <binade/autograd/ops/conv_variants.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/linear.h>
 #include <binade/autograd/ops/loss.h>

@@ -1,4 +1,5 @@
-// BatchNorm2d (Ioffe & Szegedy 2015): statistics a channel over (N, H, W), f32 under every preset.
+// BatchNorm2d and 1d (Ioffe & Szegedy 2015): statistics a channel over (N, H, W), f32 under every
+// preset.
 #pragma once
 
 #include <binade/autograd/ops/conv.h>
@@ -27,6 +28,12 @@ class BatchNorm2d : public Module {
   double eps_, momentum_;
   ParameterPtr weight_, bias_;
   BufferPtr running_mean_, running_var_;
+};
+
+// The same over (N, L) of x (N, C, L), or over N of x (N, C).
+class BatchNorm1d : public BatchNorm2d {
+ public:
+  using BatchNorm2d::BatchNorm2d;
 };
 
 }  // namespace binade::nn

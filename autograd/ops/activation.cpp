@@ -65,6 +65,45 @@ Tensor gelu_tanh_derivative(const Tensor& x) {
   return 0.5 * (1 + t) + 0.5 * kScale * x * (1 - square(t)) * (1 + 3 * kCubic * square(x));
 }
 
+Tensor hardswish_derivative(const Tensor& x) {
+  const auto number = [&](double value) { return Tensor::scalar(value, x.dtype(), x.device()); };
+  const Tensor inside = where(less(x, number(3)), x / 3.0 + 0.5, number(1));
+  return where(less_equal(x, number(-3)), number(0), inside);
+}
+
+Tensor logsigmoid_derivative(const Tensor& x) {
+  return sigmoid(-x);
+}
+
+Tensor mish_derivative(const Tensor& x) {
+  const Tensor gate = tanh(softplus(x));
+  return gate + x * (1 - square(gate)) * sigmoid(x);
+}
+
+// op(x) with the number c; op'(x) in public ops as above.
+template <class ShapedDerivative>
+Tensor activate_with(const char* name, kernels::ShapedOp op, const Tensor& x, double c,
+                     ShapedDerivative derivative) {
+  check_floating(name, "x", x);
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), shaped(op, x.array(), c, y));
+  return record(name, {x}, y, [=, x = Saved(x)](const Tensor& dy) -> TensorList {
+    if (grad_enabled()) {
+      const DType wide = statistics_dtype(dy.dtype());
+      return {to(to(dy, wide) * derivative(to(x.tensor(), wide)), dy.dtype())};
+    }
+    const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), shaped_backward(op, x.array(), dy.array(), c, dx, 0));
+    return {Tensor(dx)};
+  });
+}
+
+// below where x is not positive (NaN too), 1 elsewhere.
+Tensor one_above_zero(const Tensor& x, const Tensor& below) {
+  const auto number = [&](double value) { return Tensor::scalar(value, x.dtype(), x.device()); };
+  return where(greater(x, number(0)), number(1), below);
+}
+
 Tensor dropout_with(const PhiloxKey& key, double probability, const Tensor& x) {
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), dropout(x.array(), key, probability, y, 0));
@@ -95,6 +134,33 @@ Tensor gelu_tanh(const Tensor& x) {
 }
 Tensor softplus(const Tensor& x) {
   return activate("softplus", UnaryOp::softplus, x, sigmoid);
+}
+Tensor softplus(const Tensor& x, double beta) {
+  check(beta > 0, "softplus: beta must be above 0, got ", beta);
+  return activate_with("softplus", kernels::ShapedOp::softplus, x, beta,
+                       [beta](const Tensor& x) { return sigmoid(x * beta); });
+}
+Tensor leaky_relu(const Tensor& x, double negative_slope) {
+  return activate_with("leaky_relu", kernels::ShapedOp::leaky_relu, x, negative_slope,
+                       [negative_slope](const Tensor& x) {
+                         return one_above_zero(
+                             x, Tensor::scalar(negative_slope, x.dtype(), x.device()));
+                       });
+}
+Tensor elu(const Tensor& x, double alpha) {
+  return activate_with("elu", kernels::ShapedOp::elu, x, alpha, [alpha](const Tensor& x) {
+    // Positive elements are cut: exp would overflow where its value is not used.
+    return one_above_zero(x, exp(clamp(x, -INFINITY, 0)) * alpha);
+  });
+}
+Tensor hardswish(const Tensor& x) {
+  return activate("hardswish", UnaryOp::hardswish, x, hardswish_derivative);
+}
+Tensor logsigmoid(const Tensor& x) {
+  return activate("logsigmoid", UnaryOp::logsigmoid, x, logsigmoid_derivative);
+}
+Tensor mish(const Tensor& x) {
+  return activate("mish", UnaryOp::mish, x, mish_derivative);
 }
 
 Tensor swiglu(const Tensor& gate_in, const Tensor& up_in) {

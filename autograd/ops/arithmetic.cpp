@@ -64,6 +64,16 @@ Tensor share_of(const Tensor& dy, const Tensor& lost, const Tensor& a, const Ten
   return where(lost, number_like(dy, 0), dy * share);
 }
 
+// √(y² + x²), scaled by the larger one so that no square overflows or vanishes.
+Tensor radius_of(const Tensor& y, const Tensor& x) {
+  Tensor scale;
+  {
+    const NoGrad no_grad;
+    scale = maximum(abs(y), abs(x));
+  }
+  return scale * sqrt(square(y / scale) + square(x / scale));
+}
+
 // aᵇ·ln a, the derivative of aᵇ by b; 0 at a = 0 where b ≥ 0, which is its limit for b > 0. A node
 // of its own, so that its derivatives are their limits, too.
 Tensor pow_log(const Tensor& a, const Tensor& b) {
@@ -159,6 +169,24 @@ Tensor pow(const Tensor& a, const Tensor& b) {
         return dy * (b * pow(base, b - 1));
       },
       [](const Tensor& dy, const Tensor& a, const Tensor& b) { return dy * pow_log(a, b); });
+}
+
+Tensor atan2(const Tensor& y, const Tensor& x) {
+  check_floating("atan2", "y", y);
+  check_floating("atan2", "x", x);
+  const Operands point("atan2", autocast(PrecisionClass::full, y),
+                       autocast(PrecisionClass::full, x));
+  // Over the radius twice: its square would leave the range long before the angle does.
+  return record_binary(
+      "atan2", point, compute("atan2", BinaryOp::atan2, point), true,
+      [](const Tensor& dy, const Tensor& y, const Tensor& x) {
+        const Tensor radius = radius_of(y, x);
+        return dy * (x / radius) / radius;
+      },
+      [](const Tensor& dy, const Tensor& y, const Tensor& x) {
+        const Tensor radius = radius_of(y, x);
+        return -(dy * (y / radius) / radius);
+      });
 }
 
 Tensor pow(const Tensor& base, double exponent) {

@@ -29,25 +29,58 @@ void check_image(const char* op, const Tensor& x) {
   check(x.dims() == 4, op, ": x must be (N, C, H, W), got ", Kind{x});
 }
 
-Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options) {
+void check_pooled_image(const char* op, const Tensor& x) {
   check_image(op, x);
   check(x.size(2) > 0 && x.size(3) > 0, op, ": the images of x ", Kind{x},
         " have no elements, so a window has none");
+}
+
+Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options) {
+  check_pooled_image(op, x);
   Shape shape = x.shape();
   for (int i : {0, 1}) {
     const size_t j = static_cast<size_t>(i);
     check(2 * options.padding[j] <= options.kernel[j], op,
           ": padding must not exceed half the kernel, got padding ", options.padding[j],
           " and kernel ", options.kernel[j]);
-    shape[2 + i] = window_positions(op, x, x.size(2 + i), options.kernel[j], options.stride[j],
-                                    options.padding[j]);
+    check(options.kernel[j] > 0 && options.dilation[j] > 0, op,
+          ": kernel and dilation must be above 0, got ", options.kernel[j], " and ",
+          options.dilation[j]);
+    const int64_t size = x.size(2 + i), extent = (options.kernel[j] - 1) * options.dilation[j] + 1;
+    int64_t& positions = shape[2 + i];
+    positions = window_positions(op, x, size, extent, options.stride[j], options.padding[j]);
+    // One window more where elements are left over, if it begins in x or the padding before it.
+    const int64_t left = (size + 2 * options.padding[j] - extent) % options.stride[j];
+    if (options.ceil_mode && left > 0 && positions * options.stride[j] < size + options.padding[j])
+      ++positions;
   }
   return shape;
 }
 
 kernels::PoolParams pool_params(const Pool2dOptions& options) {
-  return {options.kernel[0], options.kernel[1],  options.stride[0],
-          options.stride[1], options.padding[0], options.padding[1]};
+  kernels::PoolParams params;
+  params.kernel_h = options.kernel[0];
+  params.kernel_w = options.kernel[1];
+  params.stride_h = options.stride[0];
+  params.stride_w = options.stride[1];
+  params.padding_h = options.padding[0];
+  params.padding_w = options.padding[1];
+  params.dilation_h = options.dilation[0];
+  params.dilation_w = options.dilation[1];
+  params.count_padding = options.count_include_pad;
+  return params;
+}
+
+Shape adaptive_shape(const char* op, const Tensor& x, const std::array<int64_t, 2>& size) {
+  check_pooled_image(op, x);
+  check(size[0] > 0 && size[1] > 0, op, ": size must be above 0, got ", size[0], " and ", size[1]);
+  return {x.size(0), x.size(1), size[0], size[1]};
+}
+
+kernels::PoolParams adaptive_params() {
+  kernels::PoolParams params;
+  params.adaptive = true;
+  return params;
 }
 
 // What conv2d and its gradients are where there is nothing to multiply, which the kernels and the
@@ -65,6 +98,53 @@ void bias_alone_backward(const Array& dy, const GradSlot::Destination& dx,
   if (dbias)
     BINADE_DISPATCH(dy.device(), reduce(kernels::ReduceOp::sum, dy,
                                         dbias.array.view({1, dy.size(1), 1, 1}), dbias.beta));
+}
+
+Tensor max_over_windows(const char* op, const Tensor& x, const Shape& shape,
+                        const kernels::PoolParams& params) {
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  const Array indices = Array::empty(shape, DType::i32, x.device());
+  BINADE_DISPATCH(x.device(), max_pool2d(x.array().contiguous(), params, y, indices));
+  return record(op, {x}, y, [indices, params, shape = x.shape()](Backward& backward) {
+    const Array dy = backward.grad().contiguous();
+    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), max_pool2d_backward(dy, indices, params, dx));
+    backward.slot(0).add(dx);
+  });
+}
+
+Tensor mean_over_windows(const char* op, const Tensor& x, const Shape& shape,
+                         const kernels::PoolParams& params) {
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), avg_pool2d(x.array().contiguous(), params, y));
+  return record(op, {x}, y, [params, shape = x.shape()](Backward& backward) {
+    const Array dy = backward.grad().contiguous();
+    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+    BINADE_DISPATCH(dy.device(), avg_pool2d_backward(dy, params, dx));
+    backward.slot(0).add(dx);
+  });
+}
+
+// The gradient of interpolated(), which is linear: each is the other's gradient.
+Tensor interpolation_gradient(const Tensor& dy, const Shape& shape,
+                              const kernels::InterpolateParams& params);
+
+Tensor interpolated(const Tensor& x, const Shape& shape, const kernels::InterpolateParams& params) {
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), interpolate(x.array().contiguous(), params, y));
+  return record("interpolate", {x}, y, [params, from = x.shape()](const Tensor& dy) -> TensorList {
+    return {interpolation_gradient(dy, from, params)};
+  });
+}
+
+Tensor interpolation_gradient(const Tensor& dy, const Shape& shape,
+                              const kernels::InterpolateParams& params) {
+  const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dy.device(), interpolate_backward(dy.array().contiguous(), params, dx));
+  return record("interpolate_gradient", {dy}, dx,
+                [params, from = dy.shape()](const Tensor& ddx) -> TensorList {
+                  return {interpolated(ddx, from, params)};
+                });
 }
 
 // A vector over the channels, as it broadcasts to (N, C, H, W).
@@ -128,36 +208,49 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
 }
 
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
-  const Shape shape = pooled_shape("max_pool2d", x, options);
-  const kernels::PoolParams params = pool_params(options);
-  const Array y = Array::empty(shape, x.dtype(), x.device());
-  const Array indices = Array::empty(shape, DType::i32, x.device());
-  BINADE_DISPATCH(x.device(), max_pool2d(x.array().contiguous(), params, y, indices));
-  return record("max_pool2d", {x}, y, [indices, params, shape = x.shape()](Backward& backward) {
-    const Array dy = backward.grad().contiguous();
-    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
-    BINADE_DISPATCH(dy.device(), max_pool2d_backward(dy, indices, params, dx));
-    backward.slot(0).add(dx);
-  });
+  return max_over_windows("max_pool2d", x, pooled_shape("max_pool2d", x, options),
+                          pool_params(options));
 }
 
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
-  const Shape shape = pooled_shape("avg_pool2d", x, options);
-  const kernels::PoolParams params = pool_params(options);
-  const Array y = Array::empty(shape, x.dtype(), x.device());
-  BINADE_DISPATCH(x.device(), avg_pool2d(x.array().contiguous(), params, y));
-  return record("avg_pool2d", {x}, y, [params, shape = x.shape()](Backward& backward) {
-    const Array dy = backward.grad().contiguous();
-    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
-    BINADE_DISPATCH(dy.device(), avg_pool2d_backward(dy, params, dx));
-    backward.slot(0).add(dx);
-  });
+  check(options.dilation == std::array<int64_t, 2>{1, 1},
+        "avg_pool2d: means have no dilation, got ", options.dilation[0], " and ",
+        options.dilation[1]);
+  return mean_over_windows("avg_pool2d", x, pooled_shape("avg_pool2d", x, options),
+                           pool_params(options));
 }
 
-Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+Tensor adaptive_max_pool2d(const Tensor& x, const std::array<int64_t, 2>& size) {
+  return max_over_windows("adaptive_max_pool2d", x, adaptive_shape("adaptive_max_pool2d", x, size),
+                          adaptive_params());
+}
+
+Tensor adaptive_avg_pool2d(const Tensor& x, const std::array<int64_t, 2>& size) {
+  return mean_over_windows("adaptive_avg_pool2d", x, adaptive_shape("adaptive_avg_pool2d", x, size),
+                           adaptive_params());
+}
+
+Tensor interpolate(const Tensor& x, const std::array<int64_t, 2>& size, Interpolation mode,
+                   bool align_corners) {
+  const Shape shape = adaptive_shape("interpolate", x, size);
+  const bool linear = mode == Interpolation::bilinear;
+  check(linear || !align_corners, "interpolate: align_corners says nothing about nearest elements");
+  return interpolated(x, shape, {linear, align_corners});
+}
+
+Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
                   const Tensor& running_mean, const Tensor& running_var,
                   const BatchNormOptions& options) {
-  check_image("batch_norm", x);
+  check_floating("batch_norm", "x", x_in);
+  check(x_in.dims() >= 2, "batch_norm: x must be (N, C, …), got ", Kind{x_in});
+  if (x_in.dims() != 4) {  // (N, C, S, 1) has the same channels
+    const int64_t columns = x_in.size(0) * x_in.size(1);
+    const Tensor image =
+        reshape(x_in, {x_in.size(0), x_in.size(1), columns > 0 ? x_in.numel() / columns : 1, 1});
+    return reshape(batch_norm(image, weight, bias, running_mean, running_var, options),
+                   x_in.shape());
+  }
+  const Tensor& x = x_in;
   check_device("batch_norm", {x, weight, bias, running_mean, running_var});
   const DType dtype = statistics_dtype(x.dtype());
   for (const Tensor& vector : {weight, bias, running_mean, running_var})

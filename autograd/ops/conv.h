@@ -23,10 +23,24 @@ struct Pool2dOptions {
   std::array<int64_t, 2> kernel = {2, 2};
   std::array<int64_t, 2> stride = {2, 2};
   std::array<int64_t, 2> padding = {0, 0};
+  std::array<int64_t, 2> dilation = {1, 1};  // max_pool2d only: between a window's elements
+  // A last window may begin inside x (or the padding in front) and end beyond it.
+  bool ceil_mode = false;
+  bool count_include_pad = true;  // avg_pool2d: divides by the window's elements, padding too
 };
 // Images of no elements (H or W 0) are an Error.
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options = {});
-Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options = {});  // padding is not counted
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options = {});
+// Windows that share H and W evenly: those of output i span [⌊i·H/h⌋, ⌈(i + 1)·H/h⌉). `size` is (h,
+// w).
+Tensor adaptive_max_pool2d(const Tensor& x, const std::array<int64_t, 2>& size);
+Tensor adaptive_avg_pool2d(const Tensor& x, const std::array<int64_t, 2>& size);
+
+enum class Interpolation : uint8_t { nearest, bilinear };
+// Images of another size (h, w). nearest takes element ⌊i·H/h⌋; bilinear samples at pixel centres,
+// (i + ½)·H/h − ½, or with `align_corners` at i·(H − 1)/(h − 1), and repeats the edge.
+Tensor interpolate(const Tensor& x, const std::array<int64_t, 2>& size,
+                   Interpolation mode = Interpolation::nearest, bool align_corners = false);
 
 struct BatchNormOptions {
   double eps = 1e-5;
@@ -34,8 +48,8 @@ struct BatchNormOptions {
   bool training =
       true;  // batch statistics, moving the running ones; otherwise uses the running ones
 };
-// weight, bias, running_mean, running_var (C) f32; the running ones are updated in place. In
-// training x must have at least two values a channel (N·H·W); otherwise Error.
+// x (N, C, …). weight, bias, running_mean, running_var (C) f32; the running ones are updated in
+// place. In training x must have at least two values a channel (N·H·W); otherwise Error.
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                   const Tensor& running_mean, const Tensor& running_var,
                   const BatchNormOptions& options = {});

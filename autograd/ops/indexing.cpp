@@ -81,22 +81,34 @@ void check_rows(const char* op, const Tensor& x, const Tensor& index) {
 
 }  // namespace
 
-Tensor embedding(const Tensor& table, const Tensor& index) {
+Tensor embedding(const Tensor& table, const Tensor& index, std::optional<int64_t> padding_idx) {
   check_floating("embedding", "table", table);
   check_index("embedding", "index", index);
   check_device("embedding", {table, index});
   check(table.dims() == 2, "embedding: table must be (V, D), got ", Kind{table});
   check_not_empty("embedding", table, 0, index);
+  check(!padding_idx || (*padding_idx >= 0 && *padding_idx < table.size(0)),
+        "embedding: padding_idx ", padding_idx.value_or(0), " names no row of table ", Kind{table});
   Shape shape = index.shape();
   shape.push_back(table.size(1));
   const Array rows = index.array().reshape({index.numel()});
   const Array out = Array::empty(shape, table.dtype(), table.device());
   BINADE_DISPATCH(out.device(), embedding(as_rows(table.array()), rows, rows_to_write(out)));
-  return record("embedding", {table}, out, [index = Saved(rows)](Backward& backward) {
-    if (auto dtable = backward.slot(0).open())
-      BINADE_DISPATCH(
-          dtable.array.device(),
-          embedding_backward(as_rows(backward.grad()), index.array(), dtable.array, dtable.beta));
+  return record("embedding", {table}, out, [index = Saved(rows), padding_idx](Backward& backward) {
+    const auto dtable = backward.slot(0).open();
+    if (!dtable) return;
+    Array padding, before;  // the row without a gradient, and what it held
+    if (padding_idx) {
+      padding = dtable.array.select(0, *padding_idx);
+      if (dtable.beta != 0) before = padding.clone();
+    }
+    BINADE_DISPATCH(
+        dtable.array.device(),
+        embedding_backward(as_rows(backward.grad()), index.array(), dtable.array, dtable.beta));
+    if (before.defined())
+      padding.copy_from(before);
+    else if (padding_idx)
+      padding.zero();
   });
 }
 

@@ -1,11 +1,8 @@
 #include <binade/autograd/ops/loss.h>
 
-#include <binade/autograd/ops/activation.h>
-#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/logit_chunks.h>
-#include <binade/autograd/ops/reduce.h>
-#include <binade/autograd/ops/shape.h>
+#include <binade/autograd/ops/loss_checks.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/loss.h>
 #include <binade/core/kernels/reduce.h>
@@ -30,24 +27,9 @@ Array count_labels(const Array& labels, int64_t ignore_index, DType dtype) {
   return count;
 }
 
-// `x` is (…, features), its rows those of the targets.
-void check_targets(const char* op, const char* what, const Tensor& x, const Tensor& targets) {
-  check_floating(op, what, x);
-  check_index(op, "targets", targets);
-  check(x.dims() == targets.dims() + 1 &&
-            Shape(x.shape().span().first(static_cast<size_t>(targets.dims()))) == targets.shape(),
-        op, ": ", what,
-        " must have one dimension more than the targets and start with theirs, got ", what, ' ',
-        Kind{x}, " and targets ", Kind{targets});
-}
-
 void check_options(const char* op, const CrossEntropyOptions& options, int64_t columns) {
-  check_constant(op, "normaliser", options.normaliser);
-  check(options.label_smoothing >= 0 && options.label_smoothing < 1, op,
-        ": label_smoothing must be in [0, 1), got ", options.label_smoothing);
-  check(!options.normaliser.defined() ||
-            (is_floating(options.normaliser.dtype()) && options.normaliser.numel() == 1),
-        op, ": normaliser must be one f32 number, got ", Kind{options.normaliser});
+  check_normaliser(op, options.normaliser);
+  check_smoothing(op, options.label_smoothing);
   check(options.classes >= 0 && options.classes <= columns, op, ": there cannot be ",
         options.classes, " classes in logits of ", columns, " columns");
 }
@@ -78,29 +60,6 @@ Array sum_divided(const Array& losses, const Array& divisor) {
   return divided(sum, divisor);
 }
 
-// Operands of the losses that are written in public ops, in f32 (f64).
-Tensor widened(const Tensor& x) {
-  return to(x, statistics_dtype(x.dtype()));
-}
-
-void check_pair(const char* op, const char* what, const Tensor& x, const Tensor& target) {
-  check_floating(op, what, x);
-  check_floating(op, "target", target);
-  check_device(op, {x, target});
-  check_same_shape(op, x, target);
-}
-
-Tensor reduced(const Tensor& losses, Reduction reduction) {
-  switch (reduction) {
-    case Reduction::mean:
-      return mean(losses);
-    case Reduction::sum:
-      return sum(losses);
-    default:
-      return losses;
-  }
-}
-
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
@@ -108,6 +67,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   check_targets("cross_entropy", "logits", logits, targets);
   check_device("cross_entropy", {logits, targets, options.normaliser});
   check_options("cross_entropy", options, logits.size(-1));
+  if (options.weight.defined()) return weighted_cross_entropy(logits, targets, options);
   const Device device = logits.device();
   const DType dtype = statistics_dtype(logits.dtype());
   const kernels::CrossEntropyParams params = params_of(options);
@@ -215,6 +175,9 @@ void check_linear_cross_entropy(const Tensor& x, const Tensor& weight, const Ten
         ": x must be (…, D) and weight (V, D), got x ", Kind{x}, " and weight ", Kind{weight},
         "; the weight is stored with the classes first");
   check_options(op, options, weight.size(0));
+  check(
+      !options.weight.defined(), op,
+      ": there are no class weights here; use cross_entropy(linear(x, weight), targets, options)");
   check(options.reduction != Reduction::none || options.normaliser.defined(), op,
         ": a loss for every row (Reduction::none) would need their gradients kept apart; use "
         "cross_entropy(linear(x, weight), targets, options)");
@@ -263,45 +226,6 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
                   if (const auto to = backward.slot(1).open())
                     BINADE_DISPATCH(dweight.device(), scale(dweight, factor, to.array, to.beta));
                 });
-}
-
-Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities, Reduction reduction) {
-  check_pair("cross_entropy_soft", "logits", logits, probabilities);
-  check(logits.dims() >= 1, "cross_entropy_soft: logits must be (…, V), got ", Kind{logits});
-  return reduced(-sum(widened(probabilities) * log_softmax(widened(logits)), {-1}), reduction);
-}
-
-Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  check_pair("mse_loss", "x", x, target);
-  return reduced(square(widened(x) - widened(target)), reduction);
-}
-
-Tensor bce_with_logits_loss(const Tensor& x_in, const Tensor& target_in, Reduction reduction) {
-  check_pair("bce_with_logits_loss", "x", x_in, target_in);
-  const Tensor x = widened(x_in), target = widened(target_in);
-  // −t·log σ(x) − (1 − t)·log(1 − σ(x)); both logarithms keep their tails as softplus.
-  return reduced(target * softplus(-x) + (1 - target) * softplus(x), reduction);
-}
-
-Tensor kl_div_loss(const Tensor& log_input, const Tensor& target_in, Reduction reduction) {
-  check_pair("kl_div_loss", "log_input", log_input, target_in);
-  check(log_input.dims() >= 1, "kl_div_loss: log_input must be (…, V), got ", Kind{log_input});
-  const Tensor target = widened(target_in);
-  // 0·log 0 is 0; what is no probability (below 0, NaN) gives NaN.
-  const Tensor zero = Tensor::scalar(0, target.dtype(), target.device());
-  const Tensor one = Tensor::scalar(1, target.dtype(), target.device());
-  const Tensor positive = where(equal(target, zero), one, target);
-  return reduced(sum(target * (log(positive) - widened(log_input)), {-1}), reduction);
-}
-
-Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta, Reduction reduction) {
-  check_pair("smooth_l1_loss", "x", x, target);
-  check(beta > 0, "smooth_l1_loss: beta must be above 0, got ", beta);
-  const Tensor difference = widened(x) - widened(target);
-  // Clamped on both sides rather than as a distance, whose slope at 0 would hide the parabola's
-  // curvature 1/β from second derivatives.
-  const Tensor inside = clamp(difference, -beta, beta);
-  return reduced(square(inside) * (0.5 / beta) + (abs(difference) - abs(inside)), reduction);
 }
 
 }  // namespace binade

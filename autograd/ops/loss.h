@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include <binade/autograd/tensor.h>
 
@@ -18,6 +19,10 @@ struct CrossEntropyOptions {
       normaliser;  // f32 scalar: with it the result is sum / normaliser, whatever `reduction` says
   // Columns beyond so many are padding: out of the softmax, with gradient 0. 0: there is none.
   int64_t classes = 0;
+  // (classes) of a floating dtype, or undefined: each row's loss is multiplied by its class's
+  // weight, and the mean divides by the sum of these weights; smoothing weights every class's
+  // share. Not in linear_cross_entropy.
+  Tensor weight;
 };
 // logits (…, V), targets (…) of i32/i64 class indices. Fused: keeps the logits and a logsumexp a
 // row.
@@ -41,18 +46,47 @@ struct LinearCrossEntropyOptions : CrossEntropyOptions {
 // Not differentiable twice.
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                             const LinearCrossEntropyOptions& options = {});
-// Soft targets: probabilities of logits' shape; −Σ target·log_softmax(logits) a row.
+
+struct LossOptions {
+  Reduction reduction = Reduction::mean;
+  Tensor normaliser;  // as in CrossEntropyOptions
+
+  LossOptions(Reduction reduction = Reduction::mean)  // NOLINT: a reduction says it all
+      : reduction(reduction) {}
+  LossOptions(Reduction reduction, Tensor normaliser)
+      : reduction(reduction), normaliser(std::move(normaliser)) {}
+};
+// −log_probabilities (…, V) at targets (…), class indices.
+struct NllOptions : LossOptions {
+  using LossOptions::LossOptions;
+  int64_t ignore_index = -100;  // as in CrossEntropyOptions, and so is
+  Tensor weight;
+};
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets,
+                const NllOptions& options = {});
+// Soft targets: probabilities of logits' shape; −Σ weight·target·log_softmax(logits) a row, with
+// target = (1 − label_smoothing)·probability + label_smoothing/V. The mean is over rows, whatever
+// the weights.
+struct SoftTargetOptions : LossOptions {
+  using LossOptions::LossOptions;
+  double label_smoothing = 0;
+  Tensor weight;  // (V), or undefined
+};
 Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities,
-                          Reduction reduction = Reduction::mean);
-Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction = Reduction::mean);
-// x are logits; stable for any magnitude.
-Tensor bce_with_logits_loss(const Tensor& x, const Tensor& target,
-                            Reduction reduction = Reduction::mean);
+                          const SoftTargetOptions& options = {});
+Tensor l1_loss(const Tensor& x, const Tensor& target, const LossOptions& options = {});
+Tensor mse_loss(const Tensor& x, const Tensor& target, const LossOptions& options = {});
+// x are logits; stable for any magnitude. Both weights broadcast to x: `weight` multiplies an
+// element's loss, `pos_weight` the part that the target asks for. The mean is over elements.
+struct BceOptions : LossOptions {
+  using LossOptions::LossOptions;
+  Tensor weight, pos_weight;
+};
+Tensor bce_with_logits_loss(const Tensor& x, const Tensor& target, const BceOptions& options = {});
 // Σ target·(log target − log_input) a row (last dimension); mean: over rows ("batchmean").
-Tensor kl_div_loss(const Tensor& log_input, const Tensor& target,
-                   Reduction reduction = Reduction::mean);
+Tensor kl_div_loss(const Tensor& log_input, const Tensor& target, const LossOptions& options = {});
 // Huber's: 0.5·d²/β below β, |d| − β/2 above.
 Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta = 1,
-                      Reduction reduction = Reduction::mean);
+                      const LossOptions& options = {});
 
 }  // namespace binade

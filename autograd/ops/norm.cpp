@@ -1,6 +1,8 @@
 #include <binade/autograd/ops/norm.h>
 
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/norm.h>
 
@@ -9,6 +11,14 @@ namespace binade {
 using namespace ops;
 
 namespace {
+
+// The weight that an undefined one stands for.
+Tensor given_or_ones(const char* op, const Tensor& weight, const Tensor& x) {
+  check_floating(op, "x", x);
+  check(x.dims() >= 1, op, ": x must be (…, D), got ", Kind{x});
+  if (weight.defined()) return weight;
+  return Tensor(Array::full({x.size(-1)}, 1, statistics_dtype(x.dtype()), x.device()));
+}
 
 void check_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_floating(op, "x", x);
@@ -75,8 +85,9 @@ void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, cons
 }
 
 std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
-                                        const Tensor& residual_in, const Tensor& weight,
+                                        const Tensor& residual_in, const Tensor& weight_in,
                                         const Tensor& bias, double eps, bool subtract_mean) {
+  const Tensor weight = given_or_ones(op, weight_in, x_in);
   check_norm(op, x_in, weight, bias);
   check_floating(op, "residual", residual_in);
   check_device(op, {x_in, residual_in});
@@ -117,7 +128,8 @@ std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
 
 }  // namespace
 
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+Tensor layer_norm(const Tensor& x, const Tensor& weight_in, const Tensor& bias, double eps) {
+  const Tensor weight = given_or_ones("layer_norm", weight_in, x);
   check_norm("layer_norm", x, weight, bias);
   const Array rows = as_rows(x.array());
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
@@ -134,7 +146,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   return result;
 }
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+Tensor rms_norm(const Tensor& x, const Tensor& weight_in, double eps) {
+  const Tensor weight = given_or_ones("rms_norm", weight_in, x);
   check_norm("rms_norm", x, weight, {});
   const Array rows = as_rows(x.array());
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
@@ -158,6 +171,52 @@ std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual
 std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& residual,
                                        const Tensor& weight, double eps) {
   return add_norm_with("add_rms_norm", x, residual, weight, {}, eps, false);
+}
+
+namespace {
+
+// A vector over the channels, as it broadcasts to (N, C, …).
+Tensor per_channel(const Tensor& x, int dims) {
+  Shape shape = Shape::filled(dims - 1, 1);
+  shape[0] = x.numel();
+  return reshape(x, shape);
+}
+
+Tensor norm_of_groups(const char* op, const Tensor& x, int64_t groups, const Tensor& weight,
+                      const Tensor& bias, double eps) {
+  check_floating(op, "x", x);
+  check_device(op, {x, weight, bias});
+  check(x.dims() >= 2, op, ": x must be (N, C, …), got ", Kind{x});
+  const int64_t channels = x.size(1);
+  check(groups >= 1 && channels % groups == 0, op, ": ", groups, " groups do not divide the ",
+        channels, " channels of x ", Kind{x});
+  for (const Tensor& vector : {weight, bias})
+    check(!vector.defined() || (is_floating(vector.dtype()) && vector.shape() == Shape{channels}),
+          op, ": weight and bias must be (", channels, ") for x ", Kind{x}, ", got ", Kind{vector});
+  if (x.numel() == 0) return x;
+  const int64_t rows = x.size(0) * groups;
+  const Tensor y =
+      reshape(layer_norm(reshape(x, {rows, x.numel() / rows}), {}, {}, eps), x.shape());
+  if (!weight.defined() && !bias.defined()) return y;
+  const Tensor gain = weight.defined() ? per_channel(weight, x.dims()) : Tensor();
+  if (!bias.defined()) return to(y * gain, x.dtype());
+  const Tensor shift = per_channel(bias, x.dims());
+  return to(gain.defined() ? addcmul(shift, y, gain) : y + shift, x.dtype());
+}
+
+}  // namespace
+
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias,
+                  double eps) {
+  return norm_of_groups("group_norm", x, groups, weight, bias, eps);
+}
+
+Tensor instance_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  check_floating("instance_norm", "x", x);
+  check(x.dims() >= 3 && (x.numel() == 0 || x.numel() / (x.size(0) * x.size(1)) > 1),
+        "instance_norm: x must be (N, C, …) with at least two elements a channel, got ", Kind{x});
+  if (x.numel() == 0) return x;
+  return norm_of_groups("instance_norm", x, x.size(1), weight, bias, eps);
 }
 
 }  // namespace binade

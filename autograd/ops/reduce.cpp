@@ -1,12 +1,12 @@
 #include <binade/autograd/ops/reduce.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/reduction_plan.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
@@ -17,52 +17,9 @@ namespace binade {
 
 using namespace ops;
 using kernels::ReduceOp;
+using Plan = ReductionPlan;
 
 namespace {
-
-// Which dimensions a reduction runs over, and the shapes that it leaves.
-struct Plan {
-  Shape kept;     // x's shape with 1 where it is reduced
-  Shape dropped;  // without these dimensions
-  Shape result;   // one of the two, as the caller wants it
-  int64_t count = 1;
-  std::array<bool, kMaxDims> reduces{};
-
-  Plan(const char* op, const Tensor& x, const Axes& axes, bool keep_dims) : kept(x.shape()) {
-    if (axes.empty()) std::fill_n(reduces.begin(), x.dims(), true);
-    for (const int axis : axes) {
-      bool& once = reduces[static_cast<size_t>(x.shape().wrap_dim(axis))];
-      check(!once, op, ": axis ", axis, " is named twice for x ", Kind{x});
-      once = true;
-    }
-    for (int i = 0; i < x.dims(); ++i) {
-      if (reduces[static_cast<size_t>(i)]) {
-        count *= x.size(i);
-        kept[i] = 1;
-      } else {
-        dropped.push_back(x.size(i));
-      }
-    }
-    result = keep_dims ? kept : dropped;
-  }
-};
-
-Array reduced(ReduceOp op, const Tensor& x, const Plan& plan, DType dtype) {
-  const Array y = Array::empty(plan.kept, dtype, x.device());
-  BINADE_DISPATCH(x.device(), reduce(op, x.array(), y, 0));
-  return y;
-}
-
-// The dtype of class full: f32 for half inputs under a policy. The kernels widen as they read, so
-// nothing is cast.
-DType full_dtype(DType dtype) {
-  return is_half(dtype) && current_precision_policy() ? DType::f32 : dtype;
-}
-
-// dy, which lacks the reduced dimensions, in x's shape and dtype.
-Tensor spread(const Tensor& dy, const Plan& plan, const Shape& shape, DType dtype) {
-  return expand(to(reshape(dy, plan.kept), dtype), shape);
-}
 
 Tensor extreme(const char* op, ReduceOp kind, const Tensor& x, const Axes& axes, bool keep_dims) {
   check_defined(op, "x", x);
@@ -226,7 +183,7 @@ std::pair<Tensor, Tensor> sort(const Tensor& x, int axis_in, bool descending) {
   return {record_picked("sort", x, axis, values, indices), Tensor(indices)};
 }
 
-std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis_in) {
+std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis_in, bool largest) {
   check_defined("topk", "x", x);
   check(x.dims() > 0, "topk: x must have at least one dimension, got ", Kind{x});
   const int axis = x.shape().wrap_dim(axis_in);
@@ -235,7 +192,7 @@ std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis_in) {
   shape[axis] = k;
   const Array values = Array::empty(shape, x.dtype(), x.device());
   const Array indices = Array::empty(shape, DType::i64, x.device());
-  BINADE_DISPATCH(x.device(), topk(x.array(), k, axis, values, indices));
+  BINADE_DISPATCH(x.device(), topk(x.array(), k, axis, values, indices, largest));
   return {record_picked("topk", x, axis, values, indices), Tensor(indices)};
 }
 

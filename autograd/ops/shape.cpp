@@ -99,8 +99,16 @@ Tensor squeeze(const Tensor& x, int dim_in) {
                 [dim](const Tensor& dy) -> TensorList { return {unsqueeze(dy, dim)}; });
 }
 
-Tensor expand(const Tensor& x, const Shape& shape) {
+Tensor expand(const Tensor& x, const Shape& shape_in) {
   check_defined("expand", "x", x);
+  Shape shape = shape_in;
+  for (int i = 0; i < shape.dims(); ++i) {
+    if (shape[i] != -1) continue;
+    const int from = i - (shape.dims() - x.dims());
+    check(from >= 0, "expand: dimension ", i, " of ", shape_in,
+          " is new, so -1 names no size of x ", Kind{x});
+    shape[i] = x.size(from);
+  }
   return record("expand", {x}, x.array().expand(shape),
                 [from = x.shape()](const Tensor& dy) -> TensorList { return {sum_to(dy, from)}; });
 }

@@ -37,7 +37,18 @@ Tensor apply_full(const char* name, UnaryOp op, const Tensor& x, Gradient gradie
   return apply(name, op, autocast(PrecisionClass::full, x), gradient);
 }
 
-// neg, abs and square, which integers have too.
+// A function that is constant by pieces; `x` was checked.
+Tensor apply_step(const char* name, UnaryOp op, const Tensor& x) {
+  return record(name, {x}, compute(op, x), [](const Tensor& dy) -> TensorList {
+    return {Tensor::zeros(dy.shape(), dy.dtype(), dy.device())};
+  });
+}
+Tensor apply_rounding(const char* name, UnaryOp op, const Tensor& x) {
+  check_floating(name, "x", x);
+  return apply_step(name, op, x);
+}
+
+// neg, abs, sign and square, which integers have too.
 void check_arithmetic(const char* op, const Tensor& x) {
   check_defined(op, "x", x);
   check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
@@ -114,6 +125,36 @@ Tensor erf(const Tensor& x) {
   return apply_full("erf", UnaryOp::erf, x, [](const Tensor& dy, const Tensor& x) {
     return dy * exp(-square(x)) * (2 * std::numbers::inv_sqrtpi);
   });
+}
+
+Tensor exp2(const Tensor& x) {
+  return apply_full("exp2", UnaryOp::exp2, x, [](const Tensor& dy, const Tensor& x) {
+    return dy * exp2(x) * std::numbers::ln2;
+  });
+}
+
+Tensor log2(const Tensor& x) {
+  return apply_full("log2", UnaryOp::log2, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy / x * std::numbers::log2e; });
+}
+
+Tensor tan(const Tensor& x) {
+  return apply_full("tan", UnaryOp::tan, x,
+                    [](const Tensor& dy, const Tensor& x) { return dy * (1 + square(tan(x))); });
+}
+
+Tensor sign(const Tensor& x) {
+  check_arithmetic("sign", x);
+  return apply_step("sign", UnaryOp::sign, x);
+}
+Tensor floor(const Tensor& x) {
+  return apply_rounding("floor", UnaryOp::floor, x);
+}
+Tensor ceil(const Tensor& x) {
+  return apply_rounding("ceil", UnaryOp::ceil, x);
+}
+Tensor round(const Tensor& x) {
+  return apply_rounding("round", UnaryOp::round, x);
 }
 
 }  // namespace binade

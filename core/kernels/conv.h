@@ -24,14 +24,26 @@ struct PoolParams {
   int64_t kernel_h = 2, kernel_w = 2;
   int64_t stride_h = 2, stride_w = 2;
   int64_t padding_h = 0, padding_w = 0;
+  int64_t dilation_h = 1, dilation_w = 1;
+  bool count_padding = false;  // avg_pool2d divides by the window's elements, padding too
+  bool adaptive = false;       // windows share the input evenly; the sizes above say nothing
 };
 // Largest of each window; `indices` (i32, y's shape) keeps its position in the H·W plane.
 BINADE_KERNEL(max_pool2d, const Array& x, const PoolParams& params, const Array& y,
               const Array& indices)
 BINADE_KERNEL(max_pool2d_backward, const Array& dy, const Array& indices, const PoolParams& params,
               const Array& dx)
-// Mean of each window; padding is not counted.
+// Mean of each window. No dilation.
 BINADE_KERNEL(avg_pool2d, const Array& x, const PoolParams& params, const Array& y)
 BINADE_KERNEL(avg_pool2d_backward, const Array& dy, const PoolParams& params, const Array& dx)
+
+struct InterpolateParams {
+  bool linear = false;
+  bool align_corners = false;
+};
+// x (N, C, H, W) and y (N, C, h, w), contiguous; each element of dx sums in a fixed order.
+BINADE_KERNEL(interpolate, const Array& x, const InterpolateParams& params, const Array& y)
+BINADE_KERNEL(interpolate_backward, const Array& dy, const InterpolateParams& params,
+              const Array& dx)
 
 }  // namespace binade::kernels

@@ -12,6 +12,11 @@ namespace binade::kernels {
 BINADE_KERNEL(gather, const Array& x, int dim, const Array& index, const Array& out)
 // out[..][index[..][j][..]][..] = source (add: += source), for index of source's shape.
 BINADE_KERNEL(scatter, const Array& out, int dim, const Array& index, const Array& source, bool add)
+enum class ScatterFold : uint8_t { sum, prod, mean, max, min };
+// The places of out that index names = fold of the elements of source that go there and, with
+// include_self, of what out holds. A NaN wins. mean and prod: floating dtypes.
+BINADE_KERNEL(scatter_reduce, const Array& out, int dim, const Array& index, const Array& source,
+              ScatterFold fold, bool include_self)
 // out = rows of x picked along `dim` by the vector `index`.
 BINADE_KERNEL(index_select, const Array& x, int dim, const Array& index, const Array& out)
 // out rows along `dim` += rows of source; index is a vector of source.size(dim).

@@ -5,12 +5,23 @@
 
 namespace binade::kernels {
 
-enum class ReduceOp : uint8_t { sum, mean, max, min };
+// sum_abs Σ|x|, sum_squares Σx², max_abs the largest |x|, nonzeros how many are not 0.
+enum class ReduceOp : uint8_t {
+  sum,
+  mean,
+  max,
+  min,
+  prod,
+  sum_abs,
+  sum_squares,
+  max_abs,
+  nonzeros,
+};
 
 // out = op over the dimensions where out has size 1 and x does not. out has x's number of
-// dimensions. Floating dtypes: out may be wider than x (f16 in, f32 out). sum takes integers and
-// bool into i64; max and min keep the dtype and propagate NaN. out = beta·out + result for sum,
-// mean.
+// dimensions. Floating dtypes: out may be wider than x (f16 in, f32 out). sum and prod take
+// integers and bool into i64; max and min keep the dtype and propagate NaN, as max_abs does. out =
+// beta·out + result for sum, mean. The last four take floating dtypes only.
 BINADE_KERNEL(reduce, ReduceOp op, const Array& x, const Array& out, float beta)
 // out (i64, size 1 along `dim`) = position of the first largest (smallest) element along `dim`; a
 // NaN counts as the largest (smallest).
@@ -19,5 +30,10 @@ BINADE_KERNEL(arg_reduce, bool largest, const Array& x, int dim, const Array& ou
 BINADE_KERNEL(logsumexp, const Array& x, int dim, const Array& out)
 // Inclusive running sum along `dim`; from the back if `reverse`. f32 (f64) accumulation.
 BINADE_KERNEL(cumsum, const Array& x, int dim, bool reverse, const Array& out)
+// The same of products, from the front.
+BINADE_KERNEL(cumprod, const Array& x, int dim, const Array& out)
+// dx[i] = Σ_{k ≥ i} dy[k] · Π_{j ≤ k, j ≠ i} x[j] along `dim`: cumprod's gradient. Nothing is
+// divided, so zeros are as good as other numbers.
+BINADE_KERNEL(cumprod_backward, const Array& x, const Array& dy, int dim, const Array& dx)
 
 }  // namespace binade::kernels

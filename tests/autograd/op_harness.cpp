@@ -10,13 +10,21 @@ const std::vector<OpRow>& op_rows() {
   static const OpTable table = [] {
     OpTable all;
     add_elementwise_rows(all);
+    add_function_rows(all);
     add_reduction_rows(all);
+    add_fold_rows(all);
     add_shape_rows(all);
+    add_rearrangement_rows(all);
+    add_selection_rows(all);
     add_matmul_rows(all);
+    add_einsum_rows(all);
     add_norm_rows(all);
     add_attention_rows(all);
     add_image_rows(all);
+    add_conv_variant_rows(all);
+    add_pooling_rows(all);
     add_loss_rows(all);
+    add_weighted_loss_rows(all);
     return all;
   }();
   return table.rows();

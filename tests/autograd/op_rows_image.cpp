@@ -1,4 +1,4 @@
-// Convolutions, pooling, batch norm.
+// Convolutions, batch norm.
 #include "op_table.h"
 
 namespace binade::test {
@@ -31,23 +31,6 @@ Values convolution_of(const Values& x, const Values& weight, const Values* bias,
   });
 }
 
-Values pooled(const Values& x, const Pool2dOptions& o, bool largest) {
-  const auto size = [&](int i) {
-    const size_t j = static_cast<size_t>(i);
-    return (x.size(2 + i) + 2 * o.padding[j] - o.kernel[j]) / o.stride[j] + 1;
-  };
-  return fill({x.size(0), x.size(1), size(0), size(1)}, [&](const Index& at) {
-    std::vector<double> window;
-    for_each_index({o.kernel[0], o.kernel[1]}, [&](const Index& tap) {
-      const double value = padded(x, at[0], at[1], at[2] * o.stride[0] - o.padding[0] + tap[0],
-                                  at[3] * o.stride[1] - o.padding[1] + tap[1]);
-      if (!std::isnan(value)) window.push_back(value);
-    });
-    if (largest) return *std::max_element(window.begin(), window.end());
-    return total(window) / static_cast<double>(window.size());
-  });
-}
-
 }  // namespace
 
 void add_image_rows(OpTable& table) {
@@ -71,27 +54,6 @@ void add_image_rows(OpTable& table) {
   convolution("square", real({2, 2, 3, 3}), real({2, 2, 3, 3}), true, {.padding = {1, 1}});
   convolution("groups", real({2, 4, 4, 4}), real({6, 2, 3, 3}), true,
               {.padding = {1, 1}, .groups = 2});
-
-  for (const auto& [variant, options] :
-       {std::pair("", Pool2dOptions{}),
-        std::pair("overlapping, padded", Pool2dOptions{{3, 2}, {2, 1}, {1, 1}})}) {
-    table
-        .add(
-            "max_pool2d", variant, {distinct({1, 2, 5, 6})},
-            [options = options](const TensorList& in) -> TensorList {
-              return {max_pool2d(in[0], options)};
-            },
-            [options = options](const Lists& in) -> Lists {
-              return {pooled(in[0], options, true)};
-            })
-        .no_repeats();
-    table.add(
-        "avg_pool2d", variant, {real({2, 2, 5, 6})},
-        [options = options](const TensorList& in) -> TensorList {
-          return {avg_pool2d(in[0], options)};
-        },
-        [options = options](const Lists& in) -> Lists { return {pooled(in[0], options, false)}; });
-  }
 
   const Input channels = real({3}, 0.5, 2).as(Input::Dtype::statistics);
   const std::vector<Input> inputs = {real({2, 3, 2, 4}), channels, channels,
@@ -143,6 +105,32 @@ void add_image_rows(OpTable& table) {
             })};
           })
       .differentiable_twice();
+  // Vectors and sequences are images of one row or column.
+  for (const bool sequences : {false, true}) {
+    std::vector<Input> in = inputs;
+    in[0] = real(sequences ? Shape{2, 3, 4} : Shape{5, 3});
+    table
+        .add(
+            "batch_norm", sequences ? "sequences" : "vectors", in,
+            [](const TensorList& in) -> TensorList {
+              return {batch_norm(in[0], in[1], in[2], clone(in[3]), clone(in[4]), {.eps = kEps})};
+            },
+            [=](const Lists& in) -> Lists {
+              const Values& x = in[0];
+              const std::vector<int> axes = sequences ? std::vector{0, 2} : std::vector{0};
+              const double count = static_cast<double>(x.shape.numel()) / 3;
+              const Values sums = reduce(x, axes, false, total);
+              const Values squares =
+                  reduce(map(x, [](double v) { return v * v; }), axes, false, total);
+              return {fill(x.shape, [&](const Index& i) {
+                const Index c = {i[1]};
+                const double mean = sums(c) / count;
+                const double variance = squares(c) / count - mean * mean;
+                return (x(i) - mean) / std::sqrt(variance + kEps) * in[1](c) + in[2](c);
+              })};
+            })
+        .of_one_size();
+  }
 }
 
 }  // namespace binade::test

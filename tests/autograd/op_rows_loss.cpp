@@ -255,7 +255,7 @@ void add_multi_head_loss(OpTable& table) {
       .of_one_size();
 }
 
-using Loss = Tensor (*)(const Tensor&, const Tensor&, Reduction);
+using Loss = Tensor (*)(const Tensor&, const Tensor&, const LossOptions&);
 using Formula = double (*)(double, double);
 
 OpRow& elementwise(OpTable& table, const char* name, const char* variant, Loss loss,
@@ -282,7 +282,10 @@ void add_loss_rows(OpTable& table) {
         reduction, real({3, 4}), real({3, 4}))
         .differentiable_twice();
     elementwise(
-        table, "bce_with_logits_loss", name, bce_with_logits_loss,
+        table, "bce_with_logits_loss", name,
+        [](const Tensor& x, const Tensor& t, const LossOptions& options) {
+          return bce_with_logits_loss(x, t, options.reduction);
+        },
         [](double x, double t) {
           return t * std::log1p(std::exp(-x)) + (1 - t) * std::log1p(std::exp(x));
         },
@@ -290,8 +293,8 @@ void add_loss_rows(OpTable& table) {
         .differentiable_twice();
     elementwise(
         table, "smooth_l1_loss", name,
-        [](const Tensor& x, const Tensor& t, Reduction reduction) {
-          return smooth_l1_loss(x, t, 0.5, reduction);
+        [](const Tensor& x, const Tensor& t, const LossOptions& options) {
+          return smooth_l1_loss(x, t, 0.5, options);
         },
         [](double x, double t) {
           const double d = std::abs(x - t);

@@ -128,12 +128,20 @@ class OpTable {
 
 // By family, each in its own file.
 void add_elementwise_rows(OpTable& table);
+void add_function_rows(OpTable& table);
 void add_reduction_rows(OpTable& table);
+void add_fold_rows(OpTable& table);
 void add_shape_rows(OpTable& table);
+void add_rearrangement_rows(OpTable& table);
+void add_selection_rows(OpTable& table);
 void add_matmul_rows(OpTable& table);
+void add_einsum_rows(OpTable& table);
 void add_norm_rows(OpTable& table);
 void add_attention_rows(OpTable& table);
 void add_image_rows(OpTable& table);
+void add_conv_variant_rows(OpTable& table);
+void add_pooling_rows(OpTable& table);
 void add_loss_rows(OpTable& table);
+void add_weighted_loss_rows(OpTable& table);
 
 }  // namespace binade::test

@@ -312,8 +312,8 @@ TEST_CASE("every exported op has a row", "[ops]") {
       R"(^(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>|MultiHeadLoss) (operator\S|\w+)\()");
   size_t found = 0;
   for (const char* family :
-       {"activation", "arithmetic", "attention", "conv", "indexing", "linear", "loss", "matmul",
-        "mlp", "multi_head_loss", "norm", "reduce", "shape"}) {
+       {"activation", "arithmetic", "attention", "conv", "conv_variants", "indexing", "linear",
+        "loss", "matmul", "mlp", "multi_head_loss", "norm", "reduce", "shape"}) {
     std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {

@@ -100,8 +100,9 @@ TEST_CASE("pooling agrees on both devices", "[cuda][conv]") {
   require_gpu();
   Random random(43);
   for (const DType dtype : kFloatingDTypes)
-    for (const PoolParams& p : {PoolParams{}, PoolParams{3, 3, 2, 2, 1, 1},
-                                PoolParams{3, 2, 1, 3, 1, 0}, PoolParams{1, 2, 3, 1, 0, 1}}) {
+    for (const PoolParams& p :
+         {PoolParams{}, PoolParams{3, 3, 2, 2, 1, 1}, PoolParams{3, 2, 1, 3, 1, 0},
+          PoolParams{1, 2, 3, 1, 0, 1}, PoolParams{3, 3, 2, 2, 1, 1, 1, 1, true}}) {
       const Shape in = {2, 3, 9, 12};
       const Shape out = {2, 3, output_size(9, p.kernel_h, p.stride_h, p.padding_h, 1),
                          output_size(12, p.kernel_w, p.stride_w, p.padding_w, 1)};
@@ -192,4 +193,31 @@ TEST_CASE("pooling and batch norm have the same bits each time and in a graph", 
         BINADE_DISPATCH(x.device(), max_pool2d_backward(pooled, indices, {}, dx));
       },
       {pooled, indices, dx});
+}
+
+TEST_CASE("interpolation agrees on both devices", "[cuda][conv]") {
+  require_gpu();
+  Random random(61);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& from : {Shape{2, 3, 9, 14}, Shape{1, 2, 1, 5}})
+      for (const Shape& to :
+           {Shape{0, 0, 18, 28}, Shape{0, 0, 4, 5}, Shape{0, 0, 1, 1}, Shape{0, 0, 31, 3}})
+        for (const auto& params :
+             {kernels::InterpolateParams{false, false}, kernels::InterpolateParams{true, false},
+              kernels::InterpolateParams{true, true}}) {
+          const Shape shape{from[0], from[1], to[2], to[3]};
+          INFO(from << " to " << shape << ' ' << dtype);
+          compare_devices(
+              [&](const auto& v) {
+                using namespace kernels;
+                BINADE_DISPATCH(v[0].device(), interpolate(v[0], params, v[1]));
+              },
+              {random_array(from, dtype, random), Array::zeros(shape, dtype)});
+          compare_devices(
+              [&](const auto& v) {
+                using namespace kernels;
+                BINADE_DISPATCH(v[0].device(), interpolate_backward(v[0], params, v[1]));
+              },
+              {random_array(shape, dtype, random), Array::zeros(from, dtype)}, 10);
+        }
 }

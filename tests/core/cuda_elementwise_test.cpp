@@ -65,8 +65,9 @@ TEST_CASE("backward passes of activations agree on both devices", "[cuda][elemen
   require_gpu();
   Random random(4);
   for (const DType dtype : kFloatingDTypes)
-    for (const UnaryOp op : {UnaryOp::tanh, UnaryOp::sigmoid, UnaryOp::silu, UnaryOp::gelu,
-                             UnaryOp::gelu_tanh, UnaryOp::relu, UnaryOp::softplus})
+    for (const UnaryOp op :
+         {UnaryOp::tanh, UnaryOp::sigmoid, UnaryOp::silu, UnaryOp::gelu, UnaryOp::gelu_tanh,
+          UnaryOp::relu, UnaryOp::softplus, UnaryOp::hardswish, UnaryOp::logsigmoid, UnaryOp::mish})
       for (const float beta : {0.0f, 1.0f})
         for (const Array& x : layouts({5, 67}, dtype, random)) {
           INFO(label(static_cast<int>(op), x) << ", beta " << beta);
@@ -78,6 +79,78 @@ TEST_CASE("backward passes of activations agree on both devices", "[cuda][elemen
               },
               {x, random_array({5, 67}, dtype, random), dx}, 2);
         }
+}
+
+TEST_CASE("functions with a number agree on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(41);
+  for (const DType dtype : kFloatingDTypes)
+    for (const ShapedOp op : {ShapedOp::leaky_relu, ShapedOp::elu, ShapedOp::softplus})
+      for (const Array& x : layouts({5, 67}, dtype, random)) {
+        INFO(label(static_cast<int>(op), x));
+        compare_devices(
+            [&](const auto& a) { BINADE_DISPATCH(a[0].device(), shaped(op, a[0], 0.7, a[1])); },
+            {x, Array::zeros({5, 67}, dtype)}, 2);
+        for (const float beta : {0.0f, 1.0f}) {
+          const Array dx = random_array({5, 67}, dtype, random);
+          if (beta == 0) set_all(dx, NAN);  // must not be read
+          compare_devices(
+              [&](const auto& a) {
+                BINADE_DISPATCH(a[0].device(), shaped_backward(op, a[0], a[1], 0.7, a[2], beta));
+              },
+              {x, random_array({5, 67}, dtype, random), dx}, 2);
+        }
+      }
+}
+
+TEST_CASE("ops of three operands agree on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(42);
+  for (const DType dtype : kFloatingDTypes)
+    for (const TernaryOp op : {TernaryOp::lerp, TernaryOp::addcmul, TernaryOp::clamp})
+      for (const Array& a : layouts({6, 48}, dtype, random, true)) {
+        INFO(label(static_cast<int>(op), a));
+        const Array b = random_array({6, 48}, dtype, random),
+                    c = random_array({48}, dtype, random).expand({6, 48});
+        write(a, 7, NAN);
+        compare_devices(
+            [&](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), ternary(op, v[0], v[1], v[2], 0.5, v[3]));
+            },
+            {a, b, c, Array::zeros({6, 48}, dtype)}, 2);
+      }
+}
+
+TEST_CASE("triangles agree on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(43);
+  for (const DType dtype : kAllDTypes)
+    for (const Shape& shape : {Shape{33, 40}, Shape{3, 17, 9}, Shape{2, 64, 64}})
+      for (const Array& x : layouts(shape, dtype, random))
+        for (const bool lower : {true, false})
+          for (const int64_t diagonal : {-50, -3, 0, 5, 50}) {
+            INFO(x.shape() << ' ' << dtype << ", diagonal " << diagonal);
+            compare_devices(
+                [&](const auto& a) {
+                  BINADE_DISPATCH(a[0].device(), triangle(a[0], diagonal, lower, a[1]));
+                },
+                {x, Array::zeros(shape, dtype)});
+          }
+}
+
+TEST_CASE("copies from views read backwards agree on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(44);
+  for (const DType dtype : {DType::f32, DType::f16, DType::u8}) {
+    const Array x = random_array({7, 64}, dtype, random);
+    compare_devices(
+        [](const auto& a) {
+          const Array from = Array::view_of(a[0].storage(), a[0].dtype(), a[0].shape(), {-64, -1},
+                                            a[0].numel() - 1);
+          a[1].copy_from(from);
+        },
+        {x, Array::zeros({7, 64}, dtype)});
+  }
 }
 
 TEST_CASE("SwiGLU agrees on both devices", "[cuda][elementwise]") {

@@ -22,7 +22,8 @@ Shape reduced_shape(const Shape& shape, unsigned dims) {
 
 // The dtype that the op's result has in the library.
 DType result_dtype(ReduceOp op, DType dtype) {
-  return op == ReduceOp::sum && !is_floating(dtype) ? DType::i64 : dtype;
+  const bool grows = op == ReduceOp::sum || op == ReduceOp::prod;
+  return grows && !is_floating(dtype) ? DType::i64 : dtype;
 }
 
 // Rows of numbers in [-0.5, 0.5), so that a sum of many stays where its dtype is precise.
@@ -42,8 +43,12 @@ TEST_CASE("reductions agree on both devices", "[cuda][reduce]") {
       for (const Array& x : layouts(shape, dtype, random, true)) {
         soften(x);
         for (unsigned dims = 1; dims < 1u << shape.dims(); ++dims)
-          for (const ReduceOp op : {ReduceOp::sum, ReduceOp::mean, ReduceOp::max, ReduceOp::min}) {
-            if (op == ReduceOp::mean && !is_floating(dtype)) continue;
+          for (const ReduceOp op :
+               {ReduceOp::sum, ReduceOp::mean, ReduceOp::max, ReduceOp::min, ReduceOp::prod,
+                ReduceOp::sum_abs, ReduceOp::sum_squares, ReduceOp::max_abs, ReduceOp::nonzeros}) {
+            const bool of_any_dtype = op == ReduceOp::sum || op == ReduceOp::max ||
+                                      op == ReduceOp::min || op == ReduceOp::prod;
+            if (!of_any_dtype && !is_floating(dtype)) continue;
             INFO("op " << static_cast<int>(op) << ", dims " << dims << ", " << x.shape() << ' '
                        << dtype << ", strides " << x.strides());
             const Array out = Array::zeros(reduced_shape(shape, dims), result_dtype(op, dtype));
@@ -246,5 +251,33 @@ TEST_CASE("sorting agrees on both devices, ties and NaN included", "[cuda][sort]
                   BINADE_DISPATCH(v[0].device(), topk(v[0], some[dim], dim, v[1], v[2]));
                 },
                 {x, Array::zeros(some, dtype), Array::zeros(some, DType::i64)});
+            compare_devices(
+                [&](const auto& v) {
+                  BINADE_DISPATCH(v[0].device(), topk(v[0], some[dim], dim, v[1], v[2], false));
+                },
+                {x, Array::zeros(some, dtype), Array::zeros(some, DType::i64)});
           }
+}
+
+TEST_CASE("running products and their gradients agree on both devices", "[cuda][reduce]") {
+  require_gpu();
+  Random random(31);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& shape : {Shape{5, 1000}, Shape{1500, 40}, Shape{3, 7, 20}})
+      for (const Array& x : layouts(shape, dtype, random)) {
+        // Factors around 1, a few 0: products neither vanish nor leave the range.
+        for (int64_t i = 0; i < x.numel(); ++i)
+          write(x, i, i % 997 == 3 ? 0 : 1 + std::fmod(read(x, i), 0.0625));
+        for (int dim = 0; dim < shape.dims(); ++dim) {
+          INFO(x.shape() << ' ' << dtype << ", strides " << x.strides() << ", dim " << dim);
+          compare_devices(
+              [&](const auto& v) { BINADE_DISPATCH(v[0].device(), cumprod(v[0], dim, v[1])); },
+              {x, Array::zeros(shape, dtype)}, 100);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), cumprod_backward(v[0], v[1], dim, v[2]));
+              },
+              {x, random_array(shape, dtype, random), Array::zeros(shape, dtype)}, 200);
+        }
+      }
 }

@@ -49,7 +49,14 @@ TensorList power(Sample& s) {
 
 TensorList clamped(Sample& s) {
   const Tensor x = s.tensor(0);
-  if (s.is_tensor(1, "min") || s.is_tensor(2, "max")) throw NotOffered("tensors as bounds");
+  if (s.is_tensor(1, "min") || s.is_tensor(2, "max")) {
+    const auto bound = [&](int position, const char* name) {
+      const Tensor given = s.given(position, name) ? s.tensor(position, name) : Tensor();
+      if (given.defined() && !is_floating(given.dtype())) throw NotOffered("integers as bounds");
+      return given;
+    };
+    return {clamp(x, bound(1, "min"), bound(2, "max"))};
+  }
   return {clamp(x, s.number(1, "min", -INFINITY), s.number(2, "max", INFINITY))};
 }
 
@@ -124,9 +131,53 @@ std::vector<Row> elementwise_rows() {
        }},
       {"nn.functional.softplus",
        [](Sample& s) -> TensorList {
-         s.only(1, "beta", 1);
          s.only(2, "threshold", 20);
-         return {softplus(s.tensor(0))};
+         return {softplus(s.tensor(0), s.number(1, "beta", 1))};
+       }},
+      unary("sign", sign),
+      unary("floor", floor),
+      unary("ceil", ceil),
+      {"round",
+       [](Sample& s) -> TensorList {
+         s.only(-1, "decimals", 0);
+         return {round(s.tensor(0))};
+       }},
+      unary("exp2", exp2),
+      unary("log2", log2),
+      unary("tan", tan),
+      pairwise("atan2", atan2),
+      {"lerp",
+       [](Sample& s) -> TensorList {
+         const Tensor a = s.tensor(0), b = s.tensor(1, "end");
+         if (s.is_tensor(2, "weight")) return {lerp(a, b, s.tensor(2, "weight"))};
+         return {lerp(a, b, s.number(2, "weight"))};
+       }},
+      {"addcmul",
+       [](Sample& s) -> TensorList {
+         for (const int operand : {0, 1, 2})
+           if (!is_floating(s.tensor(operand).dtype())) throw NotOffered("integers");
+         return {addcmul(s.tensor(0), s.tensor(1), s.tensor(2), s.number(-1, "value", 1))};
+       }},
+      {"nn.functional.leaky_relu",
+       [](Sample& s) -> TensorList {
+         s.only(2, "inplace", false);
+         return {leaky_relu(s.tensor(0), s.number(1, "negative_slope", 0.01))};
+       }},
+      {"nn.functional.elu",
+       [](Sample& s) -> TensorList {
+         s.only(2, "inplace", false);
+         return {elu(s.tensor(0), s.number(1, "alpha", 1))};
+       }},
+      {"nn.functional.hardswish",
+       [](Sample& s) -> TensorList {
+         s.only(1, "inplace", false);
+         return {hardswish(s.tensor(0))};
+       }},
+      unary("nn.functional.logsigmoid", logsigmoid),
+      {"nn.functional.mish",
+       [](Sample& s) -> TensorList {
+         s.only(1, "inplace", false);
+         return {mish(s.tensor(0))};
        }},
       {"clamp", clamped},
       {"where", chosen},

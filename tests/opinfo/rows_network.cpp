@@ -1,4 +1,5 @@
 #include <cmath>
+#include <optional>
 
 #include "sample.h"
 
@@ -55,8 +56,24 @@ Pool2dOptions pool_options(Sample& s) {
   options.kernel = pair_of(s, 1, "kernel_size", {1, 1});
   options.stride = pair_of(s, 2, "stride", options.kernel);
   options.padding = pair_of(s, 3, "padding", {0, 0});
-  s.only(-1, "ceil_mode", false);
+  options.ceil_mode = s.flag(-1, "ceil_mode", false);
   return options;
+}
+
+std::array<int64_t, 2> adaptive_size(Sample& s) {
+  return pair_of(s, 1, "output_size", {1, 1});
+}
+
+TensorList interpolated(Sample& s) {
+  const Tensor x = s.tensor(0);
+  if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+  if (!s.given(1, "size")) throw NotOffered("a factor");
+  s.only(2, "scale_factor", nullptr);
+  const std::string mode = s.text(3, "mode", "nearest");
+  if (mode != "nearest" && mode != "bilinear") throw NotOffered("mode " + mode);
+  const bool align = s.flag(4, "align_corners", false);
+  return {interpolate(x, pair_of(s, 1, "size", {1, 1}),
+                      mode == "nearest" ? Interpolation::nearest : Interpolation::bilinear, align)};
 }
 
 }  // namespace
@@ -92,7 +109,7 @@ std::vector<Row> network_rows() {
       {"nn.functional.batch_norm",
        [](Sample& s) -> TensorList {
          const Tensor x = s.tensor(0);
-         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         if (x.dims() < 2) throw NotOffered("a vector");
          const Shape channels{x.size(1)};
          const auto vector = [&](int position, const char* name, double otherwise) {
            if (s.given(position, name)) return s.tensor(position, name);
@@ -122,24 +139,62 @@ std::vector<Row> network_rows() {
          const Tensor x = s.tensor(0);
          if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
          s.only(-1, "return_indices", false);
-         if (pair_of(s, 4, "dilation", {1, 1}) != std::array<int64_t, 2>{1, 1})
-           throw NotOffered("dilation");
-         return {max_pool2d(x, pool_options(s))};
+         Pool2dOptions options = pool_options(s);
+         options.dilation = pair_of(s, 4, "dilation", {1, 1});
+         return {max_pool2d(x, options)};
        }},
       {"nn.functional.avg_pool2d",
        [](Sample& s) -> TensorList {
          const Tensor x = s.tensor(0);
          if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
-         const Pool2dOptions options = pool_options(s);
-         const bool padded = options.padding != std::array<int64_t, 2>{0, 0};
-         if (s.flag(-1, "count_include_pad", true) && padded)
-           throw NotOffered("padding that counts");
+         Pool2dOptions options = pool_options(s);
+         options.count_include_pad = s.flag(-1, "count_include_pad", true);
+         s.only(-1, "divisor_override", nullptr);
          return {avg_pool2d(x, options)};
        }},
+      {"nn.functional.adaptive_avg_pool2d",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() != 4) throw NotOffered("not (N, C, H, W)");
+         return {adaptive_avg_pool2d(s.tensor(0), adaptive_size(s))};
+       }},
+      {"nn.functional.adaptive_max_pool2d",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() != 4) throw NotOffered("not (N, C, H, W)");
+         s.only(2, "return_indices", false);
+         return {adaptive_max_pool2d(s.tensor(0), adaptive_size(s))};
+       }},
+      {"nn.functional.interpolate", interpolated},
+      {"nn.functional.group_norm",
+       [](Sample& s) -> TensorList {
+         const auto vector = [&](int position, const char* name) {
+           return s.given(position, name) ? s.tensor(position, name) : Tensor();
+         };
+         const int64_t groups = s.integer(1, "num_groups");
+         return {group_norm(s.tensor(0), groups, vector(2, "weight"), vector(3, "bias"),
+                            s.number(4, "eps", 1e-5))};
+       }},
+      {"nn.functional.instance_norm",
+       [](Sample& s) -> TensorList {
+         if (s.given(1, "running_mean")) throw NotOffered("running statistics");
+         const auto vector = [&](int position, const char* name) {
+           return s.given(position, name) ? s.tensor(position, name) : Tensor();
+         };
+         s.only(5, "use_input_stats", true);
+         s.number(6, "momentum", 0.1);
+         return {instance_norm(s.tensor(0), vector(3, "weight"), vector(4, "bias"),
+                               s.number(7, "eps", 1e-5))};
+       }},
+      {"einsum",
+       [](Sample& s) -> TensorList { return {einsum(s.text(1, "equation", ""), s.tensors(0))}; }},
       {"nn.functional.embedding",
        [](Sample& s) -> TensorList {
          s.flag(-1, "sparse", false);
-         return {embedding(s.tensor(0), s.tensor(1))};
+         std::optional<int64_t> padding;
+         if (s.given(-1, "padding_idx")) {
+           padding = s.integer(-1, "padding_idx");
+           if (*padding < 0) padding = *padding + s.tensor(0).size(0);
+         }
+         return {embedding(s.tensor(0), s.tensor(1), padding)};
        }},
       {"nn.functional.scaled_dot_product_attention", attended},
       {"nn.functional.dropout",

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "sample.h"
 
 namespace binade::opinfo {
@@ -27,6 +29,28 @@ TensorList variance(Sample& s) {
   double correction = s.number(-1, "correction", 1);
   if (s.given(-1, "unbiased")) correction = s.flag(-1, "unbiased", true) ? 1 : 0;
   return {var(x, axes, correction, s.flag(-1, "keepdim", false))};
+}
+
+double order_of(Sample& s, int position, const char* name, double otherwise) {
+  if (!s.given(position, name)) return otherwise;
+  const double p = s.number(position, name);
+  if (p != 0 && p != 1 && p != 2 && p != INFINITY) throw NotOffered("a norm of another order");
+  return p;
+}
+
+// max(x), max(x, dim) and max(x, other).
+Row extreme(const char* op, Reduction over_all,
+            std::pair<Tensor, Tensor> (*along)(const Tensor&, int, bool),
+            Tensor (*of_two)(const Tensor&, const Tensor&)) {
+  return {op, [=](Sample& s) -> TensorList {
+            const Tensor x = s.tensor(0);
+            if (s.is_tensor(1, "other")) return {of_two(x, s.tensor(1, "other"))};
+            if (!s.given(1, "dim")) return {over_all(x, {}, false)};
+            if (x.dims() == 0) throw NotOffered("a scalar");
+            const auto [values, indices] =
+                along(x, static_cast<int>(s.integer(1, "dim")), s.flag(2, "keepdim", false));
+            return {values, indices};
+          }};
 }
 
 using ArgExtreme = Tensor (*)(const Tensor&, int, bool);
@@ -83,10 +107,52 @@ std::vector<Row> reduction_rows() {
        [](Sample& s) -> TensorList {
          if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
          const int dim = static_cast<int>(s.integer(2, "dim", -1));
-         if (!s.flag(3, "largest", true)) throw NotOffered("the smallest");
+         const bool largest = s.flag(3, "largest", true);
          s.flag(4, "sorted", true);  // ours always are
-         const auto [values, indices] = topk(s.tensor(0), s.integer(1, "k"), dim);
+         const auto [values, indices] = topk(s.tensor(0), s.integer(1, "k"), dim, largest);
          return {values, indices};
+       }},
+      extreme("max", max, max_with_indices, maximum),
+      extreme("min", min, min_with_indices, minimum),
+      reduction("any", any),
+      reduction("all", all),
+      {"prod",
+       [](Sample& s) -> TensorList {
+         s.only(-1, "dtype", nullptr);
+         const Axes axes = axes_of(s);
+         return {prod(s.tensor(0), axes, s.flag(2, "keepdim", false))};
+       }},
+      {"cumprod",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         return {cumprod(s.tensor(0), static_cast<int>(s.integer(1, "dim")))};
+       }},
+      {"std",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         const Axes axes = axes_of(s);
+         double correction = s.number(-1, "correction", 1);
+         if (s.given(-1, "unbiased")) correction = s.flag(-1, "unbiased", true) ? 1 : 0;
+         return {stddev(x, axes, correction, s.flag(-1, "keepdim", false))};
+       }},
+      {"linalg.vector_norm",
+       [](Sample& s) -> TensorList {
+         const double p = order_of(s, 1, "ord", 2);
+         const Axes axes = axes_of(s, 2);
+         return {norm(s.tensor(0), p, axes, s.flag(3, "keepdim", false))};
+       }},
+      {"nn.functional.normalize",
+       [](Sample& s) -> TensorList {
+         const double p = order_of(s, 1, "p", 2);
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         return {normalize(s.tensor(0), p, static_cast<int>(s.integer(2, "dim", 1)),
+                           s.number(3, "eps", 1e-12))};
+       }},
+      {"nn.functional.cosine_similarity",
+       [](Sample& s) -> TensorList {
+         return {cosine_similarity(s.tensor(0), s.tensor(1, "x2"),
+                                   static_cast<int>(s.integer(2, "dim", 1)),
+                                   s.number(3, "eps", 1e-8))};
        }},
       {"softmax", [](Sample& s) { return along(s, softmax); }},
       {"log_softmax", [](Sample& s) { return along(s, log_softmax); }},

@@ -23,10 +23,95 @@ TensorList copied(Sample& s) {
   return {clone(s.tensor(0))};
 }
 
+PadMode mode_of(const std::string& name) {
+  if (name == "constant") return PadMode::constant;
+  if (name == "reflect") return PadMode::reflect;
+  if (name == "replicate") return PadMode::replicate;
+  if (name == "circular") return PadMode::circular;
+  throw NotOffered("padding " + name);
+}
+
+ScatterReduce fold_of(const std::string& name) {
+  if (name == "sum") return ScatterReduce::sum;
+  if (name == "prod") return ScatterReduce::prod;
+  if (name == "mean") return ScatterReduce::mean;
+  if (name == "amax") return ScatterReduce::amax;
+  if (name == "amin") return ScatterReduce::amin;
+  throw NotOffered("the fold " + name);
+}
+
+Row triangle(const char* op, Tensor (*function)(const Tensor&, int64_t)) {
+  return {op, [function](Sample& s) -> TensorList {
+            return {function(s.tensor(0), s.integer(1, "diagonal", 0))};
+          }};
+}
+
+std::vector<int> dims_of(const std::vector<int64_t>& dims) {
+  return std::vector<int>(dims.begin(), dims.end());
+}
+
 }  // namespace
 
 std::vector<Row> shape_rows() {
   return {
+      {"flip", [](Sample& s) -> TensorList { return {flip(s.tensor(0), dims_of(s.sizes(1)))}; }},
+      {"roll",
+       [](Sample& s) -> TensorList {
+         const std::vector<int64_t> shifts = s.integers(1, "shifts");
+         if (!s.given(2, "dims")) return {roll(s.tensor(0), shifts)};
+         return {roll(s.tensor(0), shifts, dims_of(s.integers(2, "dims")))};
+       }},
+      {"repeat", [](Sample& s) -> TensorList { return {repeat(s.tensor(0), s.sizes(1))}; }},
+      {"repeat_interleave",
+       [](Sample& s) -> TensorList {
+         Tensor x = s.tensor(0);
+         const bool flat = !s.given(2, "dim");
+         if (flat) x = flatten(x);
+         if (x.dims() == 0) throw NotOffered("a scalar");
+         const int dim = flat ? 0 : dim_of(s, 2);
+         if (s.is_tensor(1, "repeats")) {
+           const Tensor repeats = s.tensor(1, "repeats");
+           if (repeats.numel() != x.size(dim)) throw NotOffered("repeats that broadcast");
+           return {repeat_interleave(x, repeats, dim)};
+         }
+         return {repeat_interleave(x, s.integer(1, "repeats"), dim)};
+       }},
+      {"nn.functional.pad",
+       [](Sample& s) -> TensorList {
+         const std::vector<int64_t> padding = s.integers(1, "pad");
+         const PadMode mode = mode_of(s.text(2, "mode", "constant"));
+         for (const int64_t size : padding)
+           if (size < 0 && mode != PadMode::constant) throw NotOffered("padding below 0");
+         return {pad(s.tensor(0), padding, mode, s.number(3, "value", 0))};
+       }},
+      triangle("tril", tril),
+      triangle("triu", triu),
+      {"masked_select",
+       [](Sample& s) -> TensorList { return {masked_select(s.tensor(0), s.tensor(1, "mask"))}; }},
+      {"index_put",
+       [](Sample& s) -> TensorList {
+         const TensorList indices = s.tensors(1, "indices");
+         for (const Tensor& index : indices)
+           if (index.dtype() == DType::boolean) throw NotOffered("masks");
+         return {index_put(s.tensor(0), indices, s.tensor(2, "values"),
+                           s.flag(3, "accumulate", false))};
+       }},
+      {"scatter_reduce",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         const Tensor index = s.tensor(2, "index"), source = s.tensor(3, "src");
+         if (index.shape() != source.shape()) throw NotOffered("a source larger than its index");
+         return {scatter_reduce(s.tensor(0), dim_of(s, 1), index, source,
+                                fold_of(s.text(4, "reduce", "")),
+                                s.flag(-1, "include_self", true))};
+       }},
+      {"searchsorted",
+       [](Sample& s) -> TensorList {
+         if (s.given(-1, "sorter")) throw NotOffered("a sorter");
+         s.only(-1, "out_int32", false);
+         const bool right = s.flag(-1, "right", false) || s.text(-1, "side", "left") == "right";
+         return {searchsorted(s.tensor(0), s.tensor(1, "self"), right)};
+       }},
       {"reshape", reshaped},
       {"view", reshaped},
       {"transpose",
@@ -66,11 +151,7 @@ std::vector<Row> shape_rows() {
          return {squeeze(x, static_cast<int>(dims[0]))};
        }},
       {"expand",
-       [](Sample& s) -> TensorList {
-         for (const int64_t size : s.sizes(1))
-           if (size < 0) throw NotOffered("a size of -1");
-         return {expand(s.tensor(0), shape_of(s.sizes(1)))};
-       }},
+       [](Sample& s) -> TensorList { return {expand(s.tensor(0), shape_of(s.sizes(1)))}; }},
       {"flatten",
        [](Sample& s) -> TensorList {
          return {flatten(s.tensor(0), static_cast<int>(s.integer(1, "start_dim", 0)),

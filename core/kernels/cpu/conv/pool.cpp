@@ -1,22 +1,15 @@
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include <binade/core/kernels/conv.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/matmul/block_gemm.h>
+#include <binade/core/kernels/image_rules.h>
 
 namespace binade::kernels::cpu {
 
 namespace {
-
-// Positions [begin, end) of one dimension that a window covers, padding left out.
-struct Range {
-  int64_t begin, end;
-};
-Range window(int64_t position, int64_t kernel, int64_t stride, int64_t padding, int64_t size) {
-  const int64_t start = position * stride - padding;
-  return {std::max<int64_t>(start, 0), std::min(start + kernel, size)};
-}
 
 // The (H, W) planes of an (N, C, H, W) array.
 struct Planes {
@@ -45,12 +38,11 @@ struct Planes {
 // Calls body(output position, rows, columns) for every window.
 template <class Body>
 void for_each_window(const PoolParams& params, const Planes& x, const Planes& y, const Body& body) {
-  for (int64_t h = 0; h < y.height; ++h) {
-    const Range rows = window(h, params.kernel_h, params.stride_h, params.padding_h, x.height);
+  const PoolAxis rows = pool_rows(params, x.height, y.height);
+  const PoolAxis columns = pool_columns(params, x.width, y.width);
+  for (int64_t h = 0; h < y.height; ++h)
     for (int64_t w = 0; w < y.width; ++w)
-      body(h * y.width + w, rows,
-           window(w, params.kernel_w, params.stride_w, params.padding_w, x.width));
-  }
+      body(h * y.width + w, pool_window(rows, h), pool_window(columns, w));
 }
 
 // Calls body(plane, x values, y values) with buffers of the compute type for every plane.
@@ -64,6 +56,20 @@ void for_each_plane(const Planes& x, const Planes& y, const Body& body) {
     for (int64_t plane = begin; plane < end; ++plane) body(plane, x_values, y_values);
   });
 }
+
+// The samples of one dimension.
+template <class T>
+class Samples {
+ public:
+  Samples(const InterpolateParams& params, int64_t size, int64_t outputs) {
+    for (int64_t o = 0; o < outputs; ++o)
+      samples_.push_back(interpolation_sample<T>(params, o, size, outputs));
+  }
+  const Sample<T>& operator[](int64_t o) const { return samples_[static_cast<size_t>(o)]; }
+
+ private:
+  std::vector<Sample<T>> samples_;
+};
 
 template <class Visitor>
 void visit_compute_type(DType dtype, const char* op, Visitor&& visitor) {
@@ -82,20 +88,21 @@ void max_pool2d(const Array& x_array, const PoolParams& params, const Array& y_a
     using T = decltype(zero);
     for_each_plane<T>(x, y, [&](int64_t plane, T* from, T* to) {
       x.load(plane, from);
-      for_each_window(params, x, y, [&](int64_t position, Range rows, Range columns) {
-        T largest = -std::numeric_limits<T>::infinity();
-        int64_t where = rows.begin * x.width + columns.begin;
-        for (int64_t h = rows.begin; h < rows.end; ++h)
-          for (int64_t w = columns.begin; w < columns.end; ++w) {
-            const T value = from[h * x.width + w];
-            if (value > largest || value != value) {  // NaN wins
-              largest = value;
-              where = h * x.width + w;
-            }
-          }
-        to[position] = largest;
-        positions[plane * y.size() + position] = static_cast<int32_t>(where);
-      });
+      for_each_window(params, x, y,
+                      [&](int64_t position, const PoolWindow& rows, const PoolWindow& columns) {
+                        T largest = -std::numeric_limits<T>::infinity();
+                        int64_t where = rows.begin * x.width + columns.begin;
+                        for (int64_t h = rows.begin; h < rows.end; h += rows.step)
+                          for (int64_t w = columns.begin; w < columns.end; w += columns.step) {
+                            const T value = from[h * x.width + w];
+                            if (value > largest || value != value) {  // NaN wins
+                              largest = value;
+                              where = h * x.width + w;
+                            }
+                          }
+                        to[position] = largest;
+                        positions[plane * y.size() + position] = static_cast<int32_t>(where);
+                      });
       y.store(plane, to);
     });
   });
@@ -122,13 +129,13 @@ void avg_pool2d(const Array& x_array, const PoolParams& params, const Array& y_a
     using T = decltype(zero);
     for_each_plane<T>(x, y, [&](int64_t plane, T* from, T* to) {
       x.load(plane, from);
-      for_each_window(params, x, y, [&](int64_t position, Range rows, Range columns) {
-        T sum = 0;
-        for (int64_t h = rows.begin; h < rows.end; ++h)
-          for (int64_t w = columns.begin; w < columns.end; ++w) sum += from[h * x.width + w];
-        to[position] =
-            sum / static_cast<T>((rows.end - rows.begin) * (columns.end - columns.begin));
-      });
+      for_each_window(
+          params, x, y, [&](int64_t position, const PoolWindow& rows, const PoolWindow& columns) {
+            T sum = 0;
+            for (int64_t h = rows.begin; h < rows.end; ++h)
+              for (int64_t w = columns.begin; w < columns.end; ++w) sum += from[h * x.width + w];
+            to[position] = sum / static_cast<T>(pool_divisor(rows, columns, params.count_padding));
+          });
       y.store(plane, to);
     });
   });
@@ -141,12 +148,60 @@ void avg_pool2d_backward(const Array& dy_array, const PoolParams& params, const 
     for_each_plane<T>(dx, dy, [&](int64_t plane, T* to, T* from) {
       dy.load(plane, from);
       std::fill_n(to, dx.size(), T(0));
-      for_each_window(params, dx, dy, [&](int64_t position, Range rows, Range columns) {
-        const T share = from[position] /
-                        static_cast<T>((rows.end - rows.begin) * (columns.end - columns.begin));
-        for (int64_t h = rows.begin; h < rows.end; ++h)
-          for (int64_t w = columns.begin; w < columns.end; ++w) to[h * dx.width + w] += share;
-      });
+      for_each_window(
+          params, dx, dy, [&](int64_t position, const PoolWindow& rows, const PoolWindow& columns) {
+            const T share =
+                from[position] / static_cast<T>(pool_divisor(rows, columns, params.count_padding));
+            for (int64_t h = rows.begin; h < rows.end; ++h)
+              for (int64_t w = columns.begin; w < columns.end; ++w) to[h * dx.width + w] += share;
+          });
+      dx.store(plane, to);
+    });
+  });
+}
+
+void interpolate(const Array& x_array, const InterpolateParams& params, const Array& y_array) {
+  const Planes x(x_array), y(y_array);
+  visit_compute_type(x.dtype, "interpolate", [&](auto zero) {
+    using T = decltype(zero);
+    const Samples<T> rows(params, x.height, y.height), columns(params, x.width, y.width);
+    for_each_plane<T>(x, y, [&](int64_t plane, T* from, T* to) {
+      x.load(plane, from);
+      for (int64_t h = 0; h < y.height; ++h) {
+        const auto& [above, below, upper, lower] = rows[h];
+        const T *high = from + above * x.width, *low = from + below * x.width;
+        for (int64_t w = 0; w < y.width; ++w) {
+          const auto& [left, right, near, far] = columns[w];
+          to[h * y.width + w] = upper * (near * high[left] + far * high[right]) +
+                                lower * (near * low[left] + far * low[right]);
+        }
+      }
+      y.store(plane, to);
+    });
+  });
+}
+
+void interpolate_backward(const Array& dy_array, const InterpolateParams& params,
+                          const Array& dx_array) {
+  const Planes dx(dx_array), dy(dy_array);
+  visit_compute_type(dx.dtype, "interpolate_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const Samples<T> rows(params, dx.height, dy.height), columns(params, dx.width, dy.width);
+    for_each_plane<T>(dx, dy, [&](int64_t plane, T* to, T* from) {
+      dy.load(plane, from);
+      std::fill_n(to, dx.size(), T(0));
+      for (int64_t h = 0; h < dy.height; ++h) {
+        const auto& [above, below, upper, lower] = rows[h];
+        T *high = to + above * dx.width, *low = to + below * dx.width;
+        for (int64_t w = 0; w < dy.width; ++w) {
+          const auto& [left, right, near, far] = columns[w];
+          const T given = from[h * dy.width + w];
+          high[left] += given * upper * near;
+          high[right] += given * upper * far;
+          low[left] += given * lower * near;
+          low[right] += given * lower * far;
+        }
+      }
       dx.store(plane, to);
     });
   });

@@ -1,8 +1,8 @@
 // Functions of one variable and the gated activation.
 #include <cmath>
 
-#include <binade/core/kernels/cpu/elementwise/map.h>
 #include <binade/core/kernels/cpu/common/vector_math.h>
+#include <binade/core/kernels/cpu/elementwise/map.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade::kernels::cpu {
@@ -27,6 +27,26 @@ C gelu_tanh_argument(C x) {
 template <class C>
 C gelu_tanh_argument_slope(C x) {
   return C(1.5957691216057308) * (1 + C(3 * 0.044715) * x * x);
+}
+
+// min(x, 0) − log(1 + e^−|x|): softplus(x) = −logsigmoid(−x).
+template <class C>
+C logsigmoid(C x) {
+  return (x > 0 ? C{0} : x) - std::log1p(std::exp(-std::fabs(x)));
+}
+
+// tanh(log(1 + eˣ)) = n/(n + 2) with n = eˣ(eˣ + 2), and its derivative; 1 and 0 from 20 on, where
+// the square would overflow later.
+template <class C>
+struct MishGate {
+  C value, slope;
+};
+template <class C>
+BINADE_LANE MishGate<C> mish_gate(C x) {
+  const C e = fast_exp(x > 20 ? C{20} : x);
+  const C n = e * (e + 2);
+  const C inverse = 1 / (n + 2);
+  return {x > 20 ? C{1} : n * inverse, x > 20 ? C{0} : 4 * e * (1 + e) * inverse * inverse};
 }
 
 // Calls visitor(functor) with the function on C.
@@ -62,10 +82,14 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
     switch (op) {
       case UnaryOp::exp:
         return visitor([](C x) { return fast_exp(x); });
+      case UnaryOp::exp2:
+        return visitor([](C x) { return std::exp2(x); });
       case UnaryOp::expm1:
         return visitor([](C x) { return fast_expm1(x); });
       case UnaryOp::log:
         return visitor([](C x) { return std::log(x); });
+      case UnaryOp::log2:
+        return visitor([](C x) { return std::log2(x); });
       case UnaryOp::log1p:
         return visitor([](C x) { return std::log1p(x); });
       case UnaryOp::sqrt:
@@ -78,6 +102,8 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
         return visitor([](C x) { return std::sin(x); });
       case UnaryOp::cos:
         return visitor([](C x) { return std::cos(x); });
+      case UnaryOp::tan:
+        return visitor([](C x) { return std::tan(x); });
       case UnaryOp::tanh:
         return visitor([](C x) { return fast_tanh(x); });
       case UnaryOp::erf:
@@ -94,6 +120,14 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
         return visitor([](C x) { return x < 0 ? C{0} : x; });  // keeps NaN
       case UnaryOp::softplus:
         return visitor([](C x) { return softplus(x); });
+      case UnaryOp::hardswish:
+        return visitor([](C x) {  // keeps NaN
+          return x <= -3 ? C{0} : x >= 3 ? x : x * (x + 3) / 6;
+        });
+      case UnaryOp::logsigmoid:
+        return visitor([](C x) { return logsigmoid(x); });
+      case UnaryOp::mish:
+        return visitor([](C x) { return x * mish_gate(x).value; });
       case UnaryOp::floor:
         return visitor([](C x) { return std::floor(x); });
       case UnaryOp::ceil:
@@ -139,9 +173,52 @@ void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
       return visitor([](C x, C dy) { return x <= 0 ? C{0} : dy; });
     case UnaryOp::softplus:
       return visitor([](C x, C dy) { return dy * fast_sigmoid(x); });
+    case UnaryOp::hardswish:
+      return visitor([](C x, C dy) { return x <= -3 ? C{0} : x < 3 ? dy * (x / 3 + C(0.5)) : dy; });
+    case UnaryOp::logsigmoid:
+      return visitor([](C x, C dy) { return dy * sigmoid_at(x).rest; });
+    case UnaryOp::mish:
+      return visitor([](C x, C dy) {
+        const auto [gate, slope] = mish_gate(x);
+        return dy * (gate + x * slope);
+      });
     default:
-      fail("unary_backward knows tanh, sigmoid, silu, gelu, gelu_tanh, relu and softplus only");
+      fail("unary_backward knows activations only");
   }
+}
+
+// The same for functions with a number.
+template <class C, class Visitor>
+void visit_shaped(ShapedOp op, C c, Visitor&& visitor) {
+  switch (op) {
+    case ShapedOp::leaky_relu:
+      return visitor([=](C x) { return x > 0 ? x : c * x; });
+    case ShapedOp::elu:
+      return visitor([=](C x) { return x > 0 ? x : c * fast_expm1(x); });
+    case ShapedOp::softplus:
+      return visitor([=](C x) { return softplus(c * x) / c; });
+  }
+}
+template <class C, class Visitor>
+void visit_shaped_backward(ShapedOp op, C c, Visitor&& visitor) {
+  switch (op) {
+    case ShapedOp::leaky_relu:
+      return visitor([=](C x, C dy) { return x > 0 ? dy : c * dy; });
+    case ShapedOp::elu:
+      return visitor([=](C x, C dy) { return x > 0 ? dy : dy * c * fast_exp(x); });
+    case ShapedOp::softplus:
+      return visitor([=](C x, C dy) { return dy * fast_sigmoid(c * x); });
+  }
+}
+
+// dx = gradient(x, dy), or added to it.
+template <class C, class Gradient>
+void map_gradient(const Gradient& gradient, const Array& x, const Array& dy, const Array& dx,
+                  float beta) {
+  if (beta == 0)
+    map<C>(gradient, dx, x, dy);
+  else
+    map<C>([=](C old, C v, C d) { return old + gradient(v, d); }, dx, dx, x, dy);
 }
 
 }  // namespace
@@ -156,12 +233,23 @@ void unary(UnaryOp op, const Array& x, const Array& out) {
 void unary_backward(UnaryOp op, const Array& x, const Array& dy, const Array& dx, float beta) {
   visit_real(x.dtype(), "unary_backward", [&](auto zero) {
     using C = decltype(zero);
-    visit_unary_backward<C>(op, [&](auto gradient) {
-      if (beta == 0)
-        map<C>(gradient, dx, x, dy);
-      else
-        map<C>([=](C old, C v, C d) { return old + gradient(v, d); }, dx, dx, x, dy);
-    });
+    visit_unary_backward<C>(op, [&](auto gradient) { map_gradient<C>(gradient, x, dy, dx, beta); });
+  });
+}
+
+void shaped(ShapedOp op, const Array& x, double c, const Array& out) {
+  visit_real(x.dtype(), "shaped", [&](auto zero) {
+    using C = decltype(zero);
+    visit_shaped(op, static_cast<C>(c), [&](auto function) { map<C>(function, out, x); });
+  });
+}
+
+void shaped_backward(ShapedOp op, const Array& x, const Array& dy, double c, const Array& dx,
+                     float beta) {
+  visit_real(x.dtype(), "shaped_backward", [&](auto zero) {
+    using C = decltype(zero);
+    visit_shaped_backward(op, static_cast<C>(c),
+                          [&](auto gradient) { map_gradient<C>(gradient, x, dy, dx, beta); });
   });
 }
 

@@ -1,4 +1,4 @@
-// Copies, fills and ranges.
+// Copies, fills, ranges and triangles.
 #include <cstring>
 
 #include <binade/core/kernels/cpu/elementwise/map.h>
@@ -43,6 +43,26 @@ void fill(const Array& out, double value) {
     else
       scatter_run(tile, run.data[0], run.stride[0], item, run.count);
   });
+}
+
+void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
+  const int64_t rows = out.size(-2), columns = out.size(-1), item = size_of(out.dtype());
+  if (out.numel() == 0) return;
+  copy(x, out);
+  auto* const data = static_cast<std::byte*>(out.data());
+  parallel_for(out.numel() / columns, std::max<int64_t>(1, kGrain / columns),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   // Column row + diagonal is kept; what lies behind, or before it, is not.
+                   const int64_t edge = i % rows + diagonal + (lower ? 1 : 0);
+                   const int64_t cut = std::clamp<int64_t>(edge, 0, columns);
+                   std::byte* row = data + i * columns * item;
+                   if (lower)
+                     std::memset(row + cut * item, 0, static_cast<size_t>((columns - cut) * item));
+                   else
+                     std::memset(row, 0, static_cast<size_t>(cut * item));
+                 }
+               });
 }
 
 void arange(const Array& out, double start, double step) {

@@ -46,6 +46,10 @@ template <class C>
 struct Pow {
   C operator()(C a, C b) const { return std::pow(a, b); }
 };
+template <class C>
+struct Atan2 {
+  C operator()(C a, C b) const { return std::atan2(a, b); }
+};
 // A NaN in either operand gives NaN.
 template <class C>
 struct Maximum {
@@ -81,6 +85,9 @@ void visit_binary(BinaryOp op, Visitor&& visitor) {
     case BinaryOp::pow:
       if constexpr (std::is_integral_v<C>) fail("pow needs a floating-point dtype");
       return visitor(Pow<C>{});
+    case BinaryOp::atan2:
+      if constexpr (std::is_integral_v<C>) fail("atan2 needs a floating-point dtype");
+      return visitor(Atan2<C>{});
     case BinaryOp::maximum:
       return visitor(Maximum<C>{});
     case BinaryOp::minimum:
@@ -172,6 +179,29 @@ void compare(CompareOp op, const Array& a, const Array& b, const Array& out) {
 
 void test(TestOp op, const Array& x, const Array& out) {
   visit_compute(x.dtype(), [&](auto zero) { test_as<decltype(zero)>(op, x, out); });
+}
+
+void ternary(TernaryOp op, const Array& a, const Array& b, const Array& c, double value,
+             const Array& out) {
+  visit_real(out.dtype(), "ternary", [&](auto zero) {
+    using C = decltype(zero);
+    const C factor = static_cast<C>(value);
+    switch (op) {
+      case TernaryOp::lerp:  // from the nearer end, so that weights 0 and 1 give a and b
+        return map<C>(
+            [=](C from, C to, C share) {
+              const C way = to - from, weight = factor * share;
+              return weight < C(0.5) ? from + weight * way : to - way * (1 - weight);
+            },
+            out, a, b, c);
+      case TernaryOp::addcmul:
+        return map<C>([=](C x, C left, C right) { return x + factor * left * right; }, out, a, b,
+                      c);
+      case TernaryOp::clamp:
+        return map<C>([](C x, C low, C high) { return Minimum<C>()(Maximum<C>()(x, low), high); },
+                      out, a, b, c);
+    }
+  });
 }
 
 void where(const Array& condition, const Array& a, const Array& b, const Array& out) {

@@ -1,6 +1,8 @@
 #include <binade/core/kernels/indexing.h>
 
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include <binade/core/kernels/cpu/common/convert.h>
@@ -79,6 +81,21 @@ struct AddTo {
   }
 };
 
+struct MultiplyBy {
+  template <class T>
+  void operator()(T& target, T value) const {
+    target = static_cast<T>(target * value);
+  }
+};
+template <bool Largest>
+struct Improve {  // NaN wins
+  template <class T>
+  void operator()(T& target, T value) const {
+    const bool better = Largest ? value > target : value < target;
+    if (better || value != value) target = value;
+  }
+};
+
 // Lines along `dim` are independent; within a line, sources come in their order.
 template <class T, class Store>
 void scatter_views(const View& out, int dim, const View& index, const View& source,
@@ -120,6 +137,51 @@ void scatter_add(const Array& out, int dim, const View& index, const Array& sour
   });
 }
 
+// What changes nothing that it is folded with.
+double identity_of(ScatterFold fold) {
+  switch (fold) {
+    case ScatterFold::prod:
+      return 1;
+    case ScatterFold::max:
+      return -INFINITY;
+    case ScatterFold::min:
+      return INFINITY;
+    default:
+      return 0;
+  }
+}
+
+template <class T>
+void typed_scatter_reduce(const Array& out, int dim, const View& index, const Array& source,
+                          ScatterFold fold, bool include_self) {
+  if (!include_self) {
+    T start{};
+    if constexpr (std::is_floating_point_v<T>) {
+      start = static_cast<T>(identity_of(fold));
+    } else {
+      if (fold == ScatterFold::max) start = std::numeric_limits<T>::lowest();
+      if (fold == ScatterFold::min) start = std::numeric_limits<T>::max();
+    }
+    scatter_views<T>(out, dim, index, View::of_value(start, index.shape), Assign{});
+  }
+  switch (fold) {
+    case ScatterFold::prod:
+      return scatter_views<T>(out, dim, index, source, MultiplyBy{});
+    case ScatterFold::max:
+      return scatter_views<T>(out, dim, index, source, Improve<true>{});
+    case ScatterFold::min:
+      return scatter_views<T>(out, dim, index, source, Improve<false>{});
+    default:
+      scatter_views<T>(out, dim, index, source, AddTo{});
+  }
+  if (fold != ScatterFold::mean) return;
+  const Array counts = Array::full(out.shape(), include_self ? 1 : 0, dtype_of<T>());
+  T one{1};
+  scatter_views<T>(counts, dim, index, View::of_value(one, index.shape), AddTo{});
+  binary_scalar(BinaryOp::maximum, counts, 1, false, counts);
+  binary(BinaryOp::div, out, counts, out);
+}
+
 }  // namespace
 
 void gather(const Array& x, int dim, const Array& index, const Array& out) {
@@ -137,6 +199,25 @@ void scatter(const Array& out, int dim, const Array& index, const Array& source,
   }
   visit_item(size_of(out.dtype()),
              [&](auto zero) { scatter_views<decltype(zero)>(out, dim, index, source, Assign{}); });
+}
+
+void scatter_reduce(const Array& out, int dim, const Array& index, const Array& source,
+                    ScatterFold fold, bool include_self) {
+  dim = out.shape().wrap_dim(dim);
+  check_indices(index, out.size(dim), "scatter_reduce");
+  if (is_half(out.dtype())) {  // folds in f32, rounded once
+    const Array wide = out.to(DType::f32);
+    scatter_reduce(wide, dim, index, source.to(DType::f32), fold, include_self);
+    copy(wide, out);
+    return;
+  }
+  visit_all(out.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
+      typed_scatter_reduce<T>(out, dim, index, source, fold, include_self);
+    else
+      fail("scatter_reduce cannot fold ", out.dtype());
+  });
 }
 
 void index_select(const Array& x, int dim, const Array& index, const Array& out) {

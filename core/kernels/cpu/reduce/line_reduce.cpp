@@ -18,6 +18,33 @@ int64_t arg_min(const C* x, int64_t count) {
   return std::find(x, x + count, min_of(x, count)) - x;
 }
 
+template <class C>
+using Running = std::conditional_t<std::is_integral_v<C>, uint64_t, double>;
+
+// out[i] = join(…join(start, x[0])…, x[i]) along `dim`, from the back if `reverse`.
+template <class Join>
+void scan(const Array& x, int dim, bool reverse, int start, const Array& out, const Join& join) {
+  visit_compute(out.dtype(), [&](auto zero) {
+    using C = decltype(zero);
+    const int64_t length = x.size(dim);
+    const int64_t x_stride = x.stride(dim) * size_of(x.dtype());
+    const int64_t out_stride = out.stride(dim) * size_of(out.dtype());
+    LineLoop({out, x}, dim, length).for_each([&] {
+      return [&, reader = RowReader<C>(), writer = RowWriter<C>()](const auto& line) mutable {
+        const C* values = reader.read(line[1], x_stride, x.dtype(), length);
+        C* results = writer.target(line[0], out_stride, out.dtype(), length);
+        auto total = static_cast<Running<C>>(start);
+        for (int64_t i = 0; i < length; ++i) {
+          const int64_t at = reverse ? length - 1 - i : i;
+          total = join(total, static_cast<Running<C>>(values[at]));
+          results[at] = static_cast<C>(total);
+        }
+        writer.store();
+      };
+    });
+  });
+}
+
 }  // namespace
 
 void arg_reduce(bool largest, const Array& x, int dim, const Array& out) {
@@ -48,21 +75,35 @@ void logsumexp(const Array& x, int dim, const Array& out) {
 }
 
 void cumsum(const Array& x, int dim, bool reverse, const Array& out) {
-  visit_compute(out.dtype(), [&](auto zero) {
+  scan(x, dim, reverse, 0, out, [](auto a, auto b) { return a + b; });
+}
+
+void cumprod(const Array& x, int dim, const Array& out) {
+  scan(x, dim, false, 1, out, [](auto a, auto b) { return a * b; });
+}
+
+void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
+  visit_real(x.dtype(), "cumprod_backward", [&](auto zero) {
     using C = decltype(zero);
-    using Total = std::conditional_t<std::is_integral_v<C>, uint64_t, double>;
     const int64_t length = x.size(dim);
-    const int64_t x_stride = x.stride(dim) * size_of(x.dtype());
-    const int64_t out_stride = out.stride(dim) * size_of(out.dtype());
-    LineLoop({out, x}, dim, length).for_each([&] {
-      return [&, reader = RowReader<C>(), writer = RowWriter<C>()](const auto& line) mutable {
-        const C* values = reader.read(line[1], x_stride, x.dtype(), length);
-        C* sums = writer.target(line[0], out_stride, out.dtype(), length);
-        Total total = 0;
-        for (int64_t i = 0; i < length; ++i) {
-          const int64_t at = reverse ? length - 1 - i : i;
-          total += static_cast<Total>(values[at]);
-          sums[at] = static_cast<C>(total);
+    const auto stride_of = [dim](const Array& array) {
+      return array.stride(dim) * size_of(array.dtype());
+    };
+    LineLoop({dx, x, dy}, dim, 2 * length).for_each([&] {
+      return [&, x_reader = RowReader<C>(), dy_reader = RowReader<C>(), writer = RowWriter<C>(),
+              before = std::vector<double>()](const auto& line) mutable {
+        const C* factors = x_reader.read(line[1], stride_of(x), x.dtype(), length);
+        const C* given = dy_reader.read(line[2], stride_of(dy), dy.dtype(), length);
+        C* gradient = writer.target(line[0], stride_of(dx), dx.dtype(), length);
+        // dx[i] = Π_{j < i} x[j] · s[i] with s[i] = dy[i] + x[i + 1] · s[i + 1].
+        before.assign(static_cast<size_t>(length), 1.0);
+        for (int64_t i = 1; i < length; ++i)
+          before[i] = before[i - 1] * static_cast<double>(factors[i - 1]);
+        double sum = 0;
+        for (int64_t i = length - 1; i >= 0; --i) {
+          const double next = i + 1 < length ? static_cast<double>(factors[i + 1]) : 0;
+          sum = static_cast<double>(given[i]) + next * sum;
+          gradient[i] = static_cast<C>(before[i] * sum);
         }
         writer.store();
       };

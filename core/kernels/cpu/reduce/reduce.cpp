@@ -14,18 +14,63 @@
 namespace binade::kernels::cpu {
 namespace {
 
-template <class C>
+// What of an element is folded.
+struct Itself {
+  template <class T>
+  static T of(T x) {
+    return x;
+  }
+};
+struct Magnitude {
+  template <class T>
+  static T of(T x) {
+    return x < 0 ? -x : x;
+  }
+};
+struct Square {
+  template <class T>
+  static T of(T x) {
+    return x * x;
+  }
+};
+struct NotZero {
+  template <class T>
+  static T of(T x) {
+    return static_cast<T>(x != 0);
+  }
+};
+
+template <class C, class Term = Itself>
 struct Sum {
   using Partial = std::conditional_t<std::is_integral_v<C>, int64_t, double>;
   static constexpr Partial kStart = 0;
   static Partial of_run(const C* x, int64_t count) {
-    return sum_of<Partial>(count, [=](int64_t i) { return static_cast<Partial>(x[i]); });
+    return sum_of<Partial>(count, [=](int64_t i) { return Term::of(static_cast<Partial>(x[i])); });
   }
+  static C term(C x) { return Term::of(x); }
   template <class T>
   static T fold(T a, T b) {
     if constexpr (std::is_integral_v<T>)
       return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
     return a + b;
+  }
+};
+
+template <class C>
+struct Product {
+  using Partial = typename Sum<C>::Partial;
+  static constexpr Partial kStart = 1;
+  static Partial of_run(const C* x, int64_t count) {
+    Partial result = 1;
+    for (int64_t i = 0; i < count; ++i) result = fold(result, static_cast<Partial>(x[i]));
+    return result;
+  }
+  static C term(C x) { return x; }
+  template <class T>
+  static T fold(T a, T b) {
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+    return a * b;
   }
 };
 
@@ -38,7 +83,20 @@ struct Max {
   static C of_run(const C* x, int64_t count) {
     return has_nan(x, count) ? std::numeric_limits<C>::quiet_NaN() : max_of(x, count);
   }
+  static C term(C x) { return x; }
   static C fold(C a, C b) { return b > a || b != b ? b : a; }
+};
+
+template <class C>
+struct MaxMagnitude {
+  using Partial = C;
+  static constexpr C kStart = 0;
+  static C of_run(const C* x, int64_t count) {
+    if (has_nan(x, count)) return std::numeric_limits<C>::quiet_NaN();
+    return std::max(max_of(x, count), -min_of(x, count));
+  }
+  static C term(C x) { return Magnitude::of(x); }
+  static C fold(C a, C b) { return Max<C>::fold(a, b); }
 };
 
 template <class C>
@@ -50,6 +108,7 @@ struct Min {
   static C of_run(const C* x, int64_t count) {
     return has_nan(x, count) ? std::numeric_limits<C>::quiet_NaN() : min_of(x, count);
   }
+  static C term(C x) { return x; }
   static C fold(C a, C b) { return b < a || b != b ? b : a; }
 };
 
@@ -161,7 +220,8 @@ void reduce_by_columns(const Split& split, const View& x, Partials<typename Op::
                         const std::byte* row = run.data[0] + r * run.stride[0] + shift;
                         const C* values = reader.read(row, columns.stride[1], x.dtype, count);
 #pragma omp simd
-                        for (int64_t i = 0; i < count; ++i) some[i] = Op::fold(some[i], values[i]);
+                        for (int64_t i = 0; i < count; ++i)
+                          some[i] = Op::fold(some[i], Op::term(values[i]));
                         if (++rows == kRowsAtOnce) flush();
                       }
                     });
@@ -232,6 +292,24 @@ void reduce(ReduceOp op, const Array& x, const Array& out, float beta) {
         return reduce_with<C, Max<C>>(x, out, 0, same);
       case ReduceOp::min:
         return reduce_with<C, Min<C>>(x, out, 0, same);
+      case ReduceOp::prod:
+        return reduce_with<C, Product<C>>(x, out, 0, same);
+      default:
+        break;
+    }
+    if constexpr (std::is_integral_v<C>) {
+      fail("this reduction needs a floating-point dtype");
+    } else {
+      switch (op) {
+        case ReduceOp::sum_abs:
+          return reduce_with<C, Sum<C, Magnitude>>(x, out, 0, same);
+        case ReduceOp::sum_squares:
+          return reduce_with<C, Sum<C, Square>>(x, out, 0, same);
+        case ReduceOp::max_abs:
+          return reduce_with<C, MaxMagnitude<C>>(x, out, 0, same);
+        default:
+          return reduce_with<C, Sum<C, NotZero>>(x, out, 0, same);
+      }
     }
   });
 }

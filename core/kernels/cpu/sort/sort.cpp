@@ -69,9 +69,15 @@ void sort(const Array& x, int dim, bool descending, const Array& values, const A
   });
 }
 
-void topk(const Array& x, int64_t k, int dim, const Array& values, const Array& indices) {
-  visit_compute(x.dtype(),
-                [&](auto zero) { order_lines<decltype(zero), true>(x, k, dim, values, indices); });
+void topk(const Array& x, int64_t k, int dim, const Array& values, const Array& indices,
+          bool largest) {
+  visit_compute(x.dtype(), [&](auto zero) {
+    using C = decltype(zero);
+    if (largest)
+      order_lines<C, true>(x, k, dim, values, indices);
+    else
+      order_lines<C, false>(x, k, dim, values, indices);
+  });
 }
 
 }  // namespace binade::kernels::cpu

@@ -1,4 +1,4 @@
-// Derivatives of the activations, and SwiGLU.
+// Derivatives of the activations, functions with a number, and SwiGLU.
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 #include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 
@@ -29,6 +29,37 @@ struct AnyBackward {
     return narrow<T>(widen(old) + widen(dy) * derivative_of_any(op, widen(x)));
   }
 };
+
+// The op is known when the kernel is compiled.
+template <class T, ShapedOp kOp>
+struct Shaped {
+  ComputeOf<T> c;
+  __device__ __forceinline__ T operator()(T x) const {
+    return narrow<T>(shaped_value(kOp, widen(x), c));
+  }
+};
+template <class T, ShapedOp kOp>
+struct ShapedBackward {
+  ComputeOf<T> c;
+  bool accumulate;
+  __device__ bool reads_out() const { return accumulate; }
+  __device__ __forceinline__ T operator()(T old, T x, T dy) const {
+    return narrow<T>(widen(old) + widen(dy) * shaped_derivative(kOp, widen(x), c));
+  }
+};
+
+// Calls visitor(std::integral_constant) with the op as a constant.
+template <class Visitor>
+void visit_shaped(ShapedOp op, const Visitor& visitor) {
+  switch (op) {
+    case ShapedOp::leaky_relu:
+      return visitor(std::integral_constant<ShapedOp, ShapedOp::leaky_relu>());
+    case ShapedOp::elu:
+      return visitor(std::integral_constant<ShapedOp, ShapedOp::elu>());
+    case ShapedOp::softplus:
+      return visitor(std::integral_constant<ShapedOp, ShapedOp::softplus>());
+  }
+}
 
 // σ(x), for halves through the hardware's exponential and reciprocal: their few ulp of f32 are far
 // below a half's rounding, and the exact ones would keep the kernel from memory's speed.
@@ -106,15 +137,43 @@ void unary_backward(UnaryOp op, const Array& x, const Array& dy, const Array& dx
           return run(FixedBackward<T, UnaryOp::gelu_tanh>{accumulate});
         case UnaryOp::relu:
           return run(FixedBackward<T, UnaryOp::relu>{accumulate});
+        case UnaryOp::hardswish:
+          return run(FixedBackward<T, UnaryOp::hardswish>{accumulate});
+        case UnaryOp::logsigmoid:
+          return run(FixedBackward<T, UnaryOp::logsigmoid>{accumulate});
+        case UnaryOp::mish:
+          return run(FixedBackward<T, UnaryOp::mish>{accumulate});
         default:
           break;
       }
     }
     check(op == UnaryOp::tanh || op == UnaryOp::sigmoid || op == UnaryOp::silu ||
               op == UnaryOp::gelu || op == UnaryOp::gelu_tanh || op == UnaryOp::relu ||
-              op == UnaryOp::softplus,
+              op == UnaryOp::softplus || op == UnaryOp::hardswish || op == UnaryOp::logsigmoid ||
+              op == UnaryOp::mish,
           "unary_backward: only activations have a fused backward");
     run(AnyBackward<T>{op, accumulate});
+  });
+}
+
+void shaped(ShapedOp op, const Array& x, double c, const Array& out) {
+  visit_floating(x.dtype(), "shaped", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    visit_shaped(op, [&](auto fixed) {
+      const Shaped<T, decltype(fixed)::value> f{static_cast<ComputeOf<T>>(c)};
+      elementwise("shaped", Operands<T, T>(), f, f, out, x);
+    });
+  });
+}
+
+void shaped_backward(ShapedOp op, const Array& x, const Array& dy, double c, const Array& dx,
+                     float beta) {
+  visit_floating(x.dtype(), "shaped_backward", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    visit_shaped(op, [&](auto fixed) {
+      const ShapedBackward<T, decltype(fixed)::value> f{static_cast<ComputeOf<T>>(c), beta != 0};
+      elementwise("shaped_backward", Operands<T, T, T>(), f, f, dx, x, dy);
+    });
   });
 }
 

@@ -1,4 +1,4 @@
-// Arithmetic of two operands, of an operand and a number, and y += alpha · x.
+// Arithmetic of two or three operands, of an operand and a number, and y += alpha · x.
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
@@ -20,6 +20,11 @@ __device__ __forceinline__ C binary_value(BinaryOp op, C a, C b) {
     case BinaryOp::pow:
       if constexpr (std::is_floating_point_v<C>)
         return pow(a, b);
+      else
+        return C(0);  // refused before the launch
+    case BinaryOp::atan2:
+      if constexpr (std::is_floating_point_v<C>)
+        return atan2(a, b);
       else
         return C(0);  // refused before the launch
     case BinaryOp::maximum:
@@ -69,6 +74,23 @@ struct AnyBinaryScalar {
     const ComputeOf<T> x = widen(a);
     return narrow<T>(value_first ? binary_value_of_any(op, value, x)
                                  : binary_value_of_any(op, x, value));
+  }
+};
+
+template <class T, TernaryOp kOp>
+struct Ternary {
+  ComputeOf<T> value;
+  __device__ __forceinline__ T operator()(T first, T second, T third) const {
+    using C = ComputeOf<T>;
+    const C a = widen(first), b = widen(second), c = widen(third);
+    if constexpr (kOp == TernaryOp::lerp) {  // from the nearer end
+      const C way = b - a, weight = value * c;
+      return narrow<T>(weight < C(0.5) ? a + weight * way : b - way * (C(1) - weight));
+    } else if constexpr (kOp == TernaryOp::addcmul) {
+      return narrow<T>(a + value * b * c);
+    } else {
+      return narrow<T>(Min()(Max()(a, b), c));
+    }
   }
 };
 
@@ -135,8 +157,8 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 void check_arithmetic(BinaryOp op, DType dtype) {
-  check(op != BinaryOp::pow || is_floating(dtype), "pow needs a floating-point dtype, got ",
-        name_of(dtype));
+  check((op != BinaryOp::pow && op != BinaryOp::atan2) || is_floating(dtype),
+        "pow and atan2 need a floating-point dtype, got ", name_of(dtype));
 }
 
 }  // namespace
@@ -180,6 +202,25 @@ void binary_scalar(BinaryOp op, const Array& a, double value, bool value_first, 
       if (op == BinaryOp::mul) return run(FixedBinaryScalar<T, BinaryOp::mul>{number});
     }
     run(any);
+  });
+}
+
+void ternary(TernaryOp op, const Array& a, const Array& b, const Array& c, double value,
+             const Array& out) {
+  visit_floating(out.dtype(), "ternary", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    const auto run = [&](const auto& f) {
+      elementwise("ternary", Operands<T, T, T, T>(), f, f, out, a, b, c);
+    };
+    const auto number = static_cast<ComputeOf<T>>(value);
+    switch (op) {
+      case TernaryOp::lerp:
+        return run(Ternary<T, TernaryOp::lerp>{number});
+      case TernaryOp::addcmul:
+        return run(Ternary<T, TernaryOp::addcmul>{number});
+      case TernaryOp::clamp:
+        return run(Ternary<T, TernaryOp::clamp>{number});
+    }
   });
 }
 

@@ -72,6 +72,12 @@ void floating_unary(UnaryOp op, const Array& x, const Array& out) {
       return run(FixedUnary<T, UnaryOp::gelu_tanh>());
     case UnaryOp::relu:
       return run(FixedUnary<T, UnaryOp::relu>());
+    case UnaryOp::hardswish:
+      return run(FixedUnary<T, UnaryOp::hardswish>());
+    case UnaryOp::logsigmoid:
+      return run(FixedUnary<T, UnaryOp::logsigmoid>());
+    case UnaryOp::mish:
+      return run(FixedUnary<T, UnaryOp::mish>());
     default:
       return run(AnyUnary<T>{op});
   }

@@ -29,6 +29,24 @@ __device__ __forceinline__ C sigmoid_value(C x) {
 }
 
 template <class C>
+__device__ __forceinline__ C softplus_value(C x) {
+  return (x > C(0) ? x : C(0)) + log1p(exp(-fabs(x)));
+}
+
+// tanh(log(1 + eˣ)) = n/(n + 2) with n = eˣ(eˣ + 2), and its derivative; 1 and 0 from 20 on, where
+// the square would overflow later.
+template <class C>
+struct MishGate {
+  C value, slope;
+  __device__ __forceinline__ explicit MishGate(C x) : value(C(1)), slope(C(0)) {
+    if (x > C(20)) return;
+    const C e = exp(x), n = e * (e + C(2)), inverse = C(1) / (n + C(2));
+    value = n * inverse;
+    slope = C(4) * e * (C(1) + e) * inverse * inverse;
+  }
+};
+
+template <class C>
 __device__ __forceinline__ C unary_value(UnaryOp op, C x) {
   switch (op) {
     case UnaryOp::neg:
@@ -39,10 +57,14 @@ __device__ __forceinline__ C unary_value(UnaryOp op, C x) {
       return x > C(0) ? C(1) : x < C(0) ? C(-1) : x;
     case UnaryOp::exp:
       return exp(x);
+    case UnaryOp::exp2:
+      return exp2(x);
     case UnaryOp::expm1:
       return expm1(x);
     case UnaryOp::log:
       return log(x);
+    case UnaryOp::log2:
+      return log2(x);
     case UnaryOp::log1p:
       return log1p(x);
     case UnaryOp::sqrt:
@@ -57,6 +79,8 @@ __device__ __forceinline__ C unary_value(UnaryOp op, C x) {
       return sin(x);
     case UnaryOp::cos:
       return cos(x);
+    case UnaryOp::tan:
+      return tan(x);
     case UnaryOp::tanh:
       return tanh(x);
     case UnaryOp::erf:
@@ -72,7 +96,13 @@ __device__ __forceinline__ C unary_value(UnaryOp op, C x) {
     case UnaryOp::relu:
       return x < C(0) ? C(0) : x;  // keeps NaN
     case UnaryOp::softplus:
-      return (x > C(0) ? x : C(0)) + log1p(exp(-fabs(x)));
+      return softplus_value(x);
+    case UnaryOp::hardswish:
+      return x <= C(-3) ? C(0) : x >= C(3) ? x : x * (x + C(3)) / C(6);  // keeps NaN
+    case UnaryOp::logsigmoid:
+      return (x > C(0) ? C(0) : x) - log1p(exp(-fabs(x)));
+    case UnaryOp::mish:
+      return x * MishGate<C>(x).value;
     case UnaryOp::floor:
       return floor(x);
     case UnaryOp::ceil:
@@ -111,9 +141,42 @@ __device__ __forceinline__ C unary_derivative(UnaryOp op, C x) {
       return x <= C(0) ? C(0) : C(1);  // keeps NaN's gradient
     case UnaryOp::softplus:
       return sigmoid_value(x);
+    case UnaryOp::hardswish:
+      return x <= C(-3) ? C(0) : x < C(3) ? x / C(3) + C(0.5) : C(1);
+    case UnaryOp::logsigmoid:
+      return sigmoid_value(-x);
+    case UnaryOp::mish: {
+      const MishGate<C> gate(x);
+      return gate.value + x * gate.slope;
+    }
     default:
       return C(0);
   }
+}
+
+template <class C>
+__device__ __forceinline__ C shaped_value(ShapedOp op, C x, C c) {
+  switch (op) {
+    case ShapedOp::leaky_relu:
+      return x > C(0) ? x : c * x;
+    case ShapedOp::elu:
+      return x > C(0) ? x : c * expm1(x);
+    case ShapedOp::softplus:
+      return softplus_value(c * x) / c;
+  }
+  return x;
+}
+template <class C>
+__device__ __forceinline__ C shaped_derivative(ShapedOp op, C x, C c) {
+  switch (op) {
+    case ShapedOp::leaky_relu:
+      return x > C(0) ? C(1) : c;
+    case ShapedOp::elu:
+      return x > C(0) ? C(1) : c * exp(x);
+    case ShapedOp::softplus:
+      return sigmoid_value(c * x);
+  }
+  return C(0);
 }
 
 }  // namespace binade::kernels::cuda

@@ -30,6 +30,52 @@ struct ExtremumFold {
   }
 };
 
+template <class C>
+struct ProductFold {
+  __device__ C identity() const { return C(1); }
+  __device__ __forceinline__ C operator()(C a, C b) const { return a * b; }
+};
+
+// A fold of what `Term` makes of each element.
+template <class C, class Term, class Fold>
+struct TermFold : Fold {
+  using Fold::operator();
+  __device__ __forceinline__ C of(C x) const { return Term()(x); }
+};
+struct Magnitude {
+  template <class C>
+  __device__ __forceinline__ C operator()(C x) const {
+    return fabs(x);
+  }
+};
+struct Square {
+  template <class C>
+  __device__ __forceinline__ C operator()(C x) const {
+    return x * x;
+  }
+};
+struct NotZero {
+  template <class C>
+  __device__ __forceinline__ C operator()(C x) const {
+    return x != C(0) ? C(1) : C(0);
+  }
+};
+// The largest of numbers that are not below 0; NaN wins.
+template <class C>
+struct MaxFold {
+  __device__ C identity() const { return C(0); }
+  __device__ __forceinline__ C operator()(C a, C b) const { return Max()(a, b); }
+};
+
+// What a fold takes of an element.
+template <class Fold, class C>
+__device__ __forceinline__ C term_of(const Fold& fold, C x) {
+  if constexpr (requires { fold.of(x); })
+    return fold.of(x);
+  else
+    return x;
+}
+
 // kept: out, and x with the reduced dimensions cut to one element. reduced: x with the others cut.
 // Task t folds items [s·chunk, (s+1)·chunk) of output o, where t = s·outputs + o. With one split
 // the result goes to the target, otherwise to partial[o·splits + s].
@@ -59,7 +105,7 @@ __global__ void __launch_bounds__(kBlock)
     const Vec<T, kVec> values = load_item<kVec>(reduced, 0, row, position[0], count);
 #pragma unroll
     for (int i = 0; i < kVec; ++i)
-      if (i < count) folded[i] = fold(folded[i], widen(values[i]));
+      if (i < count) folded[i] = fold(folded[i], term_of(fold, widen(values[i])));
   }
   C result = folded[0];
 #pragma unroll
@@ -182,8 +228,12 @@ double of_nothing(ReduceOp op) {
       return NAN;
     case ReduceOp::max:
       return -INFINITY;
-    default:
+    case ReduceOp::min:
       return INFINITY;
+    case ReduceOp::prod:
+      return 1;
+    default:
+      return 0;
   }
 }
 
@@ -202,10 +252,32 @@ void reduce(ReduceOp op, const Array& x, const Array& out, float beta) {
     using C = ComputeOf<T>;
     const Target<C> target{device_pointer(out), out.dtype(),
                            op == ReduceOp::mean ? x.numel() / out.numel() : 1, beta != 0};
-    if (op == ReduceOp::sum || op == ReduceOp::mean)
-      fold_all<T>(x, out, SumFold<C>(), target);
-    else
-      fold_all<T>(x, out, ExtremumFold<C>{op == ReduceOp::max}, target);
+    switch (op) {
+      case ReduceOp::sum:
+      case ReduceOp::mean:
+        return fold_all<T>(x, out, SumFold<C>(), target);
+      case ReduceOp::max:
+      case ReduceOp::min:
+        return fold_all<T>(x, out, ExtremumFold<C>{op == ReduceOp::max}, target);
+      case ReduceOp::prod:
+        return fold_all<T>(x, out, ProductFold<C>(), target);
+      default:
+        break;
+    }
+    if constexpr (std::is_floating_point_v<C>) {
+      switch (op) {
+        case ReduceOp::sum_abs:
+          return fold_all<T>(x, out, TermFold<C, Magnitude, SumFold<C>>(), target);
+        case ReduceOp::sum_squares:
+          return fold_all<T>(x, out, TermFold<C, Square, SumFold<C>>(), target);
+        case ReduceOp::max_abs:
+          return fold_all<T>(x, out, TermFold<C, Magnitude, MaxFold<C>>(), target);
+        default:
+          return fold_all<T>(x, out, TermFold<C, NotZero, SumFold<C>>(), target);
+      }
+    } else {
+      fail("this reduction needs a floating-point dtype, got ", name_of(x.dtype()));
+    }
   });
 }
 

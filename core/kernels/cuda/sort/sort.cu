@@ -115,8 +115,9 @@ void sort(const Array& x, int dim, bool descending, const Array& values, const A
   sort_rows(x, dim, descending, x.size(dim), values, indices);
 }
 
-void topk(const Array& x, int64_t k, int dim, const Array& values, const Array& indices) {
-  sort_rows(x, dim, true, k, values, indices);
+void topk(const Array& x, int64_t k, int dim, const Array& values, const Array& indices,
+          bool largest) {
+  sort_rows(x, dim, largest, k, values, indices);
 }
 
 }  // namespace binade::kernels::cuda

@@ -1,0 +1,127 @@
+#include <binade/autograd/ops/conv_variants.h>
+
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/conv.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/conv.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/reduce.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// A sequence (N, C, L) as an image of one row, and its weight likewise.
+void check_sequence(const char* op, const Tensor& x, const Tensor& weight) {
+  check_floating(op, "x", x);
+  check_floating(op, "weight", weight);
+  check(x.dims() == 3 && weight.dims() == 3, op,
+        ": x must be (N, C, L) and weight of three dimensions, got x ", Kind{x}, " and weight ",
+        Kind{weight});
+}
+
+kernels::ConvParams params_of(const ConvTranspose2dOptions& options) {
+  return {options.stride[0],   options.stride[1],   options.padding[0], options.padding[1],
+          options.dilation[0], options.dilation[1], options.groups};
+}
+
+void check_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      const ConvTranspose2dOptions& options) {
+  const char* op = "conv_transpose2d";
+  check_floating(op, "x", x);
+  check_floating(op, "weight", weight);
+  check_device(op, {x, weight, bias});
+  check(x.dims() == 4 && weight.dims() == 4 && options.groups > 0 && x.size(1) == weight.size(0) &&
+            x.size(1) % options.groups == 0,
+        op, ": weight must be (C, K/groups, R, S) for x (N, C, H, W), got x ", Kind{x}, ", weight ",
+        Kind{weight}, " and ", options.groups, " groups");
+  check(x.numel() > 0 && weight.numel() > 0, op, ": x and weight must have elements, got x ",
+        Kind{x}, " and weight ", Kind{weight});
+  check(!bias.defined() || bias.shape() == Shape{weight.size(1) * options.groups}, op,
+        ": bias must be (", weight.size(1) * options.groups, "), got ", Kind{bias});
+  for (size_t i : {0, 1}) {
+    check(options.stride[i] > 0 && options.dilation[i] > 0 && options.padding[i] >= 0, op,
+          ": stride and dilation must be above 0 and padding not below, got ", options.stride[i],
+          ", ", options.dilation[i], " and ", options.padding[i]);
+    check(options.output_padding[i] >= 0 && options.output_padding[i] < options.stride[i], op,
+          ": output_padding must be in [0, stride), got ", options.output_padding[i],
+          " for a stride of ", options.stride[i]);
+  }
+}
+
+Shape transposed_shape(const Tensor& x, const Tensor& weight,
+                       const ConvTranspose2dOptions& options) {
+  Shape shape = x.shape();
+  shape[1] = weight.size(1) * options.groups;
+  for (int i : {0, 1}) {
+    const size_t j = static_cast<size_t>(i);
+    shape[2 + i] = (x.size(2 + i) - 1) * options.stride[j] - 2 * options.padding[j] +
+                   options.dilation[j] * (weight.size(2 + i) - 1) + options.output_padding[j] + 1;
+    check(shape[2 + i] > 0, "conv_transpose2d: the padding of ", options.padding[j],
+          " leaves nothing of x ", Kind{x}, " and weight ", Kind{weight});
+  }
+  return shape;
+}
+
+}  // namespace
+
+Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              const Conv1dOptions& options) {
+  check_sequence("conv1d", x, weight);
+  Conv2dOptions rows;
+  rows.stride[1] = options.stride;
+  rows.padding[1] = options.padding;
+  rows.dilation[1] = options.dilation;
+  rows.groups = options.groups;
+  return squeeze(conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
+}
+
+Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
+                        const ConvTranspose2dOptions& options) {
+  check_transposed(x_in, weight_in, bias_in, options);
+  const Tensor x = autocast(PrecisionClass::half, x_in);
+  const Tensor weight = autocast(PrecisionClass::half, weight_in);
+  const Tensor bias = bias_in.defined() ? autocast(PrecisionClass::half, bias_in) : bias_in;
+  check_same_dtype("conv_transpose2d", x, weight);
+  if (bias.defined()) check_same_dtype("conv_transpose2d", weight, bias);
+  const kernels::ConvParams params = params_of(options);
+  const Array images = x.array().contiguous(), filters = weight.array().contiguous();
+  const Array y = Array::empty(transposed_shape(x, weight, options), x.dtype(), x.device());
+  // What the convolution from y's shape to x's would make of a gradient x; of y it reads the sizes.
+  BINADE_DISPATCH(y.device(), conv2d_backward(y, filters, images, params, y, 0, {}, 0, {}, 0));
+  if (bias.defined())
+    BINADE_DISPATCH(y.device(),
+                    axpy(1, bias.array().reshape({y.size(1), 1, 1}).expand(y.shape()), y));
+  return record(
+      "conv_transpose2d", {x, weight, bias}, y,
+      [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
+        const Array dy = backward.grad().contiguous();
+        if (backward.needed(0)) {
+          const Array dx = empty_like(x.array());
+          BINADE_DISPATCH(dy.device(), conv2d(dy, weight.array(), {}, params, dx));
+          backward.slot(0).add(dx);
+        }
+        if (const auto dw = backward.slot(1).open())
+          BINADE_DISPATCH(dy.device(), conv2d_backward(dy, weight.array(), x.array(), params, {}, 0,
+                                                       dw.array, dw.beta, {}, 0));
+        if (const auto db = backward.slot(2).open())
+          BINADE_DISPATCH(dy.device(), reduce(kernels::ReduceOp::sum, dy,
+                                              db.array.view({1, dy.size(1), 1, 1}), db.beta));
+      });
+}
+
+Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const ConvTranspose1dOptions& options) {
+  check_sequence("conv_transpose1d", x, weight);
+  ConvTranspose2dOptions rows;
+  rows.stride[1] = options.stride;
+  rows.padding[1] = options.padding;
+  rows.output_padding[1] = options.output_padding;
+  rows.dilation[1] = options.dilation;
+  rows.groups = options.groups;
+  return squeeze(conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
+}
+
+}  // namespace binade

@@ -1,0 +1,44 @@
+// Convolutions made of conv2d: over sequences, and transposed. Class half.
+#pragma once
+
+#include <array>
+
+#include <binade/autograd/tensor.h>
+
+namespace binade {
+
+struct Conv1dOptions {
+  int64_t stride = 1;
+  int64_t padding = 0;
+  int64_t dilation = 1;
+  int64_t groups = 1;
+};
+// x (N, C, L), weight (K, C/groups, R), bias (K) or undefined → (N, K, Lo).
+Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+              const Conv1dOptions& options = {});
+
+struct ConvTranspose2dOptions {
+  std::array<int64_t, 2> stride = {1, 1};
+  std::array<int64_t, 2> padding = {0, 0};
+  std::array<int64_t, 2> output_padding = {0, 0};  // rows and columns more behind, below stride
+  std::array<int64_t, 2> dilation = {1, 1};
+  int64_t groups = 1;
+};
+// The gradient of conv2d by its input, as a layer: x (N, C, H, W), weight (C, K/groups, R, S), bias
+// (K) or undefined → (N, K, Ho, Wo) with Ho = (H − 1)·stride − 2·padding + dilation·(R − 1) +
+// output_padding + 1. x and weight may not be empty. Its gradient has no gradient.
+Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+                        const ConvTranspose2dOptions& options = {});
+
+struct ConvTranspose1dOptions {
+  int64_t stride = 1;
+  int64_t padding = 0;
+  int64_t output_padding = 0;
+  int64_t dilation = 1;
+  int64_t groups = 1;
+};
+// The same of sequences: x (N, C, L), weight (C, K/groups, R) → (N, K, Lo).
+Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+                        const ConvTranspose1dOptions& options = {});
+
+}  // namespace binade

@@ -1,0 +1,137 @@
+// Products, truths, extremes with their positions, from reduce.h.
+#include <algorithm>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/reduction_plan.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/indexing.h>
+
+namespace binade {
+
+using namespace ops;
+using kernels::ReduceOp;
+
+namespace {
+
+Tensor truth(const char* op, bool of_every, const Tensor& x_in, const Axes& axes, bool keep_dims) {
+  check_defined(op, "x", x_in);
+  const ReductionPlan plan(op, x_in, axes, keep_dims);
+  const Tensor x(x_in.array().to(DType::boolean));
+  if (plan.count == 0)
+    return record_constant(op, {x_in},
+                           Array::full(plan.result, of_every, DType::boolean, x.device()));
+  const Array y = reduced(of_every ? ReduceOp::min : ReduceOp::max, x, plan, DType::boolean);
+  return record_constant(op, {x_in}, y.view(plan.result));
+}
+
+std::pair<Tensor, Tensor> extreme_with_indices(const char* op, bool largest, const Tensor& x,
+                                               int axis_in, bool keep_dims) {
+  check_defined(op, "x", x);
+  check(x.dims() > 0, op, ": x must have at least one dimension, got ", Kind{x});
+  const int axis = x.shape().wrap_dim(axis_in);
+  const ReductionPlan plan(op, x, {axis}, keep_dims);
+  check(plan.count > 0, op, ": x ", Kind{x}, " has no elements along axis ", axis);
+  const Array indices = Array::empty(plan.kept, DType::i64, x.device());
+  const Array values = Array::empty(plan.kept, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), arg_reduce(largest, x.array(), axis, indices));
+  BINADE_DISPATCH(x.device(), gather(x.array(), axis, indices, values));
+  const Tensor extremes = record(op, {x}, values.view(plan.result),
+                                 [axis, kept = plan.kept, shape = x.shape(),
+                                  at = Saved(indices)](const Tensor& dy) -> TensorList {
+                                   const Tensor nothing =
+                                       Tensor::zeros(shape, dy.dtype(), dy.device());
+                                   return {scatter(nothing, axis, at.tensor(), reshape(dy, kept))};
+                                 });
+  return {extremes, Tensor(indices.view(plan.result))};
+}
+
+// The dimensions of x with the reduced ones at the back, and where each of them came from.
+struct AtTheBack {
+  std::vector<int> order, inverse;
+
+  AtTheBack(const ReductionPlan& plan, int dims) : inverse(static_cast<size_t>(dims)) {
+    for (const bool reduced_now : {false, true})
+      for (int i = 0; i < dims; ++i)
+        if (plan.reduces[static_cast<size_t>(i)] == reduced_now) order.push_back(i);
+    for (size_t i = 0; i < order.size(); ++i)
+      inverse[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  }
+};
+
+// Π_{j ≠ i} x[j] along the last dimension, in public ops.
+Tensor product_of_others(const Tensor& x) {
+  const Tensor one = expand(Tensor::scalar(1, x.dtype(), x.device()), with_last(x.shape(), 1));
+  const Tensor before = cumprod(cat({one, slice(x, -1, 0, x.size(-1) - 1)}, -1), -1);
+  const Tensor behind = cumprod(cat({one, slice(flip(x, {-1}), -1, 0, x.size(-1) - 1)}, -1), -1);
+  return before * flip(behind, {-1});
+}
+
+// The gradient of a product along the last dimension of x (…, n), for dy (…, 1).
+Tensor product_gradient(const Tensor& x, const Tensor& dy) {
+  if (grad_enabled()) return dy * product_of_others(x);
+  // A product is the last running product.
+  const Array at_the_end = Array::zeros(x.shape(), x.dtype(), x.device());
+  at_the_end.slice(-1, x.size(-1) - 1).copy_from(dy.array());
+  const Array dx = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(dx.device(), cumprod_backward(x.array(), at_the_end, x.dims() - 1, dx));
+  return Tensor(dx);
+}
+
+}  // namespace
+
+Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
+  return truth("any", false, x, axes, keep_dims);
+}
+
+Tensor all(const Tensor& x, const Axes& axes, bool keep_dims) {
+  return truth("all", true, x, axes, keep_dims);
+}
+
+std::pair<Tensor, Tensor> max_with_indices(const Tensor& x, int axis, bool keep_dims) {
+  return extreme_with_indices("max_with_indices", true, x, axis, keep_dims);
+}
+
+std::pair<Tensor, Tensor> min_with_indices(const Tensor& x, int axis, bool keep_dims) {
+  return extreme_with_indices("min_with_indices", false, x, axis, keep_dims);
+}
+
+Tensor prod(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_defined("prod", "x", x);
+  const ReductionPlan plan("prod", x, axes, keep_dims);
+  const DType dtype = is_floating(x.dtype()) ? full_dtype(x.dtype()) : DType::i64;
+  const Array y = reduced(ReduceOp::prod, x, plan, dtype);
+  return record("prod", {x}, y.view(plan.result),
+                [plan, x = Saved(x)](const Tensor& dy) -> TensorList {
+                  const Tensor in = x.tensor();
+                  if (in.numel() == 0) return {Tensor::zeros(in.shape(), in.dtype(), in.device())};
+                  const DType wide = statistics_dtype(in.dtype());
+                  const AtTheBack moved(plan, in.dims());
+                  Shape rows = plan.dropped, ones = plan.dropped, permuted;
+                  rows.push_back(plan.count);
+                  ones.push_back(1);
+                  for (const int dim : moved.order) permuted.push_back(in.size(dim));
+                  const Tensor factors = reshape(permute(to(in, wide), moved.order), rows);
+                  const Tensor dx = product_gradient(factors, to(reshape(dy, ones), wide));
+                  return {to(permute(reshape(dx, permuted), moved.inverse), in.dtype())};
+                });
+}
+
+Tensor cumprod(const Tensor& x, int axis_in) {
+  check_floating("cumprod", "x", x);
+  check(x.dims() > 0, "cumprod: x must have at least one dimension, got ", Kind{x});
+  const int axis = x.shape().wrap_dim(axis_in);
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), cumprod(x.array(), axis, y));
+  return record("cumprod", {x}, y, [axis, x = Saved(x)](Backward& backward) {
+    const Array in = x.array();
+    const Array dx = Array::empty(in.shape(), in.dtype(), in.device());
+    BINADE_DISPATCH(in.device(), cumprod_backward(in, backward.grad(), axis, dx));
+    backward.slot(0).add(dx);
+  });
+}
+
+}  // namespace binade

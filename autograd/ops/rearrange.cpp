@@ -1,0 +1,325 @@
+// Copies in another order, from shape.h: flipped, rolled, repeated, padded, cut to triangles.
+#include <algorithm>
+#include <numeric>
+
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/reduce.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// x read backwards along `dims`: a view with negative strides, which kernels read and nothing else
+// sees.
+Array backwards(const Array& x, const std::vector<int>& dims) {
+  Shape strides = x.strides();
+  int64_t offset = x.offset();
+  for (const int dim : dims) {
+    if (x.size(dim) == 0) continue;
+    offset += (x.size(dim) - 1) * strides[dim];
+    strides[dim] = -strides[dim];
+  }
+  return Array::view_of(x.storage(), x.dtype(), x.shape(), strides, offset);
+}
+
+std::vector<int> wrapped_dims(const char* op, const Tensor& x, const std::vector<int>& dims) {
+  std::vector<int> result;
+  for (const int dim : dims) {
+    const int wrapped = x.shape().wrap_dim(dim);
+    check(std::find(result.begin(), result.end(), wrapped) == result.end(), op, ": dimension ", dim,
+          " is named twice for x ", Kind{x});
+    result.push_back(wrapped);
+  }
+  return result;
+}
+
+// Copies x into y, both cut to what dimensions before `next` have decided, rolled along the others.
+void roll_into(const Array& x, const Array& y, const std::vector<int64_t>& shifts,
+               const std::vector<int>& dims, size_t next) {
+  if (x.numel() == 0) return;
+  if (next == dims.size()) {
+    y.copy_from(x);
+    return;
+  }
+  const int dim = dims[next];
+  const int64_t size = x.size(dim), shift = shifts[next];
+  roll_into(x.slice(dim, 0, size - shift), y.slice(dim, shift), shifts, dims, next + 1);
+  if (shift > 0)
+    roll_into(x.slice(dim, size - shift), y.slice(dim, 0, shift), shifts, dims, next + 1);
+}
+
+// ---- padding -----------------------------------------------------------------------------------
+
+// Elements added before and behind one dimension of `size`.
+struct Edges {
+  int64_t before = 0, behind = 0, size = 0;
+};
+
+struct Padding {
+  std::vector<Edges> edges;  // by dimension
+  Shape from, to;
+
+  Padding(const Tensor& x, const std::vector<int64_t>& padding, PadMode mode)
+      : edges(static_cast<size_t>(x.dims())), from(x.shape()), to(x.shape()) {
+    check(padding.size() % 2 == 0 && padding.size() / 2 <= edges.size(), "pad: ", padding.size(),
+          " numbers do not name a pair for each of the last dimensions of x ", Kind{x});
+    for (size_t pair = 0; pair < padding.size() / 2; ++pair) {
+      const int dim = x.dims() - 1 - static_cast<int>(pair);
+      Edges& edge = edges[static_cast<size_t>(dim)];
+      edge = {padding[2 * pair], padding[2 * pair + 1], x.size(dim)};
+      check_fits(x, dim, edge, mode);
+      to[dim] += edge.before + edge.behind;
+    }
+    for (int dim = 0; dim < x.dims(); ++dim) edges[static_cast<size_t>(dim)].size = x.size(dim);
+  }
+
+  // `padded` cut to what x fills along the dimensions from `first` on.
+  Array inner(Array padded, int first) const {
+    for (int dim = first; dim < padded.dims(); ++dim) {
+      const Edges& edge = edges[static_cast<size_t>(dim)];
+      padded = padded.slice(dim, edge.before, edge.before + edge.size);
+    }
+    return padded;
+  }
+
+  // Calls visit(dim, slab, source) for both slabs of every dimension that has them: `slab` is what
+  // padding fills, `source` where it takes it from, along `dim` of the same size, or of size 1 in
+  // mode replicate. Earlier dimensions are whole, later ones cut to x.
+  template <class Visit>
+  void visit_slabs(const Array& padded, int dim, PadMode mode, const Visit& visit) const {
+    const auto& [before, behind, size] = edges[static_cast<size_t>(dim)];
+    const Array rows = inner(padded, dim + 1);
+    const auto part = [&](int64_t begin, int64_t count) {
+      return rows.slice(dim, begin, begin + count);
+    };
+    const auto source = [&](int64_t mirrored, int64_t edge, int64_t other, int64_t count) {
+      if (mode == PadMode::reflect) return backwards(part(mirrored, count), {dim});
+      return mode == PadMode::replicate ? part(edge, 1) : part(other, count);
+    };
+    const int64_t end = before + size;
+    if (before > 0) visit(part(0, before), source(before + 1, before, size, before));
+    if (behind > 0) visit(part(end, behind), source(end - 1 - behind, end - 1, before, behind));
+  }
+
+ private:
+  static void check_fits(const Tensor& x, int dim, const Edges& edge, PadMode mode) {
+    const int64_t size = x.size(dim), least = std::min(edge.before, edge.behind);
+    if (mode == PadMode::constant) {
+      check(size + std::min<int64_t>(edge.before, 0) + std::min<int64_t>(edge.behind, 0) >= 0,
+            "pad: ", edge.before, " and ", edge.behind, " cut more than dimension ", dim, " of x ",
+            Kind{x}, " has");
+      return;
+    }
+    check(least >= 0, "pad: only constant padding may cut (be below 0), got ", edge.before, " and ",
+          edge.behind);
+    const int64_t most = std::max(edge.before, edge.behind);
+    const int64_t available = mode == PadMode::reflect    ? size - 1
+                              : mode == PadMode::circular ? size
+                              : size > 0                  ? most
+                                                          : 0;
+    check(most <= std::max<int64_t>(available, 0), "pad: dimension ", dim, " of x ", Kind{x},
+          " has too few elements for a padding of ", most, " in this mode");
+  }
+};
+
+Tensor pad_constant(const Tensor& x, const Padding& padding, double value) {
+  // What cuts first, then what is added.
+  Tensor inside = x;
+  std::vector<Edges> added;
+  for (int dim = 0; dim < x.dims(); ++dim) {
+    const auto& [before, behind, size] = padding.edges[static_cast<size_t>(dim)];
+    const int64_t start = std::max<int64_t>(-before, 0), cut = std::max<int64_t>(-behind, 0);
+    if (start > 0 || cut > 0) inside = slice(inside, dim, start, size - cut);
+    added.push_back({std::max<int64_t>(before, 0), std::max<int64_t>(behind, 0), inside.size(dim)});
+  }
+  Padding rest = padding;
+  rest.edges = added;
+  const Array y = Array::empty(padding.to, x.dtype(), x.device());
+  rest.inner(y, 0).copy_from(inside.array());
+  for (int dim = 0; dim < x.dims(); ++dim)
+    rest.visit_slabs(y, dim, PadMode::circular, [&](const Array& slab, const Array&) {
+      if (slab.numel() > 0) BINADE_DISPATCH(slab.device(), fill(slab, value));
+    });
+  return record("pad", {inside}, y, [added](const Tensor& dy) -> TensorList {
+    Tensor dx = dy;
+    for (int dim = 0; dim < dy.dims(); ++dim) {
+      const auto& [before, behind, size] = added[static_cast<size_t>(dim)];
+      if (before > 0 || behind > 0) dx = slice(dx, dim, before, before + size);
+    }
+    return {dx};
+  });
+}
+
+Tensor pad_gradient(const Tensor& dy, const Padding& padding, PadMode mode);
+
+Tensor pad_from_x(const Tensor& x, const Padding& padding, PadMode mode) {
+  const Array y = Array::empty(padding.to, x.dtype(), x.device());
+  padding.inner(y, 0).copy_from(x.array());
+  for (int dim = 0; dim < x.dims(); ++dim)
+    padding.visit_slabs(y, dim, mode, [](const Array& slab, const Array& source) {
+      slab.copy_from(source.expand(slab.shape()));
+    });
+  return record("pad", {x}, y, [padding, mode](const Tensor& dy) -> TensorList {
+    return {pad_gradient(dy, padding, mode)};
+  });
+}
+
+// The slabs' gradients are added to where they were taken from, last slab first.
+Tensor pad_gradient(const Tensor& dy, const Padding& padding, PadMode mode) {
+  const DType wide = statistics_dtype(dy.dtype());
+  const Array sums = dy.dtype() == wide ? dy.array().clone() : dy.array().to(wide);
+  for (int dim = dy.dims() - 1; dim >= 0; --dim)
+    padding.visit_slabs(sums, dim, mode, [&](const Array& slab, const Array& source) {
+      if (slab.numel() == 0) return;
+      if (mode == PadMode::replicate)
+        BINADE_DISPATCH(slab.device(), reduce(kernels::ReduceOp::sum, slab, source, 1));
+      else
+        BINADE_DISPATCH(slab.device(), axpy(1, slab, source));
+    });
+  const Array dx = padding.inner(sums, 0).to(dy.dtype()).clone();
+  return record("pad_gradient", {dy}, dx, [padding, mode](const Tensor& ddx) -> TensorList {
+    return {pad_from_x(ddx, padding, mode)};
+  });
+}
+
+Tensor triangle_of(const char* op, bool lower, const Tensor& x, int64_t diagonal) {
+  check_defined(op, "x", x);
+  check(x.dims() >= 2, op, ": x must be (…, R, C), got ", Kind{x});
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), triangle(x.array(), diagonal, lower, y));
+  return record(op, {x}, y, [=](const Tensor& dy) -> TensorList {
+    return {triangle_of(op, lower, dy, diagonal)};
+  });
+}
+
+}  // namespace
+
+Tensor flip(const Tensor& x, const std::vector<int>& dims_in) {
+  check_defined("flip", "x", x);
+  const std::vector<int> dims = wrapped_dims("flip", x, dims_in);
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  y.copy_from(backwards(x.array(), dims));
+  return record("flip", {x}, y,
+                [dims](const Tensor& dy) -> TensorList { return {flip(dy, dims)}; });
+}
+
+Tensor roll(const Tensor& x, const std::vector<int64_t>& shifts_in,
+            const std::vector<int>& dims_in) {
+  check_defined("roll", "x", x);
+  if (dims_in.empty()) {
+    check(shifts_in.size() == 1, "roll: without dims there is one shift, got ", shifts_in.size());
+    return reshape(roll(reshape(x, {x.numel()}), shifts_in, {0}), x.shape());
+  }
+  check(shifts_in.size() == dims_in.size(), "roll: ", shifts_in.size(), " shifts do not go with ",
+        dims_in.size(), " dims");
+  const std::vector<int> dims = wrapped_dims("roll", x, dims_in);
+  std::vector<int64_t> shifts = shifts_in, back;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const int64_t size = std::max<int64_t>(x.size(dims[i]), 1);
+    shifts[i] = (shifts[i] % size + size) % size;
+    back.push_back(size - shifts[i]);
+  }
+  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  roll_into(x.array(), y, shifts, dims, 0);
+  return record("roll", {x}, y,
+                [back, dims](const Tensor& dy) -> TensorList { return {roll(dy, back, dims)}; });
+}
+
+Tensor repeat(const Tensor& x, const std::vector<int64_t>& repeats) {
+  check_defined("repeat", "x", x);
+  check(static_cast<int>(repeats.size()) >= x.dims() &&
+            static_cast<int>(repeats.size()) <= kMaxDims &&
+            std::all_of(repeats.begin(), repeats.end(), [](int64_t n) { return n >= 0; }),
+        "repeat: there must be a number of repeats, not below 0, for every dimension of x ",
+        Kind{x}, ", got ", repeats.size(), " numbers");
+  const int added = static_cast<int>(repeats.size()) - x.dims();
+  Shape sizes = Shape::filled(added, 1);
+  for (const int64_t size : x.shape()) sizes.push_back(size);
+  Tensor y = reshape(x, sizes);
+  // A dimension that repeats becomes two, of which the front one is expanded: as many at a time as
+  // there may be dimensions.
+  for (int first = 0; first < sizes.dims();) {
+    Shape from, to, joined;
+    int next = 0;
+    for (; next < sizes.dims(); ++next) {
+      const int64_t times = repeats[static_cast<size_t>(next)];
+      const bool doubles = next >= first && times != 1;
+      if (doubles && from.dims() + 1 + sizes.dims() - next > kMaxDims) break;
+      if (doubles) {
+        from.push_back(1);
+        to.push_back(times);
+      }
+      from.push_back(sizes[next]);
+      to.push_back(sizes[next]);
+      joined.push_back(doubles ? times * sizes[next] : sizes[next]);
+    }
+    if (next == first && next < sizes.dims()) {  // no dimension is left to double this one
+      const auto times = static_cast<size_t>(repeats[static_cast<size_t>(first)]);
+      y = times == 0 ? slice(y, first, 0, 0) : cat(std::vector<Tensor>(times, y), first);
+      sizes = y.shape();
+      ++first;
+      continue;
+    }
+    const int done = next;
+    for (; next < sizes.dims(); ++next) {
+      from.push_back(sizes[next]);
+      to.push_back(sizes[next]);
+      joined.push_back(sizes[next]);
+    }
+    y = reshape(expand(reshape(y, from), to), joined);
+    sizes = joined;
+    first = done;
+  }
+  return y;
+}
+
+Tensor repeat_interleave(const Tensor& x, int64_t repeats, int dim_in) {
+  check_defined("repeat_interleave", "x", x);
+  check(repeats >= 0, "repeat_interleave: repeats must not be below 0, got ", repeats);
+  const int dim = x.shape().wrap_dim(dim_in);
+  Shape shape = x.shape(), joined = x.shape();
+  shape.insert(dim + 1, repeats);
+  joined[dim] *= repeats;
+  return reshape(expand(unsqueeze(x, dim + 1), shape), joined);
+}
+
+Tensor repeat_interleave(const Tensor& x, const Tensor& repeats, int dim_in) {
+  check_defined("repeat_interleave", "x", x);
+  check_index("repeat_interleave", "repeats", repeats);
+  check_device("repeat_interleave", {x, repeats});
+  const int dim = x.shape().wrap_dim(dim_in);
+  check(repeats.shape() == Shape{x.size(dim)}, "repeat_interleave: repeats must be (", x.size(dim),
+        ") for dimension ", dim, " of x ", Kind{x}, ", got ", Kind{repeats});
+  std::vector<int64_t> positions;
+  int64_t position = 0;
+  for (const int64_t times : repeats.to_vector<int64_t>()) {
+    check(times >= 0, "repeat_interleave: repeats must not be below 0, got ", times);
+    positions.insert(positions.end(), static_cast<size_t>(times), position++);
+  }
+  const auto count = static_cast<int64_t>(positions.size());
+  return index_select(x, dim, Tensor(Array::from(positions, {count}, x.device())));
+}
+
+Tensor pad(const Tensor& x, const std::vector<int64_t>& padding, PadMode mode, double value) {
+  check_defined("pad", "x", x);
+  const Padding edges(x, padding, mode);
+  if (mode == PadMode::constant) return pad_constant(x, edges, value);
+  check_floating("pad", "x", x);
+  return pad_from_x(x, edges, mode);
+}
+
+Tensor tril(const Tensor& x, int64_t diagonal) {
+  return triangle_of("tril", true, x, diagonal);
+}
+
+Tensor triu(const Tensor& x, int64_t diagonal) {
+  return triangle_of("triu", false, x, diagonal);
+}
+
+}  // namespace binade

@@ -1,0 +1,142 @@
+// scatter_reduce, from indexing.h.
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/indexing.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+kernels::ScatterFold fold_of(ScatterReduce reduce) {
+  switch (reduce) {
+    case ScatterReduce::sum:
+      return kernels::ScatterFold::sum;
+    case ScatterReduce::prod:
+      return kernels::ScatterFold::prod;
+    case ScatterReduce::mean:
+      return kernels::ScatterFold::mean;
+    case ScatterReduce::amax:
+      return kernels::ScatterFold::max;
+    default:
+      return kernels::ScatterFold::min;
+  }
+}
+
+// One call, as its gradient sees it. All in f32 (f64).
+struct Scattered {
+  int dim;
+  Tensor index, x, source, result;
+  bool include_self;
+
+  Tensor zeros() const { return Tensor::zeros(x.shape(), x.dtype(), x.device()); }
+  Tensor number(double value) const { return Tensor::scalar(value, x.dtype(), x.device()); }
+  Tensor at_places(const Tensor& of_x) const { return gather(of_x, dim, index); }
+  // What of x counts: all of it, or what no index names.
+  Tensor of_self(const Tensor& of_x) const {
+    if (include_self) return of_x;
+    const Tensor nothing = Tensor::zeros(index.shape(), x.dtype(), x.device());
+    return scatter(of_x, dim, index, nothing);
+  }
+  // What reached each place, of x and of source.
+  Tensor gathered(const Tensor& of_x, const Tensor& of_source) const {
+    return scatter_add(of_self(of_x), dim, index, of_source);
+  }
+
+  TensorList sum_gradients(const Tensor& dy) const { return {of_self(dy), at_places(dy)}; }
+
+  TensorList mean_gradients(const Tensor& dy) const {
+    const auto ones = [&](const Shape& shape) { return expand(number(1), shape); };
+    const Tensor count = gathered(ones(x.shape()), ones(index.shape()));
+    return sum_gradients(dy / maximum(count, number(1)));
+  }
+
+  TensorList extreme_gradients(const Tensor& dy) const {
+    const Tensor self_wins = of_self(to(equal(x, result), x.dtype()));
+    const Tensor source_wins = to(equal(source, at_places(result)), x.dtype());
+    const Tensor winners = scatter_add(self_wins, dim, index, source_wins);
+    const Tensor share = dy / maximum(winners, number(1));
+    return {self_wins * share, source_wins * at_places(share)};
+  }
+
+  // The product of the others, of which zeros leave little: of those that are not zero, where no
+  // other is.
+  TensorList product_gradients(const Tensor& dy) const {
+    const Tensor self_zero = equal(x, number(0)), source_zero = equal(source, number(0));
+    const Tensor zero_count = gathered(to(self_zero, x.dtype()), to(source_zero, x.dtype()));
+    const Tensor rest =
+        scatter_reduce(masked_fill(x, self_zero, 1), dim, index,
+                       masked_fill(source, source_zero, 1), ScatterReduce::prod, include_self);
+    const auto others = [&](const Tensor& value, const Tensor& is_zero, const Tensor& product,
+                            const Tensor& zeros) {
+      const Tensor without_zero =
+          where(equal(zeros, number(0)), product / masked_fill(value, is_zero, 1), number(0));
+      const Tensor the_only_zero = where(equal(zeros, number(1)), product, number(0));
+      return where(is_zero, the_only_zero, without_zero);
+    };
+    return {of_self(dy * others(x, self_zero, rest, zero_count)),
+            at_places(dy) * others(source, source_zero, at_places(rest), at_places(zero_count))};
+  }
+};
+
+}  // namespace
+
+Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Tensor& source,
+                      ScatterReduce reduce, bool include_self) {
+  const char* op = "scatter_reduce";
+  check_defined(op, "x", x);
+  check_defined(op, "source", source);
+  check_index(op, "index", index);
+  check_device(op, {x, index, source});
+  check_same_dtype(op, x, source);
+  check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
+  if (reduce == ScatterReduce::mean || reduce == ScatterReduce::prod) check_floating(op, "x", x);
+  const int dim = x.shape().wrap_dim(dim_in);
+  bool fits = x.dims() == index.dims() && x.dims() > 0;
+  for (int i = 0; fits && i < x.dims(); ++i) fits = i == dim || index.size(i) <= x.size(i);
+  check(fits, op, ": index must have as many dimensions as x and be no larger outside dimension ",
+        dim, ", got x ", Kind{x}, " and index ", Kind{index});
+  check(index.numel() == 0 || x.size(dim) > 0, op, ": dimension ", dim, " of ", Kind{x},
+        " is empty, so that every index in ", Kind{index}, " is out of range");
+  check(source.shape() == index.shape(), op, ": source must have shape ", index.shape(), ", got ",
+        Kind{source});
+  const Array y = x.array().clone();
+  BINADE_DISPATCH(y.device(), scatter_reduce(y, dim, index.array(), source.array(), fold_of(reduce),
+                                             include_self));
+  const bool extreme = reduce == ScatterReduce::amax || reduce == ScatterReduce::amin;
+  const auto gradients = [dim, reduce, include_self, index = Saved(index), x = Saved(x),
+                          source = Saved(source),
+                          y = save_if(extreme, y)](const Tensor& dy) -> TensorList {
+    const DType dtype = dy.dtype(), wide = statistics_dtype(dtype);
+    const Scattered call{dim,
+                         index.tensor(),
+                         to(x.tensor(), wide),
+                         to(source.tensor(), wide),
+                         y.defined() ? to(y.tensor(), wide) : Tensor(),
+                         include_self};
+    const Tensor given = to(dy, wide);
+    TensorList found;
+    if (reduce == ScatterReduce::sum)
+      found = call.sum_gradients(given);
+    else if (reduce == ScatterReduce::mean)
+      found = call.mean_gradients(given);
+    else if (reduce == ScatterReduce::prod)
+      found = call.product_gradients(given);
+    else
+      found = call.extreme_gradients(given);
+    return {to(found[0], dtype), to(found[1], dtype)};
+  };
+  if (reduce != ScatterReduce::prod) return record(op, {x, source}, y, gradients);
+  // Not in public ops: beside zeros their derivatives would be wrong.
+  return record(op, {x, source}, y, [gradients](Backward& backward) {
+    const NoGrad no_grad;
+    const TensorList found = gradients(Tensor(backward.grad()));
+    for (int i : {0, 1})
+      if (backward.needed(i)) backward.slot(i).add(found[static_cast<size_t>(i)].array());
+  });
+}
+
+}  // namespace binade

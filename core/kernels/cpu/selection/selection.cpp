@@ -1,0 +1,144 @@
+#include <binade/core/kernels/selection.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include <binade/core/kernels/cpu/common/rows.h>
+#include <binade/core/kernels/elementwise.h>
+
+namespace binade::kernels::cpu {
+
+void count_mask(const Array& mask, const Array& ends) {
+  const bool* values = mask.data<bool>();
+  int64_t* counts = ends.data<int64_t>();
+  const int64_t chunks = ends.numel(), count = mask.numel();
+  parallel_for(chunks, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c)
+      counts[c] =
+          std::count(values + c * kMaskChunk, values + std::min(count, (c + 1) * kMaskChunk), true);
+  });
+  std::partial_sum(counts, counts + chunks, counts);
+}
+
+void mask_positions(const Array& mask, const Array& ends, const Array& out) {
+  const bool* values = mask.data<bool>();
+  const int64_t* counts = ends.data<int64_t>();
+  int64_t* positions = out.data<int64_t>();
+  const int64_t count = mask.numel();
+  parallel_for(ends.numel(), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      int64_t place = c == 0 ? 0 : counts[c - 1];
+      for (int64_t i = c * kMaskChunk; i < std::min(count, (c + 1) * kMaskChunk); ++i)
+        if (values[i]) positions[place++] = i;
+    }
+  });
+}
+
+void flat_index(const Array& index, int64_t size, int64_t stride, const Array& out, float beta) {
+  std::atomic<bool> found = false;
+  std::atomic<int64_t> bad = 0;
+  StridedLoop({out, index}).for_each([&](const Run& run) {
+    TileReader<int64_t> reader;
+    const int64_t* at = reader.read(run, 1, index.dtype());
+    for (int64_t i = 0; i < run.count; ++i) {
+      const int64_t position = at[i] < 0 ? at[i] + size : at[i];
+      if (position < 0 || position >= size) {
+        bad = at[i];
+        found = true;
+        return;
+      }
+      auto& to = *reinterpret_cast<int64_t*>(run.data[0] + i * run.stride[0]);
+      to = (beta == 0 ? 0 : to) + stride * position;
+    }
+  });
+  check(!found, "index ", bad.load(), " is out of range for a size of ", size);
+}
+
+void one_hot(const Array& index, const Array& out) {
+  const int64_t classes = out.size(1), item = size_of(out.dtype());
+  fill(out, 0);
+  alignas(8) std::byte one[8];
+  const double value = 1;
+  convert(&value, DType::f64, one, out.dtype(), 1);
+  const std::vector<int64_t> ids = index.to_vector<int64_t>();
+  auto* data = static_cast<std::byte*>(out.data());
+  for (size_t n = 0; n < ids.size(); ++n) {
+    check(ids[n] >= 0 && ids[n] < classes, "one_hot: index ", ids[n], " is out of range for ",
+          classes, " classes");
+    std::copy_n(one, item, data + (static_cast<int64_t>(n) * classes + ids[n]) * item);
+  }
+}
+
+void searchsorted(const Array& sorted, const Array& values, bool right, const Array& out) {
+  const int64_t length = sorted.size(1), width = values.size(1);
+  visit_compute(sorted.dtype(), [&](auto zero) {
+    using C = decltype(zero);
+    const Rows sorted_rows(sorted), value_rows(values);
+    int64_t* positions = out.data<int64_t>();
+    const bool shared = sorted.size(0) == 1;
+    parallel_for(values.size(0), row_grain(8 * width + length), [&](int64_t begin, int64_t end) {
+      RowReader<C> sorted_reader, value_reader;
+      for (int64_t row = begin; row < end; ++row) {
+        const C* list = sorted_reader.read(sorted_rows[shared ? 0 : row], sorted.dtype(), length);
+        const C* wanted = value_reader.read(value_rows[row], values.dtype(), width);
+        for (int64_t i = 0; i < width; ++i) {
+          const C value = wanted[i];
+          const auto lies_before = [&](C element) {
+            return right ? !(element > value) : !(element >= value);
+          };
+          positions[row * width + i] =
+              std::partition_point(list, list + length, lies_before) - list;
+        }
+      }
+    });
+  });
+}
+
+void multinomial(const Array& weights, const PhiloxKey& key, bool replacement, const Array& out) {
+  const int64_t rows = weights.size(0), width = weights.size(1), draws = out.size(1);
+  const auto step = static_cast<uint64_t>(key.step.data<int64_t>()[0]);
+  const Rows weight_rows(weights);
+  int64_t* positions = out.data<int64_t>();
+  parallel_for(
+      rows, row_grain(width * (replacement ? 4 : 4 + draws)), [&](int64_t begin, int64_t end) {
+        RowReader<double> reader;
+        std::vector<uint64_t> units(static_cast<size_t>(width));
+        for (int64_t row = begin; row < end; ++row) {
+          const double* given = reader.read(weight_rows[row], weights.dtype(), width);
+          double largest = 0;
+          for (int64_t i = 0; i < width; ++i) {
+            check(given[i] >= 0 && given[i] <= std::numeric_limits<double>::max(),
+                  "multinomial: weight ", i, " of row ", row, " is ", given[i],
+                  "; weights must be finite and not below 0");
+            largest = std::max(largest, given[i]);
+          }
+          uint64_t total = 0;
+          int64_t possible = 0;
+          for (int64_t i = 0; i < width; ++i) {
+            units[i] = largest > 0 ? multinomial_weight(given[i], largest) : 0;
+            total += units[i];
+            possible += units[i] > 0;
+          }
+          check(possible >= (replacement ? 1 : draws), "multinomial: row ", row, " has ", possible,
+                " weights above 0, too few to draw ", draws,
+                replacement ? " with replacement" : " without replacement");
+          for (int64_t s = 0; s < draws; ++s) {
+            const auto element = static_cast<uint64_t>(row * draws + s);
+            const uint64_t bits = multinomial_bits(key.seed, step, key.place, element);
+            const auto target =
+                static_cast<uint64_t>((static_cast<unsigned __int128>(bits) * total) >> 64);
+            int64_t i = 0;
+            for (uint64_t sum = units[0]; sum <= target; sum += units[i]) ++i;
+            positions[row * draws + s] = i;
+            if (!replacement) {
+              total -= units[i];
+              units[i] = 0;
+            }
+          }
+        }
+      });
+}
+
+}  // namespace binade::kernels::cpu

@@ -1,0 +1,69 @@
+// The triangles of matrices.
+#include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+
+namespace binade::kernels::cuda {
+
+namespace {
+
+struct Triangle {
+  int64_t rows, columns, diagonal;
+  bool lower;
+};
+
+// Items in row-major order; T is as wide as an element, whatever the bits mean.
+template <int kVec, class T>
+__global__ void __launch_bounds__(kBlock)
+    triangle_kernel(const __grid_constant__ Layout layout, const Triangle triangle, const T* x,
+                    T* out) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t item = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; item < layout.items;
+       item += step) {
+    int64_t offset[2];
+    locate(layout, item, offset);
+    const int count = elements_of<kVec>(layout, item);
+    const Vec<T, kVec> values = load_item<kVec>(layout, 1, x, offset[1], count);
+    int64_t row = item * kVec / triangle.columns;
+    int64_t column = item * kVec - row * triangle.columns;
+    row %= triangle.rows;
+    Vec<T, kVec> result;
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) {
+      const int64_t place = column - row;
+      const bool kept = triangle.lower ? place <= triangle.diagonal : place >= triangle.diagonal;
+      result[i] = kept ? values[i] : T(0);
+      if (++column == triangle.columns) {
+        column = 0;
+        if (++row == triangle.rows) row = 0;
+      }
+    }
+    store_item(out, offset[0], count, result);
+  }
+}
+
+template <class T>
+void typed_triangle(const Array& x, const Triangle& triangle, const Array& out) {
+  constexpr int kVec = 16 / static_cast<int>(sizeof(T));
+  const Layout layout = make_layout({&out, &x}, kVec, Order::row_major);
+  launch("triangle", layout.vec == kVec ? triangle_kernel<kVec, T> : triangle_kernel<1, T>,
+         grid_for(layout.items), kBlock, 0, layout, triangle, device_data<T>(x),
+         device_data<T>(out));
+}
+
+}  // namespace
+
+void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
+  if (out.numel() == 0) return;
+  const Triangle parts{out.size(-2), out.size(-1), diagonal, lower};
+  switch (size_of(out.dtype())) {
+    case 8:
+      return typed_triangle<uint64_t>(x, parts, out);
+    case 4:
+      return typed_triangle<uint32_t>(x, parts, out);
+    case 2:
+      return typed_triangle<uint16_t>(x, parts, out);
+    default:
+      return typed_triangle<uint8_t>(x, parts, out);
+  }
+}
+
+}  // namespace binade::kernels::cuda
