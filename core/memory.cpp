@@ -31,7 +31,8 @@ constexpr std::align_val_t kAlignment{64}, kHugePage{int64_t{2} << 20};
 class CpuPool {
  public:
   void* allocate(int64_t bytes) {
-    int64_t size = rounded(bytes);
+    const int64_t asked = rounded(bytes);
+    int64_t size = asked;
     const std::scoped_lock lock(mutex_);
     void* block = take_cached(size);
     if (block == nullptr) block = from_system(size);
@@ -40,16 +41,18 @@ class CpuPool {
       block = from_system(size);
     }
     if (block == nullptr) throw_out_of_memory(bytes);
-    in_use_ += size;
+    in_use_ += asked;
+    beyond_ += size - asked;
     peak_in_use_ = std::max(peak_in_use_, in_use_);
-    peak_reserved_ = std::max(peak_reserved_, in_use_ + cached_);
+    peak_reserved_ = std::max(peak_reserved_, reserved());
     return block;
   }
 
   void free(void* block, int64_t bytes) noexcept {
     const std::scoped_lock lock(mutex_);
-    const int64_t size = true_size(block, rounded(bytes));
-    in_use_ -= size;
+    const int64_t asked = rounded(bytes), size = true_size(block, asked);
+    in_use_ -= asked;
+    beyond_ -= size - asked;
     if (size >= kSmallestCached) {
       try {
         free_[size].push_back(block);
@@ -70,13 +73,13 @@ class CpuPool {
 
   MemoryStats stats() {
     const std::scoped_lock lock(mutex_);
-    return {in_use_, peak_in_use_, in_use_ + cached_, peak_reserved_, 0};
+    return {in_use_, peak_in_use_, reserved(), peak_reserved_, 0};
   }
 
   void reset_peak() {
     const std::scoped_lock lock(mutex_);
     peak_in_use_ = in_use_;
-    peak_reserved_ = in_use_ + cached_;
+    peak_reserved_ = reserved();
   }
 
  private:
@@ -86,6 +89,8 @@ class CpuPool {
   static constexpr int64_t kSmallestHuge = static_cast<int64_t>(kHugePage);
   static constexpr int64_t kLargest = int64_t{1} << 47;  // the address space of a process
   static constexpr int64_t kUnchecked = int64_t{64} << 20;
+
+  int64_t reserved() const { return in_use_ + beyond_ + cached_; }
 
   // Sizes above a page are rounded so that nearly equal requests share blocks.
   static int64_t rounded(int64_t bytes) {
@@ -178,6 +183,7 @@ class CpuPool {
   std::mutex mutex_;
   std::map<int64_t, std::vector<void*>> free_;  // by size
   std::unordered_map<void*, int64_t> larger_;   // blocks in use that are larger than asked for
+  int64_t beyond_ = 0;                          // what blocks in use hold beyond what was asked for
   int64_t in_use_ = 0, peak_in_use_ = 0, cached_ = 0, peak_reserved_ = 0;
   int64_t unchecked_ = 0;  // taken from the system since it was asked what is left
 };
