@@ -1,6 +1,7 @@
-// Scores documents with a saved ranker, however large their files are.
+// Scores documents with a saved ranker, or with several, however large their files are.
 //
 //   score_ranker --ranker ranker/ --data test.txt --scores scores.txt
+//   score_ranker --ranker seed-1/ seed-2/ seed-3/ --data test.txt --scores scores.txt
 //   score_ranker --ranker ranker/ --data <(zcat a.txt.gz) b.txt --scores scores.txt
 #include <cmath>
 
@@ -17,14 +18,18 @@ namespace rank = heads::rank;
 namespace {
 
 struct Options : LineOptions, SavedRankerOptions {
-  std::vector<std::string> data;
+  std::vector<std::string> rankers, data;
   std::string scores;
   bool sparse = false;
 };
 
 void add_options(CommandLine& command, Options& o) {
   const OptionGroup files{command, "Files"};
-  add_ranker_option(files, o);
+  files
+      .add("--ranker", o.rankers,
+           "Folder of a ranker, as train_ranker --save writes it; of several, the mean of their "
+           "scores")
+      .required();
   files
       .add("--data", o.data,
            "LETOR / SVMlight files or pipes, one after another; lines of a query follow each other")
@@ -37,10 +42,42 @@ void add_options(CommandLine& command, Options& o) {
   add_device_options(command, o);
 }
 
+// Rankers that all learned from the same features.
+std::vector<ReadyRanker> load_rankers(const Options& o) {
+  std::vector<ReadyRanker> rankers;
+  for (const std::string& folder : o.rankers) {
+    SavedRankerOptions one = o;
+    one.ranker = folder;
+    rankers.push_back(load_ready_ranker(one));
+    const rank::SavedRanker &first = rankers[0].saved, &saved = rankers.back().saved;
+    const int64_t width = saved.ranker->config().features;
+    check(width == first.ranker->config().features, "the ranker in ", folder, " has ", width,
+          " features, that in ", o.rankers[0], " has ", first.ranker->config().features);
+    check(!saved.first_feature || !first.first_feature ||
+              *saved.first_feature == *first.first_feature,
+          "the rankers in ", folder, " and ", o.rankers[0], " number their features differently");
+  }
+  return rankers;
+}
+
+// The mean of the rankers' scores.
+std::vector<double> mean_scores(const std::vector<ReadyRanker>& rankers,
+                                const data::RankingSet& lists) {
+  std::vector<double> sums(static_cast<size_t>(lists.documents()));
+  for (const auto& [device, preset, saved] : rankers) {
+    const rank::ResidentSet set(saved.scaling ? saved.scaling->apply(lists) : lists,
+                                preset.compute_dtype, device);
+    const std::vector<double> scores = rank::score(*saved.ranker, set, saved.loss, preset);
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += scores[i];
+  }
+  for (double& sum : sums) sum /= static_cast<double>(rankers.size());
+  return sums;
+}
+
 void score_ranker(Options o) {
-  const auto [device, preset, saved] = load_ready_ranker(o);
-  const int64_t width = saved.ranker->config().features;
-  number_features(o, saved);
+  const std::vector<ReadyRanker> rankers = load_rankers(o);
+  const int64_t width = rankers[0].saved.ranker->config().features;
+  number_features(o, rankers[0].saved);
 
   data::LetorStreamOptions reading{.lines = line_options(o)};
   reading.lines.features = width;
@@ -54,13 +91,12 @@ void score_ranker(Options o) {
   std::vector<std::string> notes;
   while (std::optional<data::RankingSet> lists = stream.next()) {
     if (stream.documents() == lists->documents()) notes = lists->notes;  // of the first block
-    const rank::ResidentSet set(saved.scaling ? saved.scaling->apply(*lists) : *std::move(lists),
-                                preset.compute_dtype, device);
-    const int64_t before = stream.documents() - set.host().documents();
+    const int64_t before = stream.documents() - lists->documents();
     std::string text;
-    for (const double score : rank::score(*saved.ranker, set, saved.loss, preset)) {
+    for (const double score : mean_scores(rankers, *lists)) {
       check(!std::isnan(score), "the score of a document of documents ", before + 1, " to ",
-            stream.documents(), " is no number in ", preset.name, "; try --precision fp32");
+            stream.documents(), " is no number in ", rankers[0].preset.name,
+            "; try --precision fp32");
       text += exact_number(score) + '\n';
     }
     file.write(text);

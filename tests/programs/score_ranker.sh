@@ -46,7 +46,17 @@ piped() { score mlp --data <(cat "$work/test.txt"); }
 expect "a pipe" 0 "of 40 lists" piped
 same mlp "… the same"
 expect "another precision" 0 "scored" test_scores mlp --precision bf16
+expect "two rankers" 0 "scored" \
+  "$programs/score_ranker" --device cpu --ranker "$work/mlp" "$work/linear" --scores "$work/scores" \
+  --data "$work/test.txt"
+paste "$work/mlp.expected" "$work/linear.expected" | awk '{ printf "%.9g\n", ($1 + $2) / 2 }' >"$work/mean.expected"
+same mean "… score the mean"
 sed 's/ 3:.*//' "$work/test.txt" >"$work/two.txt"
+sed 's/ 3:.*//' "$work/train.txt" >"$work/two-train.txt"
+"$programs/train_ranker" --device cpu --train "$work/two-train.txt" --model linear --steps 2 --quiet \
+  --run-dir "$work/run-two" --save "$work/two" >"$case_output"
+refused "rankers of different features" "has 2 features, that in $work/mlp has 3" \
+  "$programs/score_ranker" --device cpu --ranker "$work/mlp" "$work/two" --scores "$work/x" --data "$work/test.txt"
 expect "sparse lines" 0 "scored" score mlp --data "$work/two.txt" --sparse
 
 # A ranker of features from 0 on reads files so, also where no line has a feature 0.
