@@ -104,7 +104,8 @@ class CpuPool {
   // none.
   void* take_cached(int64_t& size) {
     const int64_t wanted = size;
-    const int64_t most = wanted < kSmallestShared ? wanted : wanted + wanted / 8;
+    const bool shares = wanted >= kSmallestShared && wanted <= kLargest;
+    const int64_t most = shares ? wanted + wanted / 8 : wanted;
     for (auto at = free_.lower_bound(wanted); at != free_.end() && at->first <= most; ++at) {
       if (at->second.empty()) continue;
       void* const block = at->second.back();

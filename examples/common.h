@@ -25,6 +25,8 @@ class Option;
 
 namespace binade::examples {
 
+class JsonConfig;
+
 // What a program writes to standard output.
 enum class Output {
   product,    // what it is run for: a failed write is an error, a reader that goes away ends it
@@ -90,6 +92,7 @@ class CommandLine {
 
  private:
   std::unique_ptr<CLI::App> app_;
+  std::shared_ptr<JsonConfig> config_;
 };
 
 // Adds options under the heading that `name` has at the time.

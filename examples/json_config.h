@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <iterator>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -42,6 +43,9 @@ class JsonConfig : public CLI::Config {
   using Json = nlohmann::ordered_json;
 
   explicit JsonConfig(const CLI::App& app) : app_(app) {}
+
+  // Of a flag, whose default CLI11 does not know.
+  void is_on_by_default(const CLI::Option* flag) { on_.insert(flag); }
 
   // Throws Error for a value that is not UTF-8, which JSON cannot hold.
   std::string to_config(const CLI::App* app, bool, bool, std::string) const override {
@@ -120,7 +124,7 @@ class JsonConfig : public CLI::Config {
     }
   }
 
-  static Json value_of(const CLI::Option* option) {
+  Json value_of(const CLI::Option* option) const {
     if (option->count() == 0) return default_of(option);
     if (kind_of(option) == Kind::flag) return option->as<bool>();
     if (!takes_list(option)) return to_json(option, without_mark(option->results()[0]));
@@ -130,8 +134,8 @@ class JsonConfig : public CLI::Config {
     return list;
   }
 
-  static Json default_of(const CLI::Option* option) {
-    if (kind_of(option) == Kind::flag) return false;
+  Json default_of(const CLI::Option* option) const {
+    if (kind_of(option) == Kind::flag) return on_.contains(option);
     const std::string shown = option->get_default_str();
     if (!takes_list(option)) return to_json(option, shown);
     Json list = Json::array();  // from CLI11's way to show one, "[a,b]"
@@ -175,6 +179,7 @@ class JsonConfig : public CLI::Config {
   }
 
   const CLI::App& app_;
+  std::set<const CLI::Option*> on_;
 };
 
 }  // namespace binade::examples

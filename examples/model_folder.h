@@ -31,7 +31,7 @@ inline void add_model_options(CommandLine& command, ModelOptions& o) {
               "Folder or file of the tokenizer, or 'bytes'; default: the model's");
   command.add("--adapter", o.adapter, "A PEFT folder with LoRA adapters for the model");
   command.add("--device", o.device, "auto, cpu, cuda or cuda:N");
-  command.add("--precision", o.precision, "Of weights and products: fp32, fp16 or bf16")
+  command.add("--precision", o.precision, "Of weights and matmuls: fp32, fp16 or bf16")
       .one_of({"fp32", "fp16", "bf16"});
 }
 

@@ -45,6 +45,7 @@ void add_options(CommandLine& command, Options& o) {
 // Rankers that all learned from the same features.
 std::vector<ReadyRanker> load_rankers(const Options& o) {
   std::vector<ReadyRanker> rankers;
+  std::optional<int> numbered;
   for (const std::string& folder : o.rankers) {
     SavedRankerOptions one = o;
     one.ranker = folder;
@@ -53,9 +54,9 @@ std::vector<ReadyRanker> load_rankers(const Options& o) {
     const int64_t width = saved.ranker->config().features;
     check(width == first.ranker->config().features, "the ranker in ", folder, " has ", width,
           " features, that in ", o.rankers[0], " has ", first.ranker->config().features);
-    check(!saved.first_feature || !first.first_feature ||
-              *saved.first_feature == *first.first_feature,
-          "the rankers in ", folder, " and ", o.rankers[0], " number their features differently");
+    if (!numbered) numbered = saved.first_feature;
+    check(!saved.first_feature || saved.first_feature == numbered, "the ranker in ", folder,
+          " numbers its features from another number than the rankers before it");
   }
   return rankers;
 }
@@ -77,7 +78,7 @@ std::vector<double> mean_scores(const std::vector<ReadyRanker>& rankers,
 void score_ranker(Options o) {
   const std::vector<ReadyRanker> rankers = load_rankers(o);
   const int64_t width = rankers[0].saved.ranker->config().features;
-  number_features(o, rankers[0].saved);
+  for (const ReadyRanker& one : rankers) number_features(o, one.saved);
 
   data::LetorStreamOptions reading{.lines = line_options(o)};
   reading.lines.features = width;

@@ -68,6 +68,23 @@ MetricRow metrics_of(const Validation& validation) {
   return row;
 }
 
+// A second look at a step leaves running statistics as they were.
+class KeptBuffers {
+ public:
+  explicit KeptBuffers(const nn::Module& model) {
+    for (const nn::NamedBuffer& one : model.named_buffers())
+      kept_.emplace_back(one.buffer.array(), one.buffer.array().clone());
+  }
+  KeptBuffers(const KeptBuffers&) = delete;
+  KeptBuffers& operator=(const KeptBuffers&) = delete;
+  ~KeptBuffers() {
+    for (const auto& [buffer, before] : kept_) buffer.copy_from(before);
+  }
+
+ private:
+  std::vector<std::pair<Array, Array>> kept_;
+};
+
 // What counts of a validation after `step`.
 BestValidation judged(const Validation& validation, int64_t step) {
   if (!validation.score) return {validation.loss, false, step, "loss", validation.loss};
@@ -174,7 +191,7 @@ bool Trainer::resume() {
   last_loss_ = checkpoint.values.contains("loss") ? number(checkpoint.values, "loss") : smoothed_;
   restore_best(checkpoint);
 #if BINADE_HAVE_CUDA
-  // The same product algorithms give the same bits.
+  // The same matmul algorithms give the same bits.
   if (const auto table = checkpoint.values.find("matmul_algorithms");
       table != checkpoint.values.end() && optimizer_.device().is_cuda())
     cuda::import_matmul_algorithms(table->second, optimizer_.device());
@@ -269,6 +286,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
     row.emplace_back("offender_kind",
                      std::string(report.offender && report.offender->is_nan ? "nan" : "inf"));
     if (diagnose) {
+      const KeptBuffers kept(*task_.model);
       std::string text = train_step_.diagnose_overflow(report.scale);
       if (text.empty()) text = "no op produced a non-finite value when the step ran again";
       pace_->line.message(concat("step ", done, " was skipped: ", text));
@@ -295,6 +313,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
 }
 
 void Trainer::report_underflow() {
+  const KeptBuffers kept(*task_.model);
   const amp::UnderflowReport report = train_step_.underflow_report();
   folder_.add_underflow_report(report.to_json(step_));
   folder_.add_metrics(step_, {{"underflow_share", report.share()}});

@@ -58,22 +58,25 @@ const Option& Option::existing_file() const {
 }
 
 CommandLine::CommandLine(const std::string& description)
-    : app_(std::make_unique<CLI::App>(description)) {
+    : app_(std::make_unique<CLI::App>(description)), config_(std::make_shared<JsonConfig>(*app_)) {
   app_->option_defaults()->always_capture_default();
   app_->set_config("--config", "", "JSON file with options by their long names")
       ->expected(1)
       ->check(CLI::ExistingFile);
-  app_->config_formatter(std::make_shared<JsonConfig>(*app_));
+  app_->config_formatter(config_);
   app_->allow_config_extras(CLI::config_extras_mode::error);
 }
 CommandLine::~CommandLine() = default;
 
 template <class T>
 Option CommandLine::add(const std::string& name, T& value, const std::string& help) {
-  if constexpr (std::is_same_v<T, bool>)
-    return Option(app_->add_flag(name, value, help));
-  else
+  if constexpr (std::is_same_v<T, bool>) {
+    CLI::Option* const flag = app_->add_flag(name, value, help);
+    if (value) config_->is_on_by_default(flag);
+    return Option(flag);
+  } else {
     return Option(app_->add_option(name, value, help));
+  }
 }
 #define BINADE_ADD(...) \
   template Option CommandLine::add(const std::string&, __VA_ARGS__&, const std::string&);

@@ -99,11 +99,12 @@ bool HeadRun::train(const HeadTask& head_task) {
   HeadTrainingOptions& o = options_;
   const auto optimizer = make_optimizer(o, head_task.groups);
   amp::GradScaler scaler(device_, scaler_options(o, preset_));
-  train::Task task{.model = head_task.module,
-                   .data = head_task.data,
-                   .loss = head_task.loss,
-                   .validate = {},
-                   .data_fingerprint = documents_->fingerprint()};
+  train::Task task{
+      .model = head_task.module,
+      .data = head_task.data,
+      .loss = head_task.loss,
+      .validate = {},
+      .data_fingerprint = documents_->fingerprint() + (o.pack ? "" : ", each in a row")};
   if (held_out_)
     task.validate = [&] {
       return heads::decoding::validation_of(head_task.accuracy(*held_out_), head_task.coefficients);

@@ -80,7 +80,7 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
       .at_least(0);
   group.add("--eager", o.eager, "Do not replay the step from a CUDA graph");
   group.add("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
-  group.add("--allow-tf32", o.allow_tf32, "Let f32 products round their inputs to TF32");
+  group.add("--allow-tf32", o.allow_tf32, "Let f32 matmuls round their inputs to TF32");
 
   group.name = "Run";
   group.add("--run-dir", o.run_dir,

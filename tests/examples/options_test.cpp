@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/finetune_mtp/options.h"
 #include "examples/train_gpt/options.h"
 #include "temporary_folder.h"
 
@@ -109,6 +110,34 @@ TEST_CASE("every option survives saving and reading, whatever its text looks lik
   }
   CHECK(texts >= 10);
   CHECK(others >= 30);
+}
+
+TEST_CASE("a flag that is on by default can be turned off for good", "[examples][options]") {
+  const auto configuration = [](const Arguments& arguments) {
+    examples::CommandLine command;
+    examples::FinetuneMtpOptions options;
+    examples::add_options(command, options);
+    command.parse(arguments);
+    const Json config = Json::parse(command.configuration());
+    CHECK(config.at("pack") == options.pack);
+    return command.configuration();
+  };
+  const Arguments needed = {"--model", "m", "--chats", "c.json"};
+  const auto with = [&](const std::string& argument) {
+    Arguments all = needed;
+    if (!argument.empty()) all.push_back(argument);
+    return all;
+  };
+  const TemporaryFolder folder;
+  for (const char* flag : {"", "--pack", "--no-pack"}) {
+    INFO(flag);
+    const std::string once = configuration(with(flag));
+    CHECK(Json::parse(once).at("pack") == (std::string(flag) != "--no-pack"));
+    const std::string file = folder.write("config.json", once).string();
+    CHECK(configuration({"--config=" + file}) == once);
+  }
+  const std::string off = folder.write("config.json", configuration(with("--no-pack"))).string();
+  CHECK(Json::parse(configuration({"--config=" + off, "--pack"})).at("pack") == true);
 }
 
 TEST_CASE("a text that is not UTF-8 is refused by the option's name", "[examples][options]") {

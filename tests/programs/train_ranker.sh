@@ -45,6 +45,12 @@ for norm in none layer batch; do
   awk -v ndcg="$(test_ndcg)" 'BEGIN { exit !(ndcg > 0.95) }' && problem= || problem="it reaches $(test_ndcg)"
   report "… learns as well" "$problem"
 done
+# A report looks at a step's gradients once more, with the same batch.
+expect "batch norm beside a report on underflow" 0 "test NDCG@10" \
+  again --norm batch --precision fp16 --save "$work/reported" --underflow-report 4
+expect "… and without" 0 "test NDCG@10" again --norm batch --precision fp16 --save "$work/unreported"
+cmp -s "$work/reported/model.safetensors" "$work/unreported/model.safetensors" && problem= || problem="they differ"
+report "… is the same ranker" "$problem"
 grep -q '"ndcg":' "$run/metrics.jsonl" && problem= || problem="no NDCG"
 report "the run folder shows NDCG" "$problem"
 for loss in mse ordinal ranknet lambdarank listnet approx-ndcg; do
