@@ -2,6 +2,7 @@
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/norm.h>
@@ -76,6 +77,8 @@ Shape adaptive_shape(const char* op, const Tensor& x, const std::array<int64_t, 
   check(size[0] > 0 && size[1] > 0, op, ": size must be above 0, got ", size[0], " and ", size[1]);
   return {x.size(0), x.size(1), size[0], size[1]};
 }
+
+constexpr std::array<int64_t, 2> kOneWindow = {1, 1};
 
 kernels::PoolParams adaptive_params() {
   kernels::PoolParams params;
@@ -220,14 +223,21 @@ Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
                            pool_params(options));
 }
 
+// One window is a reduction of whole planes, which many threads share on the GPU; of a window there
+// each has its own.
 Tensor adaptive_max_pool2d(const Tensor& x, const std::array<int64_t, 2>& size) {
-  return max_over_windows("adaptive_max_pool2d", x, adaptive_shape("adaptive_max_pool2d", x, size),
-                          adaptive_params());
+  const Shape shape = adaptive_shape("adaptive_max_pool2d", x, size);
+  if (size == kOneWindow) {
+    const Tensor planes = reshape(x, {x.size(0), x.size(1), x.size(2) * x.size(3)});
+    return reshape(max_with_indices(planes, 2).first, shape);
+  }
+  return max_over_windows("adaptive_max_pool2d", x, shape, adaptive_params());
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, const std::array<int64_t, 2>& size) {
-  return mean_over_windows("adaptive_avg_pool2d", x, adaptive_shape("adaptive_avg_pool2d", x, size),
-                           adaptive_params());
+  const Shape shape = adaptive_shape("adaptive_avg_pool2d", x, size);
+  if (size == kOneWindow) return to(mean(x, {2, 3}, true), x.dtype());
+  return mean_over_windows("adaptive_avg_pool2d", x, shape, adaptive_params());
 }
 
 Tensor interpolate(const Tensor& x, const std::array<int64_t, 2>& size, Interpolation mode,

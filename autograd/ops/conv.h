@@ -28,7 +28,7 @@ struct Pool2dOptions {
   bool ceil_mode = false;
   bool count_include_pad = true;  // avg_pool2d: divides by the window's elements, padding too
 };
-// Images of no elements (H or W 0) are an Error.
+// Images of no elements (H or W 0) are an Error. A maximum of padding alone is −∞.
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options = {});
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options = {});
 // Windows that share H and W evenly: those of output i span [⌊i·H/h⌋, ⌈(i + 1)·H/h⌉). `size` is (h,

@@ -187,8 +187,8 @@ Operand contracted(Operand a, Operand b, const Labels& kept) {
   }
   // Sizes of 1 broadcast; what is summed has one size in both.
   const auto common = [&](char label) {
-    return std::max(a.tensor.size(static_cast<int>(a.labels.find(label))),
-                    b.tensor.size(static_cast<int>(b.labels.find(label))));
+    const int64_t size = a.tensor.size(static_cast<int>(a.labels.find(label)));
+    return size == 1 ? b.tensor.size(static_cast<int>(b.labels.find(label))) : size;
   };
   Shape batch_shape;
   for (const char label : batch) batch_shape.push_back(common(label));

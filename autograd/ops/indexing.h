@@ -47,7 +47,7 @@ Tensor masked_select(const Tensor& x, const Tensor& mask);
 Tensor one_hot(const Tensor& index, int64_t classes, DType dtype = DType::i64);
 // Where values would be inserted along the last dimension of sorted, which ascends, for it to stay
 // so: before equal elements, or behind them (`right`). sorted (S) serves values of any shape;
-// otherwise sorted (…, S) and values (…, V) agree in front. i64.
+// otherwise sorted (…, S), values (…, V) agree in front. i64. NaN values go last; sorted has none.
 Tensor searchsorted(const Tensor& sorted, const Tensor& values, bool right = false);
 // `count` positions (i64) drawn by weight from each row of weights (K) or (N, K): not below 0,
 // finite, not all 0, at most 2^23 a row. With replacement, or without: then at least `count`

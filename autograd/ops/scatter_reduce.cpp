@@ -38,35 +38,38 @@ struct Scattered {
   // What of x counts: all of it, or what no index names.
   Tensor of_self(const Tensor& of_x) const {
     if (include_self) return of_x;
-    const Tensor nothing = Tensor::zeros(index.shape(), x.dtype(), x.device());
+    const Tensor nothing = Tensor::zeros(index.shape(), of_x.dtype(), x.device());
     return scatter(of_x, dim, index, nothing);
   }
   // What reached each place, of x and of source.
   Tensor gathered(const Tensor& of_x, const Tensor& of_source) const {
     return scatter_add(of_self(of_x), dim, index, of_source);
   }
+  // The same of bools or ones, counted exactly: f32 stops at 2^24.
+  Tensor counted(const Tensor& of_x, const Tensor& of_source) const {
+    return to(gathered(to(of_x, DType::i64), to(of_source, DType::i64)), x.dtype());
+  }
 
   TensorList sum_gradients(const Tensor& dy) const { return {of_self(dy), at_places(dy)}; }
 
   TensorList mean_gradients(const Tensor& dy) const {
-    const auto ones = [&](const Shape& shape) { return expand(number(1), shape); };
-    const Tensor count = gathered(ones(x.shape()), ones(index.shape()));
+    const Tensor one = Tensor::scalar(1, DType::i64, x.device());
+    const Tensor count = counted(expand(one, x.shape()), expand(one, index.shape()));
     return sum_gradients(dy / maximum(count, number(1)));
   }
 
   TensorList extreme_gradients(const Tensor& dy) const {
-    const Tensor self_wins = of_self(to(equal(x, result), x.dtype()));
-    const Tensor source_wins = to(equal(source, at_places(result)), x.dtype());
-    const Tensor winners = scatter_add(self_wins, dim, index, source_wins);
-    const Tensor share = dy / maximum(winners, number(1));
-    return {self_wins * share, source_wins * at_places(share)};
+    const Tensor self_wins = equal(x, result), source_wins = equal(source, at_places(result));
+    const Tensor share = dy / maximum(counted(self_wins, source_wins), number(1));
+    return {of_self(to(self_wins, x.dtype())) * share,
+            to(source_wins, x.dtype()) * at_places(share)};
   }
 
   // The product of the others, of which zeros leave little: of those that are not zero, where no
   // other is.
   TensorList product_gradients(const Tensor& dy) const {
     const Tensor self_zero = equal(x, number(0)), source_zero = equal(source, number(0));
-    const Tensor zero_count = gathered(to(self_zero, x.dtype()), to(source_zero, x.dtype()));
+    const Tensor zero_count = counted(self_zero, source_zero);
     const Tensor rest =
         scatter_reduce(masked_fill(x, self_zero, 1), dim, index,
                        masked_fill(source, source_zero, 1), ScatterReduce::prod, include_self);

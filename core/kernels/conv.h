@@ -28,7 +28,8 @@ struct PoolParams {
   bool count_padding = false;  // avg_pool2d divides by the window's elements, padding too
   bool adaptive = false;       // windows share the input evenly; the sizes above say nothing
 };
-// Largest of each window; `indices` (i32, y's shape) keeps its position in the H·W plane.
+// Largest of each window; `indices` (i32, y's shape) keeps its position in the H·W plane. A window
+// that holds padding alone, which dilation can bring about, has −∞ and position −1: no gradient.
 BINADE_KERNEL(max_pool2d, const Array& x, const PoolParams& params, const Array& y,
               const Array& indices)
 BINADE_KERNEL(max_pool2d_backward, const Array& dy, const Array& indices, const PoolParams& params,

@@ -43,6 +43,14 @@ BINADE_HOST_DEVICE inline PoolWindow pool_window(const PoolAxis& axis, int64_t o
   return {begin, end, axis.dilation, (stop < limit ? stop : limit) - start};
 }
 
+// A window's first element in a plane of `width` columns; −1 if padding is all that it holds, which
+// dilation can bring about.
+BINADE_HOST_DEVICE inline int64_t pool_first(const PoolWindow& rows, const PoolWindow& columns,
+                                             int64_t width) {
+  if (rows.begin >= rows.end || columns.begin >= columns.end) return -1;
+  return rows.begin * width + columns.begin;
+}
+
 // Outputs [begin, end): all whose window may cover input `i`.
 struct PoolCover {
   int64_t begin, end;
@@ -69,6 +77,12 @@ template <class C>
 struct Sample {
   int64_t at, next;
   C near, far;
+  // What has no share is left out: 0·∞ would be NaN.
+  BINADE_HOST_DEVICE C blend(C x_at, C x_next) const {
+    if (far == C(0)) return near * x_at;
+    if (near == C(0)) return far * x_next;
+    return near * x_at + far * x_next;
+  }
 };
 template <class C>
 BINADE_HOST_DEVICE inline Sample<C> interpolation_sample(const InterpolateParams& params, int64_t o,

@@ -21,7 +21,9 @@ enum class ReduceOp : uint8_t {
 // out = op over the dimensions where out has size 1 and x does not. out has x's number of
 // dimensions. Floating dtypes: out may be wider than x (f16 in, f32 out). sum and prod take
 // integers and bool into i64; max and min keep the dtype and propagate NaN, as max_abs does. out =
-// beta·out + result for sum, mean. The last four take floating dtypes only.
+// beta·out + result for sum, mean. The last four take floating dtypes only. Products of f32 and
+// half types are kept in f64 on the CPU and in f32 on the GPU, where one that leaves f32's range on
+// the way stays ∞ or 0; cumprod and its gradient do the same.
 BINADE_KERNEL(reduce, ReduceOp op, const Array& x, const Array& out, float beta)
 // out (i64, size 1 along `dim`) = position of the first largest (smallest) element along `dim`; a
 // NaN counts as the largest (smallest).

@@ -23,9 +23,10 @@ BINADE_KERNEL(flat_index, const Array& index, int64_t size, int64_t stride, cons
 // out (N, classes), contiguous, any dtype = 1 at [n, index[n]], 0 elsewhere.
 BINADE_KERNEL(one_hot, const Array& index, const Array& out)
 
-// out (i64, values' shape) = how many elements of the row of sorted are < value (right: <= value; a
-// NaN is larger than all). sorted (R, S) and values (R, V), contiguous, of one dtype; sorted may
-// have a single row for all.
+// out (i64, values' shape) = how many elements of the row of sorted are < value (right: <= value),
+// for a NaN value all. sorted (R, S) and values (R, V), contiguous, of one dtype; sorted may have a
+// single row for all. Found by halving, in which a NaN of sorted counts as smaller than every value
+// (PyTorch's rule): it says nothing useful where the halving meets one.
 BINADE_KERNEL(searchsorted, const Array& sorted, const Array& values, bool right, const Array& out)
 
 // out (N, count) i64, contiguous = positions drawn from weights (N, K), contiguous and floating, as

@@ -255,16 +255,20 @@ void add_choices(OpTable& table) {
           .constant()
           .repeats = false;
     }
-  for (const bool replacement : {false, true})
+  Input some = real({3, 7}).fixed();
+  some.values = {0, 0, 1, 2, 0.5, 3, 1, 1, 0, 2, 1, 0, 4, 1, 2, 1, 3, 0.25, 1, 0, 0};
+  for (const auto& [replacement, zeros] : {std::pair(false, false), std::pair(true, false),
+                                           std::pair(false, true), std::pair(true, true)})
     table
         .add(
-            "multinomial", replacement ? "with replacement" : "without",
-            {real({3, 7}, 0.1, 2).fixed()},
-            [=](const TensorList& in) -> TensorList {
+            "multinomial",
+            concat(replacement ? "with replacement" : "without", zeros ? ", weights of 0" : ""),
+            {zeros ? some : real({3, 7}, 0.1, 2).fixed()},
+            [replacement = replacement](const TensorList& in) -> TensorList {
               RandomState::current().begin_step(5, 2);
               return {multinomial(in[0], 5, replacement)};
             },
-            [=](const Lists& in) -> Lists {
+            [replacement = replacement](const Lists& in) -> Lists {
               const int64_t width = in[0].size(1);
               Values result{{in[0].size(0), 5}, {}};
               for (int64_t row = 0; row < in[0].size(0); ++row) {

@@ -91,7 +91,7 @@ void max_pool2d(const Array& x_array, const PoolParams& params, const Array& y_a
       for_each_window(params, x, y,
                       [&](int64_t position, const PoolWindow& rows, const PoolWindow& columns) {
                         T largest = -std::numeric_limits<T>::infinity();
-                        int64_t where = rows.begin * x.width + columns.begin;
+                        int64_t where = pool_first(rows, columns, x.width);
                         for (int64_t h = rows.begin; h < rows.end; h += rows.step)
                           for (int64_t w = columns.begin; w < columns.end; w += columns.step) {
                             const T value = from[h * x.width + w];
@@ -117,7 +117,8 @@ void max_pool2d_backward(const Array& dy_array, const Array& indices, const Pool
     for_each_plane<T>(dx, dy, [&](int64_t plane, T* to, T* from) {
       dy.load(plane, from);
       std::fill_n(to, dx.size(), T(0));
-      for (int64_t i = 0; i < dy.size(); ++i) to[positions[plane * dy.size() + i]] += from[i];
+      for (int64_t i = 0; i < dy.size(); ++i)
+        if (const int32_t at = positions[plane * dy.size() + i]; at >= 0) to[at] += from[i];
       dx.store(plane, to);
     });
   });
@@ -168,12 +169,12 @@ void interpolate(const Array& x_array, const InterpolateParams& params, const Ar
     for_each_plane<T>(x, y, [&](int64_t plane, T* from, T* to) {
       x.load(plane, from);
       for (int64_t h = 0; h < y.height; ++h) {
-        const auto& [above, below, upper, lower] = rows[h];
-        const T *high = from + above * x.width, *low = from + below * x.width;
+        const Sample<T>& row = rows[h];
+        const T *high = from + row.at * x.width, *low = from + row.next * x.width;
         for (int64_t w = 0; w < y.width; ++w) {
-          const auto& [left, right, near, far] = columns[w];
-          to[h * y.width + w] = upper * (near * high[left] + far * high[right]) +
-                                lower * (near * low[left] + far * low[right]);
+          const Sample<T>& column = columns[w];
+          to[h * y.width + w] = row.blend(column.blend(high[column.at], high[column.next]),
+                                          column.blend(low[column.at], low[column.next]));
         }
       }
       y.store(plane, to);
@@ -195,11 +196,13 @@ void interpolate_backward(const Array& dy_array, const InterpolateParams& params
         T *high = to + above * dx.width, *low = to + below * dx.width;
         for (int64_t w = 0; w < dy.width; ++w) {
           const auto& [left, right, near, far] = columns[w];
-          const T given = from[h * dy.width + w];
-          high[left] += given * upper * near;
-          high[right] += given * upper * far;
-          low[left] += given * lower * near;
-          low[right] += given * lower * far;
+          const auto add = [given = from[h * dy.width + w]](T& sum, T down, T across) {
+            if (down != T(0) && across != T(0)) sum += given * down * across;
+          };
+          add(high[left], upper, near);
+          add(high[right], upper, far);
+          add(low[left], lower, near);
+          add(low[right], lower, far);
         }
       }
       dx.store(plane, to);

@@ -175,11 +175,11 @@ void typed_scatter_reduce(const Array& out, int dim, const View& index, const Ar
       scatter_views<T>(out, dim, index, source, AddTo{});
   }
   if (fold != ScatterFold::mean) return;
-  const Array counts = Array::full(out.shape(), include_self ? 1 : 0, dtype_of<T>());
-  T one{1};
-  scatter_views<T>(counts, dim, index, View::of_value(one, index.shape), AddTo{});
+  const Array counts = Array::full(out.shape(), include_self ? 1 : 0, DType::i64);
+  int64_t one = 1;  // f32 cannot count past 2^24
+  scatter_views<int64_t>(counts, dim, index, View::of_value(one, index.shape), AddTo{});
   binary_scalar(BinaryOp::maximum, counts, 1, false, counts);
-  binary(BinaryOp::div, out, counts, out);
+  binary(BinaryOp::div, out, counts.to(dtype_of<T>()), out);
 }
 
 }  // namespace

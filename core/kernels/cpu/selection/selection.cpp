@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include <binade/core/kernels/cpu/common/rows.h>
@@ -78,18 +79,27 @@ void searchsorted(const Array& sorted, const Array& values, bool right, const Ar
     const Rows sorted_rows(sorted), value_rows(values);
     int64_t* positions = out.data<int64_t>();
     const bool shared = sorted.size(0) == 1;
-    parallel_for(values.size(0), row_grain(8 * width + length), [&](int64_t begin, int64_t end) {
+    // Pieces of rows, so that a single long one is shared out, too.
+    constexpr int64_t kPiece = 4096;
+    const int64_t pieces = (width + kPiece - 1) / kPiece, item = size_of(values.dtype());
+    const int64_t cost = 8 * std::min(width, kPiece) + length;
+    parallel_for(values.size(0) * pieces, row_grain(cost), [&](int64_t begin, int64_t end) {
       RowReader<C> sorted_reader, value_reader;
-      for (int64_t row = begin; row < end; ++row) {
-        const C* list = sorted_reader.read(sorted_rows[shared ? 0 : row], sorted.dtype(), length);
-        const C* wanted = value_reader.read(value_rows[row], values.dtype(), width);
-        for (int64_t i = 0; i < width; ++i) {
+      const C* read = nullptr;
+      for (int64_t piece = begin, listed = -1; piece < end; ++piece) {
+        const int64_t row = piece / pieces, first = piece % pieces * kPiece;
+        const int64_t count = std::min(kPiece, width - first), wants = shared ? 0 : row;
+        if (std::exchange(listed, wants) != wants)
+          read = sorted_reader.read(sorted_rows[wants], sorted.dtype(), length);
+        const C* const list = read;
+        const C* wanted = value_reader.read(value_rows[row] + first * item, values.dtype(), count);
+        int64_t* const places = positions + row * width + first;
+        for (int64_t i = 0; i < count; ++i) {
           const C value = wanted[i];
           const auto lies_before = [&](C element) {
             return right ? !(element > value) : !(element >= value);
           };
-          positions[row * width + i] =
-              std::partition_point(list, list + length, lies_before) - list;
+          places[i] = std::partition_point(list, list + length, lies_before) - list;
         }
       }
     });
@@ -124,18 +134,23 @@ void multinomial(const Array& weights, const PhiloxKey& key, bool replacement, c
           check(possible >= (replacement ? 1 : draws), "multinomial: row ", row, " has ", possible,
                 " weights above 0, too few to draw ", draws,
                 replacement ? " with replacement" : " without replacement");
+          // Drawn ones do not leave: their sums stand, and a draw is a search among them.
+          if (replacement) std::partial_sum(units.begin(), units.end(), units.begin());
           for (int64_t s = 0; s < draws; ++s) {
             const auto element = static_cast<uint64_t>(row * draws + s);
             const uint64_t bits = multinomial_bits(key.seed, step, key.place, element);
             const auto target =
                 static_cast<uint64_t>((static_cast<unsigned __int128>(bits) * total) >> 64);
+            if (replacement) {
+              positions[row * draws + s] =
+                  std::upper_bound(units.begin(), units.end(), target) - units.begin();
+              continue;
+            }
             int64_t i = 0;
             for (uint64_t sum = units[0]; sum <= target; sum += units[i]) ++i;
             positions[row * draws + s] = i;
-            if (!replacement) {
-              total -= units[i];
-              units[i] = 0;
-            }
+            total -= units[i];
+            units[i] = 0;
           }
         }
       });

@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kBlock)
   for_each_output(shape,
                   [&](int64_t i, int64_t plane, const PoolWindow& rows, const PoolWindow& cols) {
                     const T* image = x + plane * shape.height * shape.width;
-                    int64_t best = rows.begin * shape.width + cols.begin;
-                    ComputeOf<T> largest = widen(image[best]);
+                    int64_t best = pool_first(rows, cols, shape.width);
+                    ComputeOf<T> largest = -static_cast<ComputeOf<T>>(INFINITY);
                     for (int64_t h = rows.begin; h < rows.end; h += rows.step) {
                       for (int64_t w = cols.begin; w < cols.end; w += cols.step) {
                         const ComputeOf<T> value = widen(image[h * shape.width + w]);
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kBlock)
                         }
                       }
                     }
-                    y[i] = image[best];
+                    y[i] = narrow<T>(largest);
                     indices[i] = static_cast<int32_t>(best);
                   });
 }
@@ -125,9 +125,8 @@ __global__ void __launch_bounds__(kBlock)
         interpolation_sample<C>(params, i - row * sizes.out_width, sizes.width, sizes.out_width);
     const T* image = x + plane * sizes.height * sizes.width;
     const T *high = image + rows.at * sizes.width, *low = image + rows.next * sizes.width;
-    y[i] = narrow<T>(
-        rows.near * (cols.near * widen(high[cols.at]) + cols.far * widen(high[cols.next])) +
-        rows.far * (cols.near * widen(low[cols.at]) + cols.far * widen(low[cols.next])));
+    y[i] = narrow<T>(rows.blend(cols.blend(widen(high[cols.at]), widen(high[cols.next])),
+                                cols.blend(widen(low[cols.at]), widen(low[cols.next]))));
   }
 }
 
