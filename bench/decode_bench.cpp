@@ -25,7 +25,7 @@ using namespace binade;
 namespace {
 
 constexpr int64_t kPrompt = 16, kCapacity = 512;
-int steps = 200;
+int steps = 100;
 
 nn::CausalLmConfig smollm2() {
   nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);

@@ -70,9 +70,10 @@ const std::vector<AttentionCase> kAttentionCases = {
     {1, 1, 9, 3, 64, 576, 576, 300, 0, false, false},
     {3, 1, 4, 2, 64, 72, 40, 70, 17, true, false},
     {2, 5, 6, 2, 64, 264, 136, 100, 3, true, true},
-    {8, 1, 2, 1, 128, 128, 64, 200, 2, false, false},
+    {8, 1, 2, 1, 64, 128, 64, 200, 2, false, false},
     {1, 16, 3, 1, 64, 200, 72, 150, 1, false, true},
-    {2, 1, 8, 1, 128, 96, 200, 2000, 4, true, false},
+    {2, 1, 4, 1, 64, 1032, 200, 2000, 4, true, false},
+    {1, 1, 4, 1, 64, 1032, 200, 90, 17, false, false},
     {1, 8, 9, 3, 64, 576, 576, 300, 12, false, true},
     {1, 1, 20, 1, 64, 96, 64, 1000, 2, false, false},
 };
@@ -311,6 +312,8 @@ TEST_CASE("blocks that are too large for shared memory are named as such on the 
   const Array keys = make.half({4, 1, 100, 64});
   CHECK(kernels::suits_attention_block(in, layers, pass, keys));
   CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 30000, 64})));
+  layers.head_dim = 128;  // for the projections alone
+  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 100, 128})));
   layers.head_dim = 32;
   CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 2, 100, 32})));
   layers.head_dim = 64;
