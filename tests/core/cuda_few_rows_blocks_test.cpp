@@ -312,6 +312,8 @@ TEST_CASE("blocks that are too large for shared memory are named as such on the 
   const Array keys = make.half({4, 1, 100, 64});
   CHECK(kernels::suits_attention_block(in, layers, pass, keys));
   CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 30000, 64})));
+  CHECK_FALSE(kernels::suits_attention_block(stream(make, {16, 64, 2}), layers, pass,
+                                             make.half({16, 1, 100, 64})));
   layers.head_dim = 128;  // for the projections alone
   CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 100, 128})));
   layers.head_dim = 32;

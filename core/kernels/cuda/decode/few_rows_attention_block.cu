@@ -6,8 +6,7 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-// Keys that a block reads for a pass, one tile of queries after the other; attention with more of
-// them is better off with more blocks.
+// Keys that a block reads for a pass; attention with more of them is better off with more blocks.
 constexpr int64_t kMostKeys = 2048;
 
 // Of the heads of blocks with attention: registers are short for more.
@@ -61,8 +60,9 @@ bool attention_block_fits(const FewRows& in, const FewRowsAttention& layers, con
   const auto p =
       attention_block<__half>(in, layers, rows, batch_of(rows, cached_keys), cached_keys.size(2));
   const int64_t items = int64_t{p.batch} * p.shares * ceil_div(p.slot_queries(), kQueryRows);
-  if (p.dim != kWholeDim || p.in.rows > kVeryFewRows ||
-      ceil_div(items, kCluster) * ceil_div(p.capacity, p.shares) > kMostKeys)
+  // A block that would answer one tile of queries after the other leaves most of the device idle.
+  if (p.dim != kWholeDim || p.in.rows > kVeryFewRows || items > kCluster ||
+      ceil_div(p.capacity, p.shares) > kMostKeys)
     return false;
   return fits(bytes_of(p));
 }
