@@ -61,6 +61,10 @@ void check_whole(const FewRows& in, const Array& expected) {
   check_close(in.sum, Matrix(expected.view({-1, 1})).values, 2.05);
 }
 
+// Roundings that what is rotated may be off, at sizes of up to 4: the sums of the two kernels
+// differ in order, so each of two inputs, of sizes up to 8, may be rounded to the other side.
+constexpr double kTurned = 4.1;
+
 struct AttentionCase {
   int64_t slots, tokens, heads, key_heads, dim, columns, outputs, capacity, parts;
   bool biased, tree;
@@ -150,8 +154,8 @@ TEST_CASE("the attention half of a layer for few rows is its parts' on the GPU",
                                                 parts);
       }
       check_whole(in, one_piece.x);
-      check_close(keys, Matrix(expected_keys.view({-1, 1})).values, 2.1, 4);
-      check_close(values, Matrix(expected_values.view({-1, 1})).values, 2.1, 4);
+      check_close(keys, Matrix(expected_keys.view({-1, 1})).values, kTurned, 4);
+      check_close(values, Matrix(expected_values.view({-1, 1})).values, kTurned, 4);
       check_added(parts, layer_of(Matrix(attended), layers.output), dtype, 4);
     }
 }
@@ -215,9 +219,9 @@ TEST_CASE("projections of few rows that come in parts are those of their sum on 
         kernels::cuda::few_rows_attention_inputs_block(in, layers, pass, q, keys, values);
       }
       check_whole(in, one_piece.x);
-      check_close(q, Matrix(expected_q.view({-1, 1})).values, 2.1, 4);
-      check_close(keys, Matrix(expected_keys.view({-1, 1})).values, 2.1, 4);
-      check_close(values, Matrix(expected_values.view({-1, 1})).values, 2.1, 4);
+      check_close(q, Matrix(expected_q.view({-1, 1})).values, kTurned, 4);
+      check_close(keys, Matrix(expected_keys.view({-1, 1})).values, kTurned, 4);
+      check_close(values, Matrix(expected_values.view({-1, 1})).values, kTurned, 4);
     }
 }
 
