@@ -39,6 +39,10 @@
 #include <binade/heads/mtp/files.h>
 #include <binade/heads/mtp/mtp.h>
 #include <binade/heads/mtp/training.h>
+#include <binade/heads/rank/files.h>
+#include <binade/heads/rank/losses.h>
+#include <binade/heads/rank/metrics.h>
+#include <binade/heads/rank/training.h>
 #include <binade/infer/decoder.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>

@@ -3,6 +3,8 @@
 // of the GPU's memory for several shapes, with and without statistics.
 //
 //   heads_bench [steps [dim classes heads tokens]]
+//   heads_bench peaks                               1 to 8 heads, vocabularies of 32k to 256k
+//   heads_bench trunk [steps [rows length]]         behind a frozen trunk of Llama-3.1-8B's shape
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -10,9 +12,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <binade/binade.h>
+#include <binade/heads/medusa/training.h>
 
 using namespace binade;
 
@@ -70,6 +74,7 @@ void bench(const Shapes& s, Device device, int steps, bool statistics) {
 
   constexpr int kWarmUp = 4;
   std::vector<double> times;
+  const int64_t fixed = memory_stats(device).in_use;  // values, gradients, masters, moments, data
   reset_peak_memory(device);
   for (int i = 0; i < kWarmUp + steps; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -87,22 +92,112 @@ void bench(const Shapes& s, Device device, int steps, bool statistics) {
   }
   std::nth_element(times.begin(), times.begin() + steps / 2, times.end());
   const double median = times[static_cast<size_t>(steps / 2)];
-  fmt::print("D {:5} V {:7} K {} {:6} tokens{:17}: {:8.2f} ms {:8.1f} ktok/s, peak {:.2f} GiB\n",
-             s.dim, s.classes, s.heads, s.tokens, statistics ? ", with statistics" : "",
-             median * 1e3, static_cast<double>(s.tokens) / median * 1e-3,
-             static_cast<double>(memory_stats(device).peak_in_use) / (1 << 30));
+  fmt::print(
+      "D {:5} V {:7} K {} {:6} tokens{:17}: {:8.2f} ms {:8.1f} ktok/s, peak {:.2f} GiB, of which "
+      "{:.2f} are there between steps\n",
+      s.dim, s.classes, s.heads, s.tokens, statistics ? ", with statistics" : "", median * 1e3,
+      static_cast<double>(s.tokens) / median * 1e-3,
+      static_cast<double>(memory_stats(device).peak_in_use) / (1 << 30),
+      static_cast<double>(fixed) / (1 << 30));
   std::fflush(stdout);
+}
+
+// Medusa heads as finetune_medusa trains them: packed rows, captured step, FP16 throughout.
+void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
+  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
+  config.vocab_size = 128256;
+  config.dim = 4096;
+  config.layers = 32;
+  config.heads = 32;
+  config.kv_heads = 8;
+  config.hidden = 14336;
+  config.max_positions = 8192;
+  config.rope.theta = 500000;
+  config.tie_embeddings = false;
+  const auto trunk = nn::make_causal_lm(config, {.random_weights = false});
+  trunk->set_trainable(false);
+  trunk->eval();
+  const amp::Preset preset = amp::Preset::parse("fp16");
+  preset.apply(*trunk);
+  trunk->to(device);
+  for (const nn::NamedParameter& p : trunk->named_parameters()) {
+    const Shape& shape = p.parameter->shape();
+    const nn::Initialiser values = shape.dims() > 1 ? nn::init::normal(0.02) : nn::init::ones();
+    p.parameter->assign(values(shape, device));
+  }
+  constexpr int64_t kHeads = 4;
+  heads::medusa::MedusaHeads heads(trunk, {.heads = kHeads, .layers = 1});
+  heads.to(device);
+  preset.apply(heads);
+  optim::AdamW optimizer(optim::split_by_decay(heads, 0));
+  amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
+
+  std::mt19937_64 random(1);
+  std::vector<heads::decoding::Document> documents;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<int32_t> ids(static_cast<size_t>(length));
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % 128256);
+    documents.push_back(heads::decoding::whole_document(std::move(ids)));
+  }
+  const auto packed = std::make_shared<const heads::decoding::PackedDocuments>(
+      std::move(documents),
+      heads::decoding::PackingOptions{.batch_size = rows, .seq_len = length, .pack = false});
+  const auto data = heads::medusa::medusa_data(packed, kHeads, 1);
+  train::TrainStep step(heads::medusa::medusa_loss(heads, packed->options()), optimizer, scaler,
+                        preset, {});
+  release_cached_memory(device);
+  reset_peak_memory(device);
+  constexpr int kWarmUp = 4;
+  std::vector<double> times;
+  for (int i = 0; i < kWarmUp + steps; ++i) {
+    const train::StepData batch = data(0);
+    const auto start = std::chrono::steady_clock::now();
+    step.run(i, batch.micro_batches, batch.normalisers, 1e-3);
+    const double loss = step.take_reports(/*wait=*/true).back().loss;
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    if (i >= kWarmUp) times.push_back(taken.count());
+    if (i == 0) fmt::print("loss of the first step {:.3f}\n", loss);
+  }
+  std::nth_element(times.begin(), times.begin() + steps / 2, times.end());
+  const double median = times[static_cast<size_t>(steps / 2)];
+  const train::StepData batch = data(0);
+  const auto hidden_start = std::chrono::steady_clock::now();
+  {
+    const NoGrad off;
+    const amp::Autocast scope(preset);
+    const Tensor ids(batch.micro_batches[0].at("ids").to(device));
+    trunk->hidden_states(ids);
+    synchronize(device);
+  }
+  const std::chrono::duration<double> forward = std::chrono::steady_clock::now() - hidden_start;
+  fmt::print(
+      "trunk of Llama-3.1-8B's shape, K {} V 128256, {} x {} tokens: {:.1f} ms "
+      "{:.2f} ktok/s, peak {:.2f} GiB; the trunk's pass alone, eagerly: {:.1f} ms\n",
+      kHeads, rows, length, median * 1e3, static_cast<double>(rows * length) / median * 1e-3,
+      static_cast<double>(memory_stats(device).peak_in_use) / (1 << 30), forward.count() * 1e3);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const Device device = cuda_device_count() > 0 ? Device::cuda() : Device::cpu();
-  const int steps = argc > 1 ? std::max(std::atoi(argv[1]), 1) : 12;
+  const std::string mode = argc > 1 ? argv[1] : "";
+  const auto number = [&](int place, int64_t otherwise) {
+    return argc > place ? std::max<int64_t>(std::atoll(argv[place]), 1) : otherwise;
+  };
+  if (mode == "trunk") {
+    bench_trunk(static_cast<int>(number(2, 8)), number(3, 2), number(4, 2048), device);
+    return 0;
+  }
+  if (mode == "peaks") {
+    for (const int64_t classes : {32000, 65536, 131072, 262144})
+      for (const int64_t heads : {1, 2, 4, 8}) bench({1024, classes, heads, 8192}, device, 3, true);
+    return 0;
+  }
+  const int steps = static_cast<int>(number(1, 12));
   std::vector<Shapes> all = {
       {4096, 32000, 4, 8192}, {4096, 128256, 4, 4096}, {576, 49152, 4, 16384}};
-  if (argc > 5)
-    all = {{std::atoll(argv[2]), std::atoll(argv[3]), std::atoll(argv[4]), std::atoll(argv[5])}};
+  if (argc > 5) all = {{number(2, 0), number(3, 0), number(4, 0), number(5, 0)}};
   for (const Shapes& shapes : all)
     for (const bool statistics : {false, true}) bench(shapes, device, steps, statistics);
   return 0;

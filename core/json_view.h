@@ -65,6 +65,10 @@ class JsonView {
     }
     return number;
   }
+  double number() const {
+    if (!value_->is_number()) expected("a number");
+    return value_->get<double>();
+  }
   std::string text_or(const char* key, std::string_view otherwise) const {
     return has(key) ? (*this)[key].text() : std::string(otherwise);
   }

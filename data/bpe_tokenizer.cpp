@@ -204,11 +204,10 @@ std::optional<int32_t> BpeTokenizer::token_id(std::string_view token) const {
   return parts_->id_of(token);
 }
 
-void BpeTokenizer::save(const std::filesystem::path& folder) const {
+void BpeTokenizer::write_files(const std::filesystem::path& folder) const {
   const auto spelled = [&](std::optional<int32_t> id) {
     return id ? std::string(token_bytes(*id, false)) : std::string();
   };
-  std::filesystem::create_directories(folder);
   write_text_file(folder / "tokenizer.json", parts_->json);
   write_text_file(folder / "tokenizer_config.json",
                   tokenizer_config_json(spelled(bos_id()), spelled(eos_id())));

@@ -34,13 +34,14 @@ class BpeTokenizer : public Tokenizer {
   int32_t vocab_size() const override;
   std::optional<int32_t> bos_id() const override;
   std::optional<int32_t> eos_id() const override;
-  // Writes tokenizer.json, unchanged if it was loaded, and tokenizer_config.json.
-  void save(const std::filesystem::path& folder) const override;
 
   // The id of a token as it is spelled in the file; nullopt if there is none.
   std::optional<int32_t> token_id(std::string_view token) const;
 
  private:
+  // tokenizer.json, unchanged if it was loaded, and tokenizer_config.json.
+  void write_files(const std::filesystem::path& folder) const override;
+
   struct Parts;
   explicit BpeTokenizer(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;

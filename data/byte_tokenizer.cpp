@@ -40,7 +40,7 @@ std::optional<int32_t> ByteTokenizer::eos_id() const {
   return with_end_of_text_ ? std::optional(kEndOfText) : std::nullopt;
 }
 
-void ByteTokenizer::save(const std::filesystem::path& folder) const {
+void ByteTokenizer::write_files(const std::filesystem::path& folder) const {
   std::vector<std::string> vocab, special;
   for (int byte = 0; byte < 256; ++byte) {
     vocab.push_back(spell_bytes(std::string(1, static_cast<char>(byte))));

@@ -18,9 +18,10 @@ class ByteTokenizer : public Tokenizer {
   int32_t vocab_size() const override { return with_end_of_text_ ? 257 : 256; }
   std::optional<int32_t> bos_id() const override { return eos_id(); }
   std::optional<int32_t> eos_id() const override;
-  void save(const std::filesystem::path& folder) const override;
 
  private:
+  void write_files(const std::filesystem::path& folder) const override;
+
   static constexpr int32_t kEndOfText = 256;
   bool with_end_of_text_;
 };

@@ -397,40 +397,69 @@ void write_conversations(const std::filesystem::path& path,
   file.commit();
 }
 
+namespace {
+
+// Digits at the beginning of a text, with commas and a decimal point among them.
+struct Digits {
+  std::string number;  // without commas
+  size_t length = 0;   // of what was read
+};
+
+Digits leading_digits(std::string_view text) {
+  Digits result;
+  bool point = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const bool before_digit = i + 1 < text.size() && is_digit(text[i + 1]);
+    if (c == ',' && !result.number.empty() && !point && before_digit) continue;
+    if (c == '.' && !point && before_digit)
+      point = true;
+    else if (!is_digit(c))
+      break;
+    result.number += c;
+    result.length = i + 1;
+  }
+  return result;
+}
+
+}  // namespace
+
 std::optional<std::string> gsm8k_answer(std::string_view text) {
   constexpr std::string_view kMark = "####";
   const size_t mark = text.rfind(kMark);
   if (mark == std::string_view::npos) return std::nullopt;
   text.remove_prefix(mark + kMark.size());
-  std::string number;
-  const auto skip = [&](std::string_view characters) {
-    text.remove_prefix(std::min(text.find_first_not_of(characters), text.size()));
-  };
+  std::string sign;
   const auto take_sign = [&] {
-    if (!text.starts_with('-') || !number.empty()) return;
-    number = "-";
+    if (!text.starts_with('-') || !sign.empty()) return;
+    sign = "-";
     text.remove_prefix(1);
   };
-  skip(" \t");
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
   take_sign();
   if (text.starts_with('$')) text.remove_prefix(1);
   take_sign();
-  bool point = false, digits = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (is_digit(c)) {
-      digits = true;
-    } else if (c == '.' && !point && i + 1 < text.size() && is_digit(text[i + 1])) {
-      point = true;
-    } else if (c == ',' && digits && !point) {
+  const std::string number = leading_digits(text).number;
+  if (number.empty()) return std::nullopt;
+  return sign + number;
+}
+
+std::optional<std::string> final_number(std::string_view text) {
+  if (const auto answer = gsm8k_answer(text)) return answer;
+  std::optional<std::string> last;
+  for (size_t i = 0; i < text.size();) {
+    const Digits digits = leading_digits(text.substr(i));
+    if (digits.number.empty()) {
+      ++i;
       continue;
-    } else {
-      break;
     }
-    number += c;
+    // A minus sign that stands between two numbers subtracts.
+    const std::string_view before = text.substr(0, i);
+    const bool negative = before.ends_with('-') && (i == 1 || !is_digit(text[i - 2]));
+    last = (negative ? "-" : "") + digits.number;
+    i += digits.length;
   }
-  if (!digits) return std::nullopt;
-  return number;
+  return last;
 }
 
 }  // namespace binade::data

@@ -119,5 +119,8 @@ void write_conversations(const std::filesystem::path& path,
 // The number that a GSM8K answer ends with ("… #### 1,234" is "1234"): behind the last "####",
 // without commas, a leading "$" or a full stop at its end. Nothing where there is none.
 std::optional<std::string> gsm8k_answer(std::string_view text);
+// The number that a model's reply to such a problem comes to: that of gsm8k_answer() or, where the
+// reply has no "####", the last number in it.
+std::optional<std::string> final_number(std::string_view text);
 
 }  // namespace binade::data

@@ -91,8 +91,7 @@ std::optional<int32_t> SentencePieceTokenizer::eos_id() const {
   return id >= 0 ? std::optional<int32_t>(id) : std::nullopt;
 }
 
-void SentencePieceTokenizer::save(const std::filesystem::path& folder) const {
-  std::filesystem::create_directories(folder);
+void SentencePieceTokenizer::write_files(const std::filesystem::path& folder) const {
   write_text_file(folder / "tokenizer.model", parts_->serialized);
 }
 

@@ -24,9 +24,10 @@ class SentencePieceTokenizer : public Tokenizer {
   std::optional<int32_t> bos_id() const override;
   std::optional<int32_t> eos_id() const override;
   // Writes tokenizer.model, unchanged.
-  void save(const std::filesystem::path& folder) const override;
 
  private:
+  void write_files(const std::filesystem::path& folder) const override;
+
   struct Parts;
   std::unique_ptr<Parts> parts_;
 };

@@ -1,5 +1,6 @@
 #include <binade/core/error.h>
 #include <binade/core/file.h>
+#include <binade/core/json_view.h>
 #include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_tokenizer.h>
@@ -7,6 +8,65 @@
 #include <binade/data/tokenizer.h>
 
 namespace binade::data {
+
+namespace {
+
+constexpr int64_t kMaxFileBytes = int64_t{1} << 28;
+constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kFilesBeside[] = {kConfigFile, "special_tokens_map.json",
+                                        "chat_template.jinja"};
+
+// Fields of the file `ours` that the text `theirs` lacks are added to it.
+std::string with_fields_of(const std::filesystem::path& ours, const std::string& theirs) {
+  const nlohmann::json mine = parse_json(read_text_file(ours, kMaxFileBytes), ours.string());
+  nlohmann::json all = parse_json(theirs, kConfigFile);
+  bool added = false;
+  for (const auto& [key, value] : mine.items())
+    if (!all.contains(key)) added = true, all[key] = value;
+  return added ? all.dump(2) + "\n" : theirs;
+}
+
+std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder_or_file) {
+  namespace fs = std::filesystem;
+  const std::string name = folder_or_file.string();
+  std::error_code error;
+  const fs::file_status status = fs::status(folder_or_file, error);
+  if (!fs::exists(status) && name == "bytes") return std::make_unique<ByteTokenizer>();
+  check(fs::exists(status), "no tokenizer at ", name, ": ",
+        error ? error.message() : "no such file or folder");
+  if (!fs::is_directory(status)) {
+    if (folder_or_file.extension() == ".json") return load_tokenizer_json(folder_or_file);
+    if (folder_or_file.extension() == ".model") {
+      return std::make_unique<SentencePieceTokenizer>(folder_or_file);
+    }
+    fail("cannot tell what tokenizer ", name, " is: expected a name that ends in .json or .model");
+  }
+  const auto has = [&](const char* file) { return fs::exists(folder_or_file / file, error); };
+  if (has("tokenizer.json")) return load_tokenizer_json(folder_or_file / "tokenizer.json");
+  if (has("tokenizer.model")) {
+    return std::make_unique<SentencePieceTokenizer>(folder_or_file / "tokenizer.model");
+  }
+  for (const auto& [vocab, merges] :
+       {std::pair("vocab.json", "merges.txt"), std::pair("encoder.json", "vocab.bpe")}) {
+    if (has(vocab) && has(merges)) {
+      return load_gpt2_tokenizer(folder_or_file / vocab, folder_or_file / merges);
+    }
+  }
+  fail("no tokenizer in ", name, ": looked for tokenizer.json, tokenizer.model, vocab.json with ",
+       "merges.txt, encoder.json with vocab.bpe");
+}
+
+}  // namespace
+
+void Tokenizer::save(const std::filesystem::path& folder) const {
+  std::filesystem::create_directories(folder);
+  write_files(folder);
+  for (const auto& [name, text] : beside_) {
+    const std::filesystem::path file = folder / name;
+    const bool both = name == kConfigFile && std::filesystem::exists(file);
+    write_text_file(file, both ? with_fields_of(file, text) : text);
+  }
+}
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
   std::string text;
@@ -29,6 +89,16 @@ uint32_t vocabulary_fingerprint(const Tokenizer& tokenizer) {
     checksum = crc32c(bytes.data(), bytes.size(), checksum);
   }
   return checksum;
+}
+
+void check_same_tokens(const Tokenizer& tokenizer, const Tokenizer& other,
+                       const std::string& name) {
+  check(tokenizer.vocab_size() == other.vocab_size(), name, " has a tokenizer of ",
+        other.vocab_size(), " tokens, the model's has ", tokenizer.vocab_size(),
+        "; both must read the same tokens");
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
+    check(tokenizer.token_bytes(id, false) == other.token_bytes(id, false), name, ": its token ",
+          id, " is another than the model's; both must read the same tokens");
 }
 
 std::string StreamDecoder::push(int32_t id) {
@@ -57,32 +127,14 @@ std::string StreamDecoder::finish() {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
   namespace fs = std::filesystem;
-  const std::string name = folder_or_file.string();
-  std::error_code error;
-  const fs::file_status status = fs::status(folder_or_file, error);
-  if (!fs::exists(status) && name == "bytes") return std::make_unique<ByteTokenizer>();
-  check(fs::exists(status), "no tokenizer at ", name, ": ",
-        error ? error.message() : "no such file or folder");
-  if (!fs::is_directory(status)) {
-    if (folder_or_file.extension() == ".json") return load_tokenizer_json(folder_or_file);
-    if (folder_or_file.extension() == ".model") {
-      return std::make_unique<SentencePieceTokenizer>(folder_or_file);
-    }
-    fail("cannot tell what tokenizer ", name, " is: expected a name that ends in .json or .model");
-  }
-  const auto has = [&](const char* file) { return fs::exists(folder_or_file / file, error); };
-  if (has("tokenizer.json")) return load_tokenizer_json(folder_or_file / "tokenizer.json");
-  if (has("tokenizer.model")) {
-    return std::make_unique<SentencePieceTokenizer>(folder_or_file / "tokenizer.model");
-  }
-  for (const auto& [vocab, merges] :
-       {std::pair("vocab.json", "merges.txt"), std::pair("encoder.json", "vocab.bpe")}) {
-    if (has(vocab) && has(merges)) {
-      return load_gpt2_tokenizer(folder_or_file / vocab, folder_or_file / merges);
-    }
-  }
-  fail("no tokenizer in ", name, ": looked for tokenizer.json, tokenizer.model, vocab.json with ",
-       "merges.txt, encoder.json with vocab.bpe");
+  std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(folder_or_file);
+  if (!fs::exists(folder_or_file)) return tokenizer;  // the word "bytes"
+  const fs::path folder =
+      fs::is_directory(folder_or_file) ? folder_or_file : folder_or_file.parent_path();
+  for (const char* file : kFilesBeside)
+    if (fs::exists(folder / file))
+      tokenizer->beside_.emplace_back(file, read_text_file(folder / file, kMaxFileBytes));
+  return tokenizer;
 }
 
 }  // namespace binade::data

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace binade::data {
@@ -46,17 +47,30 @@ class Tokenizer {
   virtual std::optional<int32_t> eos_id() const = 0;
 
   // Writes the files that load_tokenizer, and where the format allows it Hugging Face's libraries,
-  // read from a folder; creates the folder.
-  virtual void save(const std::filesystem::path& folder) const = 0;
+  // read from a folder; creates the folder. A tokenizer that was loaded brings along what
+  // lay beside it: tokenizer_config.json, special_tokens_map.json and chat_template.jinja.
+  void save(const std::filesystem::path& folder) const;
 
   // The bytes of a text. They are not UTF-8 where the ids cut a character; utf8_replace_invalid and
   // StreamDecoder see to that. Error when an id is out of range.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
+
+ private:
+  friend std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file);
+
+  // The vocabulary's own files, into a folder that is there.
+  virtual void write_files(const std::filesystem::path& folder) const = 0;
+
+  std::vector<std::pair<std::string, std::string>> beside_;  // names and texts of files
 };
 
 // CRC-32C of what the ids of a tokenizer stand for: ids of one vocabulary mean the same in another
 // with this fingerprint, however either splits a text.
 uint32_t vocabulary_fingerprint(const Tokenizer& tokenizer);
+
+// Throws Error, beginning with `name` of the other model, unless each id stands for the same bytes
+// in both.
+void check_same_tokens(const Tokenizer& tokenizer, const Tokenizer& other, const std::string& name);
 
 // Decodes ids one at a time into well-formed UTF-8, for text that is shown while it is generated.
 // The parts together are the decoded text with malformed bytes replaced by U+FFFD.

@@ -55,7 +55,7 @@ void speculate(const SpeculateOptions& o) {
     return;
   }
   const nn::CausalLm& model = *session.base.model;
-  const Rows prompts = read_prompts(session, o, o.prompts);
+  const auto [prompts, answers] = read_prompts(session, o, o.prompts);
   const int64_t capacity = longest(prompts) + o.max_new_tokens - 1;
   const auto rule = rule_of(o);
   const decoding::DecodeTextsOptions texts{.max_new_tokens = o.max_new_tokens,
@@ -74,6 +74,7 @@ void speculate(const SpeculateOptions& o) {
   if (session.kind == "none") {
     say("plain decoding: {} tokens in {:.2f} s, {:.1f} tokens/s\n", plain->tokens, plain->seconds,
         plain->tokens_per_second());
+    print_answers(session, answers, nullptr, &*plain);
     if (o.show) show_texts(session, plain->texts);
     return;
   }
@@ -85,6 +86,8 @@ void speculate(const SpeculateOptions& o) {
   const decoding::DecodedTexts speculative = decoding::decode_texts(decoder, prompts, texts);
   if (o.show) show_texts(session, speculative.texts);
   print_figures(speculative, plain ? &*plain : nullptr);
+  print_answers(session, answers, &speculative, plain ? &*plain : nullptr);
+  if (!o.charts.empty()) draw_acceptance(o.charts, speculative.stats);
   if (plain && o.acceptance == "greedy")
     print_comparison(session, decoding::compare_texts(model, prompts, plain->texts,
                                                       speculative.texts, session.stop_ids));

@@ -3,11 +3,13 @@
 //   train_gpt                                   a small GPT on this machine's C and C++ headers
 //   train_gpt --text book.txt --precision fp16  FP16 with FP32 masters and dynamic loss scaling
 //   train_gpt --init DIR --text notes/          fine-tunes a Hugging Face model
+//   train_gpt --init DIR --chats chats.jsonl    fine-tunes it on conversations
 //   train_gpt --run-dir runs/a --resume         goes on where a run stopped
 #include <filesystem>
 
 #include <binade/binade.h>
 
+#include "train_gpt/data.h"
 #include "train_gpt/mtp.h"
 #include "train_gpt/options.h"
 #include "train_gpt/setup.h"
@@ -23,14 +25,13 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   train::RunFolder folder(o.run_dir, o.resume);
   folder.check_config(config, examples::kMayChange);
 
-  // Text → tokens → windows.
+  // Text → tokens → windows, or conversations → packed rows.
   const auto tokenizer = examples::prepare_tokenizer(o, folder.path());
-  const auto tokens = examples::prepare_tokens(o, o.text, *tokenizer);
-  const auto [sampler, held_out] = examples::make_samplers(o, tokens, *tokenizer);
+  const auto data = examples::prepare_data(o, *tokenizer);
 
   // Model, in the preset's precision.
   const std::shared_ptr<nn::CausalLm> model =
-      examples::make_model(o, *tokenizer, tokens->vocab_size());
+      examples::make_model(o, *tokenizer, data->vocabulary());
   std::optional<nn::Lora> lora;
   if (o.lora_rank > 0)
     lora.emplace(*model, nn::LoraOptions{.rank = o.lora_rank,
@@ -53,25 +54,20 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = &trained,
-                   .data = heads::language_model::WindowBatches(sampler, o.accumulation, device),
-                   .loss = heads::language_model::loss(*model),
-                   .validate = {},
-                   .data_fingerprint = examples::fingerprint(*tokens)};
+                   .data = data->batches(device),
+                   .loss = data->loss(*model, preset),
+                   .validate = data->validation(*model, preset),
+                   .data_fingerprint = data->fingerprint()};
   if (mtp) {
     task.data = mtp->data(task.data);
     task.loss = mtp->loss();
   }
-  if (held_out)
-    task.validate = [&, &windows = *held_out] {
-      return heads::language_model::validation_loss(*model, windows, preset, o.validation_batches);
-    };
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
                          ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
-  examples::say("{} parameters ({} trained), {} tokens, {} windows of {}; {} on {}\n",
-                trained.parameter_count(), examples::trained_count(*optimizer), tokens->size(),
-                sampler->window_count(), o.seq_len, preset.name, concat(device));
+  examples::say("{} parameters ({} trained), {}; {} on {}\n", trained.parameter_count(),
+                examples::trained_count(*optimizer), data->summary(), preset.name, concat(device));
 
   if (!o.save_hf.empty()) create_folder(o.save_hf);  // not only after hours of training
   // Bad input was refused by now: from here on the folder holds a run.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two demonstrations, on the GPU if there is one, else on the CPU. Both install and build what is
+# Three demonstrations, on the GPU if there is one, else on the CPU. Both install and build what is
 # missing first.
 #
 #   scripts/demo.sh [OPTION...]   trains a small GPT on the C and C++ headers of this machine; options
@@ -7,9 +7,11 @@
 #   scripts/demo.sh heads         trains a small Llama on them, lets it write, trains Medusa heads and
 #                                 a recursive MTP module on what it wrote, decodes with both and
 #                                 prints one table
+#   scripts/demo.sh ranking       makes a retrieval set of them (which declaration is a comment
+#                                 about?), trains two rankers and compares them with BM25
 #
-# What a run leaves lies in runs/demo (runs/demo-heads), that of a second one in runs/demo-2, and so
-# on.
+# What a run leaves lies in runs/demo (runs/demo-heads, runs/demo-ranking), that of a second one in
+# runs/demo-2, and so on.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ ${1:-} == --help ]] && usage && exit
@@ -20,7 +22,7 @@ build=$root/build
 new_run() {
   local next run=$root/runs/$1
   for ((next = 2; ; ++next)); do
-    [[ -e $run/config.json || -e $run/model ]] || break
+    [[ -e $run/config.json || -e $run/model || -e $run/set ]] || break
     run=$root/runs/$1-$next
   done
   echo "$run"
@@ -108,7 +110,62 @@ demo_heads() {
   say "all of it is in $run"
 }
 
+demo_ranking() {
+  (($# == 0)) || die "ranking takes no options, got $*"
+  local run programs=$build/examples loss
+  run=$(new_run demo-ranking)
+  prepare_programs retrieval_set train_ranker evaluate_ranking
+  mkdir -p "$run"
+  # BINADE_DEMO_STEPS: fewer steps for those who try the script itself.
+  local steps=${BINADE_DEMO_STEPS:-1500}
+
+  say "queries from the comments of this machine's headers, candidates from their declarations"
+  "$programs/retrieval_set" --output "$run/set"
+  for loss in lambdarank listnet; do
+    say "a ranker learns by $loss"
+    "$programs/train_ranker" --fold "$run/set" --loss "$loss" --steps "$steps" \
+      --run-dir "$run/$loss-run" --save "$run/$loss" --test-scores "$run/$loss.txt"
+  done
+  # measure NAME, options: the figures of the test part go to $run/<name>-figures.txt
+  measure() {
+    local name=$1
+    shift
+    "$programs/evaluate_ranking" --data "$run/set/test.txt" --metrics ndcg@1 ndcg@10 map \
+      --convention zero "$@" >"$run/$name-figures.txt"
+  }
+  measure bm25 --scores "$run/set/bm25.txt"
+  # The feature that is the best ranker by itself: how well the file as a whole fits.
+  measure bm25-of-file --feature 5 --baseline "$run/set/bm25.txt"
+  for loss in lambdarank listnet; do
+    measure "$loss" --scores "$run/$loss.txt" --baseline "$run/set/bm25.txt"
+  done
+  measure losses --scores "$run/lambdarank.txt" --baseline "$run/listnet.txt"
+
+  say "the test part; NDCG@10 beside BM25's with the p of a paired randomisation test:"
+  printf '%-14s %8s %8s %8s   %s\n' "" NDCG@1 NDCG@10 MAP "NDCG@10 beside BM25"
+  local name
+  for name in bm25 bm25-of-file lambdarank listnet; do
+    awk -v name="$name" '
+      / ties / { metric = $1; value[metric] = $2 }
+      $2 == "baseline;" && metric == "NDCG@10" { beside = $4 " p = " $7 }
+      END {
+        printf "%-14s %8s %8s %8s   %s\n", name, value["NDCG@1"], value["NDCG@10"], value["MAP"], beside
+      }
+    ' "$run/$name-figures.txt"
+  done
+  awk '
+    $1 == "NDCG@10" { metric = $1; sub(/.*  zero: /, ""); print "convention zero: " $0 }
+    $2 == "baseline;" && metric == "NDCG@10" {
+      print "lambdarank beside listnet: NDCG@10 " $4 " p = " $7
+      metric = ""
+    }
+  ' "$run/losses-figures.txt"
+  say "all of it is in $run: the lists in set/, the rankers in lambdarank/ and listnet/, their scores"
+  say "of set/test.txt in lambdarank.txt and listnet.txt; docs/ranking.md says how to go on"
+}
+
 case ${1:-} in
   heads) shift && demo_heads "$@" ;;
+  ranking) shift && demo_ranking "$@" ;;
   *) demo_training "$@" ;;
 esac

@@ -36,10 +36,10 @@ std::string format_duration(double seconds) {
 
 std::string format_progress(const ProgressValues& v) {
   return fmt::format(
-      "step {}/{}  loss {:.4f} ({:.4f})  {} tok/s  lr {:.2e}  norm {:.2f}  scale {:.10g}  "
+      "step {}/{}  loss {:.4f} ({:.4f})  {} {}/s  lr {:.2e}  norm {:.2f}  scale {:.10g}  "
       "skipped {}  left {}  peak {:.2f} GiB",
-      v.step, v.steps, v.loss, v.smoothed, format_count(v.tokens_per_second), v.learning_rate,
-      v.grad_norm, v.scale, v.skipped, format_duration(v.seconds_left),
+      v.step, v.steps, v.loss, v.smoothed, format_count(v.tokens_per_second), v.unit,
+      v.learning_rate, v.grad_norm, v.scale, v.skipped, format_duration(v.seconds_left),
       static_cast<double>(v.peak_bytes) / 1073741824.0);
 }
 

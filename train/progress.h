@@ -11,6 +11,7 @@ struct ProgressValues {
   int64_t step = 0, steps = 0;
   double loss = 0, smoothed = 0;
   double tokens_per_second = 0;  // NaN, here and below: not known yet
+  std::string unit = "tok";
   double learning_rate = 0;
   double grad_norm = 0;
   double scale = 1;

@@ -162,7 +162,7 @@ void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
 
 void RunFolder::rewind(int64_t step) {
   for (ChartSeries* series :
-       {&loss_, &smoothed_, &validation_, &scale_, &throughput_, &learning_rate_})
+       {&loss_, &smoothed_, &validation_, &score_, &scale_, &throughput_, &learning_rate_})
     *series = {};
   for (const char* name : kRowFiles) {
     const fs::path path = path_ / name;
@@ -229,17 +229,25 @@ void RunFolder::add_underflow_report(const std::string& json) {
 }
 
 void RunFolder::plot(int64_t step, const MetricRow& row) {
-  const std::pair<const char*, ChartSeries*> known[] = {
-      {"loss", &loss_},   {"loss_smoothed", &smoothed_},  {"validation_loss", &validation_},
-      {"scale", &scale_}, {"tokens_per_s", &throughput_}, {"learning_rate", &learning_rate_}};
+  const std::pair<const char*, ChartSeries*> known[] = {{"loss", &loss_},
+                                                        {"loss_smoothed", &smoothed_},
+                                                        {"validation_loss", &validation_},
+                                                        {"validation_score", &score_},
+                                                        {"scale", &scale_},
+                                                        {"learning_rate", &learning_rate_}};
+  const auto add = [&](ChartSeries& series, double value) {
+    series.x.push_back(static_cast<double>(step));
+    series.y.push_back(value);
+  };
+  constexpr std::string_view kRate = "_per_s";
   for (const auto& [key, value] : row) {
     const double* number = std::get_if<double>(&value);
     if (number == nullptr) continue;
-    for (const auto& [name, series] : known) {
-      if (key != name) continue;
-      series->x.push_back(static_cast<double>(step));
-      series->y.push_back(*number);
-    }
+    for (const auto& [name, series] : known)
+      if (key == name) add(*series, *number);
+    if (!key.ends_with(kRate)) continue;
+    unit_ = key.substr(0, key.size() - kRate.size());
+    add(throughput_, *number);
   }
 }
 
@@ -252,8 +260,9 @@ void RunFolder::write_chart() {
       {"loss",
        {named(loss_, "step"), named(smoothed_, "smoothed"), named(validation_, "validation")},
        false},
+      {"validation score", {named(score_, "")}, false},
       {"loss scale", {named(scale_, "")}, true},
-      {"tokens per second", {named(throughput_, "")}, false},
+      {unit_ + " per second", {named(throughput_, "")}, false},
       {"learning rate", {named(learning_rate_, "")}, false}};
   try {
     write_text("chart.svg", draw_chart(panels, "step"));

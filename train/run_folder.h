@@ -77,7 +77,8 @@ class RunFolder {
   std::set<std::string> failing_;      // what could not be written the last time
   std::optional<int64_t> first_step_;  // where a resumed run goes on
   std::unique_ptr<TensorboardWriter> tensorboard_;
-  ChartSeries loss_, smoothed_, validation_, scale_, throughput_, learning_rate_;
+  ChartSeries loss_, smoothed_, validation_, score_, scale_, throughput_, learning_rate_;
+  std::string unit_ = "tokens";  // of the throughput, by the name of its metric
 };
 
 }  // namespace binade::train

@@ -1,5 +1,6 @@
 #include <binade/train/step.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include <binade/amp/overflow_diagnosis.h>
@@ -65,11 +66,59 @@ std::vector<Batch> micro_batches(const Batch& batch, int64_t accumulation) {
   return parts;
 }
 
-struct TrainStep::Graph {
+struct TrainStep::Prepared {
+  Prepared(const std::vector<Batch>& micro_batches, const Named<double>& counts, Device device);
+  bool fits(const std::vector<Batch>& micro_batches, const Named<double>& counts) const;
+  bool captured() const {
 #if BINADE_HAVE_CUDA
-  cuda::CapturedGraph captured;
+    return static_cast<bool>(graph);
+#else
+    return false;
+#endif
+  }
+  // What is captured belongs to the past; the coming steps are eager.
+  void invalidate() {
+#if BINADE_HAVE_CUDA
+    graph = {};
+#endif
+    eager_steps = 0;
+  }
+
+  std::vector<Named<Uploader>> inputs;  // by micro-batch
+  // The numbers that a loss is given, in one f32 array: step, normalisers.
+  Uploader numbers;
+  Named<Tensor> normalisers;  // views of it
+  int eager_steps = 0;        // since this was made or made invalid
+#if BINADE_HAVE_CUDA
+  cuda::CapturedGraph graph;
 #endif
 };
+
+TrainStep::Prepared::Prepared(const std::vector<Batch>& micro_batches, const Named<double>& counts,
+                              Device device)
+    : numbers(Array::zeros({1 + static_cast<int64_t>(counts.size())}, DType::f32, device)) {
+  for (const Batch& batch : micro_batches) {
+    inputs.emplace_back();
+    for (const auto& [name, array] : batch)
+      inputs.back().add(name, Uploader(Array::empty(array.shape(), array.dtype(), device)));
+  }
+  int64_t place = 0;
+  for (const auto& [name, value] : counts)
+    normalisers.add(name, Tensor(numbers.destination().select(0, ++place)));
+}
+
+bool TrainStep::Prepared::fits(const std::vector<Batch>& micro_batches,
+                               const Named<double>& counts) const {
+  if (inputs.size() != micro_batches.size() || !normalisers.has_names_of(counts)) return false;
+  for (size_t m = 0; m < inputs.size(); ++m) {
+    if (!inputs[m].has_names_of(micro_batches[m])) return false;
+    for (const auto& [name, given] : micro_batches[m]) {
+      const Array& input = inputs[m].at(name).destination();
+      if (!(input.shape() == given.shape()) || input.dtype() != given.dtype()) return false;
+    }
+  }
+  return true;
+}
 
 TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradScaler& scaler,
                      const amp::Preset& preset, const StepOptions& options, optim::Ema* ema)
@@ -78,8 +127,9 @@ TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradSc
       scaler_(scaler),
       preset_(preset),
       options_(options),
-      ema_(ema),
-      numbers_(Array::zeros({1}, DType::f32, optimizer.device())) {
+      ema_(ema) {
+  check(options.prepared > 0, "a step keeps at least one set of shapes prepared, got ",
+        options.prepared);
   const Device device = optimizer.device();
   step_ = Array::zeros({}, DType::i64, device);
   loss_sum_ = Array::zeros({}, DType::f32, device);
@@ -92,56 +142,61 @@ TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradSc
 TrainStep::~TrainStep() = default;
 
 bool TrainStep::captured() const {
-  return graph_ != nullptr;
+  return !prepared_.empty() && prepared_.back()->captured();
+}
+
+int64_t TrainStep::graphs() const {
+  return std::count_if(prepared_.begin(), prepared_.end(),
+                       [](const auto& prepared) { return prepared->captured(); });
 }
 
 void TrainStep::invalidate() {
-  graph_.reset();
-  eager_steps_ = 0;
-  scalars_are_known_ = false;
+  for (const auto& prepared : prepared_) prepared->invalidate();
 }
 
-void TrainStep::prepare(const std::vector<Batch>& micro_batches, const Named<double>& normalisers) {
-  const auto fits = [&] {
-    if (inputs_.size() != micro_batches.size() || !normalisers_.has_names_of(normalisers))
-      return false;
-    for (size_t m = 0; m < inputs_.size(); ++m) {
-      if (!inputs_[m].has_names_of(micro_batches[m])) return false;
-      for (const auto& [name, given] : micro_batches[m]) {
-        const Array& input = inputs_[m].at(name).destination();
-        if (!(input.shape() == given.shape()) || input.dtype() != given.dtype()) return false;
-      }
-    }
-    return true;
-  };
-  if (fits()) return;
-  invalidate();
-  const Device device = optimizer_.device();
-  inputs_.clear();
-  for (const Batch& batch : micro_batches) {
-    inputs_.emplace_back();
-    for (const auto& [name, array] : batch)
-      inputs_.back().add(name, Uploader(Array::empty(array.shape(), array.dtype(), device)));
+TrainStep::Prepared& TrainStep::prepare(const std::vector<Batch>& micro_batches,
+                                        const Named<double>& normalisers) {
+  const auto found = std::find_if(prepared_.begin(), prepared_.end(), [&](const auto& prepared) {
+    return prepared->fits(micro_batches, normalisers);
+  });
+  if (found != prepared_.end()) {
+    std::rotate(found, found + 1, prepared_.end());
+    return *prepared_.back();
   }
-  const auto count = static_cast<int64_t>(normalisers.size());
-  numbers_ = Uploader(Array::zeros({1 + count}, DType::f32, device));
-  normalisers_ = {};
-  int64_t place = 0;
-  for (const auto& [name, value] : normalisers)
-    normalisers_.add(name, Tensor(numbers_.destination().select(0, ++place)));
+  if (std::ssize(prepared_) == options_.prepared) prepared_.erase(prepared_.begin());
+  prepared_.push_back(std::make_unique<Prepared>(micro_batches, normalisers, optimizer_.device()));
+  return *prepared_.back();
 }
 
 void TrainStep::upload(int64_t step, const std::vector<Batch>& micro_batches,
                        const Named<double>& normalisers) {
+  Prepared& prepared = *prepared_.back();
   for (size_t m = 0; m < micro_batches.size(); ++m)
-    for (const auto& [name, array] : micro_batches[m]) inputs_[m].at(name).upload(array);
+    for (const auto& [name, array] : micro_batches[m]) prepared.inputs[m].at(name).upload(array);
   std::vector<float> numbers = {static_cast<float>(step)};
-  for (const auto& [name, view] : normalisers_) {
+  for (const auto& [name, view] : prepared.normalisers) {
     const double value = normalisers.at(name);
     numbers.push_back(static_cast<float>(value == 0 ? 1 : value));
   }
-  numbers_.upload(Array::from(numbers, numbers_.destination().shape()));
+  prepared.numbers.upload(Array::from(numbers, prepared.numbers.destination().shape()));
   step_.fill(static_cast<double>(step));
+}
+
+// Captures the step that was prepared last.
+void TrainStep::capture() {
+#if BINADE_HAVE_CUDA
+  check(current_op_observer() == nullptr,
+        "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
+        "captured as a CUDA graph; set StepOptions::capture to false");
+  const Device device = optimizer_.device();
+  cuda::save_algorithm_cache(device);  // the eager steps met all matmuls
+  // The graph takes memory of its own: what the eager steps have left would be held twice.
+  release_cached_memory(device);
+  const auto other = std::find_if(prepared_.begin(), prepared_.end(),
+                                  [](const auto& prepared) { return prepared->captured(); });
+  prepared_.back()->graph = cuda::CapturedGraph::capture(
+      [this] { queue_work(); }, device, other == prepared_.end() ? nullptr : &(*other)->graph);
+#endif
 }
 
 void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
@@ -155,7 +210,7 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
   }
   check(any, "the batch of step ", step, " has no valid target: every normaliser is 0 (",
         normalisers.names(), ")");
-  prepare(micro_batches, normalisers);
+  Prepared& prepared = prepare(micro_batches, normalisers);
   upload(step, micro_batches, normalisers);
   optimizer_.set_learning_rate(learning_rate);
   optimizer_.check_ready();  // a replayed step asks nothing
@@ -166,32 +221,25 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
 
 #if BINADE_HAVE_CUDA
   if (options_.capture && optimizer_.device().is_cuda()) {
-    if (!graph_ && eager_steps_ >= kEagerSteps) {
-      check(current_op_observer() == nullptr,
-            "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
-            "captured as a CUDA graph; set StepOptions::capture to false");
-      cuda::save_algorithm_cache(optimizer_.device());  // the eager steps met all matmuls
-      // The graph takes memory of its own: what the eager steps have left would be held twice.
-      release_cached_memory(optimizer_.device());
-      auto graph = std::make_unique<Graph>();
-      graph->captured = cuda::CapturedGraph::capture([this] { queue_work(); }, optimizer_.device());
-      graph_ = std::move(graph);
-    }
-    if (graph_) {
-      graph_->captured.replay();
+    if (!prepared.graph && prepared.eager_steps >= kEagerSteps) capture();
+    if (prepared.graph) {
+      prepared.graph.replay();
       reports_.download(report_);
       return;
     }
   }
 #endif
+  scalars_are_known_ = prepared.eager_steps > 0;
   queue_work();
-  ++eager_steps_;
+  ++prepared.eager_steps;
   reports_.download(report_);
 }
 
 Loss TrainStep::forward_backward(size_t m, const Array& scale) {
-  LossInputs in{{}, normalisers_, Tensor(numbers_.destination().select(0, 0))};
-  for (const auto& [name, input] : inputs_[m]) in.batch.add(name, Tensor(input.destination()));
+  const Prepared& prepared = *prepared_.back();
+  LossInputs in{{}, prepared.normalisers, Tensor(prepared.numbers.destination().select(0, 0))};
+  for (const auto& [name, input] : prepared.inputs[m])
+    in.batch.add(name, Tensor(input.destination()));
   const amp::Autocast scope(preset_, scale);
   Loss loss = loss_(in);
   amp::GradScaler::scaled(loss.value, scale).backward();
@@ -206,6 +254,7 @@ void TrainStep::expect_scalars(const Named<Tensor>& scalars) {
           optimizer_.device());
   const bool same = scalar_sums_.has_names_of(scalars);
   if (!scalars_are_known_ && !same) {
+    invalidate();  // graphs write what was reported before
     finished_ = take_reports(/*wait=*/true);
     reports_ = {};
     scalar_sums_ = {};
@@ -238,9 +287,10 @@ void TrainStep::sum_up(size_t m, const Loss& loss) {
 void TrainStep::queue_work() {
   const StepRandom random(options_.seed, step_);
   optimizer_.zero_grad();
-  for (size_t m = 0; m < inputs_.size(); ++m) {
+  const size_t count = prepared_.back()->inputs.size();
+  for (size_t m = 0; m < count; ++m) {
     sum_up(m, forward_backward(m, scaler_.scale_scalar()));
-    if (inputs_.size() > 1) optimizer_.accumulate();
+    if (count > 1) optimizer_.accumulate();
   }
   put(report_, kScale, scaler_.scale_scalar());
   scaler_.clip_norm(options_.clip);
@@ -261,9 +311,10 @@ void TrainStep::queue_work() {
 }
 
 std::string TrainStep::diagnose_overflow(double scale) {
+  check(!prepared_.empty(), "a diagnosis needs a step that was run");
   const StepRandom random(options_.seed, step_);
   const amp::OverflowDiagnosis diagnosis;
-  for (size_t m = 0; m < inputs_.size() && !diagnosis.found(); ++m) {
+  for (size_t m = 0; m < prepared_.back()->inputs.size() && !diagnosis.found(); ++m) {
     optimizer_.zero_grad();
     forward_backward(m, Array::full({}, scale, DType::f32, optimizer_.device()));
   }
@@ -272,7 +323,7 @@ std::string TrainStep::diagnose_overflow(double scale) {
 }
 
 amp::UnderflowReport TrainStep::underflow_report() {
-  check(!inputs_.empty(), "an underflow report needs a step that was run");
+  check(!prepared_.empty(), "an underflow report needs a step that was run");
   return amp::underflow_report(optimizer_, scaler_.scale_scalar().item(), [this](double scale) {
     const StepRandom random(options_.seed, step_);
     forward_backward(0, Array::full({}, scale, DType::f32, optimizer_.device()));

@@ -5,7 +5,8 @@
 //   the gradients → clip factor → update of the masters and their compute copies → scale → report
 //
 // On a GPU the whole step is captured as one CUDA graph after two eager ones and replayed from then
-// on; both paths queue the same kernels and give the same bits. Accumulation and recompute are
+// on; both paths queue the same kernels and give the same bits. Batches of other shapes get graphs
+// of their own, in the same memory, as replays follow one another. Accumulation and recompute are
 // options of the step.
 #pragma once
 
@@ -25,8 +26,8 @@
 
 namespace binade::train {
 
-// Host arrays of one micro-batch, for example "inputs" and "targets". Names, shapes and dtypes stay
-// from step to step; where they change, the step is prepared and captured anew.
+// Host arrays of one micro-batch, for example "inputs" and "targets". A step is prepared, and then
+// captured, for each set of names, shapes and dtypes (StepOptions::prepared).
 using Batch = Named<Array>;
 
 // Throws Error unless so many rows can be split into `accumulation` micro-batches of equal size.
@@ -53,8 +54,8 @@ struct Loss {
 
   Tensor value;  // scalar; backward starts here
   // Scalars of floating dtype to report beside it. No gradient flows through them; like the value
-  // they are summed over the micro-batches, in f32. Their names stay until the step is prepared
-  // anew.
+  // they are summed over the micro-batches, in f32. Their names are those of every step; a batch of
+  // new shapes may bring others, with which everything is captured anew.
   Named<Tensor> scalars;
 };
 using LossFunction = std::function<Loss(const LossInputs& in)>;
@@ -63,6 +64,9 @@ struct StepOptions {
   double clip = 1;      // global gradient norm; 0: no clipping
   uint64_t seed = 0;    // of dropout masks and other draws inside the step
   bool capture = true;  // replay a CUDA graph (GPU only)
+  // Sets of shapes that stay prepared, each with a graph of its own. Beyond them the one that was
+  // used longest ago gives way.
+  int64_t prepared = 16;
 };
 
 // What is known of a finished step.
@@ -91,8 +95,9 @@ class TrainStep {
            double learning_rate);
   // Reports of finished steps, oldest first; with `wait` of all that were queued.
   std::vector<StepReport> take_reports(bool wait = false);
-  // Whether steps are replayed from a graph now.
+  // Whether the last step's shapes are replayed from a graph now.
   bool captured() const;
+  int64_t graphs() const;  // that are ready to be replayed
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();
 
@@ -106,10 +111,12 @@ class TrainStep {
   amp::UnderflowReport underflow_report();
 
  private:
-  struct Graph;
-  void prepare(const std::vector<Batch>& micro_batches, const Named<double>& normalisers);
+  // What is made once for each set of shapes.
+  struct Prepared;
+  Prepared& prepare(const std::vector<Batch>& micro_batches, const Named<double>& normalisers);
   void upload(int64_t step, const std::vector<Batch>& micro_batches,
               const Named<double>& normalisers);
+  void capture();
   void queue_work();  // everything between upload and report
   // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
   Loss forward_backward(size_t m, const Array& scale);
@@ -125,19 +132,14 @@ class TrainStep {
   amp::Preset preset_;
   StepOptions options_;
   optim::Ema* ema_;
-  std::vector<Named<Uploader>> inputs_;  // by micro-batch
-  // The numbers that a loss is given, in one f32 array: step, normalisers.
-  Uploader numbers_;
-  Named<Tensor> normalisers_;       // views of it
-  Array step_;                      // i64, for random numbers
-  Named<Array> scalar_sums_;        // f32 scalars
-  bool scalars_are_known_ = false;  // the loss ran since the step was prepared
+  std::vector<std::unique_ptr<Prepared>> prepared_;  // the last one used comes last
+  Array step_;                                       // i64, for random numbers
+  Named<Array> scalar_sums_;                         // f32 scalars
+  bool scalars_are_known_ = false;                   // the loss ran before with what is prepared
   Array loss_sum_, report_;
   Downloader reports_;
   std::vector<StepReport> finished_;  // read already, as later ones have another form
-  std::vector<bool> frozen_;          // the optimizer's parameters, when the graph was captured
-  int eager_steps_ = 0;               // since the inputs or the graph changed
-  std::unique_ptr<Graph> graph_;
+  std::vector<bool> frozen_;          // the optimizer's parameters, when graphs were captured
 };
 
 }  // namespace binade::train

@@ -44,8 +44,9 @@ LossFunction with_free_names(LossFunction loss) {
   return [loss = std::move(loss)](const LossInputs& in) {
     Loss result = loss(in);
     for (const auto& [name, scalar] : result.scalars) {
-      const bool own =
-          std::find(std::begin(kOwnMetrics), std::end(kOwnMetrics), name) != std::end(kOwnMetrics);
+      const bool own = std::find(std::begin(kOwnMetrics), std::end(kOwnMetrics), name) !=
+                           std::end(kOwnMetrics) ||
+                       name.ends_with("_per_s");
       check(!own && !name.starts_with(kValidationPrefix), "the loss reports a scalar named ", name,
             ", which is a name of the metrics themselves; give it another one");
     }
@@ -71,6 +72,12 @@ double number(const std::map<std::string, std::string>& values, const char* key)
   const std::optional<double> value = parse_number(found->second);
   check(value.has_value(), "the checkpoint's ", key, " is not a number: ", found->second);
   return *value;
+}
+
+const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char* name) {
+  const auto at = found.checkpoint.sections.find(name);
+  check(at != found.checkpoint.sections.end(), found.path.string(), " has no section ", name);
+  return at->second;
 }
 
 }  // namespace
@@ -148,16 +155,9 @@ bool Trainer::resume() {
   if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())
     check(data->second == task_.data_fingerprint, "cannot resume ", folder_.path().string(),
           " with other data: ", data->second, " then, ", task_.data_fingerprint, " now");
-  const auto section = [&](const char* name) -> const nn::StateDict& {
-    const auto at = checkpoint.sections.find(name);
-    check(at != checkpoint.sections.end(), found->path.string(), " has no section ", name);
-    return at->second;
-  };
-  const auto frozen = checkpoint.values.find("frozen_weights");
-  frozen_.load(section("model"), frozen == checkpoint.values.end() ? "" : frozen->second);
-  optimizer_.load_state(section("optimizer"));
-  scaler_.load_state(section("scaler"));
-  if (ema_) ema_->load_state(section("ema"));
+  load_weights(*found);
+  optimizer_.load_state(section_of(*found, "optimizer"));
+  scaler_.load_state(section_of(*found, "scaler"));
   step_ = last_saved_ = steps_done;
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
@@ -173,12 +173,22 @@ bool Trainer::resume() {
   return true;
 }
 
+void Trainer::load_weights(const CheckpointFolder::Found& found) {
+  const auto frozen = found.checkpoint.values.find("frozen_weights");
+  frozen_.load(section_of(found, "model"),
+               frozen == found.checkpoint.values.end() ? "" : frozen->second);
+  if (ema_) ema_->load_state(section_of(found, "ema"));
+}
+
 void Trainer::restore_best(const Checkpoint& checkpoint) {
   const double value = number(checkpoint.values, "best_validation");
   const auto rule = checkpoint.values.find("best_by");
   const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
   best_.reset();
   if (std::isfinite(value)) best_ = {value, by_score};
+  best_step_ = checkpoint.values.contains("best_step")
+                   ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
+                   : step_;
 }
 
 Checkpoint Trainer::snapshot() {
@@ -191,6 +201,7 @@ Checkpoint Trainer::snapshot() {
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
                        {"best_validation", exact_number(best_ ? best_->value : kNone)},
+                       {"best_step", std::to_string(best_step_)},
                        {"best_by", best_ && best_->by_score ? "score" : "loss"}};
   if (std::string prints = frozen_.fingerprints(); !prints.empty())
     checkpoint.values["frozen_weights"] = std::move(prints);
@@ -234,7 +245,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                    {"skipped_total", report.skipped_total},
                    {"peak_gib", static_cast<double>(peak) / 1073741824.0}};
   if (const double pace = pace_->recent(); std::isfinite(pace))
-    row.emplace_back("tokens_per_s", pace);
+    row.emplace_back(concat(options_.unit, "_per_s"), pace);
   if (report.skipped) {
     row.emplace_back("offender", report.offender ? report.offender->parameter : "norm overflow");
     row.emplace_back("offender_kind",
@@ -254,6 +265,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                                         .loss = report.loss,
                                         .smoothed = smoothed_,
                                         .tokens_per_second = pace_->recent(),
+                                        .unit = options_.unit == "tokens" ? "tok" : options_.unit,
                                         .learning_rate = learning_rate,
                                         .grad_norm = report.grad_norm,
                                         .scale = report.scale,
@@ -296,12 +308,19 @@ void Trainer::validate_now() {
   const bool best =
       std::isfinite(present.value) &&
       (!best_ || (score ? present.value > best_->value : present.value < best_->value));
-  if (best) best_ = present;
+  const int64_t step_before = best_step_;
+  if (best) {
+    best_ = present;
+    best_step_ = step_;
+  }
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
                                score ? concat(", score ", *score) : "", best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
-  if (best && !save(true)) best_ = best_before;
+  if (best && !save(true)) {
+    best_ = best_before;
+    best_step_ = step_before;
+  }
 }
 
 void Trainer::collect(bool wait) {
@@ -319,7 +338,7 @@ void Trainer::collect(bool wait) {
 void Trainer::loop() {
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   pace_->start();
-  while (step_ < options_.steps && !StopSignals::requested()) {
+  while (step_ < options_.steps && !StopSignals::requested() && !patience_lost()) {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
     train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
@@ -372,7 +391,13 @@ Trainer::Outcome Trainer::run() {
     rescue();
     throw;
   }
-  return {step_, StopSignals::requested(), last_loss_, best_, pace_->mean()};
+  return {step_, StopSignals::requested(), patience_lost(), last_loss_, best_, pace_->mean()};
+}
+
+bool Trainer::load_best() {
+  if (!std::filesystem::exists(checkpoints_.best_path())) return false;
+  load_weights({checkpoints_.best_path(), read_checkpoint(checkpoints_.best_path())});
+  return true;
 }
 
 }  // namespace binade::train

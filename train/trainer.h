@@ -64,7 +64,11 @@ struct TrainerOptions {
   int keep_checkpoints = 3;
   optim::Schedule schedule;
   StepOptions step;
-  bool quiet = false;  // no progress line
+  // The run ends when so many times `validate_every` steps have brought no better validation; 0:
+  // never. A run that ended so goes on if it is resumed with more.
+  int64_t patience = 0;
+  std::string unit = "tokens";  // of StepData::tokens: "tokens_per_s" in the metrics
+  bool quiet = false;           // no progress line
   // A skipped step is run again to name the op that overflowed, in its metrics row and on the
   // screen. Every step is waited for.
   bool diagnose_overflow = false;
@@ -90,6 +94,7 @@ class Trainer {
   struct Outcome {
     int64_t steps_done = 0;
     bool stopped = false;  // by a signal
+    bool patience_lost = false;
     double last_loss = 0;  // of a run that was finished before, as its checkpoint has it
     // Of the checkpoint that is kept as the best; none without a validation that had a finite
     // result. A run that goes on with a score where it had none, or without, begins its record
@@ -98,6 +103,9 @@ class Trainer {
     double tokens_per_second = 0;  // NaN after too few steps to tell
   };
   Outcome run();
+  // Puts the weights of the best validation, as its checkpoint has them, into the model; false if
+  // there is none.
+  bool load_best();
   int64_t steps_done() const { return step_; }
 
  private:
@@ -109,7 +117,12 @@ class Trainer {
   bool save(bool best);  // false, with a warning, when it could not be written
   void rescue();         // what an exception leaves behind
   Checkpoint snapshot();
+  void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
+  bool patience_lost() const {
+    return options_.patience > 0 && options_.validate_every > 0 &&
+           step_ - best_step_ >= options_.patience * options_.validate_every;
+  }
 
   Task task_;
   optim::Optimizer& optimizer_;
@@ -127,6 +140,7 @@ class Trainer {
   double last_loss_ = 0;
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
+  int64_t best_step_ = 0;  // after which the best validation was, or the run began
   class Pace;
   std::shared_ptr<Pace> pace_;
 };

@@ -9,10 +9,11 @@
 namespace binade::cuda {
 
 struct CapturedGraph::Impl {
-  explicit Impl(Device where) : device(where), arena(where.index()) {}
+  Impl(Device where, std::shared_ptr<GraphArena> memory)
+      : device(where), arena(std::move(memory)) {}
 
   Device device;
-  GraphArena arena;  // outlives the executable graph, which uses its memory
+  std::shared_ptr<GraphArena> arena;  // outlives the executable graph, which uses its memory
   Handle<cudaGraphExec_t, cudaGraphExecDestroy> executable;
   WriteLog writes;  // of one run: every replay repeats them
   size_t nodes = 0;
@@ -49,12 +50,16 @@ Graph record(const std::function<void()>& work, GraphArena& arena, WriteLog& wri
 
 }  // namespace
 
-CapturedGraph CapturedGraph::capture(const std::function<void()>& work, Device device) {
+CapturedGraph CapturedGraph::capture(const std::function<void()>& work, Device device,
+                                     const CapturedGraph* beside) {
+  check(beside == nullptr || (*beside && beside->impl_->device == device),
+        "a graph can only be captured beside one of its own device");
   const DeviceScope scope(device);
   CapturedGraph result;
-  result.impl_ = std::make_unique<Impl>(device);
+  result.impl_ = std::make_unique<Impl>(
+      device, beside ? beside->impl_->arena : std::make_shared<GraphArena>(device.index()));
   Impl& impl = *result.impl_;
-  const Graph graph = record(work, impl.arena, impl.writes);
+  const Graph graph = record(work, *impl.arena, impl.writes);
   replace_fills_by_kernels(graph.get());
   check_cuda(cudaGraphGetNodes(graph.get(), nullptr, &impl.nodes), "cudaGraphGetNodes");
   check_cuda(cudaGraphInstantiate(impl.executable.put(), graph.get(), 0), "cudaGraphInstantiate");

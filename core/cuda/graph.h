@@ -14,7 +14,10 @@ class CapturedGraph {
   // on `device` is recorded; other threads go on as ever. Arrays allocated meanwhile come from an
   // arena that the graph owns, so that replays may use the same addresses; memory freed inside is
   // reused inside. Work on another device and a host synchronisation inside `work` throw Error.
-  static CapturedGraph capture(const std::function<void()>& work, Device device = Device::cuda());
+  // `beside`: a graph of the device whose arena is used, too. Such graphs may be replayed in any
+  // order, but each one's results, unless they were allocated outside, only stay until another is.
+  static CapturedGraph capture(const std::function<void()>& work, Device device = Device::cuda(),
+                               const CapturedGraph* beside = nullptr);
 
   CapturedGraph();  // empty
   CapturedGraph(CapturedGraph&&) noexcept;

@@ -18,7 +18,7 @@ struct SpeculateOptions {
   std::string proposer = "auto", medusa, mtp, draft, tree = "auto";
   bool most_accepted = false;
   int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3;
-  std::string search_tree, save_tree;
+  std::string search_tree, save_tree, charts;
   // Decoding.
   std::string acceptance = "greedy";
   double temperature = 0.7, top_p = 1, epsilon = 0.09, delta = 0.3, draft_temperature = 0;
@@ -76,6 +76,9 @@ inline void add_options(CLI::App& app, SpeculateOptions& o) {
              "With --search-tree and --nodes: the tree of so many nodes that is accepted furthest, "
              "whatever passes cost");
   group.add("--save-tree", o.save_tree, "Write the tree to this JSON file");
+  group.add("--charts", o.charts,
+            "Draw the acceptance by depth and, with --search-tree, tokens a pass and speed-up by "
+            "the tree's nodes, as SVG files in this folder");
 
   group.name = "Decoding";
   group

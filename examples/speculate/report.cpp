@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include <binade/core/text.h>
+#include <binade/data/conversations.h>
+#include <binade/train/chart.h>
+
 namespace binade::examples {
 namespace {
 
@@ -49,6 +53,41 @@ void print_figures(const decoding::DecodedTexts& speculative, const decoding::De
     say("{:<8}{:>10}{:>10}{:>12.3f}\n", depth, stats.offered(depth), stats.accepted(depth),
         stats.acceptance(depth));
   if (speculative.ranks) print_ranks(*speculative.ranks);
+}
+
+void print_answers(const Session& session, const std::vector<std::string>& answers,
+                   const decoding::DecodedTexts* speculative, const decoding::DecodedTexts* plain) {
+  const auto known = std::count_if(answers.begin(), answers.end(),
+                                   [](const std::string& answer) { return !answer.empty(); });
+  if (known == 0) return;
+  const auto print = [&](const char* name, const decoding::DecodedTexts& run) {
+    int64_t exact = 0;
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const auto number = data::final_number(session.base.tokenizer->decode(run.texts[i]));
+      if (!answers[i].empty() && number && parse_number(*number) == parse_number(answers[i]))
+        ++exact;
+    }
+    say("{}: {} of {} answers are exact ({:.1f} %)\n", name, exact, known,
+        100.0 * static_cast<double>(exact) / static_cast<double>(known));
+  };
+  if (plain) print("plain", *plain);
+  if (speculative) print("speculative", *speculative);
+}
+
+void draw_acceptance(const std::string& folder, const decoding::AcceptanceStats& stats) {
+  train::ChartSeries conditional{"of those offered", {}, {}}, reached{"of all passes", {}, {}};
+  for (int64_t depth = 1; depth <= stats.depth(); ++depth) {
+    conditional.x.push_back(static_cast<double>(depth));
+    conditional.y.push_back(stats.acceptance(depth));
+    reached.x.push_back(static_cast<double>(depth));
+    reached.y.push_back(static_cast<double>(stats.accepted(depth)) /
+                        static_cast<double>(std::max<int64_t>(stats.passes(), 1)));
+  }
+  create_folder(folder);
+  write_text_file(
+      std::filesystem::path(folder) / "acceptance.svg",
+      train::draw_chart({{"share of guesses that are accepted", {conditional, reached}}},
+                        "depth: tokens beyond the model's own"));
 }
 
 void print_comparison(const Session& session, const decoding::TextComparison& comparison) {

@@ -4,6 +4,7 @@
 
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/measure.h>
+#include <binade/train/chart.h>
 
 namespace binade::examples {
 
@@ -42,24 +43,55 @@ decoding::MeasureOptions measure_options(const Session& session, const Speculate
   return measure;
 }
 
-void print_costs(const decoding::MachineCosts& costs, const decoding::RankCounts& counts) {
-  say("{} positions; a plain step of {} takes {:.3f} ms\n", counts.positions(), costs.batch,
-      costs.plain * 1e3);
-  say("{:<8}{:>8}{:>12}{:>16}{:>12}\n", "nodes", "depth", "ms a pass", "tokens a pass", "speed-up");
+// What passes of each size would give and cost.
+struct Expected {
+  int64_t nodes, depth;
+  double seconds, tokens, speed_up;
+};
+
+std::vector<Expected> expectations(const decoding::MachineCosts& costs,
+                                   const decoding::RankCounts& counts) {
+  std::vector<Expected> all;
   for (const decoding::MachineCosts::Pass& pass : costs.verify) {
     const decoding::DraftTree tree = decoding::search_tree(counts, pass.nodes);
     const auto levels = static_cast<size_t>(std::max<int64_t>(tree.depth(), 1));
     const double seconds = pass.seconds + costs.draft[levels - 1];
-    const double expected = decoding::expected_tokens(tree, counts);
-    say("{:<8}{:>8}{:>12.3f}{:>16.3f}{:>12.2f}\n", pass.nodes, tree.depth(), seconds * 1e3,
-        expected, expected * costs.plain / seconds);
+    const double tokens = decoding::expected_tokens(tree, counts);
+    all.push_back({pass.nodes, tree.depth(), seconds, tokens, tokens * costs.plain / seconds});
   }
+  return all;
+}
+
+void print_costs(const decoding::MachineCosts& costs, const decoding::RankCounts& counts) {
+  say("{} positions; a plain step of {} takes {:.3f} ms\n", counts.positions(), costs.batch,
+      costs.plain * 1e3);
+  say("{:<8}{:>8}{:>12}{:>16}{:>12}\n", "nodes", "depth", "ms a pass", "tokens a pass", "speed-up");
+  for (const Expected& row : expectations(costs, counts))
+    say("{:<8}{:>8}{:>12.3f}{:>16.3f}{:>12.2f}\n", row.nodes, row.depth, row.seconds * 1e3,
+        row.tokens, row.speed_up);
+}
+
+void draw_costs(const std::string& folder, const decoding::MachineCosts& costs,
+                const decoding::RankCounts& counts) {
+  train::ChartSeries tokens{"tokens a pass", {}, {}}, speed_up{"speed-up", {}, {}};
+  for (const Expected& row : expectations(costs, counts)) {
+    tokens.x.push_back(static_cast<double>(row.nodes));
+    tokens.y.push_back(row.tokens);
+    speed_up.x.push_back(static_cast<double>(row.nodes));
+    speed_up.y.push_back(row.speed_up);
+  }
+  create_folder(folder);
+  write_text_file(
+      std::filesystem::path(folder) / "trees.svg",
+      train::draw_chart({{"tokens a pass of the best tree", {tokens}},
+                         {concat("expected speed-up, batch ", costs.batch), {speed_up}}},
+                        "nodes"));
 }
 
 }  // namespace
 
 decoding::TreeChoice search_for_tree(const Session& session, const SpeculateOptions& o) {
-  const Rows prompts = read_prompts(session, o, o.search_tree);
+  const Rows prompts = read_prompts(session, o, o.search_tree).ids;
   decoding::RankCounts counts = count_ranks(session, o, prompts, decoding::DraftTree());
   if (o.most_accepted) {
     // Passes begin where the last one failed: other places than the average one.
@@ -83,6 +115,7 @@ decoding::TreeChoice search_for_tree(const Session& session, const SpeculateOpti
     choice = decoding::best_tree_for(costs, counts);
   }
   print_costs(costs, counts);
+  if (!o.charts.empty()) draw_costs(o.charts, costs, counts);
   say("{}\n", choice.advice());
   return choice;
 }

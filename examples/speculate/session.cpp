@@ -42,19 +42,6 @@ std::string kind_of(const SpeculateOptions& o) {
   return kind == "auto" ? "none" : kind;
 }
 
-// Throws Error unless each id stands for the same bytes in both.
-void check_same_tokens(const data::Tokenizer& target, const data::Tokenizer& draft,
-                       const std::string& name) {
-  check(target.vocab_size() == draft.vocab_size(), "--draft ", name, " has a tokenizer of ",
-        draft.vocab_size(), " tokens, the model's has ", target.vocab_size(),
-        "; a draft model must read the same tokens");
-  for (int32_t id = 0; id < target.vocab_size(); ++id)
-    check(target.token_bytes(id, false) == draft.token_bytes(id, false), "--draft ", name,
-          ": its token ", id,
-          " is another than the model's; a draft model must read the same "
-          "tokens");
-}
-
 void convert(nn::Module& module, const std::string& precision) {
   if (precision == "fp32") return;
   module.set_compute_dtype(precision == "fp16" ? DType::f16 : DType::bf16, /*with_master=*/false);
@@ -102,7 +89,8 @@ Session load_session(const SpeculateOptions& o) {
     draft.tokenizer.clear();
     draft.adapter.clear();
     session.draft = load_model(draft);
-    check_same_tokens(*session.base.tokenizer, *session.draft.tokenizer, o.draft);
+    data::check_same_tokens(*session.base.tokenizer, *session.draft.tokenizer,
+                            concat("--draft ", o.draft));
   }
   if (o.chat_template == "auto") {
     try {
@@ -131,11 +119,11 @@ std::vector<int32_t> encode_prompt(const Session& session,
   return session.base.tokenizer->encode(text);
 }
 
-Rows read_prompts(const Session& session, const SpeculateOptions& o, const std::string& file) {
-  Rows prompts;
+Prompts read_prompts(const Session& session, const SpeculateOptions& o, const std::string& file) {
+  Prompts prompts;
   const auto add = [&](const std::vector<data::Message>& messages, const std::string& name) {
-    prompts.push_back(encode_prompt(session, messages));
-    const auto length = static_cast<int64_t>(prompts.back().size());
+    prompts.ids.push_back(encode_prompt(session, messages));
+    const auto length = static_cast<int64_t>(prompts.ids.back().size());
     check(length + o.max_new_tokens - 1 <= session.positions(), name, " has ", length,
           " tokens and may get ", o.max_new_tokens, " new ones, but the model's context is ",
           session.positions(), "; shorten it or lower --max-new-tokens");
@@ -144,20 +132,22 @@ Rows read_prompts(const Session& session, const SpeculateOptions& o, const std::
     add({{"user", o.prompt}}, "the prompt");
     return prompts;
   }
-  int64_t number = 0;
-  data::for_each_conversation(file, {.skip_bad = o.skip_bad}, [&](const auto& conversation) {
-    ++number;
-    if (o.limit > 0 && number > o.limit) return;
-    std::vector<data::Message> messages;
-    for (const data::Message& message : conversation.messages) {
-      if (message.role == "assistant") break;
-      messages.push_back(message);
-      if (message.role == "user") break;
-    }
-    check(!messages.empty() && messages.back().role == "user", file, ": conversation ", number,
+  data::ConversationReport report;
+  std::vector<data::Conversation> conversations =
+      data::read_conversations(file, {.skip_bad = o.skip_bad}, &report);
+  if (o.limit > 0 && std::ssize(conversations) > o.limit)
+    conversations.resize(static_cast<size_t>(o.limit));
+  for (size_t i = 0; i < conversations.size(); ++i) {
+    const std::vector<data::Message>& said = conversations[i].messages;
+    const auto user = std::find_if(said.begin(), said.end(), [](const data::Message& message) {
+      return message.role == "user" || message.role == "assistant";
+    });
+    check(user != said.end() && user->role == "user", file, ": conversation ", i + 1,
           " does not begin with a user's message");
-    add(messages, concat(file, ": prompt ", number));
-  });
+    add({said.begin(), user + 1}, concat(file, ": prompt ", i + 1));
+    if (report.format == data::ConversationFormat::gsm8k)
+      prompts.answers.push_back(data::gsm8k_answer(said.back().content).value_or(""));
+  }
   return prompts;
 }
 

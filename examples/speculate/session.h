@@ -33,9 +33,14 @@ struct Session {
 // Throws Error for options that do not go together, and for what cannot be loaded.
 Session load_session(const SpeculateOptions& options);
 
-// The prompts of a file as ids. Throws Error that names the prompt which, with --max-new-tokens, is
-// longer than the model's context.
-Rows read_prompts(const Session& session, const SpeculateOptions& options, const std::string& file);
+struct Prompts {
+  Rows ids;
+  std::vector<std::string> answers;  // the numbers that GSM8K's problems come to; others have none
+};
+// Throws Error that names the prompt which, with --max-new-tokens, is longer than the model's
+// context.
+Prompts read_prompts(const Session& session, const SpeculateOptions& options,
+                     const std::string& file);
 // A prompt as --chat-template wants it: the messages so far and what comes before a reply.
 std::vector<int32_t> encode_prompt(const Session& session,
                                    const std::vector<data::Message>& messages);

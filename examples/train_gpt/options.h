@@ -20,6 +20,9 @@ struct TrainGptOptions : TrainingOptions {
   int64_t vocabulary = 2048;
   std::string data_order = "shuffled";
   std::vector<std::string> validation_text;
+  std::vector<std::string> chats;
+  std::string chat_template, teacher;
+  bool skip_bad = false;
   double validation_fraction = 0.05;
   int64_t validation_batches = 20;
   // model
@@ -63,7 +66,16 @@ inline void add_options(CLI::App& app, TrainGptOptions& o) {
       ->check(CLI::IsMember({"shuffled", "sequential"}));
   group.add("--validation-text", o.validation_text,
             "Files and folders to validate on, in place of a share of --text");
-  group.add("--validation-fraction", o.validation_fraction, "Share of windows kept for validation")
+  group.add("--chats", o.chats,
+            "Files of conversations, in place of --text; what the assistant wrote is learned");
+  group.add("--chat-template", o.chat_template,
+            "Folder with the chat template of --chats; default: that of --init or --tokenizer");
+  group.add("--teacher", o.teacher,
+            "With --chats: learn the distribution of this Hugging Face model, by KL, not the text");
+  group.flag("--skip-bad", o.skip_bad, "Pass over bad records of --chats");
+  group
+      .add("--validation-fraction", o.validation_fraction,
+           "Share of windows or conversations kept for validation")
       ->check(CLI::Range(0.0, 0.9));
   group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
       ->check(at_least(1));

@@ -10,8 +10,6 @@ namespace binade::examples {
 
 namespace fs = std::filesystem;
 
-namespace {
-
 std::vector<fs::path> text_files(const TrainGptOptions& options,
                                  const std::vector<std::string>& text) {
   data::TextFileOptions which{
@@ -25,13 +23,13 @@ bool are_shards(const std::vector<std::string>& text) {
   return text.size() == 1 && data::is_token_shards(text[0]);
 }
 
-}  // namespace
-
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
                                                    const fs::path& run_folder) {
   const fs::path kept = run_folder / "tokenizer";
   if (options.resume && fs::exists(kept)) return data::load_tokenizer(kept);
   if (!options.init.empty()) return data::load_tokenizer(options.init);
+  check(options.chats.empty() || options.tokenizer != "bpe",
+        "--chats needs a tokenizer whose chat template is known; give --init or --tokenizer");
   if (options.tokenizer != "bpe") return data::load_tokenizer(options.tokenizer);
   if (are_shards(options.text)) {
     const fs::path shards = options.text[0];  // `tokenize` put their tokenizer beside them
@@ -42,60 +40,6 @@ std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& option
     texts.push_back(data::read_text(file));
   say("training a vocabulary of {} on {} files\n", options.vocabulary, texts.size());
   return data::train_bpe(texts, {.vocab_size = options.vocabulary});
-}
-
-std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
-                                                        const std::vector<std::string>& text,
-                                                        const data::Tokenizer& tokenizer) {
-  if (are_shards(text)) {
-    auto shards = std::make_shared<data::ShardTokens>(data::list_shards(text[0]));
-    check(shards->vocab_size() <= tokenizer.vocab_size(), "the token shards in ", text[0],
-          " have a vocabulary of ", shards->vocab_size(), ", the tokenizer one of ",
-          tokenizer.vocab_size());
-    return shards;
-  }
-  // In sequential order the stream is [BOS] + encode(text), as other programs have it.
-  const bool sequential = options.data_order == "sequential";
-  const data::EncodeFilesOptions encoding{
-      .begin_with_bos = sequential && tokenizer.bos_id().has_value(), .end_with_eos = !sequential};
-  return std::make_shared<data::MemoryTokens>(
-      data::encode_files(tokenizer, text_files(options, text), encoding), tokenizer.vocab_size());
-}
-
-std::string fingerprint(const data::TokenSource& tokens) {
-  constexpr int64_t kChunk = 1 << 20;
-  std::vector<int32_t> chunk;
-  uint32_t checksum = 0;
-  for (int64_t first = 0; first < tokens.size(); first += kChunk) {
-    chunk.resize(static_cast<size_t>(std::min(kChunk, tokens.size() - first)));
-    tokens.read(first, chunk);
-    checksum = crc32c(chunk.data(), chunk.size() * sizeof(int32_t), checksum);
-  }
-  return fmt::format("{} tokens, CRC-32C {:#010x}", tokens.size(), checksum);
-}
-
-Samplers make_samplers(const TrainGptOptions& options,
-                       const std::shared_ptr<const data::TokenSource>& tokens,
-                       const data::Tokenizer& tokenizer) {
-  data::SamplerOptions sampler{.batch_size = options.batch_size,
-                               .seq_len = options.seq_len,
-                               .order = options.data_order == "sequential"
-                                            ? data::DataOrder::kSequential
-                                            : data::DataOrder::kShuffled,
-                               .seed = options.seed,
-                               .validation_fraction = options.validation_fraction};
-  const auto windows = [&](std::shared_ptr<const data::TokenSource> source, data::DataSplit split) {
-    sampler.split = split;
-    return std::make_shared<data::WindowSampler>(std::move(source), sampler);
-  };
-  if (!options.validation_text.empty()) {
-    const auto train = windows(tokens, data::DataSplit::kAll);
-    sampler.order = data::DataOrder::kSequential;
-    return {train, windows(prepare_tokens(options, options.validation_text, tokenizer),
-                           data::DataSplit::kAll)};
-  }
-  if (options.validation_fraction == 0) return {windows(tokens, data::DataSplit::kAll), nullptr};
-  return {windows(tokens, data::DataSplit::kTrain), windows(tokens, data::DataSplit::kValidation)};
 }
 
 namespace {
@@ -126,8 +70,6 @@ nn::CausalLmConfig config_of(const TrainGptOptions& options, const data::Tokeniz
 std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
                                          const data::Tokenizer& tokenizer, int64_t vocabulary) {
   RandomState::current().set_seed(options.seed);
-  // Whole tiles of tensor cores; the added rows never reach the softmax or a file.
-  constexpr int64_t kVocabularyMultiple = 64;
   std::shared_ptr<nn::CausalLm> model;
   if (!options.init.empty()) {
     model = nn::load_hf(options.init, {.vocabulary_multiple = kVocabularyMultiple});

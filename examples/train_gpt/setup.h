@@ -12,23 +12,16 @@
 
 namespace binade::examples {
 
+// Whole tiles of tensor cores; the added rows never reach the softmax or a file.
+inline constexpr int64_t kVocabularyMultiple = 64;
+
 // The tokenizer that a resumed run keeps in its folder, or that of --init, or a new one.
 std::unique_ptr<data::Tokenizer> prepare_tokenizer(const TrainGptOptions& options,
                                                    const std::filesystem::path& run_folder);
-// The tokens of these files and folders, or token shards.
-std::shared_ptr<const data::TokenSource> prepare_tokens(const TrainGptOptions& options,
-                                                        const std::vector<std::string>& text,
-                                                        const data::Tokenizer& tokenizer);
-// "<count> tokens, CRC-32C <checksum>": what a resumed run is held to.
-std::string fingerprint(const data::TokenSource& tokens);
-// Windows to train on, and those to validate on (null: none): a share of `tokens`, or
-// --validation-text.
-struct Samplers {
-  std::shared_ptr<const data::WindowSampler> train, validation;
-};
-Samplers make_samplers(const TrainGptOptions& options,
-                       const std::shared_ptr<const data::TokenSource>& tokens,
-                       const data::Tokenizer& tokenizer);
+// The files of text that --text or --validation-text name; of the default text, headers alone.
+std::vector<std::filesystem::path> text_files(const TrainGptOptions& options,
+                                              const std::vector<std::string>& text);
+bool are_shards(const std::vector<std::string>& text);
 std::shared_ptr<nn::CausalLm> make_model(const TrainGptOptions& options,
                                          const data::Tokenizer& tokenizer, int64_t vocabulary);
 Recompute recompute_choice(const TrainGptOptions& options, nn::Family family, Device device);

@@ -1,68 +1,23 @@
 #include "head_run.h"
 
-#include <binade/heads/decoding/base_weights.h>
-#include <binade/heads/decoding/dialogue.h>
+#include "documents.h"
 
-#include <algorithm>
+#include <binade/heads/decoding/base_weights.h>
+
 #include <cmath>
 
 namespace binade::examples {
 
 namespace {
 
-// What the heads are trained on, and the part that is kept for validation.
-struct Documents {
-  std::shared_ptr<const heads::decoding::PackedDocuments> train,
-      validation;  // the latter may be null
-};
-
-std::vector<heads::decoding::Document> read_documents(const HeadTrainingOptions& o,
-                                                      const data::Tokenizer& tokenizer) {
-  std::vector<heads::decoding::Document> documents;
-  heads::decoding::ConversationEncoder chats(tokenizer,
-                                             o.chat_template.empty() ? o.model : o.chat_template);
-  for (const std::string& file : o.chats)
-    data::for_each_conversation(file, {.skip_bad = o.skip_bad}, [&](const auto& conversation) {
-      documents.push_back(chats.encode(conversation));
-    });
-  if (chats.foreign() > 0)
-    say("{} conversations hold tokens of another vocabulary; their text is encoded\n",
-        chats.foreign());
-  // Long texts are cut into windows, each a document.
-  const std::vector<int32_t> ids =
-      o.text.empty()
-          ? std::vector<int32_t>()
-          : data::encode_files(tokenizer, data::list_text_files({o.text.begin(), o.text.end()}, {}),
-                               {.end_with_eos = true});
-  for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(o.seq_len)) {
-    const size_t end = std::min(ids.size(), first + static_cast<size_t>(o.seq_len));
-    documents.push_back(heads::decoding::whole_document(
-        {ids.begin() + static_cast<int64_t>(first), ids.begin() + static_cast<int64_t>(end)}));
-  }
-  check(!documents.empty(), "there is nothing to train on; give --chats or --text");
-  return documents;
-}
-
-// The last documents of a shuffled order are for validation.
-Documents make_documents(const HeadTrainingOptions& o, const data::Tokenizer& tokenizer) {
-  std::vector<heads::decoding::Document> all = read_documents(o, tokenizer), train, validation;
-  const auto count = static_cast<int64_t>(all.size());
-  auto kept = static_cast<int64_t>(std::lround(o.validation_fraction * static_cast<double>(count)));
-  if (o.validation_fraction > 0) kept = std::clamp<int64_t>(kept, 1, count - 1);
-  const data::Permutation order(count, o.seed, /*stream=*/1);
-  for (int64_t i = 0; i < count; ++i)
-    (i < count - kept ? train : validation)
-        .push_back(std::move(all[static_cast<size_t>(order(i))]));
-  const heads::decoding::PackingOptions packing{
-      .batch_size = o.batch_size, .seq_len = o.seq_len, .pack = o.pack, .seed = o.seed};
-  const auto packed = [&](std::vector<heads::decoding::Document> documents) {
-    return std::make_shared<const heads::decoding::PackedDocuments>(std::move(documents), packing);
-  };
-  return {packed(std::move(train)), validation.empty() ? nullptr : packed(std::move(validation))};
-}
-
-void print_accuracy(const heads::decoding::HeadAccuracy& accuracy) {
-  if (accuracy.main_loss) say("the model's own next token: loss {:.3f}\n", *accuracy.main_loss);
+// `before`: the model's own loss before it was trained.
+void print_accuracy(const heads::decoding::HeadAccuracy& accuracy, std::optional<double> before) {
+  if (accuracy.main_loss)
+    say("the model's own next token: loss {:.4f}, perplexity {:.3f}\n", *accuracy.main_loss,
+        std::exp(*accuracy.main_loss));
+  if (accuracy.main_loss && before)
+    say("before training: loss {:.4f}, perplexity {:.3f}; it changed by {:+.2f} %\n", *before,
+        std::exp(*before), 100 * std::expm1(*accuracy.main_loss - *before));
   say("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "head", "loss", "top-1", "top-2", "top-3", "top-4",
       "top-5");
   for (size_t k = 0; k < accuracy.loss.size(); ++k)
@@ -91,7 +46,17 @@ HeadRun::HeadRun(HeadTrainingOptions& options, std::string config)
   nn::check_vocabulary(*model_, tokenizer_->vocab_size());
   check(options.seq_len <= model_->config().max_positions, "--seq-len ", options.seq_len,
         " is beyond the model's ", model_->config().max_positions, " positions");
-  const Documents documents = make_documents(options, *tokenizer_);
+  const Documents documents = make_documents(
+      {.chats = options.chats,
+       .template_folder = options.chat_template.empty() ? options.model : options.chat_template,
+       .skip_bad = options.skip_bad,
+       .text = options.text,
+       .validation_fraction = options.validation_fraction,
+       .packing = {.batch_size = options.batch_size,
+                   .seq_len = options.seq_len,
+                   .pack = options.pack,
+                   .seed = options.seed}},
+      *tokenizer_);
   documents_ = documents.train;
   held_out_ = documents.validation;
   RandomState::current().set_seed(options.seed);
@@ -143,8 +108,17 @@ bool HeadRun::train(const HeadTask& head_task) {
     task.validate = [&] {
       return heads::decoding::validation_of(head_task.accuracy(*held_out_), head_task.coefficients);
     };
+  // What training does to the model is told by the same documents.
+  std::optional<double> before;
+  if (o.joint && held_out_) {
+    head_task.module->eval();
+    before = head_task.accuracy(*held_out_).main_loss;
+  }
   o.steps = steps();
-  train::Trainer trainer(task, *optimizer, scaler, preset_, folder_, trainer_options(o));
+  std::optional<optim::Ema> ema;
+  if (o.ema > 0) ema.emplace(*optimizer, o.ema);
+  train::Trainer trainer(task, *optimizer, scaler, preset_, folder_, trainer_options(o),
+                         ema ? &*ema : nullptr);
   resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   say("{}, {} parameters trained; {} documents in {} rows of {}, {} labels; {} on {}\n",
@@ -162,7 +136,8 @@ bool HeadRun::train(const HeadTask& head_task) {
   say("{}; everything is in {}\n", summary(outcome, finished), o.run_dir);
   if (outcome.stopped) return false;
   head_task.module->eval();
-  if (held_out_) print_accuracy(head_task.accuracy(*held_out_));
+  if (ema) ema->swap();  // what was validated is what is saved
+  if (held_out_) print_accuracy(head_task.accuracy(*held_out_), before);
   return true;
 }
 

@@ -109,15 +109,19 @@ void resume_if_asked(const TrainingOptions& options, train::Trainer& trainer) {
   }
 }
 
-std::string summary(const train::Trainer::Outcome& outcome, bool finished_before) {
-  std::string text = fmt::format("{} at step {}", outcome.stopped ? "stopped by a signal" : "done",
+std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,
+                    std::string_view unit) {
+  std::string text = fmt::format("{} at step {}",
+                                 outcome.stopped         ? "stopped by a signal"
+                                 : outcome.patience_lost ? "stopped, as nothing got better,"
+                                                         : "done",
                                  outcome.steps_done);
   if (finished_before) text += " already (--steps goes further)";
   if (outcome.steps_done > 0) text += fmt::format(": loss {:.4f}", outcome.last_loss);
   if (finished_before && outcome.best)
     text += fmt::format(", best validation loss {:.4f}", outcome.best->value);
   if (std::isfinite(outcome.tokens_per_second))
-    text += fmt::format(", {:.0f} tokens/s", outcome.tokens_per_second);
+    text += fmt::format(", {:.0f} {}/s", outcome.tokens_per_second, unit);
   return text;
 }
 

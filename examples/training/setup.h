@@ -51,6 +51,7 @@ std::map<std::string, std::string> manifest(Device device);
 // Resumes with --resume, and says from where.
 void resume_if_asked(const TrainingOptions& options, train::Trainer& trainer);
 // "done at step 200: loss 3.1415, 9507 tokens/s"
-std::string summary(const train::Trainer::Outcome& outcome, bool finished_before);
+std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,
+                    std::string_view unit = "tokens");
 
 }  // namespace binade::examples

@@ -105,6 +105,8 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
                                      const amp::Preset& preset, int64_t batches,
                                      const MedusaLossOptions& options) {
   const decoding::HeadSet set = head_set(heads.config().heads, options);
+  MedusaLossOptions against_text = options;  // the model's own loss, too, whatever teaches it
+  if (options.joint) against_text.joint->teacher = {};
   const std::vector<double> ones(static_cast<size_t>(set.count), 1);
   const bool packed = documents.options().pack;
   return decoding::head_accuracy(
@@ -116,7 +118,7 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
       [&](const train::Named<Tensor>& batch, const MultiHeadLossOptions& loss) {
         return multi_head_loss(
             base_states(heads, batch, packed, false),
-            all_heads(heads, ones, options, batch, packed),
+            all_heads(heads, ones, against_text, batch, packed),
             shifted_labels(batch.at("labels"), batch.at("documents"), set.shifts()), loss);
       });
 }

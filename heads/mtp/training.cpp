@@ -35,7 +35,6 @@ std::vector<double> coefficients(const MtpConfig& config, const MtpLossOptions& 
         options.weight);
   check(options.beta > 0 && options.beta <= 1, "β of recursive modules lies in (0, 1], got ",
         options.beta);
-  const auto depth = static_cast<double>(config.depth);
   std::vector<double> result;
   double total = 0;
   for (int64_t k = 0; k < config.depth; ++k) {

@@ -85,6 +85,62 @@ TEST_CASE("cpu matmul equals f64 loops in every dtype and layout", "[matmul][cpu
         tolerance(dtype, dtype, size.k));
 }
 
+TEST_CASE("cpu matmul of a few rows with a weight's transpose", "[matmul][cpu]") {
+  Random random(7);
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
+  const int64_t m = GENERATE(1, 2, 3, 4, 5, 15, 16, 17);
+  const auto [n, k] = GENERATE(std::pair<int64_t, int64_t>{1031, 16}, std::pair{129L, 255L},
+                               std::pair{3L, 6000L}, std::pair{64L, 272L});
+  const Array a =
+      make(GENERATE(Layout::rows, Layout::columns, Layout::strided), {m, k}, dtype, random);
+  // Columns may lie apart from each other.
+  const Array weight = make(GENERATE(Layout::rows, Layout::padded), {n, k}, dtype, random);
+  const Array b = weight.transpose(0, 1);
+  const double scale = std::sqrt(static_cast<double>(k));
+  std::vector<double> expected = reference(a, b, m, n, k);
+
+  SECTION("as it is") {
+    const Array out = Array::empty({m, n}, dtype);
+    set_all(out, std::numeric_limits<double>::quiet_NaN());
+    kernels::cpu::matmul(a, b, out, {});
+    CHECK(worst_error(out, expected, scale) <= tolerance(dtype, dtype, k));
+  }
+  SECTION("added to what is there, with a bias, into another dtype and layout") {
+    const DType out_dtype = dtype == DType::f16 ? DType::f32 : dtype;
+    const Array out = make(GENERATE(Layout::columns, Layout::padded), {m, n}, out_dtype, random);
+    const Array bias = random_array({n}, dtype, random);
+    const std::vector<double> before = values_of(out), added = values_of(bias);
+    for (size_t i = 0; i < expected.size(); ++i)
+      expected[i] += before[i] + added[i % static_cast<size_t>(n)];
+    kernels::cpu::matmul(a, b, out, {.beta = 1, .bias = bias});
+    CHECK(worst_error(out, expected, scale) <= tolerance(dtype, out_dtype, k));
+  }
+  SECTION("a row alone has the same bits") {
+    if (m > 16) return;  // another kernel
+    const Array out = Array::empty({m, n}, dtype), alone = Array::empty({1, n}, dtype);
+    kernels::cpu::matmul(a, b, out, {});
+    for (int64_t row = 0; row < m; ++row) {
+      kernels::cpu::matmul(a.slice(0, row, row + 1), b, alone, {});
+      CHECK(values_of(out.slice(0, row, row + 1)) == values_of(alone));
+    }
+  }
+  SECTION("what is not finite stays so, and nowhere else") {
+    const Array out = Array::empty({m, n}, dtype);
+    const auto set = [](const Array& array, int64_t row, int64_t column, double value) {
+      set_all(array.slice(0, row, row + 1).slice(1, column, column + 1), value);
+    };
+    set(weight, n - 1, k - 1, std::numeric_limits<double>::infinity());
+    set(a, m - 1, k - 1, 1);
+    kernels::cpu::matmul(a, b, out, {});
+    const std::vector<double> values = values_of(out);
+    CHECK(values.back() == std::numeric_limits<double>::infinity());
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j + 1 < n; ++j)
+        if (!std::isfinite(values[static_cast<size_t>(i * n + j)]))
+          FAIL("row " << i << ", column " << j);
+  }
+}
+
 TEST_CASE("cpu matmul of batches: strided, expanded and folded", "[matmul][cpu]") {
   Random random(2);
   const DType dtype = GENERATE(DType::f64, DType::f32, DType::bf16);

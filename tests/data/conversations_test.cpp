@@ -274,6 +274,22 @@ TEST_CASE("the number of a GSM8K answer is found", "[data][conversations]") {
   CHECK(answer("42") == "none");
 }
 
+TEST_CASE("the number that a reply comes to is found", "[data][conversations]") {
+  const auto number = [](std::string_view text) { return final_number(text).value_or("none"); };
+  CHECK(number("She makes 9 * 2 = $18 every day.") == "18");
+  CHECK(number("It is 7. In short:\n#### 1,234") == "1234");
+  CHECK(number("5 apples, 3,000 pears") == "3000");
+  CHECK(number("5, 3") == "3");
+  CHECK(number("costs $2.50.") == "2.50");
+  CHECK(number("16-3") == "3");
+  CHECK(number("a loss of -3") == "-3");
+  CHECK(number("-3") == "-3");
+  CHECK(number("#### none, but 4") == "4");
+  CHECK(number("3.") == "3");
+  CHECK(number("") == "none");
+  CHECK(number("many") == "none");
+}
+
 TEST_CASE("published prompt files are read", "[data][conversations]") {
   const auto gsm8k = test::shared_path("data/prompts/gsm8k/test.jsonl");
   const auto mt_bench = test::shared_path("data/prompts/mt_bench/question.jsonl");

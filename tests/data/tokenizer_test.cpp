@@ -3,9 +3,12 @@
 #include "warnings.h"
 
 #include <binade/core/error.h>
+#include <binade/core/file.h>
+#include <binade/core/text.h>
 #include <binade/core/utf8.h>
 #include <binade/data/bpe_tokenizer.h>
 #include <binade/data/byte_tokenizer.h>
+#include <binade/data/chat_template.h>
 #include <binade/data/sentencepiece_tokenizer.h>
 #include <binade/data/tokenizer.h>
 
@@ -164,6 +167,30 @@ TEST_CASE("a SentencePiece model survives saving", "[data][tokenizer]") {
   REQUIRE_THROWS_WITH(loaded->decode(Ids{512}), Contains("out of range"));
   // Malformed bytes count as U+FFFD.
   REQUIRE(loaded->decode(loaded->encode("a\xFF")) == "a" + std::string(kReplacementCharacter));
+}
+
+TEST_CASE("a tokenizer that was loaded brings along what lay beside it", "[data][tokenizer]") {
+  const TemporaryFolder folder;
+  ByteTokenizer().save(folder.path());
+  const auto text_of = [&](const std::string& name) {
+    return read_text_file(folder.path() / name);
+  };
+  folder.write("tokenizer_config.json",
+               R"({"chat_template": "{{ messages[0].content }}", "model_max_length": 9})");
+  folder.write("special_tokens_map.json", R"({"pad_token": "A"})");
+  folder.write("config.json", R"({"eos_token_id": 66})");
+  load_tokenizer(folder.path())->save(folder.path() / "again");
+  const auto again = load_tokenizer(folder.path() / "again");
+  CHECK(again->eos_id() == 66);  // the file had none, and config.json is the model's
+  CHECK(text_of("again/special_tokens_map.json") == text_of("special_tokens_map.json"));
+  const std::vector<Message> chat = {{"user", "hello"}};
+  CHECK(ChatTemplate::load(folder.path() / "again").render(chat) == "hello");
+  again->save(folder.path() / "third");  // nothing is lacking any more
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
+    CHECK(text_of(concat("third/", name)) == text_of(concat("again/", name)));
+  folder.write("again/chat_template.jinja", "{{ bos_token }}");
+  load_tokenizer(folder.path() / "again/tokenizer.json")->save(folder.path() / "fourth");
+  CHECK(text_of("fourth/chat_template.jinja") == "{{ bos_token }}");
 }
 
 TEST_CASE("BOS and EOS are those of the files beside", "[data][tokenizer]") {

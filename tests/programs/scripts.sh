@@ -39,3 +39,22 @@ expect "without a network, setup.sh says so" 2 "Is the network up" setup
 
 stand_in dpkg-query 'echo installed'
 expect "with everything installed, setup.sh installs nothing" 0 "all installed" setup
+
+# The demonstrations in a checkout of their own, with the programs that are there.
+checkout=$tools/checkout
+mkdir "$checkout"
+cp -r "$scripts" "$checkout/scripts"
+ln -s "$BINADE_BUILD" "$checkout/build"
+stand_in cmake 'exit 0'
+demo() { PATH=$tools:$PATH CUDA_VISIBLE_DEVICES='' BINADE_DEMO_STEPS=10 bash "$checkout/scripts/demo.sh" "$@"; }
+for part in heads ranking; do
+  refused "demo.sh $part takes no options" "$part takes no options, got --fast" demo "$part" --fast
+done
+expect "demo.sh ranking compares rankers with BM25" 0 "all of it is in $checkout/runs/demo-ranking" demo ranking
+grep -Eq '^bm25( +0\.[0-9]{4}){3} *$' "$case_output" &&
+  grep -Eq '^lambdarank( +0\.[0-9]{4}){3}   [+-]0\.[0-9]{4}, p = [0-9.e-]+$' "$case_output" &&
+  grep -Eq '^listnet( +0\.[0-9]{4}){3}   [+-]0\.[0-9]{4}, p = [0-9.e-]+$' "$case_output" &&
+  problem= || problem="rows are missing"
+report "… in a table" "$problem"
+grep -q '^convention zero: gain 2^y-1, discount 1/log2(1+r)' "$case_output" && problem= || problem="no convention"
+report "… under a convention that it names" "$problem"

@@ -54,6 +54,27 @@ expect "a draft model whose guesses are drawn" 0 "tau" \
 expect "early exit" 0 "$all_equal" speculate --early-exit 1 --batch 2
 expect "lookup in the text so far" 0 "$all_equal" speculate --proposer lookup --batch 2
 expect "plain decoding alone" 0 "plain decoding" speculate
+for _ in {1..400}; do echo "7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 "; done >"$work/sevens.txt"
+expect "a model that counts on sevens" 0 "saved" \
+  "$BINADE_BUILD/examples/train_gpt" --text "$work/sevens.txt" --tokenizer bytes --family llama \
+  --layers 2 --dim 32 --heads 2 --seq-len 96 --batch-size 8 --steps 80 --sample-tokens 0 \
+  --learning-rate 0.01 --device cpu --quiet --run-dir "$work/base5" --save-hf "$work/sevens"
+printf '{"question": "7 7", "answer": "#### %s"}\n' 7 8 >"$work/problems.jsonl"
+counts() {
+  "$BINADE_BUILD/examples/speculate" --model "$work/sevens" --prompts "$work/problems.jsonl" \
+    --device cpu --max-new-tokens 12 "$@"
+}
+expect "exact answers are counted" 0 "speculative: 1 of 2 answers are exact (50.0 %)" \
+  counts --proposer lookup --show
+expect "… of plain decoding alone, too" 0 "plain: 1 of 2 answers are exact" counts
+expect "charts of trees" 0 "tokens a pass" \
+  run --medusa "$work/heads" --search-tree "$work/prompts.txt" --charts "$work/charts" --nodes 8
+expect "charts of acceptance" 0 "tau" medusa --tree chain --charts "$work/charts"
+problem=
+for chart in acceptance trees; do
+  grep -q "</svg>" "$work/charts/$chart.svg" || problem="$chart.svg is not there"
+done
+report "… are drawn" "$problem"
 expect "texts to look at" 0 "the lazy dog" medusa --show --limit 1
 expect "a tree that is searched for and saved" 0 "speculate" \
   run --medusa "$work/heads" --search-tree "$work/prompts.txt" --save-tree "$work/best.json"

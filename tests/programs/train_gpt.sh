@@ -119,6 +119,45 @@ problem=$(complaint 2 "GiB are available; lower the batch size" train --dim 2048
 report "… in a sentence that says what there is" "$problem"
 rm -rf "$run"
 
+# ---- conversations ------------------------------------------------------------------------------
+chats=$work/chats.jsonl
+for i in 1 2 3 4 5 6; do
+  echo '{"messages": [{"role": "user", "content": "abc'$i'"}, {"role": "assistant", "content": "defg"}]}'
+done >"$chats"
+talk() { # trains on conversations; options of the model come first
+  "$BINADE_BUILD/examples/train_gpt" --run-dir "$run" --device cpu --quiet --chats "$chats" \
+    --seq-len 16 --batch-size 2 --steps 3 --sample-tokens 0 --validation-fraction 0.3 "$@"
+}
+rm -rf "$run"
+refused "conversations without a tokenizer" "give --init or --tokenizer" talk
+refused "conversations for a model without a chat template" "chat template" talk --init "$work/hf"
+cp -r "$work/hf" "$work/chatty"
+python3 - "$work/chatty/tokenizer_config.json" <<'END'
+import json, sys
+config = json.load(open(sys.argv[1]))
+config["chat_template"] = ("{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
+                           "{% if add_generation_prompt %}a:{% endif %}")
+json.dump(config, open(sys.argv[1], "w"))
+END
+expect "a model learns conversations" 0 "4 conversations in" talk --init "$work/chatty" \
+  --save-hf "$work/taught"
+grep -q chat_template "$work/taught/tokenizer_config.json" && problem= ||
+  problem="the saved folder has none"
+report "… and keeps its chat template" "$problem"
+rm -rf "$run"
+expect "a model learns from a teacher" 0 "done at step 3" talk --init "$work/chatty" \
+  --teacher "$work/taught"
+expect "… and goes on" 0 "done at step 5" "$BINADE_BUILD/examples/train_gpt" --run-dir "$run" \
+  --steps 5 --resume
+rm -rf "$run"
+refused "a teacher without conversations" "are for --chats" train --teacher "$work/taught"
+refused "conversations beside a text" "leave them out" talk --init "$work/chatty" --text "$chats"
+refused "conversations with multi-token prediction" "finetune_mtp" talk --init "$work/chatty" \
+  --mtp sequential:1
+refused "a teacher that is not there" "$work/nobody" talk --init "$work/chatty" \
+  --teacher "$work/nobody"
+rm -rf "$run"
+
 # ---- run folders --------------------------------------------------------------------------------
 touch "$work/file"
 refused "a run folder that is a file" "run folder" train --run-dir "$work/file"

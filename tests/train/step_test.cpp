@@ -371,3 +371,92 @@ TEST_CASE("a step leaves the random numbers of the program around it alone", "[t
   CHECK(random.place() == place);
   CHECK(random.next_place() == (place | 1u << 22));  // still outside of a step
 }
+
+namespace {
+
+// Rows of a step that come in three sizes, in an order that comes back to each.
+int64_t rows_of_step(int64_t step) {
+  constexpr int64_t kRows[] = {8, 4, 8, 6, 4, 8, 4, 6, 6, 8, 4, 6};
+  return kRows[step % 12];
+}
+std::vector<train::StepReport> run_sizes(SmallRun& run, int64_t first, int64_t last) {
+  for (int64_t step = first; step < last; ++step) {
+    const train::StepData data = small_batch(step, rows_of_step(step));
+    run.step->run(step, data.micro_batches, data.normalisers, 0.01);
+  }
+  return run.step->take_reports(/*wait=*/true);
+}
+
+}  // namespace
+
+TEST_CASE("batches of other shapes do not disturb each other", "[train][step]") {
+  // Each step alone, in a TrainStep that knows one shape only, against one that knows all.
+  SmallRunOptions one_shape;
+  one_shape.dropout = 0.1;
+  SmallRun single(one_shape), several(one_shape);
+  single.step_options.prepared = 1;
+  single.step = std::make_unique<train::TrainStep>(heads::language_model::loss(*single.model),
+                                                   *single.optimizer, *single.scaler, single.preset,
+                                                   single.step_options);
+  const auto a = run_sizes(single, 0, 12), b = run_sizes(several, 0, 12);
+  REQUIRE(a.size() == 12);
+  REQUIRE(b.size() == 12);
+  for (size_t i = 0; i < a.size(); ++i) CHECK(a[i].loss == b[i].loss);
+  CHECK(single.weights() == several.weights());
+}
+
+#if BINADE_HAVE_CUDA
+
+TEST_CASE("each shape gets a graph of its own, in the same memory", "[train][step][cuda]") {
+  require_gpu();
+  cuda::set_deterministic(true);
+  SmallRunOptions options{.preset = "fp16", .dropout = 0.1, .capture = false, .device = test_gpu()};
+  SmallRun eager(options);
+  options.capture = true;
+  SmallRun graphs(options);
+  const auto a = run_sizes(eager, 0, 24), b = run_sizes(graphs, 0, 24);
+  CHECK(eager.step->graphs() == 0);
+  CHECK(graphs.step->graphs() == 3);
+  REQUIRE(b.size() == 24);
+  for (size_t i = 0; i < b.size(); ++i) CHECK(a[i].loss == b[i].loss);
+  CHECK(eager.weights() == graphs.weights());
+  const int64_t before = memory_stats(test_gpu()).in_use;
+  run_sizes(graphs, 24, 36);  // replays allocate nothing
+  CHECK(memory_stats(test_gpu()).in_use <= before);
+  graphs.step->invalidate();
+  CHECK(graphs.step->graphs() == 0);
+  run_sizes(eager, 24, 48);
+  run_sizes(graphs, 36, 48);
+  CHECK(eager.weights() == graphs.weights());
+  cuda::set_deterministic(false);
+}
+
+TEST_CASE("the shape that was used longest ago gives way", "[train][step][cuda]") {
+  require_gpu();
+  SmallRun run({.device = test_gpu()});
+  run.step_options.prepared = 2;
+  run.step =
+      std::make_unique<train::TrainStep>(heads::language_model::loss(*run.model), *run.optimizer,
+                                         *run.scaler, run.preset, run.step_options);
+  int64_t step = 0;
+  const auto run_rows = [&](int64_t rows, int64_t times) {
+    for (int64_t i = 0; i < times; ++i, ++step) {
+      const train::StepData data = small_batch(step, rows);
+      run.step->run(step, data.micro_batches, data.normalisers, 0.01);
+    }
+    run.step->take_reports(/*wait=*/true);
+  };
+  run_rows(8, 4);
+  run_rows(4, 4);
+  CHECK(run.step->graphs() == 2);
+  run_rows(8, 1);  // now 4 is the oldest
+  CHECK(run.step->captured());
+  run_rows(6, 1);
+  CHECK(run.step->graphs() == 1);
+  run_rows(8, 1);
+  CHECK(run.step->captured());
+  run_rows(4, 1);
+  CHECK_FALSE(run.step->captured());
+}
+
+#endif

@@ -154,6 +154,12 @@ TEST_CASE("an exception leaves a checkpoint and the chart, from which the run go
     CHECK(rest.resumed_at == expected);
     // Averages that stayed in the model, or half a step's gradients, would show here.
     train::Checkpoint a = checkpoint_at(whole, 12), b = checkpoint_at(path, 12);
+    if (where == "validation") {
+      // The one that was lost would have been the best; the next one, which is as good, is.
+      CHECK(a.values.at("best_step") == "5");
+      CHECK(b.values.at("best_step") == "10");
+      b.values["best_step"] = "5";
+    }
     CHECK(same_bits(a, b));
   }
 }
@@ -285,6 +291,51 @@ TEST_CASE("the best checkpoint by validation loss is kept", "[train][trainer]") 
   for (const Json& row : rows_of(path / "metrics.jsonl"))
     validations += row.contains("validation_loss");
   CHECK(validations == 4);
+}
+
+TEST_CASE("a run ends when its patience is lost, and its best weights can be had",
+          "[train][trainer]") {
+  const TemporaryFolder folder;
+  // By step 2, 4, …: the best is after step 4.
+  const auto patient = [](FolderRun& run, int64_t patience) {
+    run.trainer_options.validate_every = 2;
+    run.trainer_options.patience = patience;
+    run.task.validate = [calls = 0]() mutable {
+      constexpr double kLosses[] = {5, 3, 4, 3.5, 3.2, 3.1};
+      return train::Validation(kLosses[calls++]);
+    };
+  };
+  std::map<std::string, std::vector<float>> best;
+  {
+    FolderRun run(folder.path() / "run");
+    patient(run, 2);
+    train::Trainer trainer(run.task, *run.small.optimizer, *run.small.scaler, run.small.preset,
+                           run.folder, run.trainer_options, &run.ema);
+    CHECK_FALSE(trainer.load_best());
+    const train::Trainer::Outcome outcome = trainer.run();
+    CHECK(outcome.patience_lost);
+    CHECK_FALSE(outcome.stopped);
+    CHECK(outcome.steps_done == 8);
+    REQUIRE(outcome.best);
+    CHECK(outcome.best->value == 3);
+    REQUIRE(trainer.load_best());
+    best = run.small.weights();
+  }
+  FolderRun short_run(folder.path() / "short");
+  short_run.trainer_options.steps = 4;
+  short_run.run();
+  CHECK(best == short_run.small.weights());
+
+  // It ended; with more patience it goes on to the end.
+  const auto go_on = [&](int64_t patience) {
+    FolderRun run(folder.path() / "run");
+    patient(run, patience);
+    return run.run();
+  };
+  CHECK(go_on(2).steps_done == 8);
+  const train::Trainer::Outcome rest = go_on(0);
+  CHECK(rest.steps_done == 12);
+  CHECK_FALSE(rest.patience_lost);
 }
 
 TEST_CASE("skipped steps are diagnosed and underflow is reported on request", "[train][trainer]") {

@@ -1,4 +1,5 @@
-// Matmuls by tiles, where packing the operands (blocked_matmul.h) does not pay: each thread
+// Matmuls by tiles, where neither packing the operands (blocked_matmul.h) nor reading a matrix
+// column by column (thin_matmul.h) pays: each thread
 // takes tiles of the output, multiplies into a tile of the compute type, applies the epilogue while
 // the tile is in cache and stores it. f32 and f64 operands are read where they lie; f16 and bf16
 // ones are converted panel by panel on the way in.
@@ -8,6 +9,7 @@
 #include <binade/core/kernels/cpu/matmul/amx_tile.h>
 #include <binade/core/kernels/cpu/matmul/blocked_matmul.h>
 #include <binade/core/kernels/cpu/matmul/matmul_problem.h>
+#include <binade/core/kernels/cpu/matmul/thin_matmul.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
@@ -128,6 +130,8 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilog
   } else {
     if (a.dtype() == DType::f64)
       TiledMatmul<double>(problem, epilogue).run();
+    else if (is_thin(problem))
+      thin_matmul(problem, epilogue);
     else
       TiledMatmul<float>(problem, epilogue).run();
     if (epilogue.a_sums.defined())
