@@ -47,11 +47,11 @@ struct FewRowsAttention {
 
 // Whether the kernels for blocks below, halves of a Llama layer, take these. Beside what
 // suits_few_rows() asks of every layer: in.norm and in.sum, a compute capability of 9.0, D = 64 or
-// 128, and weights so small that an eighth of those of a key head (of an MLP, the share of one of
-// up to 128 blocks) fits into shared memory. They are for what takes longer to start than to read.
-// The first is for the projections of attention alone; attention is part of their block, with
-// layers.output, up to kVeryFewRows and where it has so little to read that more blocks would not
-// be faster.
+// (without attention) 128, and weights so small that an eighth of those of a key head (of an MLP,
+// the share of one of up to 128 blocks) fits into shared memory. They are for what takes longer to
+// start than to read. The first is for the projections of attention alone; attention is part of
+// their block, with layers.output, up to kVeryFewRows and where it has so little to read that more
+// blocks would not be faster.
 bool suits_attention_inputs_block(const FewRows& in, const FewRowsAttention& layers);
 bool suits_attention_block(const FewRows& in, const FewRowsAttention& layers, const PassRows& rows,
                            const Array& cached_keys);

@@ -49,10 +49,11 @@ inline Matrix normed(const kernels::FewRows& in) {
 // (M, N): x·weightᵀ + bias.
 inline std::vector<double> layer_of(const Matrix& x, const kernels::FewRowsLayer& layer) {
   const Matrix weight(layer.weight);
+  const Matrix bias(layer.bias.defined() ? layer.bias : Array::zeros({weight.rows}, DType::f64));
   std::vector<double> out;
   for (int64_t r = 0; r < x.rows; ++r)
     for (int64_t n = 0; n < weight.rows; ++n) {
-      double sum = layer.bias.defined() ? Matrix(layer.bias)(n, 0) : 0;
+      double sum = bias(n, 0);
       for (int64_t c = 0; c < x.columns; ++c) sum += x(r, c) * weight(n, c);
       out.push_back(sum);
     }

@@ -57,20 +57,22 @@ struct WarpKeys {
   }
 };
 
-// A warp's running softmax for the queries of a tile: a lane has rows lane / 4 and 8 more, each
-// with the same largest score and total as the other lanes of its row.
-template <int kDim>
+// A warp's running softmax for the queries of a tile, 8 · kHalves of them: a lane has rows lane / 4
+// and 8 more, each with the same largest score as the other lanes of its row.
+template <int kDim, int kHalves>
 struct WarpSoftmax {
   static constexpr int kTiles = kDim / 8;
   float largest[2] = {kNoScore, kNoScore}, total[2] = {0, 0};
   float sums[kTiles][4] =
       {};  // of tile n: dimensions 64 · (n / 8) + 8 · (2 · (lane % 4) + e) + n % 8
 
-  // queries: rows of `stride` bytes in shared memory, the first `rows` of which count; see(r, key)
-  // says whether the lane's query r, 0 or 1, sees one of the warp's keys. scale: with log2(e).
-  template <class T, class See>
+  // queries: rows of `stride` bytes in shared memory, the first `rows` of which count. Bit 4 · r +
+  // e of `seen` says whether the lane's query r sees key 2 · (lane % 4) + {0, 1, 8, 9}[e] of the
+  // warp's. scale: with log2(e). first: nothing was seen before.
+  template <class T>
   __device__ __forceinline__ void attend(const WarpKeys<kDim>& at, const unsigned char* queries,
-                                         int stride, int rows, float scale, const See& see) {
+                                         int stride, int rows, float scale, unsigned seen,
+                                         bool first) {
     const int lane = threadIdx.x % kWarp, own_row = lane / 4;
     const T* kind = nullptr;
     float scores[2][4] = {};
@@ -79,7 +81,8 @@ struct WarpSoftmax {
       const unsigned char* from = queries + own_row * stride + s * 64 + lane % 4 * 16;
       uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
       if (own_row < rows) upper = *reinterpret_cast<const uint4*>(from);
-      if (own_row + 8 < rows) lower = *reinterpret_cast<const uint4*>(from + 8 * stride);
+      if (kHalves == 2 && own_row + 8 < rows)
+        lower = *reinterpret_cast<const uint4*>(from + 8 * stride);
       const uint32_t one[4] = {upper.x, lower.x, upper.y, lower.y};
       const uint32_t two[4] = {upper.z, lower.z, upper.w, lower.w};
 #pragma unroll
@@ -88,34 +91,36 @@ struct WarpSoftmax {
         multiply_add(scores[i], kind, two, at.keys[i][s].z, at.keys[i][s].w);
       }
     }
-    // A row's scores are those of keys 2 · (lane % 4) + {0, 1} of each eight.
-    uint32_t high[4], low[4];  // of the weights, as one half and what it leaves
+    uint32_t high[4] = {}, low[4] = {};  // of the weights, as one half and what it leaves
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < kHalves; ++r) {
       float most = largest[r], score[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int key = e / 2 * 8 + lane % 4 * 2 + e % 2;
-        score[e] = see(r, key) ? scores[e / 2][r * 2 + e % 2] * scale : kNoScore;
+        score[e] = seen >> (4 * r + e) & 1 ? scores[e / 2][r * 2 + e % 2] * scale : kNoScore;
         most = fmaxf(most, score[e]);
       }
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
       const float base = most == kNoScore ? 0 : most;  // nothing seen so far: weights of 0
-      const float factor = exp2f(largest[r] - base);
       float weights[4], added = 0;
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         weights[e] = exp2f(score[e] - base);
         added += weights[e];
       }
-      total[r] = total[r] * factor + added;  // of this lane's keys until finish()
-      largest[r] = most;
+      if (first) {
+        total[r] = added;  // of this lane's keys until finish()
+      } else {
+        const float factor = exp2f(largest[r] - base);
+        total[r] = total[r] * factor + added;
 #pragma unroll
-      for (auto& sum : sums) {
-        sum[r * 2] *= factor;
-        sum[r * 2 + 1] *= factor;
+        for (auto& sum : sums) {
+          sum[r * 2] *= factor;
+          sum[r * 2 + 1] *= factor;
+        }
       }
+      largest[r] = most;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const Vec<T, 2> near{narrow<T>(weights[2 * i]), narrow<T>(weights[2 * i + 1])};
@@ -158,7 +163,7 @@ struct WarpSoftmax {
   __device__ __forceinline__ void for_each_sum(int rows, const Put& put) const {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < kHalves; ++r) {
       const int row = lane / 4 + r * 8;
       if (row >= rows) continue;
 #pragma unroll

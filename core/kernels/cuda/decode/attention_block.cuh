@@ -39,7 +39,7 @@ struct AttentionBlock {
 };
 
 struct AttentionPlaces {
-  int x, norm, first, projected, warps, shares, attended, second, results, bytes;
+  int x, norm, squares, first, projected, warps, shares, attended, second, results, bytes;
 };
 // Floats that a share of the keys, or a warp, leaves of a query.
 __host__ __device__ constexpr int share_floats(int dim) {
@@ -52,6 +52,7 @@ __host__ __device__ AttentionPlaces places_of(const AttentionBlock<T>& p, int sp
   const int rows = p.in.rows;
   at.x = pieces.take(rows * row_bytes(p.in.columns));
   at.norm = pieces.take(p.in.columns * 4);
+  at.squares = pieces.take(square_bytes(rows));
   at.first = pieces.take(2 * p.pairs * kTile * row_bytes(p.in.columns));
   const int one = result_bytes(splits, rows, 2 * p.pairs);
   if (p.queries) {
@@ -68,6 +69,11 @@ __host__ __device__ AttentionPlaces places_of(const AttentionBlock<T>& p, int sp
   at.results = pieces.take(one > two ? one : two);
   at.bytes = pieces.end;
   return at;
+}
+
+// Threads of a block: with attention, as many again read the cache.
+__host__ __device__ constexpr int attention_threads(bool whole) {
+  return whole ? 2 * kBlockThreads : kBlockThreads;
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -115,6 +121,7 @@ struct KeyShare {
   int begin, stop, old;  // keys, and where those of this pass begin
   const T *keys, *values;
 
+  KeyShare() = default;
   template <class Block>
   __device__ __forceinline__ KeyShare(const Block& p, int item, int key_head,
                                       const SlotView& slot) {
@@ -135,12 +142,159 @@ struct KeyShare {
   }
 };
 
+// The part of a block that reads the cache: a warp has kWarpKeys keys and values at a time, the old
+// ones of which are under way while others of the block make the new ones.
+template <int kDim, int kHalves, class T>
+class CacheReader {
+ public:
+  __device__ __forceinline__ CacheReader(const AttentionBlock<T>& block,
+                                         const AttentionPlaces& places, unsigned char* memory,
+                                         int rank, int key_head)
+      : p_(block),
+        projected_(memory + places.projected),
+        warps_(reinterpret_cast<float*>(memory + places.warps)),
+        shares_(reinterpret_cast<float*>(memory + places.shares)),
+        rank_(rank),
+        key_head_(key_head),
+        tiles_((block.slot_queries() + kQueryRows - 1) / kQueryRows),
+        items_(block.batch * block.shares * tiles_),
+        thread_(threadIdx.x % kBlockThreads),
+        warp_(thread_ / kWarp),
+        lane_(thread_ % kWarp) {}
+
+  // Begins to read what the first share needs of earlier passes.
+  __device__ __forceinline__ void begin() {
+    if (rank_ >= items_) return;
+    take(rank_);
+    load_old(share_.begin + warp_ * kWarpKeys);
+  }
+  // Behind the cluster's barrier that the new queries, keys and values came before.
+  __device__ __forceinline__ void answer() {
+    for (int item = rank_; item < items_; item += kCluster) {
+      if (item != rank_) {
+        take(item);
+        load_old(share_.begin + warp_ * kWarpKeys);
+      }
+      WarpSoftmax<kDim, kHalves> softmax;
+      const unsigned char* queries =
+          projected_ + (share_.b * p_.slot_queries() + share_.first_query) * row_bytes(kDim);
+      bool first = true;
+      for (int begin = share_.begin + warp_ * kWarpKeys; begin < share_.stop;
+           begin += kBlockWarps * kWarpKeys) {
+        if (!first) load_old(begin);
+        load_new(begin);
+        softmax.template attend<T>(held_, queries, row_bytes(kDim), asked_, p_.scale, seen_, first);
+        first = false;
+      }
+      softmax.finish();
+      hand_over(softmax);
+    }
+  }
+
+ private:
+  // The share of an item, and what this lane's queries see of pending tokens.
+  __device__ __forceinline__ void take(int item) {
+    const int slot = divide(item / p_.shares, tiles_).quotient;
+    share_ = KeyShare<T>(p_, item, key_head_, SlotView(p_.pass, slot));
+    asked_ = min(kQueryRows, p_.slot_queries() - share_.first_query);
+#pragma unroll
+    for (int r = 0; r < kHalves; ++r) {
+      const int row = lane_ / 4 + r * 8;
+      const int t = divide(share_.first_query + row, p_.pass.tokens).rest;
+      counts_[r] = row < asked_ && t < share_.count;
+      sees_[r] = counts_[r] ? pending_seen(p_.pass, p_.visible, p_.visible_row, share_.b, t) : 0;
+    }
+  }
+  // Keys from `begin` on that the cache has, and what is seen of them.
+  __device__ __forceinline__ void load_old(int begin) {
+    held_.clear();
+    const int stop = min(share_.stop, share_.old);
+    held_.load([&](int kind, int i) -> const T* {
+      return begin + i < stop
+                 ? (kind == 0 ? share_.keys : share_.values) + int64_t{begin + i} * kDim
+                 : nullptr;
+    });
+    seen_ = 0;
+    const bool all_old = begin + kWarpKeys <= min(share_.stop, share_.length);
+#pragma unroll
+    for (int r = 0; r < kHalves; ++r) {
+      if (all_old) {
+        seen_ |= counts_[r] ? 0xfu << (4 * r) : 0;
+        continue;
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int key = begin + lane_ % 4 * 2 + e % 2 + e / 2 * 8;
+        if (key >= share_.stop) continue;
+        const bool sees =
+            key < share_.length ? counts_[r] : (sees_[r] >> (key - share_.length) & 1) != 0;
+        seen_ |= sees ? 1u << (4 * r + e) : 0;
+      }
+    }
+  }
+  // Those of this pass, as the blocks of the cluster gave them.
+  __device__ __forceinline__ void load_new(int begin) {
+    if (begin + kWarpKeys <= share_.old) return;
+    held_.load([&](int kind, int i) -> const T* {
+      const int t = begin + i - share_.old;
+      if (t < 0 || begin + i >= share_.stop) return nullptr;
+      const int row = p_.in.rows * (p_.group() + kind) + share_.b * p_.pass.tokens + t;
+      return reinterpret_cast<const T*>(projected_ + row * row_bytes(kDim));
+    });
+  }
+  // The warps' sums become the block's, which all blocks of the cluster get.
+  __device__ __forceinline__ void hand_over(const WarpSoftmax<kDim, kHalves>& softmax) {
+    constexpr int kFloats = share_floats(kDim);
+    const int used = min(kBlockWarps, (share_.stop - share_.begin + kWarpKeys - 1) / kWarpKeys);
+    if (warp_ < used) {
+      float* of_warp = warps_ + warp_ * asked_ * kFloats;
+      softmax.for_each_sum(asked_,
+                           [&](int row, int d, float sum) { of_warp[row * kFloats + d] = sum; });
+#pragma unroll
+      for (int r = 0; r < kHalves; ++r) {
+        const int row = lane_ / 4 + r * 8;
+        if (lane_ % 4 != 0 || row >= asked_) continue;
+        of_warp[row * kFloats + kDim] = softmax.largest[r];
+        of_warp[row * kFloats + kDim + 1] = softmax.total[r];
+      }
+    }
+    block_sync(Party::attend);
+    const int query = share_.b * p_.slot_queries() + share_.first_query;
+    for (int place = thread_; place < asked_ * kDim; place += kBlockThreads) {
+      const int row = place / kDim, d = place % kDim;
+      const Merged all = merge_parts(used, [&](int n) -> Merged {
+        const float* part = warps_ + (n * asked_ + row) * kFloats;
+        return {part[kDim], part[kDim + 1], part[d]};
+      });
+      float* to = shares_ + ((query + row) * p_.shares + share_.number) * kFloats;
+      for_each_block(to + d,
+                     [&](uint32_t address) { put_word(address, __float_as_uint(all.sum)); });
+      if (d == 0)
+        for_each_block(to + kDim, [&](uint32_t address) {
+          put_words(address, {__float_as_uint(all.largest), __float_as_uint(all.total)});
+        });
+    }
+    block_sync(Party::attend);
+  }
+
+  const AttentionBlock<T>& p_;
+  const unsigned char* projected_;
+  float *warps_, *shares_;
+  int rank_, key_head_, tiles_, items_, thread_, warp_, lane_;
+  KeyShare<T> share_;
+  int asked_ = 0;
+  bool counts_[kHalves] = {};
+  uint64_t sees_[kHalves] = {};
+  WarpKeys<kDim> held_;
+  unsigned seen_ = 0;
+};
+
 #endif
 
 // Heads of kDim elements. Without kWhole it ends with the queries, and keys and values in the
 // cache.
 template <bool kWhole, int kUnits, int kDim, class T>
-__global__ void __launch_bounds__(kBlockThreads, 1)
+__global__ void __launch_bounds__(attention_threads(kWhole), 1)
     attention_block_kernel(const AttentionBlock<T> p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kSplits = first_splits(kUnits);
@@ -149,11 +303,35 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int rank = blockIdx.x % kCluster, key_head = blockIdx.x / kCluster, rows = p.in.rows;
   const int group = p.group(), width = p.width(), tokens = p.pass.tokens;
   const int columns = p.in.columns, head_bytes = row_bytes(kDim);
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   unsigned char* x = memory + at.x;
   float* norm = reinterpret_cast<float*>(memory + at.norm);
   float* results = reinterpret_cast<float*>(memory + at.results);
   unsigned char* projected = memory + at.projected;
+  // Half of a whole block's warps read the cache.
+  if constexpr (kWhole) {
+    if (threadIdx.x >= kBlockThreads) {
+      const bool together = NormedRows<T>(p.in, rank, false, nullptr, nullptr, nullptr).together();
+      const auto read = [&](auto reader) {
+        cluster_arrive();
+        let_next_start();
+        wait_for_previous();
+        reader.begin();
+        cluster_wait();
+        if (together) {
+          cluster_sync();
+          cluster_sync();
+        }
+        cluster_sync();
+        reader.answer();
+        cluster_sync();
+      };
+      if (p.tile_queries() <= 8)
+        read(CacheReader<kDim, 1, T>(p, at, memory, rank, key_head));
+      else
+        read(CacheReader<kDim, 2, T>(p, at, memory, rank, key_head));
+      return;
+    }
+  }
   const auto head_of = [&](const PairPlace& place) {  // among all of its kind
     return place.kind == 0 ? key_head * group + place.head : key_head;
   };
@@ -177,24 +355,22 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     clear_ends(memory + at.attended, rows, width);
   }
   clear_ends(x, rows, columns);
-  const RowsInParts<T> stream(p.in, rank, key_head == 0);
+  const NormedRows<T> stream(p.in, rank, key_head == 0, norm,
+                             reinterpret_cast<float*>(memory + at.squares), x);
   const int pairs_here = rows * p.pairs * (kTile / 2);
   const PairPlace first_place = pair_place<kDim>(threadIdx.x, p.pairs, rank, group);
-  const int items = p.batch * p.shares * ((p.slot_queries() + kQueryRows - 1) / kQueryRows);
-  const int first_slot =
-      rank < items ? divide(rank / p.shares, items / p.shares / p.batch).quotient : 0;
   cluster_arrive();
   let_next_start();
   wait_for_previous();
   cluster_wait();  // all blocks have begun: their memory may be written
 
-  const SlotView seen_first(p.pass, first_slot);
-  // What two pairs of results are rotated with, and where they go.
+  // What two pairs of results are rotated with, and whose they are.
   struct Turn {
     float2 cos, sin;
+    SlotView slot;
   };
   const auto turn_of = [&](const PairPlace& place) {
-    Turn turn{{1, 1}, {0, 0}};
+    Turn turn{{1, 1}, {0, 0}, SlotView(p.pass, divide(place.row, tokens).quotient)};
     if (place.kind == 0 || place.kind == 1) {
       const int from = place.row * (kDim / 2) + place.d;
       turn.cos = *reinterpret_cast<const float2*>(p.cos + from);
@@ -202,33 +378,13 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     return turn;
   };
-  Turn first_turn{};
-  if (threadIdx.x < pairs_here) first_turn = turn_of(first_place);
-  stream.add_up(x);
+  // Read before it is needed.
+  const Turn first_turn = turn_of(threadIdx.x < pairs_here ? first_place : PairPlace{});
   copies_done<kWhole ? 1 : 0>();
-  if (stream.alone)
-    __syncthreads();
-  else
-    cluster_sync();
-
-  // Old keys and values come while the new ones are made.
-  const KeyShare<T> first_share(p, rank < items ? rank : 0, key_head, seen_first);
-  const auto row_at = [&](const KeyShare<T>& share, int kind, int key, int stop) -> const T* {
-    return key < stop ? (kind == 0 ? share.keys : share.values) + int64_t{key} * kDim : nullptr;
-  };
-  WarpKeys<kWhole ? kDim : 64> held;
-  if constexpr (kWhole) {
-    held.clear();
-    if (rank < items)
-      held.load([&](int kind, int i) {
-        return row_at(first_share, kind, first_share.begin + warp * kWarpKeys + i,
-                      min(first_share.stop, first_share.old));
-      });
-  }
-  norm_rows(p.in, norm, x);
+  stream.make();
   multiply_rows<kUnits, kSplits, T>(x, rows, memory + at.first, row_bytes(columns), 2 * p.pairs,
                                     steps_of(columns), results);
-  __syncthreads();
+  block_sync();
   for (int i = threadIdx.x; i < pairs_here; i += kBlockThreads) {
     const bool early = i == threadIdx.x;
     const PairPlace place = early ? first_place : pair_place<kDim>(i, p.pairs, rank, group);
@@ -253,7 +409,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                         narrow<T>(b.y * turn.cos.y + a.y * turn.sin.y)};
     const Quotient token = divide(place.row, tokens);
     if (place.kind != 0) {
-      const SlotView slot(p.pass, token.quotient);
+      const SlotView& slot = turn.slot;
       const int to = slot.length + p.pass.first + token.rest;
       if (token.rest < slot.tokens(p.pass) && to < p.capacity) {
         T* there = (place.kind == 1 ? p.keys : p.values) +
@@ -279,81 +435,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   if constexpr (kWhole) {
     cluster_sync();
-    float* warps = reinterpret_cast<float*>(memory + at.warps);
-    float* shares = reinterpret_cast<float*>(memory + at.shares);
-    for (int item = rank; item < items; item += kCluster) {
-      KeyShare<T> share = first_share;
-      if (item != rank) {
-        const int slot = divide(item / p.shares, items / p.shares / p.batch).quotient;
-        share = KeyShare<T>(p, item, key_head, SlotView(p.pass, slot));
-      }
-      const int asked = min(kQueryRows, p.slot_queries() - share.first_query);
-      bool counts[2];
-      uint64_t sees[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = lane / 4 + r * 8, t = divide(share.first_query + row, tokens).rest;
-        counts[r] = row < asked && t < share.count;
-        sees[r] = counts[r] ? pending_seen(p.pass, p.visible, p.visible_row, share.b, t) : 0;
-      }
-      WarpSoftmax<kDim> softmax;
-      for (int begin = share.begin + warp * kWarpKeys; begin < share.stop;
-           begin += kBlockWarps * kWarpKeys) {
-        const bool early = item == rank && begin == share.begin + warp * kWarpKeys;
-        if (!early) {
-          held.clear();
-          held.load([&](int kind, int i) {
-            return row_at(share, kind, begin + i, min(share.stop, share.old));
-          });
-        }
-        // Those of this pass, as the blocks of the cluster gave them.
-        if (begin + kWarpKeys > share.old)
-          held.load([&](int kind, int i) -> const T* {
-            const int t = begin + i - share.old;
-            if (t < 0 || begin + i >= share.stop) return nullptr;
-            return reinterpret_cast<const T*>(
-                projected + (rows * (group + kind) + share.b * tokens + t) * head_bytes);
-          });
-        softmax.template attend<T>(
-            held, projected + (share.b * p.slot_queries() + share.first_query) * head_bytes,
-            head_bytes, asked, p.scale, [&](int r, int i) {
-              const int key = begin + i;
-              if (key >= share.stop) return false;
-              return key < share.length ? counts[r] : (sees[r] >> (key - share.length) & 1) != 0;
-            });
-      }
-      softmax.finish();
-      const int used = min(kBlockWarps, (share.stop - share.begin + kWarpKeys - 1) / kWarpKeys);
-      if (warp < used) {
-        float* of_warp = warps + warp * asked * share_floats(kDim);
-        softmax.for_each_sum(
-            asked, [&](int row, int d, float sum) { of_warp[row * share_floats(kDim) + d] = sum; });
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = lane / 4 + r * 8;
-          if (lane % 4 != 0 || row >= asked) continue;
-          of_warp[row * share_floats(kDim) + kDim] = softmax.largest[r];
-          of_warp[row * share_floats(kDim) + kDim + 1] = softmax.total[r];
-        }
-      }
-      __syncthreads();
-      for (int place = threadIdx.x; place < asked * kDim; place += kBlockThreads) {
-        const int row = place / kDim, d = place % kDim;
-        const Merged all = merge_parts(used, [&](int n) -> Merged {
-          const float* part = warps + (n * asked + row) * share_floats(kDim);
-          return {part[kDim], part[kDim + 1], part[d]};
-        });
-        const int query = share.b * p.slot_queries() + share.first_query + row;
-        float* to = shares + (query * p.shares + share.number) * share_floats(kDim);
-        for_each_block(to + d,
-                       [&](uint32_t address) { put_word(address, __float_as_uint(all.sum)); });
-        if (d == 0)
-          for_each_block(to + kDim, [&](uint32_t address) {
-            put_words(address, {__float_as_uint(all.largest), __float_as_uint(all.total)});
-          });
-      }
-      __syncthreads();
-    }
+    const float* shares = reinterpret_cast<const float*>(memory + at.shares);
     copies_done<0>();
     cluster_sync();
 
@@ -367,13 +449,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       const Quotient slot = divide(query, p.slot_queries()), head = divide(slot.rest, tokens);
       const int row = slot.quotient * tokens + head.rest;
       T* to = reinterpret_cast<T*>(memory + at.attended + row * row_bytes(width));
-      to[head.quotient * kDim + d] = narrow<T>(all.total == 0 ? 0.0f : all.sum / all.total);
+      to[head.quotient * kDim + d] =
+          narrow<T>(all.total == 0 ? 0.0f : __fdividef(all.sum, all.total));
     }
-    __syncthreads();
+    block_sync();
     multiply_rows<kUnits, kSecondSplits, T>(memory + at.attended, rows, memory + at.second,
                                             row_bytes(width), p.out_tiles, steps_of(width),
                                             results);
-    __syncthreads();
+    block_sync();
     write_part(results, rows, p.out_tiles, rank * p.out_tiles * kTile, p.outputs,
                key_head == 0 ? p.output_bias : nullptr,
                p.parts + int64_t{key_head} * rows * p.outputs);

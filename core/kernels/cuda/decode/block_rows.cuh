@@ -57,7 +57,19 @@ __host__ __device__ constexpr int result_bytes(int splits, int rows, int tiles) 
   return splits * rows * tiles * kTile * static_cast<int>(sizeof(float));
 }
 
+// Of the sums of squares that the norm of rows needs.
+__host__ __device__ constexpr int square_bytes(int rows) {
+  return rows * kCluster * static_cast<int>(sizeof(float));
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+
+// A barrier of kBlockThreads threads: those that multiply, or those that read the cache beside
+// them.
+enum class Party : int { multiply = 1, attend = 2 };
+__device__ __forceinline__ void block_sync(Party party = Party::multiply) {
+  asm volatile("bar.sync %0, %1;" ::"r"(static_cast<int>(party)), "n"(kBlockThreads) : "memory");
+}
 
 // Copies rows of a weight: row r from row_at(r), or zeros where that is null. Of `columns` so many
 // are `there`; zeros follow, up to a whole step.
@@ -99,112 +111,175 @@ __device__ __forceinline__ Quotient divide(int i, int n) {
   return {q, i - q * n};
 }
 
-// Adds up rows of a stream, in `x` of all blocks of the cluster. Where they are little to read each
-// block adds up all by itself, otherwise its share of the columns; then nobody may read before the
-// cluster's next barrier.
+// Adds up rows of a stream and norms them, in `x` of all blocks of the cluster. A short row alone
+// is added up by each block; of others a block adds up its share of the columns, and the blocks
+// give each other their squares, then what the norm makes of their columns.
 template <class T>
-struct RowsInParts {
-  static constexpr int kColumns = 4, kPartsAtOnce = 16;
-  static constexpr int kLittle = 32 * 1024;  // bytes
-
-  const StreamRows<T>& in;
-  int rank, units, each, stride;
-  bool alone, writes_sum;
-  Quotient first;  // the first that this thread adds up: row, unit
-
-  __device__ __forceinline__ RowsInParts(const StreamRows<T>& rows, int block, bool first_cluster)
-      : in(rows), rank(block), units(in.columns / kColumns), stride(row_bytes(in.columns)) {
-    alone = in.rows * in.columns * (in.part_count * 4 + 2) <= kLittle;
-    each = alone ? units : (units + kCluster - 1) / kCluster;
-    writes_sum = first_cluster && in.sum != in.x && (!alone || rank == 0);
-    first = divide(threadIdx.x, each);
-  }
-  __device__ __forceinline__ void add_up(unsigned char* x) const {
-    Quotient at = first;
-    for (int i = threadIdx.x; i < in.rows * each; i += kBlockThreads) {
-      if (i != threadIdx.x) at = divide(i, each);
-      const int unit = at.rest + (alone ? 0 : rank * each);
-      if (unit < units) add_up(at.quotient, unit, x);
-    }
+class NormedRows {
+ public:
+  // weight and `squares`, square_bytes(rows), are in shared memory, as x is.
+  __device__ __forceinline__ NormedRows(const StreamRows<T>& rows, int block, bool first_cluster,
+                                        const float* weight, float* squares, unsigned char* x)
+      : in_(rows),
+        rank_(block),
+        each_((rows.columns / kRun + kCluster - 1) / kCluster),
+        stride_(row_bytes(rows.columns)),
+        mean_(1.0f / static_cast<float>(rows.columns)),
+        alone_(rows.rows == 1 && rows.columns <= kAlone * kBlockThreads),
+        writes_sum_(first_cluster && rows.sum != rows.x && (!alone_ || block == 0)),
+        weight_(weight),
+        squares_(squares),
+        x_(x) {}
+  // Whether make() waits for the cluster, twice.
+  __device__ __forceinline__ bool together() const { return !alone_; }
+  // Behind copies_done() for the weight. All kBlockThreads that multiply; behind it x can be read.
+  __device__ __forceinline__ void make() const {
+    if (alone_)
+      make_alone();
+    else
+      make_together();
   }
 
  private:
-  __device__ __forceinline__ void add_up(int row, int unit, unsigned char* x) const {
-    const int64_t size = int64_t{in.rows} * in.columns;
-    const int64_t at = int64_t{row} * in.columns + unit * kColumns;
-    auto values = load_vec<kColumns>(in.x + at);
-    float sums[kColumns] = {};
-    for (int begin = 0; begin < in.part_count; begin += kPartsAtOnce) {
-      float4 parts[kPartsAtOnce];
+  static constexpr int kAlone = 4, kRun = 8;  // columns that a thread adds up
+  static constexpr int kLanes = 16;           // that take a row together
+  static constexpr int kBatch = 4;            // of parts under way at a time
+
+  // The columns from `at` on of the stream, rounded.
+  template <int kColumns>
+  __device__ __forceinline__ Vec<T, kColumns> add_up(int64_t at) const {
+    auto values = load_vec<kColumns>(in_.x + at);
+    if (in_.part_count == 0) {
+      if (writes_sum_) store_vec(in_.sum + at, values);
+      return values;
+    }
+    constexpr int kBatches = kColumns == kAlone ? 4 : 2;
+    const int64_t size = int64_t{in_.rows} * in_.columns;
+    float sums[kColumns];
+    for (int begin = 0; begin < in_.part_count; begin += kBatch * kBatches) {
+      float4 parts[kBatches][kBatch][kColumns / 4];
 #pragma unroll
-      for (int p = 0; p < kPartsAtOnce; ++p)
-        parts[p] = begin + p < in.part_count
-                       ? *reinterpret_cast<const float4*>(in.parts + (begin + p) * size + at)
-                       : make_float4(0, 0, 0, 0);
+      for (int b = 0; b < kBatches; ++b) {
+        if (begin + b * kBatch >= in_.part_count) break;
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          const int part = min(begin + b * kBatch + i, in_.part_count - 1);
+#pragma unroll
+          for (int c = 0; c < kColumns / 4; ++c)
+            parts[b][i][c] = reinterpret_cast<const float4*>(in_.parts + part * size + at)[c];
+        }
+      }
       if (begin == 0) {
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) sums[c] = widen(values[c]);
       }
 #pragma unroll
-      for (int p = 0; p < kPartsAtOnce; ++p) {
-        sums[0] += parts[p].x;
-        sums[1] += parts[p].y;
-        sums[2] += parts[p].z;
-        sums[3] += parts[p].w;
+      for (int b = 0; b < kBatches; ++b) {
+        if (begin + b * kBatch >= in_.part_count) break;
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (begin + b * kBatch + i >= in_.part_count) break;
+#pragma unroll
+          for (int c = 0; c < kColumns / 4; ++c) {
+            sums[4 * c] += parts[b][i][c].x;
+            sums[4 * c + 1] += parts[b][i][c].y;
+            sums[4 * c + 2] += parts[b][i][c].z;
+            sums[4 * c + 3] += parts[b][i][c].w;
+          }
+        }
       }
     }
-    if (in.part_count > 0) {
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) values[c] = narrow<T>(sums[c]);
-    }
-    if (writes_sum) store_vec(in.sum + at, values);
-    const uint2 words = *reinterpret_cast<const uint2*>(&values);
-    unsigned char* to = x + row * stride + unit * kColumns * 2;
-    if (alone)
-      *reinterpret_cast<uint2*>(to) = words;
-    else
-      for_each_block(to, [&](uint32_t address) { put_words(address, words); });
+    for (int c = 0; c < kColumns; ++c) values[c] = narrow<T>(sums[c]);
+    if (writes_sum_) store_vec(in_.sum + at, values);
+    return values;
   }
+  template <int kColumns>
+  __device__ static __forceinline__ float squares_of_run(const Vec<T, kColumns>& values) {
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) sum += widen(values.value[c]) * widen(values.value[c]);
+    return sum;
+  }
+  template <int kColumns>
+  __device__ __forceinline__ void norm(Vec<T, kColumns>& values, float rstd, int column) const {
+#pragma unroll
+    for (int c = 0; c < kColumns / 4; ++c) {
+      const float4 weight = reinterpret_cast<const float4*>(weight_ + column)[c];
+      values[4 * c] = narrow<T>(widen(values[4 * c]) * rstd * weight.x);
+      values[4 * c + 1] = narrow<T>(widen(values[4 * c + 1]) * rstd * weight.y);
+      values[4 * c + 2] = narrow<T>(widen(values[4 * c + 2]) * rstd * weight.z);
+      values[4 * c + 3] = narrow<T>(widen(values[4 * c + 3]) * rstd * weight.w);
+    }
+  }
+  // From eight sums of squares.
+  __device__ __forceinline__ float rstd_of(const float* squares) const {
+    static_assert(kCluster == 8 && kBlockWarps == 8);
+    const float4 a = reinterpret_cast<const float4*>(squares)[0],
+                 b = reinterpret_cast<const float4*>(squares)[1];
+    const float sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+    return rsqrtf(sum * mean_ + in_.eps);
+  }
+
+  __device__ __forceinline__ void make_alone() const {
+    const int column = threadIdx.x * kAlone;
+    const bool mine = column < in_.columns;
+    Vec<T, kAlone> values{};
+    if (mine) values = add_up<kAlone>(column);
+    float sum = mine ? squares_of_run(values) : 0;
+#pragma unroll
+    for (int mask = kWarp / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+    if (threadIdx.x % kWarp == 0) squares_[threadIdx.x / kWarp] = sum;
+    block_sync();
+    if (mine) {
+      norm(values, rstd_of(squares_), column);
+      store_vec(reinterpret_cast<T*>(x_) + column, values);
+    }
+    block_sync();
+  }
+
+  __device__ __forceinline__ void make_together() const {
+    constexpr int kRows = kBlockThreads / kLanes;  // at a time
+    const int lane = threadIdx.x % kLanes, end = min((rank_ + 1) * each_, in_.columns / kRun);
+    const auto place = [&](int row, int run) { return x_ + row * stride_ + run * kRun * 2; };
+    for (int first = 0; first < in_.rows; first += kRows) {
+      const int row = first + threadIdx.x / kLanes;
+      float sum = 0;
+      for (int run = rank_ * each_ + lane; run < end && row < in_.rows; run += kLanes) {
+        const auto values = add_up<kRun>(int64_t{row} * in_.columns + run * kRun);
+        sum += squares_of_run(values);
+        *reinterpret_cast<Vec<T, kRun>*>(place(row, run)) =
+            values;  // this thread comes back for it
+      }
+#pragma unroll
+      for (int mask = kLanes / 2; mask > 0; mask /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+      if (lane == 0 && row < in_.rows)
+        for_each_block(squares_ + row * kCluster + rank_,
+                       [&](uint32_t address) { put_word(address, __float_as_uint(sum)); });
+    }
+    cluster_sync();
+    for (int row = threadIdx.x / kLanes; row < in_.rows; row += kRows) {
+      const float rstd = rstd_of(squares_ + row * kCluster);
+      for (int run = rank_ * each_ + lane; run < end; run += kLanes) {
+        auto values = *reinterpret_cast<Vec<T, kRun>*>(place(row, run));
+        norm(values, rstd, run * kRun);
+        for_each_block(place(row, run), [&](uint32_t address) {
+          put_vector(address, *reinterpret_cast<const uint4*>(&values));
+        });
+      }
+    }
+    cluster_sync();
+  }
+
+  const StreamRows<T>& in_;
+  int rank_, each_, stride_;
+  float mean_;
+  bool alone_, writes_sum_;
+  const float* weight_;
+  float* squares_;
+  unsigned char* x_;
 };
-
-// The norm of rows in shared memory, in place; `weight` in shared memory, too. Several warps take a
-// row where there are few: each adds up its squares, and norms some of its columns. All threads.
-template <class T>
-__device__ __forceinline__ void norm_rows(const StreamRows<T>& in, const float* weight,
-                                          unsigned char* x) {
-  constexpr int kAtOnce = 4;
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int stride = row_bytes(in.columns), pieces = in.columns / 8;
-  const int warps = in.rows == 1 ? 8 : in.rows == 2 ? 4 : in.rows <= 4 ? 2 : 1;  // a row
-  const int own = warp % warps, together = kBlockWarps / warps;                  // rows
-  const float share = 1.0f / static_cast<float>(in.columns);
-  for (int first = 0; first < in.rows; first += together) {
-    const int row = first + warp / warps;
-    uint4* words = reinterpret_cast<uint4*>(x + row * stride);
-    float squares = 0;
-    for (int begin = lane; begin < pieces && row < in.rows; begin += kAtOnce * kWarp) {
-      uint4 some[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i)
-        some[i] = begin + i * kWarp < pieces ? words[begin + i * kWarp] : make_uint4(0, 0, 0, 0);
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) squares += squares_of<T>(some[i]);
-    }
-#pragma unroll
-    for (int mask = kWarp / 2; mask > 0; mask /= 2)
-      squares += __shfl_xor_sync(0xffffffffu, squares, mask);
-    const float rstd = rsqrtf(squares * share + in.eps);
-    if (warps > 1) __syncthreads();  // the others have read
-    for (int c = own * kWarp + lane; c < pieces && row < in.rows; c += warps * kWarp) {
-      const float4* at = reinterpret_cast<const float4*>(weight) + 2 * c;
-      const float4 a = at[0], b = at[1];
-      const float weights[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-      normalise<T>(words[c], rstd, weights);
-    }
-  }
-  __syncthreads();
-}
-
 // results[split][row][8 · tiles] of x·weightᵀ, both in shared memory with rows of `stride` bytes:
 // the sums of each split's columns.
 template <int kUnits, int kSplits, class T>
@@ -214,7 +289,7 @@ __device__ __forceinline__ void multiply_rows(const unsigned char* x, int rows,
   // Enough under way at a time to hide what one of them takes.
   constexpr bool kFew = kUnits <= kFewUnits;
   constexpr int kRowTiles = (kUnits + 1) / 2, kTilesAtOnce = kFew ? 4 : 2;
-  constexpr int kChains = kFew ? 2 : 1, kStepsAtOnce = kFew ? 3 : 1;
+  constexpr int kChains = 1, kStepsAtOnce = kFew ? 3 : 1;
   constexpr int kGroups = kBlockWarps / kSplits;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int split = warp % kSplits, group = warp / kSplits;

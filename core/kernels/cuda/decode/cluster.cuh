@@ -23,12 +23,14 @@ __device__ __forceinline__ uint32_t address_in_block(uint32_t address, int rank)
 __device__ __forceinline__ void put_word(uint32_t address, uint32_t word) {
   asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
 }
-__device__ __forceinline__ void put_half_word(uint32_t address, uint16_t word) {
-  asm volatile("st.shared::cluster.u16 [%0], %1;" ::"r"(address), "h"(word) : "memory");
-}
 __device__ __forceinline__ void put_words(uint32_t address, uint2 words) {
   asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(words.x),
                "r"(words.y)
+               : "memory");
+}
+__device__ __forceinline__ void put_vector(uint32_t address, uint4 words) {
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(words.x),
+               "r"(words.y), "r"(words.z), "r"(words.w)
                : "memory");
 }
 // Calls put(address) with where each block of the cluster has `shared`.

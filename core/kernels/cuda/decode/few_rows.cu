@@ -3,7 +3,7 @@
 #include <binade/core/kernels/few_rows.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/vec_dtype.cuh>
-#include <binade/core/kernels/cuda/decode/mma_rows.cuh>
+#include <binade/core/kernels/cuda/decode/block_launch.cuh>
 #include <binade/core/kernels/cuda/decode/pass_rows.cuh>
 
 namespace binade::kernels::cuda {
@@ -335,18 +335,6 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
     fail(name, " takes up to ", kVeryFewRows, " rows, got ", rows.rows);
   else
     with(std::integral_constant<int, 8>());
-}
-
-template <class Body>
-void visit_half(DType dtype, const char* name, const Body& body) {
-  if (dtype == DType::f16) return body(__half{});
-  if (dtype == DType::bf16) return body(__nv_bfloat16{});
-  fail(name, " takes f16 and bf16, got ", name_of(dtype));
-}
-
-template <class T>
-const T* data_or_null(const Array& array) {
-  return array.defined() ? device_data<const T>(array) : nullptr;
 }
 
 }  // namespace

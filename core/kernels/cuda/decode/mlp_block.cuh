@@ -19,7 +19,7 @@ struct MlpBlock {
 
 // Where a block has what, in shared memory.
 struct MlpPlaces {
-  int x, norm, first, hidden, second, results, bytes;
+  int x, norm, squares, first, hidden, second, results, bytes;
 };
 template <class T>
 __host__ __device__ MlpPlaces places_of(const MlpBlock<T>& p, int splits) {
@@ -28,6 +28,7 @@ __host__ __device__ MlpPlaces places_of(const MlpBlock<T>& p, int splits) {
   const int width = kCluster * p.tiles * kTile;  // of the cluster
   at.x = pieces.take(p.in.rows * row_bytes(p.in.columns));
   at.norm = pieces.take(p.in.columns * 4);
+  at.squares = pieces.take(square_bytes(p.in.rows));
   at.first = pieces.take(2 * p.tiles * kTile * row_bytes(p.in.columns));
   at.hidden = pieces.take(p.in.rows * row_bytes(width));
   at.second = pieces.take(p.out_tiles * kTile * row_bytes(width));
@@ -69,7 +70,8 @@ __global__ void __launch_bounds__(kBlockThreads, kBlocksAtOnce<kUnits>)
               });
   close_copies();
   clear_ends(x, rows, columns);
-  const RowsInParts<T> stream(p.in, rank, cluster == 0);
+  const NormedRows<T> stream(p.in, rank, cluster == 0, norm,
+                             reinterpret_cast<float*>(memory + at.squares), x);
   const int mine = p.tiles * kTile;
   const Quotient first_result = divide(threadIdx.x, mine / 2);
   cluster_arrive();
@@ -77,16 +79,11 @@ __global__ void __launch_bounds__(kBlockThreads, kBlocksAtOnce<kUnits>)
   wait_for_previous();
   cluster_wait();  // all blocks have begun: their memory may be written
 
-  stream.add_up(x);
   copies_done<1>();
-  if (stream.alone)
-    __syncthreads();
-  else
-    cluster_sync();
-  norm_rows(p.in, norm, x);
+  stream.make();
   multiply_rows<kUnits, kSplits, T>(x, rows, memory + at.first, row_bytes(columns), 2 * p.tiles,
                                     steps_of(columns), results);
-  __syncthreads();
+  block_sync();
   // Two columns at a time.
   for (int i = threadIdx.x; i < rows * mine / 2; i += kBlockThreads) {
     const Quotient place = i == threadIdx.x ? first_result : divide(i, mine / 2);
@@ -118,7 +115,7 @@ __global__ void __launch_bounds__(kBlockThreads, kBlocksAtOnce<kUnits>)
   cluster_sync();
   multiply_rows<kUnits, kSecondSplits, T>(memory + at.hidden, rows, memory + at.second,
                                           row_bytes(width), p.out_tiles, steps_of(width), results);
-  __syncthreads();
+  block_sync();
   write_part(results, rows, p.out_tiles, rank * p.out_tiles * kTile, p.outputs,
              cluster == 0 ? p.down_bias : nullptr, p.parts + int64_t{cluster} * rows * p.outputs);
 #endif
