@@ -191,6 +191,11 @@ bool KvCache::takes_few_rows(int64_t window) const {
          pass_->tokens > 0 && pass_->batch * pass_->tokens <= kernels::kMostFewRows;
 }
 
+bool KvCache::attends_in_block(const kernels::FewRows& in,
+                               const kernels::FewRowsAttention& layers) const {
+  return kernels::suits_attention_block(in, layers, pass_->rows, slots(), capacity_ + spare_);
+}
+
 Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
                                const kernels::FewRowsAttention& layers, double scale) {
   check(takes_few_rows(0) && in.x.size(0) == pass_->batch * pass_->tokens &&
@@ -209,8 +214,7 @@ Array KvCache::attend_few_rows(int64_t layer, const kernels::FewRows& in,
     keys.bump_version();
     values.bump_version();
   };
-  if (layers.output.weight.defined() &&
-      kernels::suits_attention_block(in, layers, pass_->rows, keys)) {
+  if (attends_in_block(in, layers)) {
     Array parts = Array::empty({key_heads, in.x.size(0), layers.output.weight.size(0)}, DType::f32,
                                in.x.device());
     if constexpr (kCudaBuilt) {

@@ -71,6 +71,8 @@ class KvCache : public nn::KeyValueStore {
   Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                 int64_t window) override;
   bool takes_few_rows(int64_t window) const override;
+  bool attends_in_block(const kernels::FewRows& in,
+                        const kernels::FewRowsAttention& layers) const override;
   Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
                         const kernels::FewRowsAttention& layers, double scale) override;
 

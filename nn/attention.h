@@ -61,6 +61,8 @@ class SelfAttention : public Module {
     Tensor q, k, v;  // (B, T, H·D)
   };
   Projected project(const Tensor& x) const;
+  // What the kernels for few rows read.
+  kernels::FewRowsAttention decoded_layers(const RotaryTables& rotary, bool with_output) const;
   // The same side by side, (B, T, (Hq + 2·Hkv)·D): one matmul where can_pack() says so.
   bool can_pack() const;
   Tensor project_packed(const Tensor& x) const;

@@ -119,6 +119,15 @@ Array KeyValueStore::attend_few_rows(int64_t, const kernels::FewRows&,
   fail("this key-value store takes projected rows only: see takes_few_rows()");
 }
 
+kernels::FewRowsAttention SelfAttention::decoded_layers(const RotaryTables& rotary,
+                                                        bool with_output) const {
+  kernels::FewRowsAttention layers{few_rows_layer(*q_proj_), few_rows_layer(*k_proj_),
+                                   few_rows_layer(*v_proj_), rotary.cos().array(),
+                                   rotary.sin().array(),     options_.head_size()};
+  if (with_output) layers.output = few_rows_layer(*o_proj_);
+  return layers;
+}
+
 bool SelfAttention::decodes(const kernels::FewRows& in, const Sequence& sequence,
                             const RotaryTables& rotary) const {
   if (!sequence.cache || !sequence.cache->takes_few_rows(options_.window) || q_norm_ || qkv_proj_ ||
@@ -127,17 +136,15 @@ bool SelfAttention::decodes(const kernels::FewRows& in, const Sequence& sequence
       !suits(rows_behind(in, *q_proj_), {o_proj_.get()}))
     return false;
   if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
-  return kernels::suits_attention_inputs_block(
-      in, {few_rows_layer(*q_proj_), few_rows_layer(*k_proj_), few_rows_layer(*v_proj_),
-           rotary.cos().array(), rotary.sin().array(), options_.head_size()});
+  // Very few rows with attention apart are faster through the kernels that are no blocks.
+  const kernels::FewRowsAttention layers = decoded_layers(rotary, true);
+  return in.x.size(0) <= kernels::kVeryFewRows ? sequence.cache->attends_in_block(in, layers)
+                                               : kernels::suits_attention_inputs_block(in, layers);
 }
 
 Array SelfAttention::decode(const kernels::FewRows& in, const Array& residual,
                             const Sequence& sequence, const RotaryTables& rotary) const {
-  kernels::FewRowsAttention layers{few_rows_layer(*q_proj_), few_rows_layer(*k_proj_),
-                                   few_rows_layer(*v_proj_), rotary.cos().array(),
-                                   rotary.sin().array(),     options_.head_size()};
-  if (in.sum.defined()) layers.output = few_rows_layer(*o_proj_);
+  const kernels::FewRowsAttention layers = decoded_layers(rotary, in.sum.defined());
   const Array attended =
       sequence.cache->attend_few_rows(options_.layer, in, layers, options_.scale);
   if (attended.dims() == 3) return attended;

@@ -30,6 +30,10 @@ class KeyValueStore {
   // layers.output makes of it, in parts. They know no window: only where takes_few_rows() says so
   // of the pass, for a layer with such a window (0: none).
   virtual bool takes_few_rows(int64_t /*window*/) const { return false; }
+  // Whether attend_few_rows() does all of it up to layers.output in one kernel.
+  virtual bool attends_in_block(const kernels::FewRows&, const kernels::FewRowsAttention&) const {
+    return false;
+  }
   virtual Array attend_few_rows(int64_t layer, const kernels::FewRows& in,
                                 const kernels::FewRowsAttention& layers, double scale);
 };

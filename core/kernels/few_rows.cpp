@@ -69,13 +69,22 @@ bool continues(const FewRows& in, const FewRowsLayer& layer, int64_t columns) {
   return suits_few_rows(between, {layer});
 }
 
+// Whether the projections are whole heads, as many queries for each key head.
+bool are_heads(const FewRowsAttention& layers) {
+  const int64_t dim = layers.head_dim, queries = layers.query.weight.size(0),
+                keys = layers.key.weight.size(0);
+  return dim > 0 && keys > 0 && keys % dim == 0 && queries % keys == 0 &&
+         layers.value.weight.size(0) == keys;
+}
+
 }  // namespace
 #endif
 
 bool suits_attention_inputs_block([[maybe_unused]] const FewRows& in,
                                   [[maybe_unused]] const FewRowsAttention& layers) {
 #if BINADE_HAVE_CUDA
-  if (!suits_few_rows(in, {layers.query, layers.key, layers.value}) || !suits_block(in))
+  if (!suits_few_rows(in, {layers.query, layers.key, layers.value}) || !are_heads(layers) ||
+      !suits_block(in))
     return false;
   const ::binade::cuda::DeviceScope scope(in.x.device());
   return cuda::attention_inputs_block_fits(in, layers);
@@ -86,14 +95,14 @@ bool suits_attention_inputs_block([[maybe_unused]] const FewRows& in,
 
 bool suits_attention_block([[maybe_unused]] const FewRows& in,
                            [[maybe_unused]] const FewRowsAttention& layers,
-                           [[maybe_unused]] const PassRows& rows,
-                           [[maybe_unused]] const Array& cached_keys) {
+                           [[maybe_unused]] const PassRows& rows, [[maybe_unused]] int64_t slots,
+                           [[maybe_unused]] int64_t capacity) {
 #if BINADE_HAVE_CUDA
   if (!suits_attention_inputs_block(in, layers) || !layers.output.weight.defined() ||
       !continues(in, layers.output, layers.query.weight.size(0)))
     return false;
   const ::binade::cuda::DeviceScope scope(in.x.device());
-  return cuda::attention_block_fits(in, layers, rows, cached_keys);
+  return cuda::attention_block_fits(in, layers, rows, slots, capacity);
 #else
   return false;
 #endif

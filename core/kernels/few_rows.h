@@ -51,10 +51,10 @@ struct FewRowsAttention {
 // the share of one of up to 128 blocks) fits into shared memory. They are for what takes longer to
 // start than to read. The first is for the projections of attention alone; attention is part of
 // their block, with layers.output, up to kVeryFewRows and where it has so little to read that more
-// blocks would not be faster.
+// blocks would not be faster; the cache has `slots` rows of `capacity` places.
 bool suits_attention_inputs_block(const FewRows& in, const FewRowsAttention& layers);
 bool suits_attention_block(const FewRows& in, const FewRowsAttention& layers, const PassRows& rows,
-                           const Array& cached_keys);
+                           int64_t slots, int64_t capacity);
 bool suits_mlp_block(const FewRows& in, const FewRowsLayer& gate, const FewRowsLayer& up,
                      const FewRowsLayer& down);
 
@@ -98,7 +98,7 @@ void few_rows_norm(const FewRows& in, const Array& out);
 // the functions that say what suits them ask on a GPU.
 bool attention_inputs_block_fits(const FewRows& in, const FewRowsAttention& layers);
 bool attention_block_fits(const FewRows& in, const FewRowsAttention& layers, const PassRows& rows,
-                          const Array& cached_keys);
+                          int64_t slots, int64_t capacity);
 bool mlp_block_fits(const FewRows& in, const FewRowsLayer& gate, const FewRowsLayer& down);
 
 }  // namespace cuda

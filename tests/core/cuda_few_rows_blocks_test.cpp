@@ -136,7 +136,7 @@ TEST_CASE("the attention half of a layer for few rows is its parts' on the GPU",
         return x.view({c.slots, c.tokens, c.heads, c.dim}).transpose(1, 2);
       };
       const Array parts = gpu_empty({c.key_heads, rows, c.outputs}, DType::f32);
-      REQUIRE(kernels::suits_attention_block(in, layers, pass, keys));
+      REQUIRE(kernels::suits_attention_block(in, layers, pass, c.slots, c.capacity));
       if constexpr (kCudaBuilt) {
         kernels::cuda::few_rows_attention_inputs(one_piece, layers, pass, q, expected_keys,
                                                  expected_values);
@@ -313,16 +313,25 @@ TEST_CASE("blocks that are too large for shared memory are named as such on the 
                                    64,
                                    make.layer(64, 128, false)};
   kernels::PassRows pass;
-  const Array keys = make.half({4, 1, 100, 64});
-  CHECK(kernels::suits_attention_block(in, layers, pass, keys));
-  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 30000, 64})));
-  CHECK_FALSE(kernels::suits_attention_block(stream(make, {16, 64, 2}), layers, pass,
-                                             make.half({16, 1, 100, 64})));
-  layers.head_dim = 128;  // for the projections alone
-  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 1, 100, 128})));
-  layers.head_dim = 32;
-  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, make.half({4, 2, 100, 32})));
-  layers.head_dim = 64;
+  CHECK(kernels::suits_attention_block(in, layers, pass, 4, 100));
+  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, 4, 30000));
+  CHECK_FALSE(kernels::suits_attention_block(stream(make, {16, 64, 2}), layers, pass, 16, 100));
+  const auto with_head_dim = [&](int64_t dim) {
+    kernels::FewRowsAttention other = layers;
+    other.head_dim = dim;
+    return kernels::suits_attention_block(in, other, pass, 4, 100);
+  };
+  CHECK_FALSE(with_head_dim(32));
+  for (const int64_t dim : {-64, 0, 1, 48, 128, 256})  // the layers are not made of such heads
+    CHECK_FALSE(with_head_dim(dim));
+  const FewRowsLayer wide_head = make.layer(128, 64, false);
+  const kernels::FewRowsAttention wide_heads{
+      wide_head, wide_head, wide_head, layers.cos, layers.sin, 128, make.layer(64, 128, false)};
+  CHECK(kernels::suits_attention_inputs_block(in, wide_heads));  // the projections alone
+  CHECK_FALSE(kernels::suits_attention_block(in, wide_heads, pass, 4, 100));
+  layers.key = make.layer(128, 64, false);  // more keys than values
+  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, 4, 100));
+  layers.key = make.layer(64, 64, false);
   layers.output = {};
-  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, keys));
+  CHECK_FALSE(kernels::suits_attention_block(in, layers, pass, 4, 100));
 }

@@ -12,8 +12,8 @@ constexpr int64_t kMostKeys = 2048;
 // Of the heads of blocks with attention: registers are short for more.
 constexpr int kWholeDim = 64;
 
-int64_t batch_of(const PassRows& rows, const Array& cached_keys) {
-  return rows.slots.defined() ? rows.slots.size(0) : cached_keys.size(0);
+int64_t batch_of(const PassRows& rows, int64_t slots) {
+  return rows.slots.defined() ? rows.slots.size(0) : slots;
 }
 
 // Without the cache and the outputs' places.
@@ -56,9 +56,8 @@ bool attention_inputs_block_fits(const FewRows& in, const FewRowsAttention& laye
 }
 
 bool attention_block_fits(const FewRows& in, const FewRowsAttention& layers, const PassRows& rows,
-                          const Array& cached_keys) {
-  const auto p =
-      attention_block<__half>(in, layers, rows, batch_of(rows, cached_keys), cached_keys.size(2));
+                          int64_t slots, int64_t capacity) {
+  const auto p = attention_block<__half>(in, layers, rows, batch_of(rows, slots), capacity);
   const int64_t items = int64_t{p.batch} * p.shares * ceil_div(p.slot_queries(), kQueryRows);
   // A block that would answer one tile of queries after the other leaves most of the device idle.
   if (p.dim != kWholeDim || p.in.rows > kVeryFewRows || items > kCluster ||
@@ -73,8 +72,8 @@ void few_rows_attention_block(const FewRows& in, const FewRowsAttention& layers,
                               const Array& parts) {
   const char* name = "few_rows_attention_block";
   visit_half(in.x.dtype(), name, [&]<class T>(T) {
-    AttentionBlock<T> p =
-        attention_block<T>(in, layers, rows, batch_of(rows, cached_keys), cached_keys.size(2));
+    AttentionBlock<T> p = attention_block<T>(in, layers, rows, batch_of(rows, cached_keys.size(0)),
+                                             cached_keys.size(2));
     p.visible = data_or_null<int64_t>(visible);
     p.visible_row = visible.defined() && visible.dims() == 2 ? p.pass.tokens : 0;
     p.keys = device_data<T>(cached_keys);
@@ -93,8 +92,8 @@ void few_rows_attention_inputs_block(const FewRows& in, const FewRowsAttention& 
                                      const Array& cached_keys, const Array& cached_values) {
   const char* name = "few_rows_attention_inputs_block";
   visit_half(in.x.dtype(), name, [&]<class T>(T) {
-    AttentionBlock<T> p =
-        attention_block<T>(in, layers, rows, batch_of(rows, cached_keys), cached_keys.size(2));
+    AttentionBlock<T> p = attention_block<T>(in, layers, rows, batch_of(rows, cached_keys.size(0)),
+                                             cached_keys.size(2));
     p.keys = device_data<T>(cached_keys);
     p.values = device_data<T>(cached_values);
     p.queries = device_data<T>(queries);
