@@ -85,10 +85,12 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
 
   std::optional<nn::Lora> lora;
   if (o.lora_rank > 0) {
-    lora.emplace(*model, nn::LoraOptions{.rank = o.lora_rank,
-                                         .alpha = o.lora_alpha,
-                                         .dropout = o.lora_dropout,
-                                         .target_modules = o.lora_targets});
+    lora.emplace(*model,
+                 nn::LoraOptions{.rank = o.lora_rank,
+                                 .alpha = o.lora_alpha,
+                                 .dropout = o.lora_dropout,
+                                 .target_modules = o.lora_targets,
+                                 .target_pattern = o.lora_targets.empty() ? "all-linear" : ""});
   } else if (!o.joint) {
     model->set_trainable(false);  // only the heads have masters, gradients and moments
     model->eval();

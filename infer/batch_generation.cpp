@@ -45,8 +45,7 @@ void BatchGenerator::add(Text text) {
             text.drawn <= INT32_MAX - options_.max_new_tokens,
         "texts are numbered below 2^24 and draw fewer than 2^31 tokens, got number ", text.number,
         " with ", text.drawn, " drawn");
-  check(fits(length), "a prompt of ", length, " tokens and ", options_.max_new_tokens,
-        " new ones do not fit a capacity of ", decoder_.capacity());
+  decoder_.check_room(length, options_.max_new_tokens);
   waiting_[padded_length(length)].push_back(std::move(text));
   ++waiting_count_;
 }

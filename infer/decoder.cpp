@@ -133,15 +133,16 @@ int64_t Decoder::room(int64_t prompt) const {
   return std::min(cache_.capacity(), model_.config().longest_text(prompt)) - prompt + 1;
 }
 
-void Decoder::check_room(int64_t prompt, int64_t fresh) const {
+void Decoder::check_room(int64_t prompt, int64_t fresh, const std::string& name) const {
   if (fresh <= room(prompt)) return;
   const int64_t longest = model_.config().longest_text(prompt);
-  check(longest >= cache_.capacity(), "a prompt of ", prompt, " tokens and ", fresh,
+  check(longest >= cache_.capacity(), name, " of ", prompt, " tokens and ", fresh,
         " new ones cross the ", longest,
         " positions behind which longrope has other frequencies, for the tokens before them, too; "
         "ask for fewer, or begin with a longer prompt");
-  fail("a prompt of ", prompt, " tokens and ", fresh,
-       " new ones do not fit a key-value cache with a capacity of ", cache_.capacity());
+  fail(name, " of ", prompt, " tokens and ", fresh,
+       " new ones do not fit a key-value cache with a capacity of ", cache_.capacity(),
+       "; shorten it or ask for fewer");
 }
 
 void Decoder::step() {

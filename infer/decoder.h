@@ -96,13 +96,13 @@ class Decoder {
   // New tokens that a text with a prompt of so many may get, none if not positive: the cache's
   // capacity bounds them, and what CausalLmConfig::longest_text() says.
   int64_t room(int64_t prompt) const;
+  // Throws Error, with the reason, unless a text with such a prompt may get so many new tokens.
+  void check_room(int64_t prompt, int64_t fresh, const std::string& name = "a prompt") const;
   KvCache& cache() { return cache_; }
   SlotStates& choices() { return choices_; }
 
  private:
   struct Graph;
-  // Throws Error unless a text with such a prompt may get so many new tokens.
-  void check_room(int64_t prompt, int64_t fresh) const;
   void queue_step();
   Tensor hidden_states(const Tensor& ids, nn::Sequence sequence);
 

@@ -44,10 +44,11 @@ void check_every_target(const NamedLayers& layers, const std::vector<std::string
           did_you_mean(target, last_parts));
 }
 
-// What PEFT takes where the configuration says nothing.
+// What PEFT takes where the configuration says nothing. It has nothing for Phi-3, whose fused
+// projections hold those that it takes elsewhere.
 std::vector<std::string> usual_targets(const NamedLayers& layers) {
   std::vector<std::string> usual;
-  for (const char* target : {"q_proj", "v_proj", "c_attn"})
+  for (const char* target : {"q_proj", "v_proj", "c_attn", "qkv_proj"})
     if (has_target(layers, target)) usual.push_back(target);
   check(!usual.empty(), "LoRA: name the target_modules, this model has none of the usual ones");
   return usual;

@@ -19,7 +19,7 @@ struct LoraOptions {
   double dropout = 0;
   bool rank_stabilised = false;  // alpha / √rank (Kalajdzievski 2023, "use_rslora")
   // Linear layers whose name is one of these or ends in "." and one of these. None: PEFT's choice,
-  // q_proj and v_proj for the Llama family, c_attn for GPT-2.
+  // q_proj and v_proj for the Llama family, qkv_proj for Phi-3, c_attn for GPT-2.
   std::vector<std::string> target_modules;
   // In place of the list: a pattern of whole names, or "all-linear", every linear layer but the
   // head.

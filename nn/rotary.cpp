@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include <binade/autograd/ops/attention.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/cuda/graph.h>
 
 namespace binade::nn {
 namespace {
+
+// Lengths of texts whose tables are kept: twice the shapes that a training step keeps prepared, so
+// that those are there when it captures one, and those of validation beside them.
+constexpr size_t kKeptLengths = 32;
 
 // Rows of cosines and sines.
 class TableWriter {
@@ -76,18 +82,27 @@ Rotary::Tables Rotary::of_text(int64_t length, int64_t tokens, bool keep) const 
   const bool by_length = config_.scaling == RopeScaling::dynamic;
   const int64_t key = by_length ? length : 0, wanted = by_length ? tokens : cos_->size(0);
   const std::lock_guard lock(mutex_);
-  auto found = longer_.find(key);
-  if (found == longer_.end() || found->second.first.size(0) < wanted ||
-      found->second.first.device() != cos_->device()) {
+  const auto found = std::find_if(longer_.begin(), longer_.end(), [&](const Longer& longer) {
+    const Tensor& cos = longer.tables.first;
+    return longer.length == key && cos.size(0) >= wanted && cos.device() == cos_->device();
+  });
+  Tables tables;
+  if (found != longer_.end()) {
+    std::rotate(found, found + 1, longer_.end());
+    tables = longer_.back().tables;
+  } else {
     TableWriter table(config_);
     const std::vector<float> frequencies = rope_frequencies(head_dim_, config_, length);
     for (int64_t position = 0; position < wanted; ++position) table.add(position, frequencies);
-    const Tables made = {Tensor(table.cos().to(cos_->device())),
-                         Tensor(table.sin().to(cos_->device()))};
-    if (by_length && !keep) return made;
-    found = longer_.insert_or_assign(key, made).first;
+    tables = {Tensor(table.cos().to(cos_->device())), Tensor(table.sin().to(cos_->device()))};
+    if (!by_length || keep) {
+      std::erase_if(longer_, [&](const Longer& longer) { return longer.length == key; });
+      if (longer_.size() == kKeptLengths) longer_.erase(longer_.begin());
+      longer_.push_back({key, tables});
+    }
   }
-  return {slice(found->second.first, 0, 0, tokens), slice(found->second.second, 0, 0, tokens)};
+  if constexpr (kCudaBuilt) cuda::keep_with_capture(std::make_shared<const Tables>(tables));
+  return {slice(tables.first, 0, 0, tokens), slice(tables.second, 0, 0, tokens)};
 }
 
 RotaryTables Rotary::at(const Sequence& sequence, int64_t tokens) const {

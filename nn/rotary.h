@@ -1,7 +1,6 @@
 // Rotary position embedding (Su et al. 2021): tables of cosines and sines in f32.
 #pragma once
 
-#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -43,7 +42,7 @@ class Rotary : public Module {
  private:
   using Tables = std::pair<Tensor, Tensor>;  // cosines and sines, (T, R/2)
   // Those of a text of `length` tokens, for its first `tokens`. Kept for the next pass where such
-  // passes are alike, as a captured one reads them again.
+  // passes are alike, the last used ones. A graph that is captured meanwhile owns what it reads.
   Tables of_text(int64_t length, int64_t tokens, bool keep) const;
   Tables rows(int64_t begin, int64_t end) const;
 
@@ -51,7 +50,11 @@ class Rotary : public Module {
   RopeConfig config_;
   BufferPtr cos_, sin_;  // (max_positions, R/2): row p is that of a text of p + 1 tokens
   mutable std::mutex mutex_;
-  mutable std::map<int64_t, Tables> longer_;  // of texts beyond the original positions, by length
+  struct Longer {
+    int64_t length;
+    Tables tables;
+  };
+  mutable std::vector<Longer> longer_;  // of texts beyond the original positions; newest use last
 };
 
 }  // namespace binade::nn

@@ -1,5 +1,8 @@
 #include <binade/core/cuda/graph.h>
 
+#include <utility>
+#include <vector>
+
 #include <binade/core/cuda/copy.h>
 #include <binade/core/cuda/graph_fills.h>
 #include <binade/core/cuda/pool.h>
@@ -13,6 +16,7 @@ struct CapturedGraph::Impl {
       : device(where), arena(std::move(memory)) {}
 
   Device device;
+  std::vector<std::shared_ptr<const void>> kept;
   std::shared_ptr<GraphArena> arena;  // outlives the executable graph, which uses its memory
   Handle<cudaGraphExec_t, cudaGraphExecDestroy> executable;
   WriteLog writes;  // of one run: every replay repeats them
@@ -27,6 +31,20 @@ CapturedGraph::~CapturedGraph() = default;
 namespace {
 
 using Graph = Handle<cudaGraph_t, cudaGraphDestroy>;
+using Kept = std::vector<std::shared_ptr<const void>>;
+
+thread_local Kept* kept_now = nullptr;  // of the capture that this thread is in
+
+class KeepingScope {
+ public:
+  explicit KeepingScope(Kept& kept) : previous_(std::exchange(kept_now, &kept)) {}
+  ~KeepingScope() { kept_now = previous_; }
+  KeepingScope(const KeepingScope&) = delete;
+  KeepingScope& operator=(const KeepingScope&) = delete;
+
+ private:
+  Kept* previous_;
+};
 
 // What `work` queues on the current device; what it writes is noted in `writes`.
 Graph record(const std::function<void()>& work, GraphArena& arena, WriteLog& writes) {
@@ -59,6 +77,7 @@ CapturedGraph CapturedGraph::capture(const std::function<void()>& work, Device d
   result.impl_ = std::make_unique<Impl>(
       device, beside ? beside->impl_->arena : std::make_shared<GraphArena>(device.index()));
   Impl& impl = *result.impl_;
+  const KeepingScope keeping(impl.kept);
   const Graph graph = record(work, *impl.arena, impl.writes);
   replace_fills_by_kernels(graph.get());
   check_cuda(cudaGraphGetNodes(graph.get(), nullptr, &impl.nodes), "cudaGraphGetNodes");
@@ -80,6 +99,10 @@ size_t CapturedGraph::node_count() const {
 
 bool is_capturing() {
   return CaptureScope::active();
+}
+
+void keep_with_capture(std::shared_ptr<const void> object) {
+  if (kept_now) kept_now->push_back(std::move(object));
 }
 
 }  // namespace binade::cuda

@@ -38,4 +38,8 @@ class CapturedGraph {
 // Whether this thread is inside a capture.
 bool is_capturing();
 
+// Inside a capture of this thread: the graph holds `object` as long as it lives. For memory that
+// was allocated before the capture and that its owner may free. Outside: nothing.
+void keep_with_capture(std::shared_ptr<const void> object);
+
 }  // namespace binade::cuda

@@ -20,8 +20,7 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
   double joint_weight = 0.2;
   int64_t lora_rank = 0;
   double lora_alpha = 16, lora_dropout = 0.05;
-  std::vector<std::string> lora_targets = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                           "gate_proj", "up_proj", "down_proj"};
+  std::vector<std::string> lora_targets;
 };
 
 inline void add_options(CommandLine& command, FinetuneMedusaOptions& o) {
@@ -62,7 +61,8 @@ inline void add_options(CommandLine& command, FinetuneMedusaOptions& o) {
       .at_least(0);
   group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha").rate();
   group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters").fraction();
-  group.add("--lora-targets", o.lora_targets, "Layers that get adapters");
+  group.add("--lora-targets", o.lora_targets,
+            "Names of the linear layers that get adapters; none: all but the output layer");
   group.name = "Run";
   group.add("--layout", o.layout, "original (TGI, TensorRT-LLM, FasterDecoding) or vllm")
       .one_of({"original", "vllm"});

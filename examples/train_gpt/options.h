@@ -96,7 +96,8 @@ inline void add_options(CommandLine& command, TrainGptOptions& o) {
   group.add("--lora-alpha", o.lora_alpha, "LoRA's alpha").rate();
   group.add("--lora-dropout", o.lora_dropout, "Dropout before the adapters").fraction();
   group.add("--lora-targets", o.lora_targets,
-            "Names of the linear layers that get adapters; none: q_proj and v_proj, or c_attn");
+            "Names of the linear layers that get adapters; none: q_proj and v_proj, or "
+            "what the model has in their place (qkv_proj, c_attn)");
   group.add("--mtp", o.mtp,
             "Train multi-token prediction beside the next token: parallel, sequential or "
             "recursive, a colon, and how many more tokens; parallel:2 takes two of --layers");

@@ -61,7 +61,8 @@ nn::CausalLmConfig config_of(const TrainGptOptions& options, const data::Tokeniz
   if (llama && options.hidden == 0) config.hidden = (options.dim * 8 / 3 + 63) / 64 * 64;
   config.max_positions = options.seq_len;
   config.tie_embeddings = true;
-  config.attention_dropout = config.embedding_dropout = config.residual_dropout = options.dropout;
+  config.attention_dropout = options.dropout;
+  if (!llama) config.embedding_dropout = config.residual_dropout = options.dropout;
   return config;
 }
 

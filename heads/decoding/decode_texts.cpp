@@ -173,13 +173,9 @@ DecodedTexts decode(Decoder& decoder, const Rows& prompts, const DecodeTextsOpti
   check(options.max_new_tokens > 0 && options.max_new_tokens < INT32_MAX,
         "max_new_tokens must be positive, got ", options.max_new_tokens);
   check(options.steps_ahead >= 0, "steps_ahead must be 0 or more, got ", options.steps_ahead);
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const auto length = static_cast<int64_t>(prompts[i].size());
-    check(length + options.max_new_tokens - 1 <= decoder.capacity(), "prompt ", i + 1, " has ",
-          length, " tokens and may get ", options.max_new_tokens,
-          " new ones, but there is room for ", decoder.capacity(),
-          "; shorten it or lower max_new_tokens");
-  }
+  for (size_t i = 0; i < prompts.size(); ++i)
+    decoder.check_room(static_cast<int64_t>(prompts[i].size()), options.max_new_tokens,
+                       concat("prompt ", i + 1));
   const auto started = std::chrono::steady_clock::now();
   Texts texts(prompts, options, on_token);
   std::vector<int> text_of(static_cast<size_t>(decoder.slots()), kNoText);

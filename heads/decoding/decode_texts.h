@@ -43,7 +43,7 @@ struct DecodedTexts {
 using TextCallback = std::function<void(size_t text, int32_t token, bool guessed)>;
 
 // A text draws its random numbers at the place of its number, whatever slot it is in. Throws Error
-// where a prompt and max_new_tokens do not fit the decoder's capacity, before anything is decoded.
+// where a decoder has no room for a prompt and max_new_tokens, before anything is decoded.
 DecodedTexts decode_texts(infer::Decoder& decoder, const std::vector<std::vector<int32_t>>& prompts,
                           const DecodeTextsOptions& options, const TextCallback& on_token = {});
 DecodedTexts decode_texts(SpeculativeDecoder& decoder,

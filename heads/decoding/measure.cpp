@@ -18,10 +18,12 @@ constexpr int kRuns = 3;
 // Seconds a step of a decoder whose slots run all the time: at most `most` tokens a step.
 template <class Decoder>
 double seconds_a_step(Decoder& decoder, const MeasureOptions& options, int64_t most) {
-  const int64_t room = decoder.capacity() - options.prompt_length;
+  check(options.steps > 0, "measuring needs steps to time, got ", options.steps);
+  // The pass over the prompt gives the first token.
+  decoder.check_room(options.prompt_length, 1 + (kWarmUp + 1) * most,
+                     "there is no room to time steps: a prompt");
+  const int64_t room = decoder.room(options.prompt_length) - 1;
   const int64_t steps = std::min(options.steps, room / most - kWarmUp);
-  check(steps > 0, "there is no room to time steps: ", options.prompt_length, " tokens and ",
-        kWarmUp, " steps of up to ", most, " exceed the capacity of ", decoder.capacity());
   std::vector<int32_t> slots(static_cast<size_t>(options.batch));
   std::iota(slots.begin(), slots.end(), 0);
   const int32_t words = static_cast<int32_t>(decoder.model().config().vocab_size);

@@ -63,6 +63,10 @@ class SpeculativeDecoder {
 
   int64_t slots() const { return decoder_.slots(); }
   int64_t capacity() const { return decoder_.capacity(); }
+  int64_t room(int64_t prompt) const { return decoder_.room(prompt); }
+  void check_room(int64_t prompt, int64_t fresh, const std::string& name = "a prompt") const {
+    decoder_.check_room(prompt, fresh, name);
+  }
   infer::SlotStates& choices() { return decoder_.choices(); }
   const nn::CausalLm& model() const { return decoder_.model(); }
 

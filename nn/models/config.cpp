@@ -4,6 +4,7 @@
 #include <array>
 
 #include <binade/core/file.h>
+#include <binade/nn/models/config_difference.h>
 #include <binade/nn/models/families.h>
 #include <binade/nn/special_ids.h>
 
@@ -90,6 +91,41 @@ void write_ids(json& object, const CausalLmConfig& config) {
   write("pad_token_id", config.pad_ids);
 }
 
+CausalLmConfig parse_unchecked(const JsonReader& reader, const std::string& source) {
+  const auto model_type = reader.require<std::string>("model_type");
+  const FamilyRow* row = find_family(model_type);
+  if (row == nullptr)
+    reader.refuse("the model_type '", model_type, "' is not supported; supported are ",
+                  family_names());
+  if (reader.has("quantization_config"))
+    reader.refuse("quantised weights (quantization_config) are not supported");
+
+  CausalLmConfig config = CausalLmConfig::of(row->family);
+  config.vocab_size = reader.require<int64_t>("vocab_size");
+  config.initializer_range = reader.get("initializer_range", config.initializer_range);
+  config.tie_embeddings = reader.get("tie_word_embeddings", config.tie_embeddings);
+  config.bos_ids = read_special_ids(reader, "bos_token_id", source, config.vocab_size);
+  config.eos_ids = read_special_ids(reader, "eos_token_id", source, config.vocab_size);
+  config.pad_ids = read_special_ids(reader, "pad_token_id", source, config.vocab_size);
+  if (config.family == Family::gpt2)
+    parse_gpt2(reader, config);
+  else
+    parse_decoder(reader, config);
+  return config;
+}
+
+// A model is saved with what its family's config.json can say, so it must not be built with more.
+void check_writable(const CausalLmConfig& config) {
+  const std::string source =
+      concat("the config.json of this ", name_of(config.family), " model would be wrong");
+  const JsonReader reader = JsonReader::parse(config.to_json(DType::f32), source);
+  const std::string lost = first_difference(config, parse_unchecked(reader, source));
+  check(lost.empty(), "the config.json of model_type '", name_of(config.family),
+        "' cannot say what '", lost,
+        "' is here, so a saved model would be read as another; leave it as "
+        "CausalLmConfig::of() gives it, or take another family");
+}
+
 }  // namespace
 
 std::string_view name_of(Family family) {
@@ -139,25 +175,7 @@ CausalLmConfig CausalLmConfig::of(Family family) {
 
 CausalLmConfig CausalLmConfig::parse(std::string_view text, const std::string& source) {
   const JsonReader reader = JsonReader::parse(text, source);
-  const auto model_type = reader.require<std::string>("model_type");
-  const FamilyRow* row = find_family(model_type);
-  if (row == nullptr)
-    reader.refuse("the model_type '", model_type, "' is not supported; supported are ",
-                  family_names());
-  if (reader.has("quantization_config"))
-    reader.refuse("quantised weights (quantization_config) are not supported");
-
-  CausalLmConfig config = of(row->family);
-  config.vocab_size = reader.require<int64_t>("vocab_size");
-  config.initializer_range = reader.get("initializer_range", config.initializer_range);
-  config.tie_embeddings = reader.get("tie_word_embeddings", config.tie_embeddings);
-  config.bos_ids = read_special_ids(reader, "bos_token_id", source, config.vocab_size);
-  config.eos_ids = read_special_ids(reader, "eos_token_id", source, config.vocab_size);
-  config.pad_ids = read_special_ids(reader, "pad_token_id", source, config.vocab_size);
-  if (config.family == Family::gpt2)
-    parse_gpt2(reader, config);
-  else
-    parse_decoder(reader, config);
+  CausalLmConfig config = parse_unchecked(reader, source);
   try {
     config.validate();
   } catch (const Error& error) {
@@ -248,8 +266,9 @@ void CausalLmConfig::validate() const {
           flags->size(), " entries, the model ", layers, " layers");
   for (const std::vector<int64_t>* ids : {&bos_ids, &eos_ids, &pad_ids})
     for (const int64_t id : *ids)
-      check(id < vocab_size, "the special token id ", id, " is beyond the vocabulary of ",
-            vocab_size);
+      check(id >= 0 && id < vocab_size, "the special token id ", id,
+            " is beyond the vocabulary of ", vocab_size);
+  check_writable(*this);
 }
 
 }  // namespace binade::nn

@@ -95,7 +95,7 @@ struct CausalLmConfig {
     return generation.eos_ids.empty() ? eos_ids : generation.eos_ids;
   }
 
-  // Throws Error for sizes that do not fit together.
+  // Throws Error for sizes that do not fit together, and by name for what config.json cannot say.
   void validate() const;
   int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
   int64_t head_size() const { return head_dim ? head_dim : dim / heads; }

@@ -139,7 +139,8 @@ void write_rope(const CausalLmConfig& config, json& object) {
   // rope_parameters.
   object["rope_theta"] = rope.theta;
   if (rope.partial_factor != 1) object["partial_rotary_factor"] = rope.partial_factor;
-  if (config.window_rope) object["rope_local_base_freq"] = config.window_rope->theta;
+  if (row_of(config.family).windows == WindowKeys::by_pattern)
+    object["rope_local_base_freq"] = config.window_rope.value_or(rope).theta;
   object["rope_scaling"] = json();
   if (rope.scaling == RopeScaling::none) return;
 

@@ -214,6 +214,17 @@ TEST_CASE("a batch refuses texts that it has no room for", "[batch_generation][b
   CHECK_FALSE(generator.fits(25));
   CHECK_THROWS_WITH(generator.add({.prompt = std::vector<int32_t>(25, 1)}),
                     Contains("25 tokens") && Contains("capacity of 30"));
+  nn::CausalLmConfig longrope = test::small_config(Family::phi3);
+  longrope.rope = {.scaling = nn::RopeScaling::longrope,
+                   .factor = 4,
+                   .short_factor = {1, 1.5, 2, 2.5},
+                   .long_factor = {3, 4, 5, 6},
+                   .original_max_positions = 12};
+  const std::shared_ptr<CausalLm> short_texts = test::small_model(longrope);
+  BatchGenerator of_short(*short_texts, options_of(2, {}));
+  CHECK(of_short.fits(6));
+  CHECK_THROWS_WITH(of_short.add({.prompt = std::vector<int32_t>(7, 1)}),
+                    Contains("7 tokens") && Contains("cross the 12 positions"));
   CHECK_THROWS_WITH(generator.add({.number = 3}), Contains("text 3 is empty"));
   CHECK_THROWS_WITH(generator.add({.number = 1 << 24, .prompt = {1}}), Contains("2^24"));
   infer::BatchGenerateOptions options = options_of(0, {});

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
+#include <binade/core/cuda/graph.h>
 #include <binade/nn/attention.h>
 #include <binade/nn/conv2d.h>
 #include <binade/nn/dropout.h>
@@ -12,6 +13,7 @@
 #include <binade/nn/mlp.h>
 #include <binade/nn/rotary.h>
 
+#include "gpu.h"
 #include "nn/tiny_models.h"
 
 using namespace binade;
@@ -195,6 +197,51 @@ TEST_CASE("a pass turns tokens by the length of their text", "[rotary]") {
     CHECK_NOTHROW(rotary.at({.positions = slice(packed, 1, 0, 4)}, 4));
   }
 }
+
+TEST_CASE("tables of the last used lengths are kept, and no more", "[rotary]") {
+  const RopeConfig config{
+      .theta = 100, .scaling = RopeScaling::dynamic, .factor = 50, .original_max_positions = 2};
+  const Rotary rotary(4, 100, config);
+  const auto place = [](const RotaryTables& tables) { return tables.cos().array().data(); };
+  const RotaryTables first =
+      rotary.at({}, 5);  // holds its memory, so that no other takes the place
+  for (int64_t length = 6; length < 90; ++length) {
+    rotary.at({}, length);
+    REQUIRE(place(rotary.at({}, 5)) == place(first));
+  }
+  const std::vector<float> values = first.cos().to_vector<float>();
+  int64_t kept = 0;
+  std::vector<RotaryTables> held;
+  for (int64_t length = 6; length < 90; ++length) held.push_back(rotary.at({}, length));
+  for (int64_t length = 89; length >= 6; --length, ++kept)
+    if (place(rotary.at({}, length)) != place(held[static_cast<size_t>(length - 6)])) break;
+  CHECK(kept == 32);
+  const RotaryTables again = rotary.at({}, 5);
+  CHECK(place(again) != place(first));
+  CHECK(again.cos().to_vector<float>() == values);
+}
+
+#if BINADE_HAVE_CUDA
+TEST_CASE("a captured graph keeps the rotary tables that it reads", "[rotary][cuda][graph]") {
+  test::require_gpu();
+  const RopeConfig config{
+      .theta = 100, .scaling = RopeScaling::dynamic, .factor = 50, .original_max_positions = 2};
+  Rotary rotary(4, 100, config);
+  rotary.to(test::test_gpu());
+  const Tensor x = Tensor::ones({1, 60, 1, 4}, DType::f32, test::test_gpu());
+  const std::vector<float> expected = rotary.at({}, 60).rotate(x).to_vector<float>();
+  Tensor rotated;
+  cuda::CapturedGraph graph = cuda::CapturedGraph::capture(
+      [&] { rotated = rotary.at({}, 60).rotate(x); }, test::test_gpu());
+  for (int64_t length = 3; length < 50; ++length) rotary.at({}, length);
+  // Takes whatever memory the tables of 60 tokens had, were they freed.
+  std::vector<Array> others;
+  for (int i = 0; i < 64; ++i)
+    others.push_back(Array::full({60, 2}, 9, DType::f32, test::test_gpu()));
+  graph.replay();
+  CHECK(rotated.to_vector<float>() == expected);
+}
+#endif
 
 TEST_CASE("impossible rotary settings are refused", "[rotary]") {
   CHECK_THROWS_WITH(rope_frequencies(5, {}), Catch::Contains("even"));

@@ -178,8 +178,16 @@ TEST_CASE("without targets the adapters go where PEFT puts them", "[lora]") {
   CHECK(targets(Family::gpt2) == std::vector<std::string>{"c_attn"});
   CHECK(targets(Family::mistral) == std::vector<std::string>{"q_proj", "v_proj"});
   CHECK(targets(Family::gemma3_text) == std::vector<std::string>{"q_proj", "v_proj"});
+  for (const Family family : test::kFamilies) {
+    INFO(name_of(family));
+    CHECK(!targets(family).empty());
+    // What finetune_medusa takes: a layer has four to seven matrices, by how many are fused.
+    const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(family));
+    const bool is_fused = family == Family::gpt2 || family == Family::phi3;
+    CHECK(Lora(*model, {.target_pattern = "all-linear"}).names().size() == (is_fused ? 8 : 14));
+  }
   // PEFT has none for Phi-3.
-  CHECK_THROWS_WITH(targets(Family::phi3), Catch::Contains("target_modules"));
+  CHECK(targets(Family::phi3) == std::vector<std::string>{"qkv_proj"});
   Linear lone(2, 2);
   CHECK_THROWS_WITH(Lora(lone, {}), Catch::Contains("target_modules"));
 }

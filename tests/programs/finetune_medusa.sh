@@ -40,6 +40,23 @@ expect "heads in vLLM's layout, from chats" 0 "saved $work/vllm" \
   medusa --chats "$work/chats.jsonl" --save "$work/vllm" --layout vllm
 run=$work/apart
 expect "one document a row" 0 "done at step 6" medusa --chats "$work/chats.jsonl" --no-pack
+cat >"$work/phi3.json" <<'END'
+{"model_type": "phi3", "vocab_size": 264, "hidden_size": 16, "num_hidden_layers": 1,
+ "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 32}
+END
+phi3() {
+  "$BINADE_BUILD/examples/train_gpt" --text "$work/text.txt" --tokenizer bytes --seq-len 32 --batch-size 4 \
+    --steps 2 --sample-tokens 0 --device cpu --quiet "$@"
+}
+expect "a model of fused projections" 0 "saved $work/phi3" \
+  phi3 --from-scratch "$work/phi3.json" --run-dir "$work/phi3-run" --save-hf "$work/phi3"
+expect "its adapters without named layers" 0 "saved $work/phi3-adapters" \
+  phi3 --init "$work/phi3" --lora-rank 2 --run-dir "$work/phi3-lora" --save-hf "$work/phi3-adapters"
+base=$work/phi3
+run=$work/phi3-joint
+expect "its heads with adapters in every layer" 0 "done at step 6" \
+  medusa --text "$work/text.txt" --joint --lora-rank 2
+base=$work/model1
 run=$work/half
 expect "heads in FP16 with loss scaling" 0 "done at step 6" \
   medusa --text "$work/text.txt" --precision fp16

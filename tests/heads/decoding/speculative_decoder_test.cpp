@@ -425,7 +425,7 @@ TEST_CASE("speculation refuses what does not go together", "[decoding][speculati
   MedusaProposer proposer(*heads, DraftTree::chain(2), {});
   SpeculativeDecoder decoder(*model, proposer, *rule, {.capacity = 10});
   CHECK_THROWS_WITH(decode_texts(decoder, {{1, 2, 3}}, {.max_new_tokens = 9}),
-                    Contains("prompt 1 has 3 tokens"));
+                    Contains("prompt 1 of 3 tokens and 9 new ones"));
   CHECK_THROWS_WITH(decoder.step(), Contains("none was observed"));
   MedusaProposer of_two(*heads, DraftTree::chain(2), {.slots = 2});
   SpeculativeDecoder of_one(*model, of_two, *rule, {.slots = 1});
