@@ -24,6 +24,10 @@ std::vector<BatchKind> gpu_batches(const std::string& text) {
   kinds.push_back({.sizes = {}, .padding = 4});
   kinds.push_back({.sizes = {0, 0}});
   kinds.push_back({.sizes = {31, 32, 33, 255, 256, 257, 1025}, .weighted = true, .padding = 70});
+  // So many lists that blocks take those of up to 2048.
+  std::vector<int64_t> many(300, 3);
+  many.insert(many.end(), {257, 1025});
+  kinds.push_back({.sizes = std::move(many), .padding = 3});
   if (!is_slow(text)) {
     kinds.push_back({.sizes = {2047, 2048, 2049, 20, 4097}, .weighted = true, .padding = 3000});
     kinds.push_back({.sizes = {3000, 40}, .scores = Values::tied});

@@ -1,7 +1,7 @@
 // Runs a ranking loss over the lists of a batch. How long the lists are is known on the device
 // only, so up to three kernels share them: a warp for a list of up to 32 documents, a block up to
-// 2048, a cluster of blocks above. A batch that has no room for a long list does without its
-// kernel.
+// 2048, a cluster of blocks above; from 257 documents on where there are so few lists that most of
+// the device would be idle. A batch that has no room for a long list does without its kernel.
 #pragma once
 
 #include <binade/core/cuda/faults.h>
@@ -86,13 +86,15 @@ __global__ void __launch_bounds__(kListThreads) rank_lists(RankWork a, Loss loss
   }
 }
 
+// Longer lists than `shorter`.
 template <class Loss>
-__global__ void __launch_bounds__(kLongThreads) rank_long_lists(RankWork a, Loss loss) {
+__global__ void __launch_bounds__(kLongThreads)
+    rank_long_lists(RankWork a, Loss loss, int64_t shorter) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   wait_for_previous();
   for (int64_t q = blockIdx.x / kLongBlocks; q < a.lists; q += gridDim.x / kLongBlocks) {
     const int64_t first = a.offsets[q], end = a.offsets[q + 1];
-    if (end - first > kLongest)
+    if (end - first > shorter)
       run_list(ClusterTeam<kLongThreads, kLongBlocks>(), a, loss, q, first, end);
   }
 #endif
@@ -131,8 +133,7 @@ void run_lists(const RankBatch& batch, const char* name, const Loss& loss) {
     a.draws = {batch.key.seed, device_data<const int64_t>(batch.key.step), batch.key.place};
   const Workspace<float> work(std::max<int64_t>(a.rows * a.arrays, 1));
   const Workspace<int> orders(std::max<int64_t>(2 * a.rows, 1));
-  const bool some_long = a.rows > kLongest;
-  const Workspace<uint64_t> keys(some_long ? a.rows : 1);
+  const Workspace<uint64_t> keys(a.rows > kLongest ? a.rows : 1);
   a.work = work.data();
   a.orders = orders.data();
   a.keys = keys.data();
@@ -143,13 +144,15 @@ void run_lists(const RankBatch& batch, const char* name, const Loss& loss) {
   const auto most_lists = [&](int64_t shorter) {
     return std::min(a.lists, a.rows / (shorter + 1));
   };
-  const bool clusters = ::binade::cuda::device_properties().major >= 9;
-  const int64_t most = clusters ? int64_t{kLongest} : a.rows;
+  const auto& device = ::binade::cuda::device_properties();
+  const bool clusters = device.major >= 9, few_lists = a.lists <= 2 * device.multiprocessors;
+  const int64_t of_blocks = few_lists ? kListThreads : kLongest,
+                most = clusters ? of_blocks : a.rows;
   launch_early(name, rank_lists<Loss>, one_block_each(most_lists(WarpTeam::kMostDocuments)),
                kListThreads, EarlyOptions{}, a, loss, most);
-  if (some_long && clusters)
-    launch_early(name, rank_long_lists<Loss>, one_block_each(kLongBlocks * most_lists(kLongest)),
-                 kLongThreads, EarlyOptions{.cluster = kLongBlocks}, a, loss);
+  if (a.rows > most)
+    launch_early(name, rank_long_lists<Loss>, one_block_each(kLongBlocks * most_lists(most)),
+                 kLongThreads, EarlyOptions{.cluster = kLongBlocks}, a, loss, most);
 }
 
 // Runs the losses that visit(params, body) knows.

@@ -244,6 +244,11 @@ class ClusterTeam {
   template <class Key>
   __device__ static void sort_descending(const rank::RankList<float>& list, int n, const Key& key,
                                          int* order) {
+    if (n <= Block::kSharedKeys) {  // one block's barriers cost less than the cluster's
+      if (rank() == 0) Block::sort_descending(list, n, key, order);
+      sync();
+      return;
+    }
     for (int i = lane(); i < n; i += lanes()) list.keys[i] = sort_key(key(i), i);
     sync();
     sort_keys(list.keys, n, lane(), lanes(), [] { sync(); });
