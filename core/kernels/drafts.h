@@ -29,6 +29,37 @@ BINADE_KERNEL(feedable_tokens, const Array& tokens, const Array& ids)
 // N ≤ kMostPending. A parent that is not before its node counts as the node before it.
 BINADE_KERNEL(tree_shapes, const Array& parents, const Array& depths, const Array& visible)
 
+// What modules of multi-token prediction learn of accepted tokens (S, M), of which the first
+// counts[s] are real: each the token that follows it, the last one next[s].
+struct LearntTokens {
+  Array tokens;   // (S, M); next[s] where nothing is real
+  Array counts;   // (S): those given
+  Array running;  // (S) bool: whether any is real
+  Array newest;   // (S): the last that is real, else the first, among S·M
+};
+BINADE_KERNEL(learnt_tokens, const Array& accepted, const Array& counts, const Array& next,
+              const LearntTokens& learnt)
+
+// A pass of a module: for each slot C columns of the text, of which the first counts[s] count, and
+// behind them G nodes of a draft tree, numbered from 1 as its root is the newest token of the text.
+// C + G ≤ kMostPending.
+struct ModulePass {
+  Array counts;           // (S)
+  Array depths, visible;  // (G) i32 and i64: of the nodes among themselves, children of the root 0
+  Array parents;          // (G): the number of a node's parent, 0 for the root
+  int64_t columns;        // C
+  int64_t rows_above;     // of the pass of the depth above, per slot: C and some of the nodes
+};
+struct ModulePassRows {
+  Array depths, visible;  // (S, C + G) i32 and i64, see infer::TokenTree
+  // (S, C + G): what a row reads, among S·(1 + rows_above) rows: first of each slot what the depth
+  // above made of the token in front of the columns, then its rows of this pass. A column reads the
+  // token in front of it, a node its parent.
+  Array sources;
+  Array newest;  // (S): the last column that counts, else the first, among S·rows_above
+};
+BINADE_KERNEL(module_pass_rows, const ModulePass& pass, const ModulePassRows& rows)
+
 struct DraftNodes {
   Array tokens;   // (S, N); negative: no guess, never accepted
   Array parents;  // (N) or (S, N): smaller than the node's number, −1 for the root

@@ -9,6 +9,15 @@ namespace binade::heads::mtp {
 
 namespace {
 
+Array like(const Array& x) {
+  return Array::empty(x.shape(), x.dtype(), x.device());
+}
+
+// x (S, M, D) → (S, D): rows index (S) i32 of all S·M.
+Tensor rows_at(const Tensor& x, const Array& index) {
+  return index_select(reshape(x, {-1, x.size(2)}), 0, Tensor(index));
+}
+
 Tensor number(int64_t value, Device device) {
   return Tensor(Array::full({}, static_cast<double>(value), DType::i32, device));
 }
@@ -69,6 +78,10 @@ void ModuleProposer::observe_prompts(const decoding::Observation& observation) {
     if (p == count) return next[static_cast<size_t>(b)];
     return p < count ? tokens[static_cast<size_t>(b * length + p)] : 0;
   };
+  if (accepted_.waiting)  // the text it belongs to is gone
+    for (const int32_t slot : slots)
+      for (const Array& rows : {accepted_.counts, accepted_.running})
+        rows.slice(0, slot, slot + 1).zero();
   Tensor hidden(observation.hidden);
   for (size_t k = 0; k < depths_.size(); ++k) {
     const auto ahead = static_cast<int64_t>(k) + 1;
@@ -103,60 +116,114 @@ void ModuleProposer::observe_accepted(const decoding::Observation& observation) 
   check(next_.defined(), "accepted tokens came before any prompt");
   const Device device = observation.hidden.device();
   const int64_t length = observation.tokens.size(1);
-  const Tensor counts(observation.counts), next(observation.next);
-  // What modules learn: the accepted tokens behind the root, and `next`.
-  const NewestRows newest(counts, length);
-  const Tensor place(Array::arange(length, DType::i32, device));
-  const Tensor behind =
-      length == 1 ? unsqueeze(next, -1)
-                  : cat({slice(Tensor(observation.tokens), 1, 1), unsqueeze(next, -1)}, 1);
-  const Tensor tokens =
-      where(equal(place, unsqueeze(newest.places, -1)), unsqueeze(next, -1), behind);
+  if (!accepted_.tokens.defined() || accepted_.tokens.size(1) != length) {
+    accepted_.tokens = Array::empty({slots_, length}, DType::i32, device);
+    accepted_.counts = Array::empty({slots_}, DType::i32, device);
+    accepted_.running = Array::empty({slots_, 1}, DType::boolean, device);
+    accepted_.newest = Array::empty({slots_}, DType::i32, device);
+    accepted_.states = {};
+  }
+  BINADE_DISPATCH(
+      device,
+      learnt_tokens(observation.tokens.contiguous(), observation.counts, observation.next,
+                    {accepted_.tokens, accepted_.counts, accepted_.running, accepted_.newest}));
 
   // Whether some text may be so short that a depth has yet to begin.
-  const int64_t deepest = static_cast<int64_t>(depths_.size());
+  const auto deepest = static_cast<int64_t>(depths_.size());
   const bool some_short = std::any_of(known_.begin(), known_.end(), [&](int64_t known) {
     return known >= 0 && known < deepest - 1;
   });
-  const Tensor before = some_short ? Tensor(depths_[0].cache->lengths().clone()) : Tensor();
-  Tensor hidden(observation.hidden);
-  for (int64_t k = 0; k < deepest; ++k) {
-    Depth& depth = depths_[static_cast<size_t>(k)];
-    Tensor learnt = tokens, read = hidden, columns = counts, skipped;
-    if (some_short) {
-      // The first new token stands at before + 1; this depth begins at k + 1.
-      skipped =
-          maximum(static_cast<double>(k) - before, Tensor(Array::zeros({}, DType::i32, device)));
-      columns = counts - skipped;
-      learnt = gather(tokens, 1, moved_index(skipped, length));
-      read = elements_at(hidden, moved_index(skipped, length));
-    }
-    const nn::Sequence sequence = depth.cache->decode(length, columns.array());
-    MtpModule::States states =
-        heads_.module(k).forward(heads_.base().embed(learnt), read, sequence);
-    depth.cache->advance(columns.array());
-    if (some_short) {
-      const Tensor back = moved_index(-skipped, length);
-      states = {elements_at(states.output, back), elements_at(states.recurring, back)};
-    }
-    // The next depth reads what this one made of the token before.
-    const Tensor previous = unsqueeze(depth.last.rows(), 1);
-    hidden = length == 1 ? clone(previous)
-                         : cat({previous, slice(states.recurring, 1, 0, length - 1)}, 1);
-    depth.last.update(newest.of(states.recurring), newest.running);
-    if (k == 0) output_.update(newest.of(states.output), newest.running);
+  infer::KvCache& cache = *depths_[0].cache;
+  accepted_.lengths = some_short ? cache.lengths().clone() : Array();
+  const nn::Sequence sequence = cache.decode(length, accepted_.counts);
+  const MtpModule::States states = heads_.module(0).forward(
+      heads_.base().embed(Tensor(accepted_.tokens)), Tensor(observation.hidden), sequence);
+  cache.advance(accepted_.counts);
+  accepted_.waiting = deepest > 1;
+  if (accepted_.waiting) {
+    if (!accepted_.states.defined()) accepted_.states = like(states.recurring.array());
+    accepted_.states.copy_from(states.recurring.array());
   }
-  next_.update(unsqueeze(next, -1), newest.running);
+  output_.update(rows_at(states.output, accepted_.newest), Tensor(accepted_.running));
+  next_.update(reshape(Tensor(observation.next), {slots_, 1}), Tensor(accepted_.running));
   for (int64_t& known : known_)
     if (known >= 0) ++known;
 }
 
+void ModuleProposer::learn_accepted() {
+  if (!accepted_.waiting) return;
+  const Tensor tokens(accepted_.tokens), counts(accepted_.counts), running(accepted_.running);
+  const int64_t length = tokens.size(1);
+  Tensor recurring(accepted_.states);
+  for (int64_t k = 0;; ++k) {
+    // The next depth reads what this one made of the token before.
+    Depth& depth = depths_[static_cast<size_t>(k)];
+    const Tensor previous = unsqueeze(depth.last.rows(), 1);
+    Tensor read =
+        length == 1 ? clone(previous) : cat({previous, slice(recurring, 1, 0, length - 1)}, 1);
+    depth.last.update(rows_at(recurring, accepted_.newest), running);
+    if (k + 1 == static_cast<int64_t>(depths_.size())) break;
+    Tensor learnt = tokens, columns = counts, skipped;
+    if (accepted_.lengths.defined()) {
+      // The first new token stands at lengths + 1; this depth begins at k + 2.
+      skipped = maximum(static_cast<double>(k + 1) - Tensor(accepted_.lengths),
+                        Tensor(Array::zeros({}, DType::i32, tokens.device())));
+      columns = counts - skipped;
+      learnt = gather(tokens, 1, moved_index(skipped, length));
+      read = elements_at(read, moved_index(skipped, length));
+    }
+    infer::KvCache& cache = *depths_[static_cast<size_t>(k + 1)].cache;
+    const nn::Sequence sequence = cache.decode(length, columns.array());
+    recurring = heads_.module(k + 1).forward(heads_.base().embed(learnt), read, sequence).recurring;
+    cache.advance(columns.array());
+    if (skipped.defined()) recurring = elements_at(recurring, moved_index(-skipped, length));
+  }
+  accepted_.waiting = false;
+}
+
+bool ModuleProposer::learns_beside_guesses() const {
+  if (depth_of_texts() != plan_.depth()) return false;
+  if (plan_.depth() <= 1) return true;  // there is nothing beyond the first depth
+  return accepted_.waiting && !accepted_.lengths.defined() &&
+         accepted_.tokens.size(1) + plan_.level(plan_.depth() - 1).end - 1 <=
+             infer::KvCache::kMostPending;
+}
+
+MtpModule::States ModuleProposer::learn_beside_guesses(int64_t k, const Tensor& tokens,
+                                                       const Tensor& states) {
+  const DraftPlan::Level& level = plan_.level(k);
+  const int64_t columns = accepted_.tokens.size(1), rows = columns + level.end - 1;
+  const Device device = tokens.device();
+  const kernels::ModulePass pass{
+      accepted_.counts, level.pending.depths, level.pending.visible, level.parents.array(),
+      columns,          states.size(1)};
+  const kernels::ModulePassRows made{Array::empty({slots_, rows}, DType::i32, device),
+                                     Array::empty({slots_, rows}, DType::i64, device),
+                                     Array::empty({slots_, rows}, DType::i32, device),
+                                     Array::empty({slots_}, DType::i32, device)};
+  BINADE_DISPATCH(device, module_pass_rows(pass, made));
+  SlotRows& above = depths_[static_cast<size_t>(k - 1)].last;
+  const Tensor before = cat({unsqueeze(above.rows(), 1), states}, 1);
+  const Tensor read =
+      embedding(reshape(before, {-1, before.size(2)}), Tensor(made.sources));  // (S, rows, dim)
+  above.update(rows_at(states, made.newest), Tensor(accepted_.running));
+  const Tensor fed = cat({Tensor(accepted_.tokens), feedable(slice(tokens, 1, 1))}, 1);
+  infer::KvCache& cache = *depths_[static_cast<size_t>(k)].cache;
+  const nn::Sequence sequence =
+      cache.decode(rows, {}, {.depths = made.depths, .visible = made.visible});
+  MtpModule::States result = heads_.module(k).forward(heads_.base().embed(fed), read, sequence);
+  cache.advance(accepted_.counts);
+  return result;
+}
+
 MtpModule::States ModuleProposer::run_nodes(int64_t k, const DraftPlan::Level& level,
-                                            const Tensor& tokens, const Tensor& hidden) {
+                                            const Tensor& tokens, const Tensor& states) {
+  const Tensor root = unsqueeze(depths_[static_cast<size_t>(k - 1)].last.rows(), 1);
+  const Tensor above = states.defined() ? cat({root, states}, 1) : root;
   const nn::Sequence sequence =
       depths_[static_cast<size_t>(k)].cache->decode(level.end - 1, {}, level.pending);
-  return heads_.module(k).forward(heads_.base().embed(feedable(tokens)),
-                                  index_select(hidden, 1, level.parents), sequence);
+  return heads_.module(k).forward(heads_.base().embed(feedable(slice(tokens, 1, 1))),
+                                  index_select(above, 1, level.parents), sequence);
 }
 
 int64_t ModuleProposer::depth_of_texts() const {
@@ -170,20 +237,24 @@ decoding::Drafts ModuleProposer::propose(const decoding::BatchDraws& /*draws*/) 
   const NoGrad off;
   check(next_.defined(), "nothing was observed to draft behind");
   const int64_t depth = depth_of_texts();
+  const bool beside = accepted_.waiting && learns_beside_guesses();
+  if (!beside) learn_accepted();
+  const int64_t columns = beside ? accepted_.tokens.size(1) : 0;  // in front of the nodes
   Tensor tokens = next_.rows();  // (S, nodes so far), the root first
-  Tensor hidden;  // (S, …, dim): what the depth before made of nodes behind the root
+  // (S, …, dim): what the depth before made of accepted tokens and of nodes behind the root.
+  Tensor states = beside ? Tensor(accepted_.states) : Tensor();
   for (int64_t d = 1; d <= depth; ++d) {
     Tensor output = unsqueeze(output_.rows(), 1);
     if (d > 1) {
       const DraftPlan::Level& parents = plan_.level(d - 1);
-      const Tensor root = unsqueeze(depths_[static_cast<size_t>(d - 2)].last.rows(), 1);
-      const MtpModule::States states =
-          run_nodes(d - 1, parents, slice(tokens, 1, 1), d == 2 ? root : cat({root, hidden}, 1));
-      hidden = states.recurring;
-      output = slice(states.output, 1, parents.begin - 1, parents.end - 1);
+      const MtpModule::States made = beside ? learn_beside_guesses(d - 1, tokens, states)
+                                            : run_nodes(d - 1, parents, tokens, states);
+      states = made.recurring;
+      output = slice(made.output, 1, columns + parents.begin - 1, columns + parents.end - 1);
     }
     tokens = cat({tokens, guess_level(heads_.base(), plan_.level(d), output)}, 1);
   }
+  accepted_.waiting = false;
   if (const int64_t left = plan_.tree().size() - tokens.size(1); left > 0)
     tokens =
         cat({tokens,

@@ -40,25 +40,43 @@ class ModuleProposer : public decoding::Proposer {
   void observe(const decoding::Observation& observation) override;
   decoding::Drafts propose(const decoding::BatchDraws& draws) override;
   // Whether passes queue the same work from now on: all texts are as long as the tree is deep.
-  bool repeats() const override { return depth_of_texts() == plan_.depth(); }
+  bool repeats() const override { return learns_beside_guesses(); }
 
  private:
   struct Depth {
     std::unique_ptr<infer::KvCache> cache;
     SlotRows last;  // what the next depth reads of the newest token
   };
+  // Tokens that the first depth has learnt, and the deeper ones have not: they do beside guesses,
+  // in one pass. In memory that stays where it is.
+  struct Accepted {
+    Array tokens, counts, running, newest;  // as kernels::LearntTokens, of M tokens a slot
+    Array states;                           // (S, M, dim): what the first depth made of them
+    // (S) i32: what the first depth held before; undefined where all texts were long enough for
+    // every depth to have begun.
+    Array lengths;
+    bool waiting = false;
+  };
   void observe_prompts(const decoding::Observation& observation);
   void observe_accepted(const decoding::Observation& observation);
+  void learn_accepted();  // at all deeper depths
+  // Whether the deeper depths can learn in the passes over guesses: texts are long enough for all
+  // of them, and there is room.
+  bool learns_beside_guesses() const;
   int64_t depth_of_texts() const;  // the levels that can be guessed for all of them
-  // Depth k (from 0) over all pending nodes up to those of `level`: their tokens (S, nodes), and
-  // what depth k − 1 made of the root and of nodes, (S, …, dim).
+  // Depth k (from 0) over the nodes of a draft (S, nodes so far) up to those of `level`, but for
+  // the root: what depth k − 1 made of the nodes above is in `states` (S, …, dim), undefined where
+  // that is the root alone. The second brings accepted tokens with it, in front of nodes in the
+  // result as in `states`.
   MtpModule::States run_nodes(int64_t k, const DraftPlan::Level& level, const Tensor& tokens,
-                              const Tensor& hidden);
+                              const Tensor& states);
+  MtpModule::States learn_beside_guesses(int64_t k, const Tensor& tokens, const Tensor& states);
 
   const MtpHeads& heads_;
   DraftPlan plan_;
   int64_t slots_;
   std::vector<Depth> depths_;
+  Accepted accepted_;
   SlotRows output_;             // of the first depth, for the newest token
   SlotRows next_;               // (S, 1) i32
   std::vector<int64_t> known_;  // tokens before the newest of each slot, at least; −1: no text

@@ -106,6 +106,45 @@ TEST_CASE("trees and notes on the GPU are the CPU's", "[decode][cuda]") {
   }
 }
 
+TEST_CASE("what modules learn of accepted tokens on the GPU is the CPU's", "[decode][cuda]") {
+  require_gpu();
+  for (const int64_t length : {1, 5, 64})
+    compare_devices(
+        [](const std::vector<Array>& a) {
+          BINADE_DISPATCH(a[0].device(), learnt_tokens(a[0], a[1], a[2], {a[3], a[4], a[5], a[6]}));
+        },
+        {Array::arange(4 * length, DType::i32).view({4, length}),
+         Array::from(std::vector<int32_t>{0, 1, static_cast<int32_t>(length), 1}, {4}),
+         Array::from(std::vector<int32_t>{901, 902, 903, 904}, {4}),
+         Array::zeros({4, length}, DType::i32), Array::zeros({4}, DType::i32),
+         Array::zeros({4}, DType::boolean), Array::zeros({4}, DType::i32)});
+}
+
+TEST_CASE("the rows of a module's pass on the GPU are the CPU's", "[decode][cuda]") {
+  require_gpu();
+  for (const auto& [columns, nodes] : {std::pair{1, 0}, {1, 63}, {4, 3}, {40, 24}, {64, 0}}) {
+    std::vector<int32_t> depths, parents;
+    std::vector<int64_t> words;
+    for (int32_t n = 0; n < nodes; ++n) {
+      const int32_t parent = n % 3 == 0 ? 0 : n;  // the node before, numbered from 1
+      parents.push_back(parent);
+      depths.push_back(parent == 0 ? 0 : depths.back() + 1);
+      words.push_back((parent == 0 ? 0 : words.back()) | int64_t{1} << n);
+    }
+    const std::vector<int32_t> counts = {0, 1, columns};
+    const int64_t rows = columns + nodes;
+    compare_devices(
+        [&, from = columns](const std::vector<Array>& a) {
+          BINADE_DISPATCH(a[0].device(), module_pass_rows({a[0], a[1], a[2], a[3], from, from + 2},
+                                                          {a[4], a[5], a[6], a[7]}));
+        },
+        {Array::from(counts, {3}), Array::from(depths, {nodes}), Array::from(words, {nodes}),
+         Array::from(parents, {nodes}), Array::zeros({3, rows}, DType::i32),
+         Array::zeros({3, rows}, DType::i64), Array::zeros({3, rows}, DType::i32),
+         Array::zeros({3}, DType::i32)});
+  }
+}
+
 TEST_CASE("positions beyond a cache's capacity are the last one on the GPU, too",
           "[decode][cuda]") {
   require_gpu();

@@ -67,6 +67,48 @@ TEST_CASE("trees given by parents have depths, and words of what their nodes see
         std::vector<int64_t>{1, 0b11, 0b101, 0b1011, 0b11011, 1, 0b11, 0b111, 0b1111, 0b11111});
 }
 
+TEST_CASE("modules learn of each accepted token what follows it", "[decode]") {
+  const Array accepted = Array::from(std::vector<int32_t>{10, 11, 12, 20, 0, 0, 30, 31, 0}, {3, 3});
+  const Array counts = Array::from(std::vector<int32_t>{3, 0, 2}, {3});
+  const kernels::LearntTokens learnt{
+      Array::empty({3, 3}, DType::i32), Array::empty({3}, DType::i32),
+      Array::empty({3}, DType::boolean), Array::empty({3}, DType::i32)};
+  kernels::cpu::learnt_tokens(accepted, counts, Array::from(std::vector<int32_t>{13, 7, 32}, {3}),
+                              learnt);
+  CHECK(learnt.tokens.to_vector<int32_t>() ==
+        std::vector<int32_t>{11, 12, 13, 7, 7, 7, 31, 32, 32});
+  CHECK(learnt.counts.to_vector<int32_t>() == std::vector<int32_t>{3, 0, 2});
+  CHECK(learnt.running.to_vector<double>() == std::vector<double>{1, 0, 1});
+  CHECK(learnt.newest.to_vector<int32_t>() == std::vector<int32_t>{2, 3, 7});
+}
+
+TEST_CASE("a module's pass has columns of the text and, behind them, nodes of a tree", "[decode]") {
+  // Two guesses behind the newest token, one behind the second; of three columns 2, 0 and 3 count.
+  const auto i32 = [](const std::vector<int32_t>& values) {
+    return Array::from(values, {static_cast<int64_t>(values.size())});
+  };
+  const kernels::ModulePass pass{i32({2, 0, 3}),
+                                 i32({0, 0, 1}),
+                                 Array::from(std::vector<int64_t>{0b001, 0b010, 0b110}, {3}),
+                                 i32({0, 0, 2}),
+                                 3,
+                                 5};
+  const kernels::ModulePassRows rows{
+      Array::empty({3, 6}, DType::i32), Array::empty({3, 6}, DType::i64),
+      Array::empty({3, 6}, DType::i32), Array::empty({3}, DType::i32)};
+  kernels::cpu::module_pass_rows(pass, rows);
+  CHECK(rows.depths.to_vector<int32_t>() ==
+        std::vector<int32_t>{0, 1, 2, 2, 2, 3, 0, 1, 2, 0, 0, 1, 0, 1, 2, 3, 3, 4});
+  CHECK(rows.visible.to_vector<int64_t>() ==
+        std::vector<int64_t>{1, 0b11, 0b111, 0b001011, 0b010011, 0b110011,  //
+                             1, 0b11, 0b111, 0b001000, 0b010000, 0b110000,  //
+                             1, 0b11, 0b111, 0b001111, 0b010111, 0b110111});
+  // Each slot has 6 rows to read from; a child of the newest token reads behind its column.
+  CHECK(rows.sources.to_vector<int32_t>() ==
+        std::vector<int32_t>{0, 1, 2, 2, 2, 5, 6, 7, 8, 6, 6, 11, 12, 13, 14, 15, 15, 17});
+  CHECK(rows.newest.to_vector<int32_t>() == std::vector<int32_t>{1, 5, 12});
+}
+
 namespace {
 
 struct Noted {

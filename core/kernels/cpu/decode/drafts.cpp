@@ -5,6 +5,15 @@
 
 namespace binade::kernels::cpu {
 
+namespace {
+
+// A word with its first `count` bits set.
+uint64_t low_bits(int64_t count) {
+  return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
+}  // namespace
+
 void draft_tokens(const Array& root, const Array& guesses, const Array& candidates,
                   const Array& tokens) {
   const int64_t slots = tokens.size(0), nodes = tokens.size(1), count = guesses.size(1);
@@ -37,6 +46,51 @@ void tree_shapes(const Array& parents, const Array& depths, const Array& visible
       const uint64_t seen = root ? 0 : static_cast<uint64_t>(word[above]);
       word[n] = static_cast<int64_t>(seen | uint64_t{1} << n);
     }
+  }
+}
+
+void learnt_tokens(const Array& accepted, const Array& counts, const Array& next,
+                   const LearntTokens& learnt) {
+  const int64_t slots = accepted.size(0), length = accepted.size(1);
+  for (int64_t s = 0; s < slots; ++s) {
+    const int32_t count = counts.data<int32_t>()[s];
+    const auto* given = accepted.data<int32_t>() + s * length;
+    auto* tokens = learnt.tokens.data<int32_t>() + s * length;
+    for (int64_t j = 0; j < length; ++j)
+      tokens[j] = j + 1 < count ? given[j + 1] : next.data<int32_t>()[s];
+    learnt.counts.data<int32_t>()[s] = count;
+    learnt.running.data<bool>()[s] = count > 0;
+    learnt.newest.data<int32_t>()[s] = static_cast<int32_t>(s * length) + std::max(count - 1, 0);
+  }
+}
+
+void module_pass_rows(const ModulePass& pass, const ModulePassRows& rows) {
+  const int64_t slots = pass.counts.size(0), nodes = pass.parents.numel(), columns = pass.columns;
+  const int64_t all = columns + nodes;
+  const auto* counts = pass.counts.data<int32_t>();
+  const auto* parents = pass.parents.data<int32_t>();
+  const auto* node_depths = pass.depths.data<int32_t>();
+  const auto* node_words = pass.visible.data<int64_t>();
+  for (int64_t s = 0; s < slots; ++s) {
+    const int32_t count = counts[s];
+    const auto first = static_cast<int32_t>(s * (1 + pass.rows_above));
+    auto* depth = rows.depths.data<int32_t>() + s * all;
+    auto* word = rows.visible.data<int64_t>() + s * all;
+    auto* source = rows.sources.data<int32_t>() + s * all;
+    for (int64_t c = 0; c < columns; ++c) {
+      depth[c] = static_cast<int32_t>(c);
+      word[c] = static_cast<int64_t>(low_bits(c + 1));
+      source[c] = first + static_cast<int32_t>(c);
+    }
+    for (int64_t g = 0; g < nodes; ++g) {
+      depth[columns + g] = count + node_depths[g];
+      word[columns + g] =
+          static_cast<int64_t>(low_bits(count) | static_cast<uint64_t>(node_words[g]) << columns);
+      source[columns + g] =
+          first + (parents[g] == 0 ? count : static_cast<int32_t>(columns) + parents[g]);
+    }
+    rows.newest.data<int32_t>()[s] =
+        static_cast<int32_t>(s * pass.rows_above) + std::max(count - 1, 0);
   }
 }
 

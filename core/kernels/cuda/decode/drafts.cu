@@ -44,6 +44,49 @@ __global__ void __launch_bounds__(kNodes)
   visible[blockIdx.x * nodes + n] = static_cast<int64_t>(word);
 }
 
+// Block s: a thread a token.
+__global__ void __launch_bounds__(kNodes)
+    learnt_kernel(int length, const int32_t* accepted, const int32_t* counts, const int32_t* next,
+                  int32_t* tokens, int32_t* counts_copy, bool* running, int32_t* newest) {
+  const int s = blockIdx.x, j = threadIdx.x, count = counts[s];
+  if (j < length) tokens[s * length + j] = j + 1 < count ? accepted[s * length + j + 1] : next[s];
+  if (j > 0) return;
+  counts_copy[s] = count;
+  running[s] = count > 0;
+  newest[s] = s * length + max(count - 1, 0);
+}
+
+__device__ __forceinline__ uint64_t low_bits(int count) {
+  return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
+struct ModuleRows {
+  int columns, nodes, rows_above;
+  const int32_t *counts, *node_depths, *parents;
+  const int64_t* node_words;
+  int32_t *depths, *sources, *newest;
+  int64_t* words;
+};
+
+// Block s: a thread a row.
+__global__ void __launch_bounds__(kNodes) module_rows_kernel(const ModuleRows p) {
+  const int s = blockIdx.x, r = threadIdx.x, all = p.columns + p.nodes;
+  const int count = p.counts[s], first = s * (1 + p.rows_above);
+  if (r == 0) p.newest[s] = s * p.rows_above + max(count - 1, 0);
+  if (r >= all) return;
+  int depth = r, source = r;
+  uint64_t word = low_bits(r + 1);
+  if (r >= p.columns) {
+    const int node = r - p.columns, parent = p.parents[node];
+    depth = count + p.node_depths[node];
+    word = low_bits(count) | static_cast<uint64_t>(p.node_words[node]) << p.columns;
+    source = parent == 0 ? count : p.columns + parent;
+  }
+  p.depths[s * all + r] = depth;
+  p.words[s * all + r] = static_cast<int64_t>(word);
+  p.sources[s * all + r] = first + source;
+}
+
 struct Noting {
   int nodes, most, stops;
   const int32_t *tokens, *paths, *counts, *next, *stop_ids;
@@ -108,6 +151,26 @@ void tree_shapes(const Array& parents, const Array& depths, const Array& visible
   launch("tree_shapes", shapes_kernel, one_block_each(parents.size(0)), kNodes, 0,
          static_cast<int>(parents.size(1)), device_data<const int32_t>(parents),
          device_data<int32_t>(depths), device_data<int64_t>(visible));
+}
+
+void learnt_tokens(const Array& accepted, const Array& counts, const Array& next,
+                   const LearntTokens& learnt) {
+  launch("learnt_tokens", learnt_kernel, one_block_each(accepted.size(0)), kNodes, 0,
+         static_cast<int>(accepted.size(1)), device_data<const int32_t>(accepted),
+         device_data<const int32_t>(counts), device_data<const int32_t>(next),
+         device_data<int32_t>(learnt.tokens), device_data<int32_t>(learnt.counts),
+         device_data<bool>(learnt.running), device_data<int32_t>(learnt.newest));
+}
+
+void module_pass_rows(const ModulePass& pass, const ModulePassRows& rows) {
+  const ModuleRows p{
+      static_cast<int>(pass.columns),           static_cast<int>(pass.parents.numel()),
+      static_cast<int>(pass.rows_above),        device_data<const int32_t>(pass.counts),
+      device_data<const int32_t>(pass.depths),  device_data<const int32_t>(pass.parents),
+      device_data<const int64_t>(pass.visible), device_data<int32_t>(rows.depths),
+      device_data<int32_t>(rows.sources),       device_data<int32_t>(rows.newest),
+      device_data<int64_t>(rows.visible)};
+  launch("module_pass_rows", module_rows_kernel, one_block_each(pass.counts.size(0)), kNodes, 0, p);
 }
 
 void note_accepted(const DraftNodes& drafts, const AcceptedPaths& accepted,

@@ -10,7 +10,7 @@ namespace binade::kernels::cuda {
 namespace {
 
 constexpr int kTopThreads = 256;
-constexpr int kPerThread = 16;
+constexpr int kPerThread = 8;
 constexpr int kShare = kTopThreads * kPerThread;
 constexpr int kWarps = kTopThreads / kWarp;
 
@@ -62,6 +62,7 @@ template <class Source>
 __global__ void __launch_bounds__(kTopThreads)
     top_kernel(const Source source, int elements, int count, int64_t token_stride, uint64_t* best,
                int32_t* tokens) {
+  wait_for_previous();
   const int64_t row = blockIdx.y;
   uint64_t values[kPerThread];
 #pragma unroll
@@ -100,14 +101,15 @@ void top_rounds(const Source& source, int64_t rows, int64_t elements, const Arra
   dim3 grid(one_block_each(shares), one_block_each(rows));
   check(rows < 65536, "the most probable tokens are found for fewer than 65536 rows, got ", rows);
   if (shares == 1) {
-    launch("top_tokens", top_kernel<Source>, grid, kTopThreads, 0, source,
-           static_cast<int>(elements), static_cast<int>(count), tokens.stride(0),
-           static_cast<uint64_t*>(nullptr), device_data<int32_t>(tokens));
+    launch_early("top_tokens", top_kernel<Source>, grid, kTopThreads, EarlyOptions{}, source,
+                 static_cast<int>(elements), static_cast<int>(count), tokens.stride(0),
+                 static_cast<uint64_t*>(nullptr), device_data<int32_t>(tokens));
     return;
   }
   const Workspace<uint64_t> best(rows * shares * count);
-  launch("top_tokens", top_kernel<Source>, grid, kTopThreads, 0, source, static_cast<int>(elements),
-         static_cast<int>(count), int64_t{0}, best.data(), static_cast<int32_t*>(nullptr));
+  launch_early("top_tokens", top_kernel<Source>, grid, kTopThreads, EarlyOptions{}, source,
+               static_cast<int>(elements), static_cast<int>(count), int64_t{0}, best.data(),
+               static_cast<int32_t*>(nullptr));
   top_rounds(RankedSource{best.data(), shares * count}, rows, shares * count, tokens);
 }
 
