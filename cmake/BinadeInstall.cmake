@@ -31,6 +31,15 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/binadeConfig.cmake.in
 # Before 1.0 a new minor version may change the API.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/binadeConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
+# For builds without CMake. The paths are relative to the file, so the installed tree can be moved.
+file(RELATIVE_PATH to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+if(BINADE_HAVE_CUDA)
+  set(have_cuda 1)
+else()
+  set(have_cuda 0)
+endif()
+configure_file(${CMAKE_CURRENT_LIST_DIR}/binade.pc.in ${PROJECT_BINARY_DIR}/binade.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/binade.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES ${PROJECT_BINARY_DIR}/binadeConfig.cmake
               ${PROJECT_BINARY_DIR}/binadeConfigVersion.cmake
         DESTINATION ${BINADE_PACKAGE_DIR})

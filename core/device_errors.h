@@ -1,5 +1,5 @@
-// Errors that only the GPU sees (an index out of range) are noted in a word of device memory by the
-// kernel and reported later, so that no step waits for the host.
+// INTERNAL. Errors that only the GPU sees (an index out of range) are noted in a word of device
+// memory by the kernel and reported later, so that no step waits for the host.
 #pragma once
 
 #include <cstdint>

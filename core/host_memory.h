@@ -1,5 +1,5 @@
-// How much memory the machine has left for this process. Linux promises more than there is and ends
-// the process that touches it, so large requests are checked before they are made.
+// INTERNAL. How much memory the machine has left for this process. Linux promises more than there
+// is and ends the process that touches it, so large requests are checked before they are made.
 #pragma once
 
 #include <cstdint>

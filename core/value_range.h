@@ -1,4 +1,5 @@
-// What an array holds, in words, for those who look for the op that went wrong. Waits for the GPU.
+// INTERNAL. What an array holds, in words, for those who look for the op that went wrong. Waits for
+// the GPU.
 #pragma once
 
 #include <string>

@@ -27,9 +27,14 @@ const char* cpu_products() {
 
 }  // namespace
 
+int version() {
+  return BINADE_VERSION;
+}
+
 std::vector<std::pair<std::string, std::string>> version_facts() {
   std::vector<std::pair<std::string, std::string>> facts = {
-      {"binade", BINADE_VERSION},
+      {"binade",
+       concat(BINADE_VERSION_MAJOR, '.', BINADE_VERSION_MINOR, '.', BINADE_VERSION_PATCH)},
       {"commit", BINADE_COMMIT},
       {"compiler", __VERSION__},
       {"eigen", concat(EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.', EIGEN_MINOR_VERSION)},

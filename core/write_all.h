@@ -1,4 +1,4 @@
-// Writing to a file descriptor without being killed for it.
+// INTERNAL. Writing to a file descriptor without being killed for it.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// WriteLog: which storages a stretch of work writes. A captured graph writes them with every
-// replay, when no host code runs that could tell those who watch versions.
+// INTERNAL. WriteLog: which storages a stretch of work writes. A captured graph writes them with
+// every replay, when no host code runs that could tell those who watch versions.
 #pragma once
 
 #include <cstddef>

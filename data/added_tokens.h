@@ -1,4 +1,5 @@
-// Tokens that stand outside of the BPE model ("<|endoftext|>") and are cut out of a text before it.
+// INTERNAL. Tokens that stand outside of the BPE model ("<|endoftext|>") and are cut out of a text
+// before it.
 #pragma once
 
 #include <binade/data/tokenizer_spec.h>

@@ -1,4 +1,5 @@
-// The merges of byte-pair encoding (Sennrich et al. 2016): from a piece of text to token ids.
+// INTERNAL. The merges of byte-pair encoding (Sennrich et al. 2016): from a piece of text to token
+// ids.
 #pragma once
 
 #include <binade/data/pair_map.h>

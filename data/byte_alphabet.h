@@ -1,6 +1,6 @@
-// GPT-2's printable alphabet for bytes (Radford et al. 2019, encoder.py): a byte that is printable
-// in Latin-1 stands for itself, the others for U+0100 onwards. Byte-level vocabularies are spelled
-// in it.
+// INTERNAL. GPT-2's printable alphabet for bytes (Radford et al. 2019, encoder.py): a byte that is
+// printable in Latin-1 stands for itself, the others for U+0100 onwards. Byte-level vocabularies
+// are spelled in it.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// The normalisers of tokenizer.json, through utf8proc.
+// INTERNAL. The normalisers of tokenizer.json, through utf8proc.
 #pragma once
 
 #include <binade/data/regex.h>

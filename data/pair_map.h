@@ -1,5 +1,5 @@
-// A hash map from pairs of token ids to small values: open addressing, no removal. BPE looks up one
-// pair for every two neighbouring symbols, which is most of what it does.
+// INTERNAL. A hash map from pairs of token ids to small values: open addressing, no removal. BPE
+// looks up one pair for every two neighbouring symbols, which is most of what it does.
 #pragma once
 
 #include <cstddef>

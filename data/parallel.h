@@ -1,4 +1,4 @@
-// Independent pieces of work on a few threads.
+// INTERNAL. Independent pieces of work on a few threads.
 #pragma once
 
 #include <cstdint>

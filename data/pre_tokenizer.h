@@ -1,4 +1,5 @@
-// The pre-tokenizers of tokenizer.json: they cut a text into the pieces inside which BPE merges.
+// INTERNAL. The pre-tokenizers of tokenizer.json: they cut a text into the pieces inside which BPE
+// merges.
 #pragma once
 
 #include <binade/data/regex.h>

@@ -5,27 +5,11 @@
 #include <optional>
 
 #include <binade/core/file.h>
+#include <binade/data/csv_fields.h>
 #include <binade/data/ranking_reader.h>
 
 namespace binade::data {
 namespace {
-
-std::string unquoted(std::string_view field) {
-  const auto outside = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '"'; };
-  while (!field.empty() && outside(field.front())) field.remove_prefix(1);
-  while (!field.empty() && outside(field.back())) field.remove_suffix(1);
-  return std::string(field);
-}
-
-std::vector<std::string> fields_of(std::string_view line, char delimiter) {
-  std::vector<std::string> fields;
-  while (true) {
-    const size_t end = std::min(line.find(delimiter), line.size());
-    fields.push_back(unquoted(line.substr(0, end)));
-    if (end == line.size()) return fields;
-    line.remove_prefix(end + 1);
-  }
-}
 
 // A file and its first line.
 struct Table {
@@ -47,8 +31,7 @@ Table open_table(const std::string& name, std::string_view text, const RankingCs
     ++lines;
   }
   check(!unquoted(line).empty(), name, " has no documents");
-  for (const char candidate : {'\t', ',', ';'})
-    if (delimiter == '\0' && line.find(candidate) != std::string_view::npos) delimiter = candidate;
+  if (delimiter == '\0') delimiter = delimiter_of(line);
   check(delimiter != '\0', name, ':', lines,
         ": expected fields with tabs, commas or semicolons between");
   table.fields = fields_of(line, delimiter);

@@ -1,7 +1,7 @@
-// The regular expressions of tokenizer.json. They are written for Oniguruma (Ruby syntax), which
-// Hugging Face's `tokenizers` uses; they run here on PCRE2, compiled to machine code. What the two
-// read differently (\s, \w, \v, scripts, newer characters) is translated, and a pattern with a
-// construct whose meaning differs otherwise is refused by name.
+// INTERNAL. The regular expressions of tokenizer.json. They are written for Oniguruma (Ruby
+// syntax), which Hugging Face's `tokenizers` uses; they run here on PCRE2, compiled to machine
+// code. What the two read differently (\s, \w, \v, scripts, newer characters) is translated, and a
+// pattern with a construct whose meaning differs otherwise is refused by name.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The decoder of tokenizer.json: what bytes each token of a BPE vocabulary stands for.
+// INTERNAL. The decoder of tokenizer.json: what bytes each token of a BPE vocabulary stands for.
 #pragma once
 
 #include <binade/data/tokenizer_spec.h>

@@ -1,5 +1,6 @@
-// What a tokenizer.json says, as plain data: the parts of the format of Hugging Face's `tokenizers`
-// that belong to a BPE model. tokenizer_json.cpp reads and checks it, the other parts act on it.
+// INTERNAL. What a tokenizer.json says, as plain data: the parts of the format of Hugging Face's
+// `tokenizers` that belong to a BPE model. tokenizer_json.cpp reads and checks it, the other parts
+// act on it.
 #pragma once
 
 #include <cstdint>

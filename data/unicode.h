@@ -1,5 +1,6 @@
-// Character properties as Hugging Face's `tokenizers` 0.23 sees them (Unicode 16), on top of
-// utf8proc (Unicode 15) and a table of what that lacks; scripts/unicode_tables.py writes the table.
+// INTERNAL. Character properties as Hugging Face's `tokenizers` 0.23 sees them (Unicode 16), on top
+// of utf8proc (Unicode 15) and a table of what that lacks; scripts/unicode_tables.py writes the
+// table.
 #pragma once
 
 #include <string>

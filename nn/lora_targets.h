@@ -1,4 +1,5 @@
-// Which layers of a model get a LoRA adapter, and of which rank: PEFT's rules, by module names.
+// INTERNAL. Which layers of a model get a LoRA adapter, and of which rank: PEFT's rules, by module
+// names.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Regular expressions as Python's `re` reads them, which PEFT's files name layers with. They run on
-// PCRE2; a construct that PCRE2 reads differently is translated or refused by name.
+// INTERNAL. Regular expressions as Python's `re` reads them, which PEFT's files name layers with.
+// They run on PCRE2; a construct that PCRE2 reads differently is translated or refused by name.
 #pragma once
 
 #include <memory>

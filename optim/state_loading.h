@@ -1,4 +1,4 @@
-// Reading a saved state back, for whoever has arrays by name.
+// INTERNAL. Reading a saved state back, for whoever has arrays by name.
 #pragma once
 
 #include <string>

@@ -1,6 +1,20 @@
 // One row per exported op, or several where it has several faces: inputs, the call, and the same in
 // plain f64. The harness (op_table_test.cpp) runs every row over dtypes and layouts, checks its
-// gradients with finite differences, and compares devices.
+// gradients with finite differences, and compares devices. A whole row, for x·w by columns:
+//
+//   table.add(
+//       "scale_columns", "distinct weights",              // the function; what this row is about
+//       {real({3, 4}, -2, 2), distinct({4})},             // x in [-2, 2), w without equal values
+//       [](const TensorList& in) -> TensorList {          // what is tested: its results
+//         return {scale_columns(in[0], in[1])};
+//       },
+//       [](const Lists& in) -> Lists {                    // the formula, in plain f64
+//         return {fill(in[0].shape, [&](const Index& at) { return in[0](at) * in[1]({at[1]}); })};
+//       })
+//       .rounded(2)                // halves round twice on the way to the result
+//       .differentiable_twice();   // the gradient has a gradient, too
+//
+// docs/adding-an-op.md takes an op through all its files.
 #pragma once
 
 #include <functional>

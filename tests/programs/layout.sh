@@ -78,6 +78,9 @@ find binade -name '*.h' | sort >"$work/public"
 xargs --max-procs="$(nproc)" --max-args=1 bash -c 'check_header "$0"' <"$work/public" >"$case_output"
 [[ -s $work/public ]] || echo "no headers" >"$case_output"
 verdict "installed headers compile alone and without fmt, spdlog, nlohmann or Eigen"
+"${CXX:-g++}" -std=c++20 -DBINADE_HAVE_CUDA=0 -I. -MM binade/binade.h | tr -s ' \\' '\n' |
+  grep '^binade/' | sort -u | comm -13 - "$work/public" >"$case_output"
+verdict "binade.h includes every installed header"
 cd "$OLDPWD"
 
 # Home folders, and where this checkout lies unless that is right below the root of the system.

@@ -192,7 +192,7 @@ template <class C, class Visitor>
 void visit_shaped(ShapedOp op, C c, Visitor&& visitor) {
   switch (op) {
     case ShapedOp::leaky_relu:
-      return visitor([=](C x) { return x > 0 ? x : c * x; });
+      return visitor([=](C x) { return x * (x > 0 ? C{1} : c); });  // without a branch: vectors
     case ShapedOp::elu:
       return visitor([=](C x) { return x > 0 ? x : c * fast_expm1(x); });
     case ShapedOp::softplus:
@@ -203,7 +203,7 @@ template <class C, class Visitor>
 void visit_shaped_backward(ShapedOp op, C c, Visitor&& visitor) {
   switch (op) {
     case ShapedOp::leaky_relu:
-      return visitor([=](C x, C dy) { return x > 0 ? dy : c * dy; });
+      return visitor([=](C x, C dy) { return dy * (x > 0 ? C{1} : c); });
     case ShapedOp::elu:
       return visitor([=](C x, C dy) { return x > 0 ? dy : dy * c * fast_exp(x); });
     case ShapedOp::softplus:
