@@ -11,6 +11,7 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/precision.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -195,18 +196,32 @@ Tensor visible_keys(int64_t queries, int64_t keys, const AttentionOptions& optio
   return options.window > 0 ? triu(seen, ahead - options.window + 1) : seen;
 }
 
-// The same in public ops, with the scores as a tensor: the gradient reaches the mask.
+// While it lives ops do not cast: what is computed here has been cast already.
+class NoPolicy {
+ public:
+  NoPolicy() : previous_(exchange_precision_policy(nullptr)) {}
+  ~NoPolicy() { exchange_precision_policy(previous_); }
+  NoPolicy(const NoPolicy&) = delete;
+  NoPolicy& operator=(const NoPolicy&) = delete;
+
+ private:
+  const PrecisionPolicy* previous_;
+};
+
+// The same in public ops, with the scores as a tensor: the gradient reaches the mask. In f32 (f64)
+// from the scores on, as in the kernels: a half score would be off by much of an exponent.
 Tensor attention_of_ops(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
                         const AttentionOptions& options) {
   check_options(op, q.array(), k.array(), options);
+  const NoPolicy off;
   const int64_t queries = q.size(2), size = q.size(3), keys = k.size(2);
   const Shape full = scores_shape(q.array(), k.array());
   const DType wide = statistics_dtype(q.dtype());
   // The query heads of a key head are rows of one matmul.
   const Shape grouped{k.size(0), k.size(1), q.size(1) / k.size(1) * queries, keys};
-  const Tensor products = matmul(reshape(q, with_last(grouped, size)), transpose(k, -1, -2));
-  Tensor scores =
-      to(reshape(products, full), wide) * scale_of(options, size) + to(options.mask, wide);
+  const Tensor products =
+      matmul(to(reshape(q, with_last(grouped, size)), wide), to(transpose(k, -1, -2), wide));
+  Tensor scores = reshape(products, full) * scale_of(options, size) + to(options.mask, wide);
   const Tensor nothing = Tensor::scalar(-INFINITY, wide, q.device());
   if (const Tensor seen = visible_keys(queries, keys, options, q.device()); seen.defined())
     scores = where(seen, scores, nothing);
@@ -215,9 +230,9 @@ Tensor attention_of_ops(const char* op, const Tensor& q, const Tensor& k, const 
   const Tensor sees_nothing = equal(largest, nothing);
   const Tensor weights = exp(scores - masked_fill(largest, sees_nothing, 0));
   const Tensor total = masked_fill(sum(weights, {-1}, true), sees_nothing, 1);
-  const Tensor probabilities =
-      dropout(to(weights / total, q.dtype()), options.dropout, options.training);
-  return reshape(matmul(reshape(probabilities, grouped), v), with_last(q.shape(), v.size(3)));
+  const Tensor probabilities = dropout(weights / total, options.dropout, options.training);
+  const Tensor out = matmul(reshape(probabilities, grouped), to(v, wide));
+  return to(reshape(out, with_last(q.shape(), v.size(3))), q.dtype());
 }
 
 Array contiguous_last(const Array& x) {

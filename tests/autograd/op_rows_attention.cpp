@@ -104,8 +104,7 @@ void add_attention_rows(OpTable& table) {
   value_row("longer values", 6, {.causal = true});
   value_row("longer values, scale", 9, {.scale = 0.25});
 
-  // The mask has a gradient here. The scores are rounded to the half type, at magnitudes of up to
-  // 8, before they become exponents.
+  // The mask has a gradient here.
   const auto learned = [&](const char* variant, const Shape& q, const Shape& kv,
                            const Shape& mask_shape, AttentionSetting setting) {
     table
@@ -123,7 +122,7 @@ void add_attention_rows(OpTable& table) {
               all.bias = [&](const Index& i) { return in[3](i); };
               return {attention_of(in[0], in[1], in[2], all)};
             })
-        .rounded(6)
+        .rounded(3)
         .of_one_size();
   };
   learned("mask with a gradient", {2, 2, 3, 4}, {2, 2, 5, 4}, {2, 1, 5}, {});
@@ -145,7 +144,7 @@ void add_attention_rows(OpTable& table) {
             return {attention_of(in[0], in[1], in[2],
                                  {.bias = [&](const Index& i) { return in[3](i); }})};
           })
-      .rounded(6)
+      .rounded(3)
       .of_one_size()
       .differentiable_twice();
 
