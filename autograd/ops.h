@@ -14,6 +14,7 @@
 #include <binade/autograd/ops/mlp.h>
 #include <binade/autograd/ops/multi_head_loss.h>
 #include <binade/autograd/ops/norm.h>
+#include <binade/autograd/ops/recurrent.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/autograd/tape.h>

@@ -43,8 +43,9 @@ train::ChartSeries read_metric(const std::string& run, const std::string& name,
 void plot(const Options& o) {
   check(o.names.empty() || o.names.size() == o.runs.size(), "--names gives ", o.names.size(),
         " names for ", o.runs.size(), " runs");
-  std::vector<train::ChartPanel> panels = {
-      {"loss (smoothed)", {}, false}, {"validation loss", {}, false}, {"loss scale", {}, true}};
+  std::vector<train::ChartPanel> panels = {{"loss (smoothed)", {}, train::ChartAxis::fitting},
+                                           {"validation loss", {}, train::ChartAxis::fitting},
+                                           {"loss scale", {}, train::ChartAxis::doublings}};
   const std::array<const char*, 3> metrics = {"loss_smoothed", "validation_loss", "scale"};
   for (size_t r = 0; r < o.runs.size(); ++r)
     for (size_t p = 0; p < panels.size(); ++p)

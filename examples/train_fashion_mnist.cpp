@@ -3,12 +3,7 @@
 //   train_fashion_mnist --precision fp16
 #include <fmt/core.h>
 
-#include <chrono>
-#include <numeric>
-#include <random>
-
 #include <binade/binade.h>
-#include <binade/data/idx.h>
 
 #include "common.h"
 #include "device.h"
@@ -76,7 +71,7 @@ double accuracy(ConvNet& net, const Dataset& data, const amp::Preset& preset) {
 
 struct Options {
   std::string data = "/usr/share/datasets/fashion-mnist", device = "auto", precision;
-  int64_t epochs = 4, batch_size = 128;
+  int64_t epochs = 4, batch_size = 128, workers = 2;
   double learning_rate = 2e-3;
   uint64_t seed = 1;
 };
@@ -85,7 +80,8 @@ void train_fashion_mnist(const Options& o) {
   const Device device = examples::choose_device(o.device);
   const amp::Preset preset =
       o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);
-  const Dataset train = load(o.data, "train", device), test = load(o.data, "t10k", device);
+  const Dataset training = load(o.data, "train", Device::cpu()),
+                test = load(o.data, "t10k", device);
 
   RandomState::current().set_seed(o.seed);
   ConvNet net;
@@ -94,21 +90,25 @@ void train_fashion_mnist(const Options& o) {
   optim::AdamW optimizer(optim::split_by_decay(net, 0.01));
   amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
 
-  const int64_t count = train.labels.numel(), steps_per_epoch = count / o.batch_size;
+  const int64_t count = training.labels.numel(), steps_per_epoch = count / o.batch_size;
   const optim::Schedule schedule{.learning_rate = o.learning_rate,
                                  .warmup = steps_per_epoch / 4,
                                  .total = o.epochs * steps_per_epoch};
-  std::vector<int64_t> order(static_cast<size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
-  std::mt19937_64 shuffler(o.seed);
+  // A batch depends on its number alone, so that several threads can make them ahead.
+  const auto make_batch = [&](int64_t step) -> train::Batch {
+    const data::Permutation order(count, o.seed, static_cast<uint64_t>(step / steps_per_epoch));
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < o.batch_size; ++i)
+      rows.push_back(order(step % steps_per_epoch * o.batch_size + i));
+    const Tensor index = Tensor::from(rows, {o.batch_size});
+    return {{"images", index_select(Tensor(training.images), 0, index).array()},
+            {"labels", index_select(Tensor(training.labels), 0, index).array()}};
+  };
+  data::OrderedPrefetcher<train::Batch> batches(make_batch,
+                                                {.workers = static_cast<int>(o.workers)});
   for (int64_t step = 0; step < schedule.total; ++step) {
-    const int64_t place = step % steps_per_epoch;
-    if (place == 0) std::shuffle(order.begin(), order.end(), shuffler);
-    const auto first = order.begin() + place * o.batch_size;
-    const Tensor rows =
-        Tensor::from(std::vector<int64_t>(first, first + o.batch_size), {o.batch_size}, device);
-    const Tensor images = index_select(Tensor(train.images), 0, rows);
-    const Tensor labels = index_select(Tensor(train.labels), 0, rows);
+    const train::Batch batch = batches.next();
+    const Tensor images(batch.at("images").to(device)), labels(batch.at("labels").to(device));
 
     RandomState::current().begin_step(o.seed, static_cast<uint64_t>(step));
     optimizer.zero_grad();
@@ -121,7 +121,7 @@ void train_fashion_mnist(const Options& o) {
     scaler.scale(loss).backward();
     scaler.step(optimizer);  // skipped, as a whole, when a gradient overflowed
     scaler.update();
-    if (place == steps_per_epoch - 1)
+    if (step % steps_per_epoch == steps_per_epoch - 1)
       fmt::print("epoch {}: loss {:.4f}, test accuracy {:.2f} %\n", step / steps_per_epoch + 1,
                  loss.item(), 100 * accuracy(net, test, preset));
   }
@@ -138,6 +138,7 @@ int main(int argc, char** argv) {
   command.add("--precision", o.precision, "fp32, fp16, fp16-autocast, bf16 or fp16-static:S");
   command.add("--epochs", o.epochs, "Passes over the training images").range(1, 1000);
   command.add("--batch-size", o.batch_size, "Images a step").range(1, 10000);
+  command.add("--workers", o.workers, "Threads that make batches ahead").range(1, 64);
   command.add("--learning-rate", o.learning_rate, "Highest learning rate");
   command.add("--seed", o.seed, "Seed of weights, order and dropout");
   return examples::run_program(command, argc, argv, [&] { train_fashion_mnist(o); });

@@ -130,6 +130,12 @@ StateDict Module::state() const {
   return state;
 }
 
+StateDict Module::snapshot() const {
+  StateDict copies = state();
+  for (auto& [name, values] : copies) values = values.clone();
+  return copies;
+}
+
 void Module::load_state(const StateDict& given, bool strict) {
   const StateMismatch mismatch = compare_state(state(), given);
   const bool fits = strict ? mismatch.empty() : mismatch.fits_where_named();

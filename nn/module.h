@@ -74,8 +74,11 @@ class Module {
   // an optimizer holds a parameter that would change.
   void set_compute_dtype(DType dtype, bool with_master);
 
-  // Masters and buffers by name.
+  // Masters and buffers by name: the module's own memory, which training goes on to write. For
+  // values that stay, take a snapshot().
   StateDict state() const;
+  // The same as copies.
+  StateDict snapshot() const;
   // Values converted to the parameters' dtypes (NaN, too: a value is a value). Strict: throws Error
   // that lists names missing, unexpected, of another shape or not floating where they should be;
   // nothing is written then. Not strict: names may be missing or unexpected.

@@ -35,7 +35,7 @@ States read_states(const std::filesystem::path& path) {
 StateDict read_state(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   StateDict state;
-  for (const std::string& name : file.names()) state.emplace(name, file.get(name));
+  for (const std::string& name : file.names()) state.emplace(name, file.get(name).clone());
   return state;
 }
 

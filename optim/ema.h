@@ -17,6 +17,8 @@ class Ema {
   // A copy would write the same averages.
   Ema(const Ema&) = delete;
   Ema& operator=(const Ema&) = delete;
+  // Whether these are averages of that optimizer's parameters.
+  bool averages(const Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
   // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
   // are in use.
   void update(const Array& found_inf);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include <binade/core/error.h>
 #include <binade/core/text.h>
 
 namespace binade::train {
@@ -81,6 +82,29 @@ Ticks logarithmic_ticks(const Range& range) {
   return ticks.values.size() >= 2 ? ticks : linear_ticks(range, 5);
 }
 
+// Powers of two; `range` is of values, above 0.
+Ticks doubling_ticks(const Range& range) {
+  const double first = std::ceil(std::log2(range.low)), last = std::floor(std::log2(range.high));
+  const double stride = std::max(std::ceil((last - first) / 8), 1.0);
+  Ticks ticks;
+  for (double power = first; power <= last; power += stride)
+    ticks.values.push_back(std::exp2(power));
+  return ticks.values.size() >= 2 ? ticks : linear_ticks(range, 5);
+}
+
+constexpr double kFewDecades = 100;  // a loss that spans more is drawn on a logarithmic axis
+
+// What `fitting` means for these points.
+ChartAxis fitted(const ChartPanel& panel) {
+  if (panel.axis != ChartAxis::fitting) return panel.axis;
+  Range range;
+  for (const ChartSeries& series : panel.series)
+    for (const double value : series.y)
+      if (std::isfinite(value)) range.include(value);
+  return range.low > 0 && range.high >= kFewDecades * range.low ? ChartAxis::decades
+                                                                : ChartAxis::linear;
+}
+
 std::string label(double value, int digits) {
   TextStream text;
   text.precision(digits);
@@ -94,9 +118,18 @@ std::string label(double value, int digits) {
   return text.str();
 }
 
+// A power of two as people write scales: in full as far as it is short, otherwise 2^k.
+std::string power_label(double value, int digits) {
+  const double power = std::log2(value);
+  if (power != std::floor(power)) return label(value, digits);
+  if (power >= 0 && power <= 24) return std::to_string(static_cast<int64_t>(value));
+  return concat("2^", static_cast<int64_t>(power));
+}
+
 class Panel {
  public:
-  Panel(const ChartPanel& panel, const Range& x, double top) : panel_(panel), x_(x), top_(top) {
+  Panel(const ChartPanel& panel, const Range& x, double top)
+      : panel_(panel), axis_(fitted(panel)), x_(x), top_(top) {
     for (const ChartSeries& series : panel.series) {
       const size_t count = std::min(series.x.size(), series.y.size());
       for (size_t i = 0; i < count; ++i)
@@ -125,9 +158,11 @@ class Panel {
  private:
   bool visible(const ChartSeries& series, size_t i) const {
     return std::isfinite(series.x[i]) && std::isfinite(series.y[i]) &&
-           (!panel_.log_scale || series.y[i] > 0);
+           (axis_ == ChartAxis::linear || series.y[i] > 0);
   }
-  double scaled(double value) const { return panel_.log_scale ? std::log10(value) : value; }
+  double scaled(double value) const {
+    return axis_ == ChartAxis::linear ? value : std::log10(value);
+  }
   double px(double x) const {
     return kLeft + (x - x_.low) / (x_.high - x_.low) * (kWidth - kLeft - kRight);
   }
@@ -137,14 +172,17 @@ class Panel {
   }
 
   void draw_ticks(TextStream& out) const {
-    const Ticks ticks = values_.flat()     ? Ticks{{values_.low}}
-                        : panel_.log_scale ? logarithmic_ticks(values_)
-                                           : linear_ticks(values_, 5);
+    const Ticks ticks = values_.flat()                  ? Ticks{{values_.low}}
+                        : axis_ == ChartAxis::decades   ? logarithmic_ticks(values_)
+                        : axis_ == ChartAxis::doublings ? doubling_ticks(values_)
+                                                        : linear_ticks(values_, 5);
     for (const double value : ticks.values) {
       const double y = py(scaled(value));
       out << "<line x1='" << kLeft << "' x2='" << kWidth - kRight << "' y1='" << y << "' y2='" << y
           << "' class='grid'/><text x='" << kLeft - 8 << "' y='" << y + 4 << "' text-anchor='end'>"
-          << label(value, ticks.digits) << "</text>\n";
+          << (axis_ == ChartAxis::doublings ? power_label(value, ticks.digits)
+                                            : label(value, ticks.digits))
+          << "</text>\n";
     }
     const Ticks x_ticks = linear_ticks(x_, 8);
     for (const double x : x_ticks.values) {
@@ -170,6 +208,7 @@ class Panel {
   }
 
   const ChartPanel& panel_;
+  ChartAxis axis_;
   const Range& x_;
   double top_;
   Range values_;  // what is shown

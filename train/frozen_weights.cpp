@@ -21,17 +21,18 @@ std::map<std::string, uint32_t> parse(const std::string& text) {
 
 }  // namespace
 
-FrozenWeights::FrozenWeights(nn::Module& model, const optim::Optimizer& optimizer)
-    : model_(model), optimizer_(optimizer) {
+FrozenWeights::FrozenWeights(nn::Module& model, std::vector<const optim::Optimizer*> optimizers)
+    : model_(model), optimizers_(std::move(optimizers)) {
   look();
 }
 
 void FrozenWeights::look() {
   // By identity: another module may call the parameter otherwise.
   std::set<const nn::Parameter*> held;
-  for (const optim::FlatGroup& group : optimizer_.groups())
-    for (const optim::FlatGroup::Member& member : group.members())
-      held.insert(member.parameter.parameter.get());
+  for (const optim::Optimizer* optimizer : optimizers_)
+    for (const optim::FlatGroup& group : optimizer->groups())
+      for (const optim::FlatGroup::Member& member : group.members())
+        held.insert(member.parameter.parameter.get());
   for (const nn::NamedParameter& named : model_.named_parameters())
     if (named.parameter->trainable() || held.count(named.parameter.get())) {
       kept_.insert(named.name);

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include <binade/nn/module.h>
 #include <binade/optim/optimizer.h>
@@ -17,7 +18,10 @@ class FrozenWeights {
   // Of a model of which the optimizer trains some parameters; both must outlive it. A parameter is
   // frozen as long as it was not trainable, belonged to no optimizer, and came from no checkpoint
   // while this object looked.
-  FrozenWeights(nn::Module& model, const optim::Optimizer& optimizer);
+  FrozenWeights(nn::Module& model, const optim::Optimizer& optimizer)
+      : FrozenWeights(model, std::vector{&optimizer}) {}
+  // The same of several optimizers.
+  FrozenWeights(nn::Module& model, std::vector<const optim::Optimizer*> optimizers);
 
   // Masters and buffers that are not frozen.
   nn::StateDict state();
@@ -35,7 +39,7 @@ class FrozenWeights {
   uint32_t fingerprint(const std::string& name, const Array& values);
 
   nn::Module& model_;
-  const optim::Optimizer& optimizer_;
+  std::vector<const optim::Optimizer*> optimizers_;
   std::set<std::string> kept_;  // in checkpoints; once there, a name stays
   std::map<std::string, uint32_t> fingerprints_;
 };

@@ -259,11 +259,11 @@ void RunFolder::write_chart() {
   const std::vector<ChartPanel> panels = {
       {"loss",
        {named(loss_, "step"), named(smoothed_, "smoothed"), named(validation_, "validation")},
-       false},
-      {"validation score", {named(score_, "")}, false},
-      {"loss scale", {named(scale_, "")}, true},
-      {unit_ + " per second", {named(throughput_, "")}, false},
-      {"learning rate", {named(learning_rate_, "")}, false}};
+       ChartAxis::fitting},
+      {"validation score", {named(score_, "")}},
+      {"loss scale", {named(scale_, "")}, ChartAxis::doublings},
+      {unit_ + " per second", {named(throughput_, "")}},
+      {"learning rate", {named(learning_rate_, "")}}};
   try {
     write_text("chart.svg", draw_chart(panels, "step"));
     failing_.erase("chart");

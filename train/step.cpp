@@ -43,8 +43,21 @@ class StepRandom {
   RandomState before_;
 };
 
-int64_t group_count(const optim::Optimizer& optimizer) {
-  return static_cast<int64_t>(optimizer.groups().size());
+// The parts of a step, or Error.
+const std::vector<StepPart>& checked(const std::vector<StepPart>& parts) {
+  check(!parts.empty(), "a training step needs an optimizer at least");
+  Named<bool> names;
+  for (const StepPart& part : parts) {
+    check(part.optimizer != nullptr && part.loss != nullptr, "part '", part.name,
+          "' of a training step needs a loss and an optimizer");
+    check(part.optimizer->device() == parts.front().optimizer->device(),
+          "the optimizers of a training step are on different devices: part '", part.name, "' on ",
+          part.optimizer->device(), ", the first on ", parts.front().optimizer->device());
+    check(parts.size() == 1 || !part.name.empty(),
+          "each of several parts of a training step needs a name");
+    names.add(part.name, true);
+  }
+  return parts;
 }
 
 }  // namespace
@@ -122,24 +135,43 @@ bool TrainStep::Prepared::fits(const std::vector<Batch>& micro_batches,
 
 TrainStep::TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradScaler& scaler,
                      const amp::Preset& preset, const StepOptions& options, optim::Ema* ema)
-    : loss_(std::move(loss)),
-      optimizer_(optimizer),
-      scaler_(scaler),
-      preset_(preset),
-      options_(options),
-      ema_(ema) {
+    : TrainStep({{"", std::move(loss), &optimizer, options.clip}}, scaler, preset, options, ema) {}
+
+TrainStep::TrainStep(std::vector<StepPart> parts, amp::GradScaler& scaler,
+                     const amp::Preset& preset, const StepOptions& options, optim::Ema* ema)
+    : scaler_(scaler), preset_(preset), options_(options), ema_(ema) {
+  for (const StepPart& part : checked(parts)) parts_.emplace_back(part);
+  check(ema == nullptr ||
+            std::any_of(parts_.begin(), parts_.end(),
+                        [&](const Part& part) { return ema->averages(*part.optimizer); }),
+        "a training step's averages (Ema) are those of another optimizer");
   check(options.prepared > 0, "a step keeps at least one set of shapes prepared, got ",
         options.prepared);
-  const Device device = optimizer.device();
-  step_ = Array::zeros({}, DType::i64, device);
-  loss_sum_ = Array::zeros({}, DType::f32, device);
-  report_ = Array::zeros({kFirstBad + group_count(optimizer)}, DType::f64, device);
+  step_ = Array::zeros({}, DType::i64, device());
+  loss_sum_ = Array::zeros({}, DType::f32, device());
+  for (Part& part : parts_) part.loss_sum = Array::zeros({}, DType::f32, device());
+  report_ = empty_report();
 #if BINADE_HAVE_CUDA
-  if (device.is_cuda()) cuda::load_algorithm_cache(device);
+  if (device().is_cuda()) cuda::load_algorithm_cache(device());
 #endif
 }
 
 TrainStep::~TrainStep() = default;
+
+int64_t TrainStep::group_count() const {
+  size_t count = 0;
+  for (const Part& part : parts_) count += part.optimizer->groups().size();
+  return static_cast<int64_t>(count);
+}
+
+// The fields, a code for each flat group, the scalars of the losses, and of several parts their
+// losses and norms.
+Array TrainStep::empty_report() const {
+  size_t count = several() ? 2 * parts_.size() : 0;
+  for (const Part& part : parts_) count += part.scalar_sums.size();
+  return Array::zeros({kFirstBad + group_count() + static_cast<int64_t>(count)}, DType::f64,
+                      device());
+}
 
 bool TrainStep::captured() const {
   return !prepared_.empty() && prepared_.back()->captured();
@@ -164,7 +196,7 @@ TrainStep::Prepared& TrainStep::prepare(const std::vector<Batch>& micro_batches,
     return *prepared_.back();
   }
   if (std::ssize(prepared_) == options_.prepared) prepared_.erase(prepared_.begin());
-  prepared_.push_back(std::make_unique<Prepared>(micro_batches, normalisers, optimizer_.device()));
+  prepared_.push_back(std::make_unique<Prepared>(micro_batches, normalisers, device()));
   return *prepared_.back();
 }
 
@@ -188,14 +220,13 @@ void TrainStep::capture() {
   check(current_op_observer() == nullptr,
         "a step that is watched by an observer (anomaly mode, overflow diagnosis) cannot be "
         "captured as a CUDA graph; set StepOptions::capture to false");
-  const Device device = optimizer_.device();
-  cuda::save_algorithm_cache(device);  // the eager steps met all matmuls
+  cuda::save_algorithm_cache(device());  // the eager steps met all matmuls
   // The graph takes memory of its own: what the eager steps have left would be held twice.
-  release_cached_memory(device);
+  release_cached_memory(device());
   const auto other = std::find_if(prepared_.begin(), prepared_.end(),
                                   [](const auto& prepared) { return prepared->captured(); });
   prepared_.back()->graph = cuda::CapturedGraph::capture(
-      [this] { queue_work(); }, device, other == prepared_.end() ? nullptr : &(*other)->graph);
+      [this] { queue_work(); }, device(), other == prepared_.end() ? nullptr : &(*other)->graph);
 #endif
 }
 
@@ -212,15 +243,20 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
         normalisers.names(), ")");
   Prepared& prepared = prepare(micro_batches, normalisers);
   upload(step, micro_batches, normalisers);
-  optimizer_.set_learning_rate(learning_rate);
-  optimizer_.check_ready();  // a replayed step asks nothing
-  if (std::vector<bool> frozen = optimizer_.frozen(); frozen != frozen_) {
+  std::vector<bool> frozen;
+  for (const Part& part : parts_) {
+    part.optimizer->set_learning_rate(learning_rate);
+    part.optimizer->check_ready();  // a replayed step asks nothing
+    const std::vector<bool> of_part = part.optimizer->frozen();
+    frozen.insert(frozen.end(), of_part.begin(), of_part.end());
+  }
+  if (frozen != frozen_) {
     invalidate();
     frozen_ = std::move(frozen);
   }
 
 #if BINADE_HAVE_CUDA
-  if (options_.capture && optimizer_.device().is_cuda()) {
+  if (options_.capture && device().is_cuda()) {
     if (!prepared.graph && prepared.eager_steps >= kEagerSteps) capture();
     if (prepared.graph) {
       prepared.graph.replay();
@@ -229,49 +265,46 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
     }
   }
 #endif
-  scalars_are_known_ = prepared.eager_steps > 0;
+  for (Part& part : parts_) part.scalars_known = prepared.eager_steps > 0;
   queue_work();
   ++prepared.eager_steps;
   reports_.download(report_);
 }
 
-Loss TrainStep::forward_backward(size_t m, const Array& scale) {
+Loss TrainStep::forward_backward(const Part& part, size_t m, const Array& scale) {
   const Prepared& prepared = *prepared_.back();
   LossInputs in{{}, prepared.normalisers, Tensor(prepared.numbers.destination().select(0, 0))};
   for (const auto& [name, input] : prepared.inputs[m])
     in.batch.add(name, Tensor(input.destination()));
   const amp::Autocast scope(preset_, scale);
-  Loss loss = loss_(in);
+  Loss loss = part.loss(in);
   amp::GradScaler::scaled(loss.value, scale).backward();
   return loss;
 }
 
-void TrainStep::expect_scalars(const Named<Tensor>& scalars) {
+void TrainStep::expect_scalars(Part& part, const Named<Tensor>& scalars) {
   for (const auto& [name, scalar] : scalars)
     check(scalar.defined() && scalar.numel() == 1 && is_floating(scalar.dtype()) &&
-              scalar.device() == optimizer_.device(),
-          "the loss reports ", name, ", which is no scalar of a floating dtype on ",
-          optimizer_.device());
-  const bool same = scalar_sums_.has_names_of(scalars);
-  if (!scalars_are_known_ && !same) {
+              scalar.device() == device(),
+          "the loss reports ", name, ", which is no scalar of a floating dtype on ", device());
+  const bool same = part.scalar_sums.has_names_of(scalars);
+  if (!part.scalars_known && !same) {
     invalidate();  // graphs write what was reported before
     finished_ = take_reports(/*wait=*/true);
     reports_ = {};
-    scalar_sums_ = {};
+    part.scalar_sums = {};
     for (const auto& [name, scalar] : scalars)
-      scalar_sums_.add(name, Array::zeros({}, DType::f32, optimizer_.device()));
-    report_ =
-        Array::zeros({kFirstBad + group_count(optimizer_) + static_cast<int64_t>(scalars.size())},
-                     DType::f64, optimizer_.device());
+      part.scalar_sums.add(name, Array::zeros({}, DType::f32, device()));
+    report_ = empty_report();
   } else {
-    check(same, "the loss has reported ", scalar_sums_.names(), " and now reports ",
+    check(same, "the loss has reported ", part.scalar_sums.names(), " and now reports ",
           scalars.names(), "; the names of its scalars must stay");
   }
-  scalars_are_known_ = true;
+  part.scalars_known = true;
 }
 
-void TrainStep::sum_up(size_t m, const Loss& loss) {
-  expect_scalars(loss.scalars);
+void TrainStep::sum_up(Part& part, size_t m, const Loss& loss) {
+  expect_scalars(part, loss.scalars);
   const auto add = [m](const Tensor& value, const Array& sum) {
     const Array scalar = value.array().reshape({});
     if (m == 0) {
@@ -280,53 +313,80 @@ void TrainStep::sum_up(size_t m, const Loss& loss) {
       BINADE_DISPATCH(sum.device(), axpy(1, scalar, sum));
     }
   };
-  add(loss.value, loss_sum_);
-  for (const auto& [name, scalar] : loss.scalars) add(scalar, scalar_sums_.at(name));
+  add(loss.value, part.loss_sum);
+  for (const auto& [name, scalar] : loss.scalars) add(scalar, part.scalar_sums.at(name));
+}
+
+void TrainStep::zero_grad() {
+  for (const Part& part : parts_) part.optimizer->zero_grad();
+}
+
+void TrainStep::queue_part(Part& part) {
+  zero_grad();  // of all: the loss before may have reached parameters of this part
+  const size_t count = prepared_.back()->inputs.size();
+  for (size_t m = 0; m < count; ++m) {
+    sum_up(part, m, forward_backward(part, m, scaler_.scale_scalar()));
+    if (count > 1) part.optimizer->accumulate();
+  }
+  scaler_.clip_norm(part.clip);
+  scaler_.step(*part.optimizer);
 }
 
 void TrainStep::queue_work() {
   const StepRandom random(options_.seed, step_);
-  optimizer_.zero_grad();
-  const size_t count = prepared_.back()->inputs.size();
-  for (size_t m = 0; m < count; ++m) {
-    sum_up(m, forward_backward(m, scaler_.scale_scalar()));
-    if (count > 1) optimizer_.accumulate();
+  for (Part& part : parts_) {
+    queue_part(part);
+    partly_done_ = true;
   }
   put(report_, kScale, scaler_.scale_scalar());
-  scaler_.clip_norm(options_.clip);
-  scaler_.step(optimizer_);
   scaler_.update();
-  if (ema_) ema_->update(scaler_.found_inf());
+  for (const Part& part : parts_)
+    if (ema_ && ema_->averages(*part.optimizer)) ema_->update(scaler_.found_inf(*part.optimizer));
+  report_step();
+  partly_done_ = false;
+}
+
+void TrainStep::report_step() {
+  BINADE_DISPATCH(loss_sum_.device(), copy(parts_.front().loss_sum, loss_sum_));
+  for (size_t i = 1; i < parts_.size(); ++i)
+    BINADE_DISPATCH(loss_sum_.device(), axpy(1, parts_[i].loss_sum, loss_sum_));
   put(report_, kStep, step_);
   put(report_, kLoss, loss_sum_);
   put(report_, kNorm, scaler_.norm());
   put(report_, kFoundInf, scaler_.found_inf());
   put(report_, kSkipped, scaler_.skipped());
   put(report_, kAtFloor, scaler_.at_floor());
-  const int64_t groups = group_count(optimizer_);
+  const int64_t groups = group_count();
   BINADE_DISPATCH(report_.device(), copy(scaler_.first_bad().slice(0, 0, groups),
                                          report_.slice(0, kFirstBad, kFirstBad + groups)));
   int64_t place = kFirstBad + groups;
-  for (const auto& [name, sum] : scalar_sums_) put(report_, place++, sum);
+  for (const Part& part : parts_) {
+    for (const auto& [name, sum] : part.scalar_sums) put(report_, place++, sum);
+    if (!several()) continue;
+    put(report_, place++, part.loss_sum);
+    put(report_, place++, scaler_.norm(*part.optimizer));
+  }
 }
 
 std::string TrainStep::diagnose_overflow(double scale) {
   check(!prepared_.empty(), "a diagnosis needs a step that was run");
   const StepRandom random(options_.seed, step_);
   const amp::OverflowDiagnosis diagnosis;
-  for (size_t m = 0; m < prepared_.back()->inputs.size() && !diagnosis.found(); ++m) {
-    optimizer_.zero_grad();
-    forward_backward(m, Array::full({}, scale, DType::f32, optimizer_.device()));
-  }
-  optimizer_.zero_grad();
+  for (const Part& part : parts_)
+    for (size_t m = 0; m < prepared_.back()->inputs.size() && !diagnosis.found(); ++m) {
+      zero_grad();
+      forward_backward(part, m, Array::full({}, scale, DType::f32, device()));
+    }
+  zero_grad();
   return diagnosis.text();
 }
 
 amp::UnderflowReport TrainStep::underflow_report() {
   check(!prepared_.empty(), "an underflow report needs a step that was run");
-  return amp::underflow_report(optimizer_, scaler_.scale_scalar().item(), [this](double scale) {
+  const Part& first = parts_.front();
+  return amp::underflow_report(*first.optimizer, scaler_.scale_scalar().item(), [&](double scale) {
     const StepRandom random(options_.seed, step_);
-    forward_backward(0, Array::full({}, scale, DType::f32, optimizer_.device()));
+    forward_backward(first, 0, Array::full({}, scale, DType::f32, device()));
   });
 }
 
@@ -347,19 +407,26 @@ StepReport TrainStep::read(const Array& values) const {
                     .at_floor = static_cast<int64_t>(value[kAtFloor]),
                     .offender = {},
                     .scalars = {}};
-  const double* scalar = value + kFirstBad + group_count(optimizer_);
-  for (const auto& [name, sum] : scalar_sums_) report.scalars.add(name, *scalar++);
+  const double* scalar = value + kFirstBad + group_count();
+  for (const Part& part : parts_) {
+    for (const auto& [name, sum] : part.scalar_sums) report.scalars.add(name, *scalar++);
+    if (!several()) continue;
+    report.scalars.add("loss_" + part.name, *scalar++);
+    report.scalars.add("grad_norm_" + part.name, *scalar++);
+  }
   if (!report.skipped) return report;
   std::vector<int64_t> first_bad;
   constexpr double kNone = static_cast<double>(kNoBadGradient);
   bool any = false;
-  for (int64_t g = 0; g < group_count(optimizer_); ++g) {
+  for (int64_t g = 0; g < group_count(); ++g) {
     const double code = value[kFirstBad + g];
     first_bad.push_back(code >= kNone ? kNoBadGradient : static_cast<int64_t>(code));
     any = any || code < kNone;
   }
   // Without one, every gradient was finite and their norm overflowed.
-  if (any) report.offender = amp::GradScaler::offender({&optimizer_}, first_bad);
+  std::vector<const optim::Optimizer*> optimizers;
+  for (const Part& part : parts_) optimizers.push_back(part.optimizer);
+  if (any) report.offender = amp::GradScaler::offender(optimizers, first_bad);
   return report;
 }
 

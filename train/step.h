@@ -60,8 +60,20 @@ struct Loss {
 };
 using LossFunction = std::function<Loss(const LossInputs& in)>;
 
+// What one optimizer does in a step. With several (a GAN's two) the parts follow one another: each
+// takes its loss of the step's batch with what the parts before have updated, and updates its own
+// parameters alone, whatever else its gradients reach.
+struct StepPart {
+  // Of several: its loss and norm are reported as loss_<name> and grad_norm_<name>, and its
+  // optimizer is saved under it.
+  std::string name;
+  LossFunction loss;
+  optim::Optimizer* optimizer = nullptr;
+  double clip = 1;  // the norm of this optimizer's gradients; 0: no clipping
+};
+
 struct StepOptions {
-  double clip = 1;      // global gradient norm; 0: no clipping
+  double clip = 1;      // global gradient norm, of a step without parts; 0: no clipping
   uint64_t seed = 0;    // of dropout masks and other draws inside the step
   bool capture = true;  // replay a CUDA graph (GPU only)
   // Sets of shapes that stay prepared, each with a graph of its own. Beyond them the one that was
@@ -87,6 +99,11 @@ class TrainStep {
   // The step keeps references: optimizer and scaler must outlive it. `ema` may be null.
   TrainStep(LossFunction loss, optim::Optimizer& optimizer, amp::GradScaler& scaler,
             const amp::Preset& preset, const StepOptions& options, optim::Ema* ema = nullptr);
+  // Several optimizers of one device, which share the loss scale: one that meets a gradient that is
+  // not finite skips its own update alone, and the scale moves once a step. Throws Error for no
+  // part at all, parts without loss or optimizer, and names that are missing or come twice.
+  TrainStep(std::vector<StepPart> parts, amp::GradScaler& scaler, const amp::Preset& preset,
+            const StepOptions& options, optim::Ema* ema = nullptr);
   ~TrainStep();
 
   // Queues step number `step` on these micro-batches and returns. `normalisers` are 0 or more;
@@ -98,6 +115,8 @@ class TrainStep {
   // Whether the last step's shapes are replayed from a graph now.
   bool captured() const;
   int64_t graphs() const;  // that are ready to be replayed
+  // Whether the last run() threw between the updates of two parts.
+  bool partly_done() const { return partly_done_; }
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();
 
@@ -107,7 +126,7 @@ class TrainStep {
   //
   // The op that first produced a non-finite value at this loss scale, in words; empty if none did.
   std::string diagnose_overflow(double scale);
-  // Of the first micro-batch.
+  // Of the first micro-batch, and of the first part.
   amp::UnderflowReport underflow_report();
 
  private:
@@ -118,28 +137,40 @@ class TrainStep {
               const Named<double>& normalisers);
   void capture();
   void queue_work();  // everything between upload and report
+  // A part, and what its loss reports, summed over the micro-batches.
+  struct Part : StepPart {
+    explicit Part(StepPart part) : StepPart(std::move(part)) {}
+    Array loss_sum;              // f32 scalar
+    Named<Array> scalar_sums;    // f32 scalars
+    bool scalars_known = false;  // the loss ran before with what is prepared
+  };
+  void queue_part(Part& part);
+  void report_step();
+  void zero_grad();
   // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
-  Loss forward_backward(size_t m, const Array& scale);
+  Loss forward_backward(const Part& part, size_t m, const Array& scale);
   // Adds what micro-batch `m` reports to the sums.
-  void sum_up(size_t m, const Loss& loss);
+  void sum_up(Part& part, size_t m, const Loss& loss);
   // Makes room for these scalars in the report, or throws Error where others have been reported.
-  void expect_scalars(const Named<Tensor>& scalars);
+  void expect_scalars(Part& part, const Named<Tensor>& scalars);
+  Array empty_report() const;
   StepReport read(const Array& values) const;
+  Device device() const { return parts_.front().optimizer->device(); }
+  int64_t group_count() const;  // of all optimizers
+  bool several() const { return parts_.size() > 1; }
 
-  LossFunction loss_;
-  optim::Optimizer& optimizer_;
+  std::vector<Part> parts_;
+  bool partly_done_ = false;
   amp::GradScaler& scaler_;
   amp::Preset preset_;
   StepOptions options_;
   optim::Ema* ema_;
   std::vector<std::unique_ptr<Prepared>> prepared_;  // the last one used comes last
   Array step_;                                       // i64, for random numbers
-  Named<Array> scalar_sums_;                         // f32 scalars
-  bool scalars_are_known_ = false;                   // the loss ran before with what is prepared
-  Array loss_sum_, report_;
+  Array loss_sum_, report_;                          // of all parts
   Downloader reports_;
   std::vector<StepReport> finished_;  // read already, as later ones have another form
-  std::vector<bool> frozen_;          // the optimizer's parameters, when graphs were captured
+  std::vector<bool> frozen_;          // the optimizers' parameters, when graphs were captured
 };
 
 }  // namespace binade::train

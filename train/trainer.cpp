@@ -54,6 +54,22 @@ LossFunction with_free_names(LossFunction loss) {
   };
 }
 
+std::vector<StepPart> with_free_names(std::vector<StepPart> parts) {
+  check(!parts.empty(), "a trainer needs an optimizer at least");
+  for (StepPart& part : parts) {
+    check(part.loss != nullptr && part.optimizer != nullptr, "a trainer needs a loss and an ",
+          "optimizer", part.name.empty() ? "" : " for its part ", part.name);
+    part.loss = with_free_names(std::move(part.loss));
+  }
+  return parts;
+}
+
+std::vector<const optim::Optimizer*> optimizers_of(const std::vector<StepPart>& parts) {
+  std::vector<const optim::Optimizer*> optimizers;
+  for (const StepPart& part : parts) optimizers.push_back(part.optimizer);
+  return optimizers;
+}
+
 MetricRow metrics_of(const Validation& validation) {
   const auto name = [](const std::string& what) { return concat(kValidationPrefix, what); };
   MetricRow row = {{name("loss"), validation.loss}};
@@ -155,16 +171,33 @@ class Trainer::Pace {
 Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
                  const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
                  optim::Ema* ema)
+    : Trainer(task, {{"", task.loss, &optimizer, options.step.clip}}, scaler, preset, folder,
+              options, ema) {}
+
+Trainer::Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler,
+                 const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
+                 optim::Ema* ema)
     : task_(std::move(task)),
-      optimizer_(optimizer),
+      parts_(with_free_names(std::move(parts))),
       scaler_(scaler),
       folder_(folder),
       options_(options),
       ema_(ema),
       checkpoints_(folder.path() / "checkpoints", options.keep_checkpoints),
-      frozen_(*task_.model, optimizer),
-      train_step_(with_free_names(task_.loss), optimizer, scaler, preset, options.step, ema),
-      pace_(std::make_shared<Pace>()) {}
+      frozen_(*task_.model, optimizers_of(parts_)),
+      train_step_(parts_, scaler, preset, options.step, ema),
+      pace_(std::make_shared<Pace>()) {
+  check(parts_.size() == 1 || task_.loss == nullptr,
+        "a task of several optimizers has a loss for each in its part, and none of its own");
+}
+
+std::vector<std::pair<std::string, optim::Optimizer*>> Trainer::optimizer_sections() const {
+  std::vector<std::pair<std::string, optim::Optimizer*>> sections;
+  for (const StepPart& part : parts_)
+    sections.emplace_back(part.name.empty() ? "optimizer" : "optimizer_" + part.name,
+                          part.optimizer);
+  return sections;
+}
 
 bool Trainer::resume() {
   const auto found = checkpoints_.newest();
@@ -183,7 +216,8 @@ bool Trainer::resume() {
     check(data->second == task_.data_fingerprint, "cannot resume ", folder_.path().string(),
           " with other data: ", data->second, " then, ", task_.data_fingerprint, " now");
   load_weights(*found);
-  optimizer_.load_state(section_of(*found, "optimizer"));
+  for (const auto& [section, optimizer] : optimizer_sections())
+    optimizer->load_state(section_of(*found, section.c_str()));
   scaler_.load_state(section_of(*found, "scaler"));
   step_ = last_saved_ = steps_done;
   smoothed_ = number(checkpoint.values, "loss_smoothed");
@@ -193,8 +227,8 @@ bool Trainer::resume() {
 #if BINADE_HAVE_CUDA
   // The same matmul algorithms give the same bits.
   if (const auto table = checkpoint.values.find("matmul_algorithms");
-      table != checkpoint.values.end() && optimizer_.device().is_cuda())
-    cuda::import_matmul_algorithms(table->second, optimizer_.device());
+      table != checkpoint.values.end() && device().is_cuda())
+    cuda::import_matmul_algorithms(table->second, device());
 #endif
   folder_.rewind(step_);
   return true;
@@ -225,7 +259,8 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
 Checkpoint Trainer::snapshot() {
   Checkpoint checkpoint;
   checkpoint.sections["model"] = frozen_.state();
-  checkpoint.sections["optimizer"] = optimizer_.state();
+  for (const auto& [section, optimizer] : optimizer_sections())
+    checkpoint.sections[section] = optimizer->state();
   checkpoint.sections["scaler"] = scaler_.state();
   if (ema_) checkpoint.sections["ema"] = ema_->state();
   checkpoint.values = {{"step", std::to_string(step_)},
@@ -242,8 +277,8 @@ Checkpoint Trainer::snapshot() {
     checkpoint.values["frozen_weights"] = std::move(prints);
   if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
 #if BINADE_HAVE_CUDA
-  if (optimizer_.device().is_cuda())
-    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms(optimizer_.device());
+  if (device().is_cuda())
+    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms(device());
 #endif
   return checkpoint;
 }
@@ -270,7 +305,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
     has_smoothed_ = true;
   }
   const double learning_rate = options_.schedule.at(report.step);
-  const int64_t peak = memory_stats(optimizer_.device()).peak_in_use;
+  const int64_t peak = memory_stats(device()).peak_in_use;
   MetricRow row = {{"loss", report.loss},
                    {"loss_smoothed", smoothed_},
                    {"grad_norm", report.grad_norm},
@@ -389,20 +424,21 @@ void Trainer::loop() {
     const bool looks = due(options_.underflow_every);
     if (!validates && !saves && !looks) continue;
     collect(true);
-    check_device_faults(optimizer_.device());
+    check_device_faults(device());
     if (looks) report_underflow();
     if (validates) validate_now();
     if (saves && last_saved_ != step_) save(false);
     pace_->start();
   }
   collect(true);
-  check_device_faults(optimizer_.device());
+  check_device_faults(device());
   if (last_saved_ != step_) save(false);
   folder_.write_chart();
 }
 
 void Trainer::rescue() {
-  // A step that threw has updated nothing: weights, moments and scaler are those of step_.
+  // A step that threw has updated nothing, but for one of several optimizers: weights, moments and
+  // scaler are those of step_.
   const auto attempt = [](const char* what, const auto& part) {
     try {
       part();
@@ -415,6 +451,7 @@ void Trainer::rescue() {
       handle(report, /*diagnose=*/false);
   });
   attempt("a last checkpoint", [&] {
+    check(!train_step_.partly_done(), "some of its optimizers have made the step, others have not");
     if (step_ > 0 && last_saved_ != step_) save(false);
   });
   attempt("its chart", [&] { folder_.write_chart(); });

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <binade/optim/schedule.h>
 #include <binade/train/checkpoint.h>
@@ -23,7 +24,7 @@ struct StepData {
   std::vector<Batch> micro_batches;
   // Valid labels over all micro-batches, for each part of the loss (LossInputs).
   Named<double> normalisers;
-  int64_t tokens = 0;  // for the throughput
+  int64_t tokens = 0;  // or whatever TrainerOptions::unit names, for the throughput
 };
 
 // What a validation found.
@@ -52,13 +53,16 @@ struct BestValidation {
 };
 
 // What is trained.
+//
+// A validation runs in evaluation mode: the trainer calls model->eval() in front of it and
+// model->train() behind it, also when it throws. In a loop of one's own that is one's own to do.
 struct Task {
   // Goes through train() at the start and after validations; a module that keeps a frozen trunk in
   // evaluation mode sees to that in its train() (nn/module.h).
   nn::Module* model = nullptr;
   // The data of step `index`: called with consecutive indices from where the run starts or resumes.
   std::function<StepData(int64_t index)> data;
-  LossFunction loss;
+  LossFunction loss;                     // not with several optimizers, whose parts have their own
   std::function<Validation()> validate;  // in evaluation mode; may be empty
   // What the data are ("1048576 tokens, CRC-32C 0x89abcdef"): kept in checkpoints, and a resume
   // with other data is refused, as it would not go on with the same run. Empty: not checked.
@@ -78,8 +82,9 @@ struct TrainerOptions {
   // The run ends when so many times `validate_every` steps have brought no better validation; 0:
   // never. A run that ended so goes on if it is resumed with more.
   int64_t patience = 0;
-  std::string unit = "tokens";  // of StepData::tokens: "tokens_per_s" in the metrics
-  bool quiet = false;           // no progress line
+  // What StepData::tokens counts, in the plural: "images" is "images_per_s" in the metrics.
+  std::string unit = "tokens";
+  bool quiet = false;  // no progress line
   // A skipped step is run again to name the op that overflowed, in its metrics row and on the
   // screen. Every step is waited for.
   bool diagnose_overflow = false;
@@ -92,6 +97,13 @@ inline constexpr int64_t kMostStepsAtFloor = 100;
 class Trainer {
  public:
   Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
+          const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
+          optim::Ema* ema = nullptr);
+
+  // Several optimizers, one a part, in the order of their turns (StepPart in step.h): a GAN's
+  // discriminator and generator. They follow one schedule, by the lr_factor of their groups. Each
+  // part has its clipping; `options.step.clip` is not used. `ema` follows one of them.
+  Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler,
           const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
           optim::Ema* ema = nullptr);
 
@@ -135,8 +147,12 @@ class Trainer {
            step_ - best_step_ >= options_.patience * options_.validate_every;
   }
 
+  Device device() const { return parts_.front().optimizer->device(); }
+  // The optimizers, and the sections of checkpoints that hold their states.
+  std::vector<std::pair<std::string, optim::Optimizer*>> optimizer_sections() const;
+
   Task task_;
-  optim::Optimizer& optimizer_;
+  std::vector<StepPart> parts_;
   amp::GradScaler& scaler_;
   RunFolder& folder_;
   TrainerOptions options_;

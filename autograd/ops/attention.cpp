@@ -1,11 +1,17 @@
 #include <binade/autograd/ops/attention.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/precision.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -81,39 +87,54 @@ struct AttentionResult {
   Array logsumexp;  // (B, Hq, Tq)
 };
 
-AttentionResult attend(const char* op, const Heads& heads, const AttentionOptions& options) {
-  const auto& [q, k, v] = heads;
-  const int64_t batch = q.size(0), query_heads = q.size(1), queries = q.size(2), size = q.size(3);
-  check_constant(op, "mask", options.mask);
+double scale_of(const AttentionOptions& options, int64_t size) {
+  if (options.scale != 0) return options.scale;
+  return size == 0 ? 1 : 1 / std::sqrt(static_cast<double>(size));
+}
+
+// (B, Hq, Tq, Tk), what a mask broadcasts to.
+Shape scores_shape(const Array& q, const Array& k) {
+  return {q.size(0), q.size(1), q.size(2), k.size(2)};
+}
+
+void check_options(const char* op, const Array& q, const Array& k,
+                   const AttentionOptions& options) {
   check(options.dropout >= 0 && options.dropout < 1, op, ": dropout must be in [0, 1), got ",
         options.dropout);
-
-  AttentionResult result;
-  kernels::AttentionParams& params = result.params;
-  params.scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(size));
   check(options.window >= 0 && (options.window == 0 || options.causal), op, ": a window of ",
         options.window, " tokens ",
         options.window < 0 ? "cannot be" : "needs causal attention: it ends at the query");
-  params.causal = options.causal;
-  params.window = options.window;
   if (options.mask.defined()) {
     const Tensor& mask = options.mask;
-    const Shape full{batch, query_heads, queries, k.size(2)};
+    const Shape full = scores_shape(q, k);
     check((mask.dtype() == DType::boolean || is_floating(mask.dtype())) &&
               mask.device() == q.device() && broadcast(mask.shape(), full, op) == full,
           op, ": mask must be bool or floating and broadcast to (B, Hq, Tq, Tk) = ", full, " on ",
           q.device(), ", got ", Kind{mask});
-    params.mask = mask.array().expand(full);
   }
   if (options.documents.defined()) {
     const Tensor& documents = options.documents;
     check(documents.dtype() == DType::i32 && documents.device() == q.device() &&
-              documents.shape() == Shape{batch, queries} && queries == k.size(2) &&
+              documents.shape() == Shape{q.size(0), q.size(2)} && q.size(2) == k.size(2) &&
               !options.mask.defined(),
-          op, ": documents must be (B, T) i32 on ", q.device(), " for ", queries, " queries and ",
-          k.size(2), " keys of a batch of ", batch, ", without a mask, got ", Kind{documents});
-    params.documents = documents.array().contiguous();
+          op, ": documents must be (B, T) i32 on ", q.device(), " for ", q.size(2), " queries and ",
+          k.size(2), " keys of a batch of ", q.size(0), ", without a mask, got ", Kind{documents});
   }
+}
+
+AttentionResult attend(const char* op, const Heads& heads, const AttentionOptions& options) {
+  const auto& [q, k, v] = heads;
+  const int64_t batch = q.size(0), query_heads = q.size(1), queries = q.size(2), size = q.size(3);
+  check_options(op, q, k, options);
+  check_constant(op, "mask", options.mask);
+
+  AttentionResult result;
+  kernels::AttentionParams& params = result.params;
+  params.scale = scale_of(options, size);
+  params.causal = options.causal;
+  params.window = options.window;
+  if (options.mask.defined()) params.mask = options.mask.array().expand(scores_shape(q, k));
+  if (options.documents.defined()) params.documents = options.documents.array().contiguous();
   if (options.training && options.dropout > 0) {
     RandomState& random = RandomState::current();
     params.dropout = options.dropout;
@@ -153,6 +174,67 @@ struct SavedAttention {
   }
 };
 
+// Values of another size than queries and keys: what is shorter gets zeros, which add nothing to
+// the scores, or columns that are cut off again.
+Tensor attention_of_equal_sizes(const Tensor& q, const Tensor& k, const Tensor& v,
+                                AttentionOptions options) {
+  const int64_t size = q.size(3), value_size = v.size(3);
+  options.scale = scale_of(options, size);
+  const auto widened = [&](const Tensor& x) {
+    return pad(x, {0, std::max(size, value_size) - x.size(3)});
+  };
+  return slice(scaled_dot_product_attention(widened(q), widened(k), widened(v), options), 3, 0,
+               value_size);
+}
+
+// Which keys the queries see by their positions, (Tq, Tk) bool; undefined: all.
+Tensor visible_keys(int64_t queries, int64_t keys, const AttentionOptions& options, Device device) {
+  if (!options.causal) return {};
+  const Tensor all = Tensor::ones({queries, keys}, DType::boolean, device);
+  const int64_t ahead = keys - queries;
+  const Tensor seen = tril(all, ahead);
+  return options.window > 0 ? triu(seen, ahead - options.window + 1) : seen;
+}
+
+// While it lives ops do not cast: what is computed here has been cast already.
+class NoPolicy {
+ public:
+  NoPolicy() : previous_(exchange_precision_policy(nullptr)) {}
+  ~NoPolicy() { exchange_precision_policy(previous_); }
+  NoPolicy(const NoPolicy&) = delete;
+  NoPolicy& operator=(const NoPolicy&) = delete;
+
+ private:
+  const PrecisionPolicy* previous_;
+};
+
+// The same in public ops, with the scores as a tensor: the gradient reaches the mask. In f32 (f64)
+// from the scores on, as in the kernels: a half score would be off by much of an exponent.
+Tensor attention_of_ops(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const AttentionOptions& options) {
+  check_options(op, q.array(), k.array(), options);
+  const NoPolicy off;
+  const int64_t queries = q.size(2), size = q.size(3), keys = k.size(2);
+  const Shape full = scores_shape(q.array(), k.array());
+  const DType wide = statistics_dtype(q.dtype());
+  // The query heads of a key head are rows of one matmul.
+  const Shape grouped{k.size(0), k.size(1), q.size(1) / k.size(1) * queries, keys};
+  const Tensor products =
+      matmul(to(reshape(q, with_last(grouped, size)), wide), to(transpose(k, -1, -2), wide));
+  Tensor scores = reshape(products, full) * scale_of(options, size) + to(options.mask, wide);
+  const Tensor nothing = Tensor::scalar(-INFINITY, wide, q.device());
+  if (const Tensor seen = visible_keys(queries, keys, options, q.device()); seen.defined())
+    scores = where(seen, scores, nothing);
+  // A softmax, but that a query that sees nothing gets zeros.
+  const Tensor largest = max(scores.detach(), {-1}, true);
+  const Tensor sees_nothing = equal(largest, nothing);
+  const Tensor weights = exp(scores - masked_fill(largest, sees_nothing, 0));
+  const Tensor total = masked_fill(sum(weights, {-1}, true), sees_nothing, 1);
+  const Tensor probabilities = dropout(weights / total, options.dropout, options.training);
+  const Tensor out = matmul(reshape(probabilities, grouped), to(v, wide));
+  return to(reshape(out, with_last(q.shape(), v.size(3))), q.dtype());
+}
+
 Array contiguous_last(const Array& x) {
   return x.stride(-1) == 1 ? x : x.contiguous();
 }
@@ -180,10 +262,14 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
   const Tensor v = autocast(PrecisionClass::half, v_in);
   check_same_dtype(op, q, k);
   check_same_dtype(op, k, v);
-  check(q.dims() == 4 && k.dims() == 4 && k.shape() == v.shape() && q.size(0) == k.size(0) &&
+  check(q.dims() == 4 && k.dims() == 4 && v.dims() == 4 &&
+            k.shape() == with_last(v.shape(), k.size(3)) && q.size(0) == k.size(0) &&
             q.size(3) == k.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
-        op, ": q must be (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) with Hq a multiple of Hkv, got q ",
-        Kind{q}, ", k ", Kind{k}, ", v ", Kind{v});
+        op, ": q must be (B, Hq, Tq, D), k (B, Hkv, Tk, D) and v (B, Hkv, Tk, Dv) with Hq a ",
+        "multiple of Hkv, got q ", Kind{q}, ", k ", Kind{k}, ", v ", Kind{v});
+  if (options.mask.defined() && options.mask.requires_grad() && grad_enabled() && k.numel() > 0)
+    return attention_of_ops(op, q, k, v, options);
+  if (q.size(3) != v.size(3)) return attention_of_equal_sizes(q, k, v, options);
 
   const Heads heads{contiguous_last(q.array()), contiguous_last(k.array()),
                     contiguous_last(v.array())};

@@ -11,8 +11,10 @@ struct AttentionOptions {
   // window; Beltagy et al. 2020). Fused on a GPU where attention without it is.
   int64_t window = 0;
   double scale = 0;  // 0: 1/√D
-  Tensor mask;       // broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added; no
-                     // gradient)
+  // Broadcast to (B, Hq, Tq, Tk): bool (true: may attend) or floating (added). Where an added mask
+  // requires a gradient, attention is made of public ops and holds all its scores; packed_attention
+  // refuses it.
+  Tensor mask;
   // (B, T) i32 with Tq = Tk = T, in place of a mask: the document that each token belongs to; none
   // sees another's. Fused on a GPU, as without one.
   Tensor documents;
@@ -23,9 +25,10 @@ struct AttentionOptions {
   Tensor rope_cos, rope_sin;
 };
 
-// q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D) with Hq a multiple of Hkv → (B, Hq, Tq, D). Any views
-// with a contiguous last dimension. The result's memory is laid out (B, Tq, Hq, D), so that
-// transposing it back and merging the heads copies nothing.
+// q (B, Hq, Tq, D), k (B, Hkv, Tk, D) and v (B, Hkv, Tk, Dv) with Hq a multiple of Hkv → (B, Hq,
+// Tq, Dv). Any views with a contiguous last dimension. The result's memory is laid out (B, Tq, Hq,
+// Dv), so that transposing it back and merging the heads copies nothing. Where Dv is not D, what is
+// shorter is padded with zeros.
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& options = {});
 

@@ -78,6 +78,48 @@ Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
   return squeeze(conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
 }
 
+Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              const Conv3dOptions& options) {
+  const char* op = "conv3d";
+  check_floating(op, "x", x);
+  check_floating(op, "weight", weight);
+  check_device(op, {x, weight, bias});
+  const auto [depth_stride, height_stride, width_stride] = options.stride;
+  const auto [depth_padding, height_padding, width_padding] = options.padding;
+  const auto [depth_dilation, height_dilation, width_dilation] = options.dilation;
+  check(x.dims() == 5 && weight.dims() == 5 && options.groups > 0 &&
+            x.size(1) == weight.size(1) * options.groups && weight.size(0) % options.groups == 0,
+        op, ": x must be (N, C, D, H, W) and weight (K, C/groups, Q, R, S), got x ", Kind{x},
+        ", weight ", Kind{weight}, " and ", options.groups, " groups");
+  check(x.numel() > 0 && weight.numel() > 0, op, ": x and weight must have elements, got x ",
+        Kind{x}, " and weight ", Kind{weight});
+  check(depth_stride > 0 && depth_dilation > 0 && depth_padding >= 0, op,
+        ": stride and dilation must be above 0 and padding not below, got ", depth_stride, ", ",
+        depth_dilation, " and ", depth_padding);
+  const int64_t planes = weight.size(2), reach = depth_dilation * (planes - 1) + 1;
+  const int64_t room = x.size(2) + 2 * depth_padding - reach;
+  check(room >= 0, op, ": the filters' ", planes, " planes reach beyond x ", Kind{x},
+        " with a padding of ", depth_padding);
+  const int64_t depth = room / depth_stride + 1;
+
+  const Tensor padded = depth_padding > 0 ? pad(x, {0, 0, 0, 0, depth_padding, depth_padding}) : x;
+  std::vector<Tensor> taps;  // (N, C, Do, H, W), one a plane of the filters
+  for (int64_t plane = 0; plane < planes; ++plane) {
+    const int64_t first = plane * depth_dilation;
+    taps.push_back(slice(padded, 2, first, first + (depth - 1) * depth_stride + 1, depth_stride));
+  }
+  const Tensor images = reshape(permute(stack(taps, 2), {0, 3, 1, 2, 4, 5}),
+                                {x.size(0) * depth, x.size(1) * planes, x.size(3), x.size(4)});
+  const Tensor filters =
+      reshape(weight, {weight.size(0), weight.size(1) * planes, weight.size(3), weight.size(4)});
+  const Tensor y = conv2d(images, filters, bias,
+                          {.stride = {height_stride, width_stride},
+                           .padding = {height_padding, width_padding},
+                           .dilation = {height_dilation, width_dilation},
+                           .groups = options.groups});
+  return transpose(reshape(y, {x.size(0), depth, y.size(1), y.size(2), y.size(3)}), 1, 2);
+}
+
 Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
                         const ConvTranspose2dOptions& options) {
   check_transposed(x_in, weight_in, bias_in, options);

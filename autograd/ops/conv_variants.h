@@ -1,4 +1,4 @@
-// Convolutions made of conv2d: over sequences, and transposed. Class half.
+// Convolutions made of conv2d: over sequences and volumes, and transposed. Class half.
 #pragma once
 
 #include <array>
@@ -16,6 +16,17 @@ struct Conv1dOptions {
 // x (N, C, L), weight (K, C/groups, R), bias (K) or undefined → (N, K, Lo).
 Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
               const Conv1dOptions& options = {});
+
+struct Conv3dOptions {
+  std::array<int64_t, 3> stride = {1, 1, 1};  // of (D, H, W)
+  std::array<int64_t, 3> padding = {0, 0, 0};
+  std::array<int64_t, 3> dilation = {1, 1, 1};
+  int64_t groups = 1;
+};
+// x (N, C, D, H, W), weight (K, C/groups, Q, R, S), bias (K) or undefined → (N, K, Do, Ho, Wo). The
+// Q planes that meet in a place become channels of one conv2d: x is copied Q times.
+Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+              const Conv3dOptions& options = {});
 
 struct ConvTranspose2dOptions {
   std::array<int64_t, 2> stride = {1, 1};

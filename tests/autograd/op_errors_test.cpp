@@ -82,8 +82,11 @@ TEST_CASE("attention refuses heads, masks and sizes that do not fit", "[ops][err
   CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
               Contains("scaled_dot_product_attention") && Contains("(4, 5)"));
   options.mask = Tensor(Array::zeros({4, 4}, DType::f32), true);
-  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
+  CHECK_ERROR(packed_attention(zeros({1, 4, 32}), 2, 1, options),
               Contains("mask requires a gradient") && Contains("detach"));
+  options.mask = Tensor(Array::zeros({4, 5}, DType::f32), true);
+  CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options),
+              Contains("scaled_dot_product_attention") && Contains("(4, 5)"));
   options.mask = {};
   options.window = 2;
   CHECK_ERROR(scaled_dot_product_attention(kv, kv, kv, options), Contains("needs causal"));
@@ -97,6 +100,36 @@ TEST_CASE("attention refuses heads, masks and sizes that do not fit", "[ops][err
   CHECK_ERROR(packed_attention(zeros({1, 4, 28}), 3, 2), Contains("multiple of key_heads"));
   CHECK_ERROR(rope(kv, zeros({3, 4}), zeros({3, 4})), Contains("rope") && Contains("(3, 4)"));
   CHECK_ERROR(rope(kv, zeros({4, 4}, DType::f64), zeros({4, 4}, DType::f64)), Contains("f32"));
+}
+
+TEST_CASE("conv3d refuses what is no volume or no filter of it", "[ops][errors]") {
+  const Tensor x = zeros({1, 4, 3, 5, 5}), weight = zeros({6, 2, 2, 3, 3});
+  const Conv3dOptions two{.groups = 2};
+  CHECK(conv3d(x, weight, {}, two).shape() == Shape{1, 6, 2, 3, 3});
+  CHECK_ERROR(conv3d(zeros({1, 4, 5, 5}), weight, {}, two), Contains("conv3d: x must be"));
+  CHECK_ERROR(conv3d(x, weight), Contains("conv3d: x must be") && Contains("1 groups"));
+  CHECK_ERROR(conv3d(x, zeros({5, 2, 2, 3, 3}), {}, two), Contains("conv3d: x must be"));
+  CHECK_ERROR(conv3d(x, zeros({6, 2, 4, 3, 3}), {}, two), Contains("4 planes"));
+  CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 6, 3}), {}, two), Contains("does not fit"));
+  CHECK_ERROR(conv3d(x, weight, zeros({5}), two), Contains("bias"));
+  CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 3, 3}, DType::i32), {}, two), Contains("i32"));
+  CHECK_ERROR(conv3d(zeros({0, 4, 3, 5, 5}), weight, {}, two), Contains("must have elements"));
+  CHECK_ERROR(conv3d(x, weight, {}, {.stride = {0, 1, 1}, .groups = 2}), Contains("above 0"));
+  CHECK_ERROR(conv3d(x, weight, {}, {.padding = {-1, 0, 0}, .groups = 2}), Contains("not below"));
+}
+
+TEST_CASE("recurrent ops refuse parts that do not fit", "[ops][errors]") {
+  const Tensor x = zeros({2, 3, 12}), weight = zeros({12, 4}), state = zeros({2, 4});
+  CHECK_ERROR(gru(zeros({2, 12}), weight, {}, state), Contains("gru: x must be"));
+  CHECK_ERROR(gru(zeros({2, 0, 12}), weight, {}, state), Contains("a step at least"));
+  CHECK_ERROR(gru(x, zeros({16, 4}), {}, state), Contains("gru: weight must be"));
+  CHECK_ERROR(gru(x, weight, zeros({4}), state), Contains("bias must be (12)"));
+  CHECK_ERROR(gru(x, weight, {}, zeros({3, 4})), Contains("state must be (2, 4)"));
+  CHECK_ERROR(gru(x, zeros({12, 4}, DType::f64), {}, state), Contains("one dtype"));
+  CHECK_ERROR(gru(zeros({2, 3, 12}, DType::i32), weight, {}, state), Contains("i32"));
+  CHECK_ERROR(lstm(x, weight, {}, state, state), Contains("lstm: weight must be"));
+  CHECK_ERROR(lstm(zeros({2, 3, 16}), zeros({16, 4}), {}, state, zeros({2, 3})),
+              Contains("cell must be"));
 }
 
 TEST_CASE("indexing refuses indices of another kind or out of range", "[ops][errors]") {

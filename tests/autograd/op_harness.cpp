@@ -25,6 +25,7 @@ const std::vector<OpRow>& op_rows() {
     add_pooling_rows(all);
     add_loss_rows(all);
     add_weighted_loss_rows(all);
+    add_recurrent_rows(all);
     return all;
   }();
   return table.rows();

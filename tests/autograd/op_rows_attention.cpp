@@ -83,6 +83,71 @@ void add_attention_rows(OpTable& table) {
   row("scale", {1, 2, 3, 4}, {1, 2, 3, 4}, {.scale = 0.25});
   row("dropout", {1, 2, 3, 4}, {1, 2, 5, 4}, {.dropout = 0.25});
 
+  // Values of another size than queries and keys: shorter and longer.
+  const auto value_row = [&](const char* variant, int64_t value_size, AttentionSetting setting) {
+    table
+        .add(
+            name, variant, {real({2, 4, 3, 4}), real({2, 2, 5, 4}), real({2, 2, 5, value_size})},
+            [setting](const TensorList& in) -> TensorList {
+              AttentionOptions options;
+              options.causal = setting.causal;
+              if (setting.scale != 0.5) options.scale = setting.scale;
+              return {scaled_dot_product_attention(in[0], in[1], in[2], options)};
+            },
+            [setting](const Lists& in) -> Lists {
+              return {attention_of(in[0], in[1], in[2], setting)};
+            })
+        .rounded(3)
+        .of_one_size();
+  };
+  value_row("shorter values", 3, {});
+  value_row("longer values", 6, {.causal = true});
+  value_row("longer values, scale", 9, {.scale = 0.25});
+
+  // The mask has a gradient here.
+  const auto learned = [&](const char* variant, const Shape& q, const Shape& kv,
+                           const Shape& mask_shape, AttentionSetting setting) {
+    table
+        .add(
+            name, variant, {real(q, -1, 1), real(kv, -1, 1), real(kv), real(mask_shape)},
+            [setting](const TensorList& in) -> TensorList {
+              AttentionOptions options;
+              options.causal = setting.causal;
+              options.window = setting.window;
+              options.mask = in[3];
+              return {scaled_dot_product_attention(in[0], in[1], in[2], options)};
+            },
+            [setting](const Lists& in) -> Lists {
+              AttentionSetting all = setting;
+              all.bias = [&](const Index& i) { return in[3](i); };
+              return {attention_of(in[0], in[1], in[2], all)};
+            })
+        .rounded(3)
+        .of_one_size();
+  };
+  learned("mask with a gradient", {2, 2, 3, 4}, {2, 2, 5, 4}, {2, 1, 5}, {});
+  learned("mask with a gradient, grouped heads, window", {2, 4, 5, 4}, {2, 2, 5, 4}, {4, 5, 5},
+          {.causal = true, .window = 2});
+  // The first query sees no key.
+  learned("mask with a gradient, more queries", {1, 2, 4, 4}, {1, 2, 3, 4}, {1, 2, 4, 3},
+          {.causal = true});
+  table
+      .add(
+          name, "mask with a gradient, longer values",
+          {real({1, 2, 3, 4}, -1, 1), real({1, 2, 3, 4}, -1, 1), real({1, 2, 3, 5}), real({3, 3})},
+          [](const TensorList& in) -> TensorList {
+            AttentionOptions options;
+            options.mask = in[3];
+            return {scaled_dot_product_attention(in[0], in[1], in[2], options)};
+          },
+          [](const Lists& in) -> Lists {
+            return {attention_of(in[0], in[1], in[2],
+                                 {.bias = [&](const Index& i) { return in[3](i); }})};
+          })
+      .rounded(3)
+      .of_one_size()
+      .differentiable_twice();
+
   table
       .add(
           name, "bool mask, one row sees nothing",

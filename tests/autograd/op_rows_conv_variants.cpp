@@ -22,6 +22,30 @@ Values conv1d_of(const Values& x, const Values& weight, const Values* bias,
   });
 }
 
+Values conv3d_of(const Values& x, const Values& weight, const Values* bias,
+                 const Conv3dOptions& o) {
+  const auto size = [&](int i) {
+    const auto j = static_cast<size_t>(i);
+    return (x.size(2 + i) + 2 * o.padding[j] - o.dilation[j] * (weight.size(2 + i) - 1) - 1) /
+               o.stride[j] +
+           1;
+  };
+  const int64_t per_group = weight.size(0) / o.groups;
+  const Shape taps{weight.size(1), weight.size(2), weight.size(3), weight.size(4)};
+  return fill({x.size(0), weight.size(0), size(0), size(1), size(2)}, [&](const Index& at) {
+    double sum = bias ? (*bias)({at[1]}) : 0;
+    for_each_index(taps, [&](const Index& tap) {
+      Index from = {at[0], at[1] / per_group * weight.size(1) + tap[0], 0, 0, 0};
+      for (size_t i = 0; i < 3; ++i) {
+        from[2 + i] = at[2 + i] * o.stride[i] - o.padding[i] + tap[1 + i] * o.dilation[i];
+        if (from[2 + i] < 0 || from[2 + i] >= x.size(static_cast<int>(2 + i))) return;
+      }
+      sum += x(from) * weight({at[1], tap[0], tap[1], tap[2], tap[3]});
+    });
+    return sum;
+  });
+}
+
 // Every element of x adds its multiples of the filters to the output.
 Values transposed_of(const Values& x, const Values& weight, const Values* bias,
                      const ConvTranspose2dOptions& o) {
@@ -72,6 +96,28 @@ void add_conv_variant_rows(OpTable& table) {
   sequence("bias", {2, 3, 7}, {4, 3, 3}, true, {});
   sequence("padding and stride", {2, 2, 8}, {3, 2, 3}, false, {.stride = 2, .padding = 1});
   sequence("dilation and groups", {1, 4, 9}, {6, 2, 3}, true, {.dilation = 2, .groups = 2});
+
+  const auto volume = [&](const char* variant, const Shape& x, const Shape& weight, bool with_bias,
+                          const Conv3dOptions& options) {
+    std::vector<Input> inputs = {real(x), real(weight)};
+    if (with_bias) inputs.push_back(real({weight[0]}));
+    table
+        .add(
+            "conv3d", variant, inputs,
+            [=](const TensorList& in) -> TensorList {
+              return {conv3d(in[0], in[1], with_bias ? in[2] : Tensor(), options)};
+            },
+            [=](const Lists& in) -> Lists {
+              return {conv3d_of(in[0], in[1], with_bias ? &in[2] : nullptr, options)};
+            })
+        .of_one_size();
+  };
+  volume("bias", {2, 2, 3, 4, 3}, {3, 2, 2, 3, 2}, true, {});
+  volume("padding and stride", {1, 2, 4, 3, 4}, {2, 2, 3, 2, 3}, false,
+         {.stride = {2, 1, 2}, .padding = {1, 0, 1}});
+  volume("dilation and groups", {1, 4, 5, 3, 4}, {2, 2, 2, 2, 2}, true,
+         {.dilation = {3, 1, 2}, .groups = 2});
+  volume("one plane", {2, 2, 3, 3, 3}, {2, 2, 1, 2, 2}, false, {.stride = {2, 1, 1}});
 
   const auto transposed = [&](const char* variant, const Shape& x, const Shape& weight,
                               bool with_bias, const ConvTranspose2dOptions& options) {

@@ -157,5 +157,6 @@ void add_conv_variant_rows(OpTable& table);
 void add_pooling_rows(OpTable& table);
 void add_loss_rows(OpTable& table);
 void add_weighted_loss_rows(OpTable& table);
+void add_recurrent_rows(OpTable& table);
 
 }  // namespace binade::test

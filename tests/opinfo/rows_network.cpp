@@ -37,17 +37,13 @@ TensorList attended(Sample& s) {
   const Tensor q = s.tensor(0), k = s.tensor(1, "key"), v = s.tensor(2, "value");
   if (s.number(-1, "dropout_p", 0) != 0) throw NotOffered("random numbers of its own");
   if (q.dims() != 4 || k.dims() != 4 || v.dims() != 4) throw NotOffered("not (B, H, T, D)");
-  if (k.shape() != v.shape()) throw NotOffered("values of another width than keys");
   AttentionOptions options;
   options.scale = s.number(-1, "scale", 0);
   options.causal = s.flag(-1, "is_causal", false);
   s.flag(-1, "enable_gqa", false);  // ours follows from the shapes
   // PyTorch aligns the first query with the first key, we the last with the last.
   if (options.causal && q.size(2) != k.size(2)) throw NotOffered("causal with Tq != Tk");
-  if (s.given(3, "attn_mask")) {
-    options.mask = s.tensor(3, "attn_mask");
-    if (options.mask.requires_grad()) throw NotOffered("a gradient of the mask");
-  }
+  if (s.given(3, "attn_mask")) options.mask = s.tensor(3, "attn_mask");
   return {scaled_dot_product_attention(q, k, v, options)};
 }
 
@@ -133,6 +129,24 @@ std::vector<Row> network_rows() {
          options.dilation = pair_of(s, 5, "dilation", {1, 1});
          options.groups = s.integer(6, "groups", 1);
          return {conv2d(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor(), options)};
+       }},
+      {"nn.functional.conv3d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0), weight = s.tensor(1, "weight");
+         if (x.dims() != 5) throw NotOffered("not (N, C, D, H, W)");
+         const auto sizes = [&](int position, const char* name, int64_t otherwise) {
+           std::array<int64_t, 3> values = {otherwise, otherwise, otherwise};
+           if (!s.given(position, name)) return values;
+           const std::vector<int64_t> given = s.integers(position, name);
+           for (size_t i = 0; i < 3; ++i) values[i] = given[given.size() == 3 ? i : 0];
+           return values;
+         };
+         Conv3dOptions options;
+         options.stride = sizes(3, "stride", 1);
+         options.padding = sizes(4, "padding", 0);
+         options.dilation = sizes(5, "dilation", 1);
+         options.groups = s.integer(6, "groups", 1);
+         return {conv3d(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor(), options)};
        }},
       {"nn.functional.max_pool2d",
        [](Sample& s) -> TensorList {

@@ -155,8 +155,10 @@ std::vector<Case> cases() {
        }},
       {"a chart",
        [] {
-         return train::draw_chart(
-             {{"loss", {{"train", {0, 1000, 12345}, {0.5, 2000.25, 1234567.5}}}, true}}, "step");
+         return train::draw_chart({{"loss",
+                                    {{"train", {0, 1000, 12345}, {0.5, 2000.25, 1234567.5}}},
+                                    train::ChartAxis::decades}},
+                                  "step");
        }},
       {"a model's configuration",
        [] {
