@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
+#include <binade/autograd/ops/linear_relu.h>
 #include <binade/core/write_log.h>
 
 #include "gpu.h"
@@ -48,6 +49,7 @@ TEST_CASE("ops run in the dtype of their class", "[autocast]") {
     const Policy policy(dtype);
     CHECK(matmul(single, single).dtype() == dtype);
     CHECK(linear(single, single).dtype() == dtype);
+    CHECK(linear_relu(single, single).dtype() == dtype);
     CHECK(linear_joint(single, {single, single}).dtype() == dtype);
     CHECK(gelu_mlp(single, single, {}, single, {}).dtype() == dtype);
     CHECK(swiglu_mlp(single, single, single, single).dtype() == dtype);

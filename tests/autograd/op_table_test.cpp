@@ -313,7 +313,7 @@ TEST_CASE("every exported op has a row", "[ops]") {
   size_t found = 0;
   for (const char* family :
        {"activation", "arithmetic", "attention", "conv", "conv_variants", "indexing", "linear",
-        "loss", "matmul", "mlp", "multi_head_loss", "norm", "reduce", "shape"}) {
+        "linear_relu", "loss", "matmul", "mlp", "multi_head_loss", "norm", "reduce", "shape"}) {
     std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {
