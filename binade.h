@@ -52,6 +52,7 @@
 #include <binade/nn/embedding.h>
 #include <binade/nn/hf.h>
 #include <binade/nn/linear.h>
+#include <binade/nn/linear_relu.h>
 #include <binade/nn/lora.h>
 #include <binade/nn/norm.h>
 #include <binade/optim/adamw.h>

@@ -9,7 +9,6 @@
 
 #include <binade/binade.h>
 #include <binade/data/idx.h>
-#include <binade/nn/linear_relu.h>
 
 #include "common.h"
 #include "device.h"

@@ -1,7 +1,6 @@
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
-#include <binade/autograd/ops/linear_relu.h>
 #include <binade/core/write_log.h>
 
 #include "gpu.h"

@@ -4,7 +4,6 @@
 
 #include <catch2/catch.hpp>
 
-#include <binade/autograd/ops/linear_relu.h>
 #include <binade/core/kernels/relu_gradient.h>
 
 #include "core/column_sums.h"

@@ -5,7 +5,6 @@
 
 #include <binade/autograd/gradcheck.h>
 #include <binade/autograd/ops.h>
-#include <binade/autograd/ops/linear_relu.h>
 #include <binade/core/random.h>
 
 #include "gpu.h"

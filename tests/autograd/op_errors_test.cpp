@@ -2,7 +2,6 @@
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
-#include <binade/autograd/ops/linear_relu.h>
 
 #include "gpu.h"
 

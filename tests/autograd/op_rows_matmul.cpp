@@ -3,8 +3,6 @@
 
 #include "op_table.h"
 
-#include <binade/autograd/ops/linear_relu.h>
-
 namespace binade::test {
 
 namespace {
