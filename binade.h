@@ -81,6 +81,7 @@
 #include <binade/nn/group_norm.h>
 #include <binade/nn/hf.h>
 #include <binade/nn/linear.h>
+#include <binade/nn/linear_relu.h>
 #include <binade/nn/lora.h>
 #include <binade/nn/lora_config.h>
 #include <binade/nn/models/gpt2.h>

@@ -9,6 +9,7 @@
 #include <binade/autograd/ops/conv_variants.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/linear.h>
+#include <binade/autograd/ops/linear_relu.h>
 #include <binade/autograd/ops/loss.h>
 #include <binade/autograd/ops/matmul.h>
 #include <binade/autograd/ops/mlp.h>

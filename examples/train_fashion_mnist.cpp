@@ -26,7 +26,7 @@ class ConvNet : public nn::Module {
   Tensor forward(const Tensor& images) const {  // (N, 1, 28, 28) → (N, 10)
     Tensor x = max_pool2d(relu(norm1_->forward(conv1_->forward(images))));  // (N, 32, 14, 14)
     x = max_pool2d(relu(norm2_->forward(conv2_->forward(x))));              // (N, 64, 7, 7)
-    x = relu(hidden_->forward(flatten(x, 1)));
+    x = nn::forward_relu(*hidden_, flatten(x, 1));
     return out_->forward(dropout_->forward(x));
   }
 

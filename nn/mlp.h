@@ -8,6 +8,7 @@
 #include <binade/autograd/ops/mlp.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/nn/linear.h>
+#include <binade/nn/linear_relu.h>
 
 namespace binade::kernels {
 struct FewRows;
@@ -45,6 +46,7 @@ class Mlp : public Module {
     if (activation_ == Activation::gelu_tanh && !c_fc_->adapter() && !c_proj_->adapter())
       return gelu_mlp(x, c_fc_->weight()->tensor(), c_fc_->bias()->tensor(),
                       c_proj_->weight()->tensor(), c_proj_->bias()->tensor());
+    if (activation_ == Activation::relu) return c_proj_->forward(forward_relu(*c_fc_, x));
     return c_proj_->forward(activate(activation_, c_fc_->forward(x)));
   }
 

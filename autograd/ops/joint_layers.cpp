@@ -107,15 +107,15 @@ Array JointLayers::joint_weight() const {
   return has_biases_ ? Array() : stacked(weights_);
 }
 
-void JointLayers::forward(const Array& y) const {
+void JointLayers::forward(const Array& y, const kernels::MatmulEpilogue& epilogue) const {
   const bool plain = !has_biases_ || layers_.size() == 1;
   if (const Array all = plain ? stacked(weights_) : Array(); all.defined()) {
     LinearLayer joint = layers_.front();
     joint.weight = all;
-    joint.forward(rows_, y);
+    joint.forward(rows_, y, epilogue);
   } else {
     const std::vector<Array> parts = columns_of(y, sizes_);
-    for (size_t k = 0; k < layers_.size(); ++k) layers_[k].forward(rows_, parts[k]);
+    for (size_t k = 0; k < layers_.size(); ++k) layers_[k].forward(rows_, parts[k], epilogue);
   }
 }
 

@@ -37,8 +37,8 @@ class JointLayers {
   int64_t width() const;                                // ΣO_k
   // All weights as one (ΣO_k, I), where one matmul without biases does; else undefined.
   Array joint_weight() const;
-  // y (N, ΣO_k), by rows.
-  void forward(const Array& y) const;
+  // y (N, ΣO_k), by rows; with what an epilogue does besides the biases, of any width.
+  void forward(const Array& y, const kernels::MatmulEpilogue& epilogue = {}) const;
   JointBackward backward() const;
 
  private:

@@ -9,6 +9,7 @@ namespace binade::kernels {
 struct MatmulEpilogue {
   float beta = 0;        // out = beta·out + a·b; 0 or 1
   Array bias;            // (N): added to every row before the activation
+  bool relu = false;     // instead of `gelu`; keeps NaN, as UnaryOp::relu does
   bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
   Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
   bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)

@@ -6,6 +6,7 @@
 #include <binade/core/json_view.h>
 #include <binade/core/text.h>
 #include <binade/nn/dropout.h>
+#include <binade/nn/linear_relu.h>
 
 namespace binade::heads::rank {
 
@@ -148,6 +149,7 @@ class Ranker::Layer : public nn::Module {
   }
   // documents: see BatchNorm
   Tensor forward(const Tensor& x, const Tensor& documents) const {
+    if (!norm_ && !batch_norm_) return dropout_->forward(nn::forward_relu(*linear_, x));
     Tensor y = linear_->forward(x);
     if (norm_) y = norm_->forward(y);
     if (batch_norm_) y = batch_norm_->forward(y, documents);
@@ -184,7 +186,7 @@ class Ranker::Block : public nn::Module {
     const Tensor seen = packed_attention(unsqueeze(qkv_->forward(attention_norm_->forward(x)), 0),
                                          heads_, heads_, options);
     const Tensor y = x + dropout_->forward(merge_->forward(squeeze(seen, 0)));
-    return y + dropout_->forward(down_->forward(relu(up_->forward(mlp_norm_->forward(y)))));
+    return y + dropout_->forward(down_->forward(nn::forward_relu(*up_, mlp_norm_->forward(y))));
   }
 
  private:

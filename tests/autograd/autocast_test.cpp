@@ -48,6 +48,7 @@ TEST_CASE("ops run in the dtype of their class", "[autocast]") {
     const Policy policy(dtype);
     CHECK(matmul(single, single).dtype() == dtype);
     CHECK(linear(single, single).dtype() == dtype);
+    CHECK(linear_relu(single, single).dtype() == dtype);
     CHECK(linear_joint(single, {single, single}).dtype() == dtype);
     CHECK(gelu_mlp(single, single, {}, single, {}).dtype() == dtype);
     CHECK(swiglu_mlp(single, single, single, single).dtype() == dtype);

@@ -127,6 +127,7 @@ TEST_CASE("weight gradients are zero when nothing flowed through", "[ops]") {
   const Tensor weight(Array::full({2, 3}, 1, DType::f64), true);
   const Tensor bias(Array::full({2}, 1, DType::f64), true);
   sum(linear(x, weight, bias)).backward();
+  sum(linear_relu(x, weight, bias)).backward();
   CHECK(weight.grad().to_vector<double>() == Numbers(6, 0));
   CHECK(bias.grad().to_vector<double>() == Numbers(2, 0));
 }

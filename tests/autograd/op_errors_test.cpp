@@ -44,6 +44,14 @@ TEST_CASE("products refuse shapes and dtypes that do not meet", "[ops][errors]")
               Contains("linear") && Contains("(O, I)") && Contains("(3, 4)"));
   CHECK_ERROR(linear(zeros({2, 3}), zeros({4, 3}), zeros({3})),
               Contains("linear") && Contains("bias") && Contains("(4)"));
+  CHECK_ERROR(linear_relu(zeros({2, 3}), zeros({3, 4})),
+              Contains("linear_relu") && Contains("(O, I)") && Contains("(3, 4)"));
+  CHECK_ERROR(linear_relu(zeros({2, 3}), zeros({4, 3}), zeros({3})),
+              Contains("linear_relu") && Contains("bias") && Contains("(4)"));
+  CHECK_ERROR(linear_relu(zeros({2, 3}), zeros({4, 3}, DType::f16)),
+              Contains("linear_relu") && Contains("one dtype"));
+  CHECK_ERROR(linear_relu(zeros({2, 3}, DType::i64), zeros({4, 3})),
+              Contains("linear_relu") && Contains("i64"));
   CHECK_ERROR(linear_joint(zeros({2, 3}), {zeros({4, 3}), zeros({4, 2})}),
               Contains("linear_joint") && Contains("(O, I)") && Contains("(4, 2)"));
   CHECK_ERROR(linear_joint(zeros({2, 3}), {zeros({4, 3}), zeros({4, 3})}, {zeros({4})}),

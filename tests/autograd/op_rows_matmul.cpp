@@ -51,6 +51,16 @@ Values side_by_side(const Values& a, const Values& b) {
   });
 }
 
+// Quarters in [-1, 1], in no order, moved by `offset`. Sums of a few of their products are exact
+// in every dtype before the one rounding, so that all agree on their signs.
+Input quarters(const Shape& shape, double offset = 0) {
+  Input input = real(shape);
+  for (int64_t i = 0; i < shape.numel(); ++i)
+    input.values.push_back(static_cast<double>((i * i + 5 * i + shape.numel()) % 9 - 4) / 4 +
+                           offset);
+  return input;
+}
+
 double gelu_tanh_of(double x) {
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
 }
@@ -99,6 +109,29 @@ void add_matmul_rows(OpTable& table) {
             [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
   table.add("linear", "vector", {real({4}), real({5, 4}), real({5})}, call,
             [](const Lists& in) -> Lists { return {linear_of(in[0], in[1], &in[2])}; });
+
+  // No sum is 0, where relu has a kink: biases lie between the multiples of 1/16.
+  const auto linear_relu_of = [](const Lists& in) -> Lists {
+    return {map(linear_of(in[0], in[1], in.size() > 2 ? &in[2] : nullptr),
+                [](double sum) { return sum > 0 ? sum : 0; })};
+  };
+  const auto call_relu = [](const TensorList& in) -> TensorList {
+    return {linear_relu(in[0], in[1], in.size() > 2 ? in[2] : Tensor())};
+  };
+  for (const auto& [variant, x, weight] : {std::tuple("bias", Shape{2, 3, 4}, Shape{5, 4}),
+                                           std::tuple("vector", Shape{4}, Shape{5, 4}),
+                                           std::tuple("square", Shape{4, 4}, Shape{4, 4})})
+    table.add("linear_relu", variant,
+              {quarters(x), quarters(weight), quarters({weight[0]}, 1.0 / 32)}, call_relu,
+              linear_relu_of);
+  // Odd quarters: sums of three products of them are odd sixteenths.
+  const auto odd = [](const Shape& shape) {
+    Input input = real(shape);
+    for (int64_t i = 0; i < shape.numel(); ++i)
+      input.values.push_back(static_cast<double>((i * i + 3 * i) % 7 * 2 - 5) / 4);
+    return input;
+  };
+  table.add("linear_relu", "no bias", {odd({4, 3}), odd({5, 3})}, call_relu, linear_relu_of);
 
   table.add(
       "linear_joint", "biases", {real({2, 3, 4}), real({5, 4}), real({2, 4}), real({5}), real({2})},

@@ -311,9 +311,9 @@ TEST_CASE("every exported op has a row", "[ops]") {
   const std::regex declaration(
       R"(^(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>|MultiHeadLoss) (operator\S|\w+)\()");
   size_t found = 0;
-  for (const char* family :
-       {"activation", "arithmetic", "attention", "conv", "conv_variants", "indexing", "linear",
-        "loss", "matmul", "mlp", "multi_head_loss", "norm", "recurrent", "reduce", "shape"}) {
+  for (const char* family : {"activation", "arithmetic", "attention", "conv", "conv_variants",
+                             "indexing", "linear", "linear_relu", "loss", "matmul", "mlp",
+                             "multi_head_loss", "norm", "recurrent", "reduce", "shape"}) {
     std::ifstream header(concat(BINADE_SOURCE_DIR "/autograd/ops/", family, ".h"));
     REQUIRE(header);
     for (std::string line; std::getline(header, line);) {

@@ -121,7 +121,7 @@ TEST_CASE("matmuls with epilogues agree on both devices", "[cuda][matmul]") {
   for (const auto& [in, out_dtype] : kDTypes)
     for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{1, 64, 32}})
       for (const int rows : {1, 3})  // leading dimensions, folded into the rows
-        for (int kind = 0; kind < 6; ++kind) {
+        for (int kind = 0; kind < 8; ++kind) {
           const Array a = random_array({rows, size[0], size[2]}, in, random, 0.3);
           const Array b =
               random_array({size[2], size[1]}, in, random, 0.3).expand({rows, size[2], size[1]});
@@ -133,20 +133,48 @@ TEST_CASE("matmuls with epilogues agree on both devices", "[cuda][matmul]") {
                   << kind);
           // An unfused epilogue rounds once more. cuBLASLt's GELU and its derivative take an
           // approximate tanh, which an f32 output shows (3.1e-5 seen).
-          const double slack = kind >= 2 && is_half(in) && out_dtype == DType::f32 ? 6 : 3;
+          const double slack =
+              kind >= 2 && kind < 6 && is_half(in) && out_dtype == DType::f32 ? 6 : 3;
           compare_devices(
               [&](const auto& v) {
                 MatmulEpilogue epilogue;
-                if (kind <= 3) epilogue.bias = v[4];
+                if (kind <= 3 || kind == 7) epilogue.bias = v[4];
                 epilogue.gelu = kind == 2 || kind == 3;
                 if (kind == 3) epilogue.pre_activation = v[3];
-                epilogue.dgelu = kind >= 4;
-                if (kind >= 4) epilogue.pre_activation = v[3];
+                epilogue.dgelu = kind == 4 || kind == 5;
+                if (epilogue.dgelu) epilogue.pre_activation = v[3];
                 if (kind == 5) epilogue.recomputed_gelu = v[5];
+                epilogue.relu = kind >= 6;
                 run_matmul(v[0], v[1], v[2], epilogue);
               },
               {a, b, out, pre, bias, again}, slack);
         }
+}
+
+TEST_CASE("relu behind a matmul keeps NaN on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(7);
+  for (const auto& [in, out_dtype] : kDTypes)
+    for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{2048, 512, 1024}})
+      for (const bool biased : {true, false}) {
+        INFO(in << " to " << out_dtype << ", size " << size << ", bias " << biased);
+        const Array a = random_array({size[0], size[2]}, in, random, 0.3);
+        write(a, 5 * size[2] + 3, std::nan(""));
+        const Array b = gpu_random({size[1], size[2]}, in, random, 0.3).transpose(0, 1);
+        const Array out = gpu_empty({size[0], size[1]}, out_dtype);
+        MatmulEpilogue epilogue;
+        epilogue.relu = true;
+        if (biased) epilogue.bias = gpu_random({size[1]}, in, random);
+        run_matmul(on_device(a, test_gpu()), b, out, epilogue);
+        const std::vector<double> got = out.to_vector<double>();
+        int64_t nans = 0, negative = 0;
+        for (const double value : got) {
+          nans += std::isnan(value) ? 1 : 0;
+          negative += value < 0 ? 1 : 0;
+        }
+        CHECK(nans == size[1]);
+        CHECK(negative == 0);
+      }
 }
 
 TEST_CASE("sums of a matmul's columns agree on both devices", "[cuda][matmul]") {

@@ -211,6 +211,21 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
     kernels::cpu::matmul(a, b, out, epilogue);
     CHECK(worst_error(out, expected) <= allowed);
   }
+  SECTION("relu, behind a bias and without") {
+    epilogue.relu = true;
+    if (GENERATE(false, true)) {
+      epilogue.bias = bias;
+      for_each([&](double& value, int64_t, int64_t j) { value += read(bias, j); });
+    }
+    for_each([&](double& value, int64_t, int64_t) { value = value > 0 ? value : 0; });
+    write(a, 3 * k, std::nan(""));
+    kernels::cpu::matmul(a, b, out, epilogue);
+    for (int64_t j = 0; j < n; ++j) {
+      CHECK(std::isnan(read(out, 3 * n + j)));
+      write(out, 3 * n + j, expected[static_cast<size_t>(3 * n + j)]);
+    }
+    CHECK(worst_error(out, expected) <= allowed);
+  }
   SECTION("bias, then gelu with the value before it saved") {
     epilogue.bias = bias;
     epilogue.gelu = true;

@@ -11,6 +11,8 @@ template <class T>
 struct LineFunctions {
   // line += bias.
   void (*add)(T* line, const T* bias, int64_t n);
+  // line = max(line + bias, 0), where NaN stays; `bias` may be null.
+  void (*relu)(T* line, const T* bias, int64_t n);
   // pre = line + bias, line = gelu_tanh(pre); `bias` and `pre` may be null.
   void (*gelu)(T* line, const T* bias, T* pre, int64_t n);
   // line *= gelu_tanh'(pre).

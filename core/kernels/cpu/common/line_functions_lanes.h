@@ -27,6 +27,19 @@ void add_line(T* line, const T* bias, int64_t n) {
   for (int64_t i = 0; i < n; ++i) line[i] += bias[i];
 }
 
+template <class T, bool HasBias>
+void relu_loop(T* line, const T* bias, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T x = HasBias ? line[i] + bias[i] : line[i];
+    line[i] = x < T(0) ? T(0) : x;
+  }
+}
+template <class T>
+void relu_line(T* line, const T* bias, int64_t n) {
+  bias != nullptr ? relu_loop<T, true>(line, bias, n) : relu_loop<T, false>(line, bias, n);
+}
+
 template <class T, bool HasBias, bool HasPre>
 void gelu_loop(T* line, const T* bias, T* pre, int64_t n) {
 #pragma omp simd
@@ -90,8 +103,9 @@ void softmax_moments_line(T* p, const T* dp, int64_t n, T logsumexp, T& total, T
 
 template <class T>
 constexpr LineFunctions<T> make_line_functions() {
-  return {&add_line<T>, &gelu_line<T>, &multiply_line_by_gelu_gradient<T>, &exponentiate_line<T>,
-          &softmax_moments_line<T>};
+  return {&add_line<T>,          &relu_line<T>,
+          &gelu_line<T>,         &multiply_line_by_gelu_gradient<T>,
+          &exponentiate_line<T>, &softmax_moments_line<T>};
 }
 
 }  // namespace

@@ -31,15 +31,35 @@ struct Target {
   }
 };
 
+// What is folded: kVec neighbours of a row of x (rows, cols). A source reads them and then gives
+// their values, each place once, so that it may make and store them on the way.
+template <int kVec, class T>
+struct RowSource {
+  using Element = T;
+  using Read = Vec<T, kVec>;
+  static constexpr int kWidth = kVec;
+  static constexpr int kInFlight = 8;  // reads of a thread that do not wait for each other
+  const T* x;
+  int64_t row_stride;
+  __device__ __forceinline__ Read read(int64_t row, int64_t col) const {
+    return load_vec<kVec>(x + row * row_stride + col);
+  }
+  __device__ __forceinline__ Vec<T, kVec> values(const Read& read, int64_t, int64_t) const {
+    return read;
+  }
+};
+
 // Block (t, s) folds rows [s·chunk, (s+1)·chunk) of the columns of tile t (kWarp·kVec of them) into
 // partial (splits, cols). Warp w takes every 8th row, beginning with the chunk's row w.
-template <int kVec, class T, class Fold>
+template <class Source, class Fold>
 __global__ void __launch_bounds__(kBlock)
-    fold_columns_kernel(const T* x, int64_t row_stride, int64_t rows, int64_t cols, int64_t chunk,
-                        Fold fold, ComputeOf<T>* partial) {
+    fold_columns_kernel(Source source, int64_t rows, int64_t cols, int64_t chunk, Fold fold,
+                        ComputeOf<typename Source::Element>* partial) {
+  using T = typename Source::Element;
   using C = ComputeOf<T>;
+  constexpr int kVec = Source::kWidth;
   constexpr int kWarps = kBlock / kWarp;
-  constexpr int kInFlight = 8;  // loads of a thread that do not wait for each other
+  constexpr int kInFlight = Source::kInFlight;
   __shared__ C shared[kWarps][kVec][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t col = (int64_t{blockIdx.x} * kWarp + lane) * kVec;
@@ -50,17 +70,18 @@ __global__ void __launch_bounds__(kBlock)
     const int64_t first = int64_t{blockIdx.y} * chunk, end = min(rows, first + chunk);
     int64_t row = first + warp;
     for (; row + (kInFlight - 1) * kWarps < end; row += kInFlight * kWarps) {
-      Vec<T, kVec> values[kInFlight];
+      typename Source::Read read[kInFlight];
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i)
-        values[i] = load_vec<kVec>(x + (row + i * kWarps) * row_stride + col);
+      for (int i = 0; i < kInFlight; ++i) read[i] = source.read(row + i * kWarps, col);
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i)
+      for (int i = 0; i < kInFlight; ++i) {
+        const Vec<T, kVec> values = source.values(read[i], row + i * kWarps, col);
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) folded[j] = fold(folded[j], widen(values[i][j]));
+        for (int j = 0; j < kVec; ++j) folded[j] = fold(folded[j], widen(values[j]));
+      }
     }
     for (; row < end; row += kWarps) {
-      const Vec<T, kVec> values = load_vec<kVec>(x + row * row_stride + col);
+      const Vec<T, kVec> values = source.values(source.read(row, col), row, col);
 #pragma unroll
       for (int j = 0; j < kVec; ++j) folded[j] = fold(folded[j], widen(values[j]));
     }
@@ -117,22 +138,24 @@ void fold_partials(const C* partial, int64_t count, int64_t cols, int64_t out_st
          0, partial, count, cols, out_stride, fold, targets);
 }
 
-// x (rows, cols) with rows `row_stride` apart, all at multiples of kVec elements.
-template <int kVec, class T, class Fold>
-void fold_columns(const T* x, int64_t row_stride, int64_t rows, int64_t cols, int64_t out_stride,
-                  const Fold& fold, const Target<ComputeOf<T>>& target) {
+// The columns of `source` (rows, cols), whose rows hold whole vectors.
+template <class Source, class Fold>
+void fold_columns(const char* name, const Source& source, int64_t rows, int64_t cols,
+                  int64_t out_stride, const Fold& fold,
+                  const Target<ComputeOf<typename Source::Element>>& target) {
+  using C = ComputeOf<typename Source::Element>;
+  constexpr int kVec = Source::kWidth;
   constexpr int64_t kWarps = kBlock / kWarp;
   constexpr int64_t kWantedBlocks = 2048;  // a few waves on any device
   const int64_t tiles = ceil_div(cols, kWarp * kVec);
   const int64_t splits = std::clamp<int64_t>(ceil_div(kWantedBlocks, tiles), 1,
                                              std::min<int64_t>(ceil_div(rows, 4 * kWarps), 512));
   const int64_t chunk = ceil_div(rows, splits);
-  const Workspace<ComputeOf<T>> partial(splits * cols);
-  launch("fold_columns", fold_columns_kernel<kVec, T, Fold>,
-         dim3(one_block_each(tiles), static_cast<unsigned>(splits)), kBlock, 0, x, row_stride, rows,
-         cols, chunk, fold, partial.data());
-  fold_partials(partial.data(), splits, cols, out_stride, fold,
-                FoldTargets<ComputeOf<T>>{{target}, 1});
+  const Workspace<C> partial(splits * cols);
+  launch(name, fold_columns_kernel<Source, Fold>,
+         dim3(one_block_each(tiles), static_cast<unsigned>(splits)), kBlock, 0, source, rows, cols,
+         chunk, fold, partial.data());
+  fold_partials(partial.data(), splits, cols, out_stride, fold, FoldTargets<C>{{target}, 1});
 }
 
 }  // namespace binade::kernels::cuda

@@ -244,6 +244,7 @@ void sum_rows(const Array& a, const MatmulEpilogue& epilogue) {
 void apply_epilogue(const MatmulEpilogue& epilogue, const Array& out) {
   if (epilogue.bias.defined())
     binary(BinaryOp::add, out, epilogue.bias.to(out.dtype()).expand(out.shape()), out);
+  if (epilogue.relu) unary(UnaryOp::relu, out, out);
   if (epilogue.gelu) {
     if (epilogue.pre_activation.defined()) copy(out, epilogue.pre_activation);
     unary(UnaryOp::gelu_tanh, out, out);
@@ -251,16 +252,21 @@ void apply_epilogue(const MatmulEpilogue& epilogue, const Array& out) {
   if (epilogue.dgelu) unary_backward(UnaryOp::gelu_tanh, epilogue.pre_activation, out, out, 0);
 }
 
+bool is_plain(const MatmulEpilogue& epilogue) {
+  return !epilogue.bias.defined() && !epilogue.relu && !epilogue.gelu && !epilogue.dgelu;
+}
+
 // The library's name for the epilogue, or nothing where it has none.
 std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out) {
   Fusion fusion;
-  if (!epilogue.bias.defined() && !epilogue.gelu && !epilogue.dgelu) return fusion;
+  if (is_plain(epilogue)) return fusion;
   if (out.dtype() == DType::f64 || (epilogue.dgelu && (epilogue.gelu || epilogue.bias.defined())))
     return std::nullopt;
   if (epilogue.bias.defined()) fusion.bias = epilogue.bias.to(out.dtype()).contiguous();
   if (epilogue.gelu || epilogue.dgelu) fusion.aux = epilogue.pre_activation;
   if (fusion.aux.defined() && !has_contiguous_rows(fusion.aux)) return std::nullopt;
   int kind = epilogue.dgelu ? CUBLASLT_EPILOGUE_DGELU : 0;
+  if (epilogue.relu) kind |= CUBLASLT_EPILOGUE_RELU;
   if (epilogue.gelu)
     kind |= fusion.aux.defined() ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU;
   if (epilogue.bias.defined()) kind |= CUBLASLT_EPILOGUE_BIAS;
@@ -292,7 +298,7 @@ void plain_matmul(const Array& a, const Array& b, const Array& out, float beta) 
 // Everything but the column sums, through cuBLASLt.
 void library_matmul(const Array& a, const Array& b, const Array& out,
                     const MatmulEpilogue& epilogue) {
-  const bool plain = !epilogue.bias.defined() && !epilogue.gelu && !epilogue.dgelu;
+  const bool plain = is_plain(epilogue);
   if (out.numel() == 0) return;
   if (a.size(-1) == 0) {  // an empty sum
     if (epilogue.beta == 0) fill(out, 0);

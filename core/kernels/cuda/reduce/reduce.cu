@@ -195,8 +195,9 @@ void fold_all(const Array& x, const Array& out, const Fold& fold,
   const Plan plan = make_plan(x, out, kVec);
   if constexpr (kVec > 1 && std::is_same_v<Fold, SumFold<C>>) {  // as bias gradients are
     if (is_column_fold(plan, x, kVec)) {
-      fold_columns<kVec>(device_data<T>(x), plan.reduced.strides[0][0], plan.reduced.items,
-                         plan.kept.items, plan.kept.strides[0][0], fold, target);
+      const RowSource<kVec, T> rows{device_data<T>(x), plan.reduced.strides[0][0]};
+      fold_columns("fold_columns", rows, plan.reduced.items, plan.kept.items,
+                   plan.kept.strides[0][0], fold, target);
       return;
     }
   }

@@ -1,0 +1,44 @@
+#include <binade/autograd/ops/linear_relu.h>
+
+#include <binade/autograd/ops/joint_layers.h>
+#include <binade/core/kernels/relu_gradient.h>
+
+namespace binade {
+
+using namespace ops;
+
+namespace {
+
+// Where the masked gradient goes: over dy where nobody else holds its memory or looks at it.
+Array masked_gradient_like(const Array& dy) {
+  const bool free = dy.is_contiguous() && dy.is_unshared() && current_op_observer() == nullptr;
+  return free ? dy : empty_like(dy);
+}
+
+}  // namespace
+
+Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const char* op = "linear_relu";
+  const JointLayers layers(op, x, {weight}, bias.defined() ? TensorList{bias} : TensorList{});
+  const Array& input = layers.input();
+  const Array y = Array::empty(with_last(x.shape(), layers.width()), input.dtype(), input.device());
+  kernels::MatmulEpilogue relu;
+  relu.relu = true;
+  layers.forward(rows_to_write(y), relu);
+  const bool recorded = grad_enabled() && any_requires_grad(layers.inputs());
+  if (!recorded) return record(op, layers.inputs(), {y}, FusedBackward())[0];
+  return record(
+      op, layers.inputs(), {y},
+      FusedBackward([y = Saved(y), layer = layers.backward()](Backward& backward) {
+        const Array dpre = rows_of(masked_gradient_like(backward.grad()));
+        // On the CPU the matmul that makes the weight's gradient sums it for less.
+        Array sums;
+        if (backward.needed(2) && dpre.device().is_cuda())
+          sums = Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
+        BINADE_DISPATCH(dpre.device(),
+                        relu_gradient(rows_of(y.array()), rows_of(backward.grad()), dpre, sums));
+        layer.run(backward, dpre, sums);
+      }))[0];
+}
+
+}  // namespace binade
