@@ -24,6 +24,7 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/dist/world.h>
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/documents.h>
 #include <binade/heads/decoding/lookup_proposer.h>
@@ -60,4 +61,5 @@
 #include <binade/optim/muon.h>
 #include <binade/optim/schedule.h>
 #include <binade/optim/sgd.h>
+#include <binade/train/data_parallel.h>
 #include <binade/train/trainer.h>
