@@ -40,6 +40,7 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/dist/world.h>
 #include <binade/heads/decoding/compare_texts.h>
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/dialogue.h>
@@ -100,6 +101,7 @@
 #include <binade/optim/schedule.h>
 #include <binade/optim/sgd.h>
 #include <binade/optim/sparse.h>
+#include <binade/train/data_parallel.h>
 #include <binade/train/prefetched.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>

@@ -1,6 +1,6 @@
 # The rooms of the library stand at the top of the repository; `#include <binade/nn/linear.h>` finds them
 # through a folder of links in the build folder, one link a room.
-set(BINADE_ROOMS core autograd data optim nn amp infer train heads)
+set(BINADE_ROOMS core autograd data dist optim nn amp infer train heads)
 set(BINADE_INCLUDE_ROOT ${PROJECT_BINARY_DIR}/include)
 foreach(entry IN LISTS BINADE_ROOMS ITEMS binade.h)
   file(MAKE_DIRECTORY ${BINADE_INCLUDE_ROOT}/binade)

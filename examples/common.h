@@ -110,9 +110,16 @@ struct OptionGroup {
 // UTF-8, which file names may have, appear as \n and \xNN.
 std::string one_line(const std::string& text);
 
+// Whether this process keeps its news to itself: of several ranks one speaks.
+inline bool& silent() {
+  static bool is_silent = false;
+  return is_silent;
+}
+
 // News on standard output, at once; nobody may be reading it any more.
 template <class... Args>
 void say(fmt::format_string<Args...> text, Args&&... args) {
+  if (silent()) return;
   std::fputs(fmt::format(text, std::forward<Args>(args)...).c_str(), stdout);
   std::fflush(stdout);
 }

@@ -18,11 +18,12 @@ using namespace binade;
 
 namespace {
 
-void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
-  const Device device = examples::choose_device(o.device);
+void train_gpt(const examples::TrainGptOptions& o, const std::string& config, dist::World& world) {
+  const Device device = examples::choose_device(o, world);
+  const auto parallel = examples::data_parallel(o, config, world, device);
   const amp::Preset preset = examples::preset_of(o, device);
   examples::set_gpu_switches(o, device);
-  train::RunFolder folder(o.run_dir, o.resume);
+  train::RunFolder folder(o.run_dir, o.resume, world.is_first());
   folder.check_config(config, examples::kMayChange);
 
   // Text → tokens → windows, or conversations → packed rows.
@@ -56,22 +57,23 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
   train::Task task{.model = &trained,
                    .data = data->batches(device),
                    .loss = data->loss(*model, preset),
-                   .validate = data->validation(*model, preset),
+                   .validate = data->validation(*model, preset, parallel.get()),
                    .data_fingerprint = data->fingerprint()};
   if (mtp) {
     task.data = mtp->data(task.data);
     task.loss = mtp->loss();
   }
-  train::Trainer trainer(task, *optimizer, scaler, preset, folder, examples::trainer_options(o),
-                         ema ? &*ema : nullptr);
+  train::Trainer trainer(task, *optimizer, scaler, preset, folder,
+                         examples::trainer_options(o, parallel.get()), ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   examples::say("{} parameters ({} trained), {}; {} on {}\n", trained.parameter_count(),
                 examples::trained_count(*optimizer), data->summary(), preset.name, concat(device));
 
-  if (!o.save_hf.empty()) create_folder(o.save_hf);  // not only after hours of training
+  if (!o.save_hf.empty() && world.is_first())
+    create_folder(o.save_hf);  // not only after hours of training
   // Bad input was refused by now: from here on the folder holds a run.
-  if (!folder.has_run()) {
+  if (folder.writes() && !folder.has_run()) {
     tokenizer->save(folder.path() / "tokenizer");
     folder.write_text("model.json", model->config().to_json(DType::f32));
     folder.write_text("generation_config.json", model->config().generation_json());
@@ -82,7 +84,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config) {
 
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
   examples::say("{}; everything is in {}\n", examples::summary(outcome, finished), o.run_dir);
-  if (outcome.stopped) return;
+  if (outcome.stopped || !world.is_first()) return;  // the rest is for one rank
   trained.eval();
   if (ema) ema->swap();  // what was validated is what writes the sample and is saved
   if (o.sample_tokens > 0) examples::write_sample(o, *model, *tokenizer, preset, folder);
@@ -107,5 +109,9 @@ int main(int argc, char** argv) {
   return examples::run_program(
       command, argv[0],
       examples::with_saved_config<examples::TrainGptOptions>({argv + 1, argv + argc}),
-      [&] { train_gpt(options, command.configuration()); }, examples::Output::narration);
+      [&] {
+        examples::on_every_rank(
+            [&](dist::World& world) { train_gpt(options, command.configuration(), world); });
+      },
+      examples::Output::narration);
 }

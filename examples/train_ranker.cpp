@@ -35,6 +35,7 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   examples::set_gpu_switches(o, device);
   examples::check_names(o);
   const rank::JudgeOptions judging = examples::judge_of(o);
+  examples::require_one_rank();
   train::RunFolder folder(o.run_dir, o.resume);
   folder.check_config(config, examples::may_change());
 

@@ -71,12 +71,14 @@ Array FlatGroup::part(const Array& buffer, const Member& member) const {
       .view(member.parameter.parameter->shape());
 }
 
-void FlatGroup::add_to_accumulated(bool first) {
+void FlatGroup::add_to_accumulated(const Array& grads, int64_t begin, bool first) {
   if (!accumulated_.defined()) accumulated_ = new_moment();
+  if (grads.numel() == 0) return;  // a rank's share of few elements
+  const Array sums = accumulated_.slice(0, begin, begin + grads.numel());
   if (first) {
-    BINADE_DISPATCH(device(), copy(grad_, accumulated_));
+    BINADE_DISPATCH(device(), copy(grads, sums));
   } else {
-    BINADE_DISPATCH(device(), axpy(1, grad_, accumulated_));
+    BINADE_DISPATCH(device(), axpy(1, grads, sums));
   }
   accumulated_.bump_version();
 }

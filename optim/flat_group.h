@@ -54,7 +54,10 @@ class FlatGroup {
   Array part(const Array& buffer, const Member& member) const;
 
   // Sum over micro-batches in f32. add_to_accumulated(first = true) starts a new sum.
-  void add_to_accumulated(bool first);
+  void add_to_accumulated(bool first) { add_to_accumulated(grad_, 0, first); }
+  // The same for the elements from `begin` on, with gradients that came from elsewhere (n) of any
+  // floating dtype.
+  void add_to_accumulated(const Array& grads, int64_t begin, bool first);
   const Array& accumulated() const { return accumulated_; }
 
   // Forgets the gradients; the next backward overwrites them.

@@ -114,10 +114,14 @@ bool Optimizer::has_grads() const {
 }
 
 void Optimizer::accumulate() {
+  accumulate([](FlatGroup& group, bool first) { group.add_to_accumulated(first); });
+}
+
+void Optimizer::accumulate(const std::function<void(FlatGroup& group, bool first)>& add) {
   accumulated_any_ = accumulated_any_ || has_grads();
   fill_missing_grads();
   for (FlatGroup& group : groups_) {
-    group.add_to_accumulated(accumulated_ == 0);
+    add(group, accumulated_ == 0);
     group.zero_grad();
   }
   ++accumulated_;

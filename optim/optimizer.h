@@ -3,6 +3,7 @@
 // count) is read from the device, so that a captured step stays valid.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +46,9 @@ class Optimizer {
   // Adds the current gradients to the step's f32 sums. While a sum is under way (until
   // zero_grad()), it is what statistics and update read.
   void accumulate();
+  // The same where `add` adds a group's gradients, and those of other ranks, to its sums (begins
+  // them when `first`).
+  void accumulate(const std::function<void(FlatGroup& group, bool first)>& add);
   // Makes gradient() complete: adds gradients that came after the last accumulate() to the sums,
   // zeroes those that backward did not reach. Throws Error if it reached none.
   void gather_grads();

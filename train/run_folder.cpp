@@ -98,7 +98,9 @@ std::string configuration_differences(const std::string& before, const std::stri
   return differences;
 }
 
-RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
+RunFolder::RunFolder(fs::path path, bool resume, bool writes)
+    : path_(std::move(path)), writes_(writes) {
+  if (!writes) return;
   check(!resume || has_run(), "the run folder ", path_.string(),
         " holds no run that could be resumed; without --resume one begins there");
   std::error_code error;
@@ -150,10 +152,12 @@ void RunFolder::check_config(const std::string& json,
 }
 
 void RunFolder::set_config(const std::string& json) {
+  if (!writes_) return;
   write_text_file(path_ / "config.json", parse(json, "the configuration").dump(2) + "\n");
 }
 
 void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
+  if (!writes_) return;
   Json manifest;
   for (const auto& [name, value] : version_facts()) manifest[name] = value;
   for (const auto& [name, json] : more) manifest[name] = parse_json<Json>(json, name);
@@ -161,6 +165,7 @@ void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
 }
 
 void RunFolder::rewind(int64_t step) {
+  if (!writes_) return;
   for (ChartSeries* series :
        {&loss_, &smoothed_, &validation_, &score_, &scale_, &throughput_, &learning_rate_})
     *series = {};
@@ -203,6 +208,7 @@ void RunFolder::append(const char* file, const std::string& row) {
 }
 
 void RunFolder::add_metrics(int64_t step, const MetricRow& row) {
+  if (!writes_) return;
   Json json;
   json["step"] = step;
   for (const auto& [key, value] : row) json[key] = to_json(value);
@@ -225,6 +231,7 @@ void RunFolder::add_metrics(int64_t step, const MetricRow& row) {
 }
 
 void RunFolder::add_underflow_report(const std::string& json) {
+  if (!writes_) return;
   append(kUnderflow, json);
 }
 
@@ -252,6 +259,7 @@ void RunFolder::plot(int64_t step, const MetricRow& row) {
 }
 
 void RunFolder::write_chart() {
+  if (!writes_) return;
   const auto named = [](ChartSeries series, const char* name) {
     series.name = name;
     return series;
@@ -273,6 +281,7 @@ void RunFolder::write_chart() {
 }
 
 void RunFolder::write_text(const std::string& name, const std::string& text) {
+  if (!writes_) return;
   write_text_file(path_ / name, text);
 }
 

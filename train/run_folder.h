@@ -38,13 +38,17 @@ class RunFolder {
   // Takes the folder's lock; throws Error when another process has it. To begin a run (`resume` is
   // false) the folder is made; Error when it holds one already, or checkpoints of one. To resume,
   // it must hold a run.
-  RunFolder(std::filesystem::path path, bool resume);
+  RunFolder(std::filesystem::path path, bool resume) : RunFolder(std::move(path), resume, true) {}
+  // Of a run on several ranks one `writes`. What the others have is for reading: nothing is checked
+  // or locked, and what would write does nothing.
+  RunFolder(std::filesystem::path path, bool resume, bool writes);
   // Removes the folder again if it was made here and no run was begun in it (set_config).
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  bool writes() const { return writes_; }
   bool has_run() const;  // a configuration is there
 
   // Throws Error listing every difference between the configuration that is there, if any, and this
@@ -72,6 +76,7 @@ class RunFolder {
   void report_failure(const char* what);
   void plot(int64_t step, const MetricRow& row);
   std::filesystem::path path_;
+  bool writes_;
   int lock_ = -1;
   bool made_ = false;                  // the folder was not there before
   std::set<std::string> failing_;      // what could not be written the last time

@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/random.h>
+#include <binade/train/data_parallel.h>
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/algorithm_cache.h>
 #include <binade/core/cuda/graph.h>
@@ -41,6 +42,24 @@ class StepRandom {
 
  private:
   RandomState before_;
+};
+
+// Every micro-batch has its own share of a step's 2^22 places (core/random.h), so that its draws
+// depend neither on what runs it nor on what others draw.
+class LaneRandom {
+ public:
+  LaneRandom(int64_t lane, int64_t lanes)
+      : share_((uint64_t{1} << 22) / static_cast<uint64_t>(lanes)),
+        first_(share_ * static_cast<uint64_t>(lane)) {
+    RandomState::current().set_place(first_);
+  }
+  void check_places() const {
+    check(RandomState::current().place() <= first_ + share_, "a micro-batch made more than ",
+          share_, " random draws, its share of the step's; use fewer micro-batches");
+  }
+
+ private:
+  uint64_t share_, first_;
 };
 
 // The parts of a step, or Error.
@@ -230,9 +249,16 @@ void TrainStep::capture() {
 #endif
 }
 
-void TrainStep::run(int64_t step, const std::vector<Batch>& micro_batches,
+int64_t TrainStep::lane(size_t m) const {
+  const auto own = static_cast<int64_t>(m);
+  return options_.parallel ? options_.parallel->lane(own) : own;
+}
+
+void TrainStep::run(int64_t step, const std::vector<Batch>& all_micro_batches,
                     const Named<double>& normalisers, double learning_rate) {
-  check(!micro_batches.empty(), "a training step needs at least one micro-batch");
+  check(!all_micro_batches.empty(), "a training step needs at least one micro-batch");
+  const std::vector<Batch> micro_batches =
+      options_.parallel ? options_.parallel->own(all_micro_batches) : all_micro_batches;
   bool any = normalisers.empty();
   for (const auto& [name, value] : normalisers) {
     check(std::isfinite(value) && value >= 0, "the normaliser ", name,
@@ -276,9 +302,12 @@ Loss TrainStep::forward_backward(const Part& part, size_t m, const Array& scale)
   LossInputs in{{}, prepared.normalisers, Tensor(prepared.numbers.destination().select(0, 0))};
   for (const auto& [name, input] : prepared.inputs[m])
     in.batch.add(name, Tensor(input.destination()));
+  const int64_t lanes = lane(prepared.inputs.size()) - lane(0), before = &part - parts_.data();
+  const LaneRandom random(before * lanes + lane(m), lanes * static_cast<int64_t>(parts_.size()));
   const amp::Autocast scope(preset_, scale);
   Loss loss = part.loss(in);
   amp::GradScaler::scaled(loss.value, scale).backward();
+  random.check_places();
   return loss;
 }
 
@@ -305,12 +334,15 @@ void TrainStep::expect_scalars(Part& part, const Named<Tensor>& scalars) {
 
 void TrainStep::sum_up(Part& part, size_t m, const Loss& loss) {
   expect_scalars(part, loss.scalars);
-  const auto add = [m](const Tensor& value, const Array& sum) {
-    const Array scalar = value.array().reshape({});
-    if (m == 0) {
-      BINADE_DISPATCH(sum.device(), copy(scalar, sum));
-    } else {
-      BINADE_DISPATCH(sum.device(), axpy(1, scalar, sum));
+  const auto add = [this, m](const Tensor& value, const Array& sum) {
+    std::vector<Array> scalars = {value.array().reshape({}).to(DType::f32)};
+    if (options_.parallel) scalars = options_.parallel->gather_scalar(scalars[0]);
+    for (size_t i = 0; i < scalars.size(); ++i) {
+      if (m == 0 && i == 0) {
+        BINADE_DISPATCH(sum.device(), copy(scalars[i], sum));
+      } else {
+        BINADE_DISPATCH(sum.device(), axpy(1, scalars[i], sum));
+      }
     }
   };
   add(loss.value, part.loss_sum);
@@ -326,8 +358,13 @@ void TrainStep::queue_part(Part& part) {
   const size_t count = prepared_.back()->inputs.size();
   for (size_t m = 0; m < count; ++m) {
     sum_up(part, m, forward_backward(part, m, scaler_.scale_scalar()));
-    if (count > 1) part.optimizer->accumulate();
+    if (options_.parallel) {
+      options_.parallel->accumulate(*part.optimizer);
+    } else if (count > 1) {
+      part.optimizer->accumulate();
+    }
   }
+  if (options_.parallel) options_.parallel->gather_sums(*part.optimizer);
   scaler_.clip_norm(part.clip);
   scaler_.step(*part.optimizer);
 }

@@ -72,6 +72,8 @@ struct StepPart {
   double clip = 1;  // the norm of this optimizer's gradients; 0: no clipping
 };
 
+class DataParallel;
+
 struct StepOptions {
   double clip = 1;      // global gradient norm, of a step without parts; 0: no clipping
   uint64_t seed = 0;    // of dropout masks and other draws inside the step
@@ -79,6 +81,9 @@ struct StepOptions {
   // Sets of shapes that stay prepared, each with a graph of its own. Beyond them the one that was
   // used longest ago gives way.
   int64_t prepared = 16;
+  // Of a run on several ranks, each of which runs some of the step's micro-batches
+  // (data_parallel.h); must outlive the step. Null: this process runs all of them.
+  DataParallel* parallel = nullptr;
 };
 
 // What is known of a finished step.
@@ -106,8 +111,8 @@ class TrainStep {
             const StepOptions& options, optim::Ema* ema = nullptr);
   ~TrainStep();
 
-  // Queues step number `step` on these micro-batches and returns. `normalisers` are 0 or more;
-  // throws Error when all of them are 0 (there may be none at all).
+  // Queues step number `step` on these micro-batches, of all ranks, and returns. `normalisers` are
+  // 0 or more; throws Error when all of them are 0 (there may be none at all).
   void run(int64_t step, const std::vector<Batch>& micro_batches, const Named<double>& normalisers,
            double learning_rate);
   // Reports of finished steps, oldest first; with `wait` of all that were queued.
@@ -147,9 +152,11 @@ class TrainStep {
   void queue_part(Part& part);
   void report_step();
   void zero_grad();
+  // Which micro-batch of the whole step `m` of this process is.
+  int64_t lane(size_t m) const;
   // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
   Loss forward_backward(const Part& part, size_t m, const Array& scale);
-  // Adds what micro-batch `m` reports to the sums.
+  // Adds what micro-batch `m`, and those that other ranks run beside it, report to the sums.
   void sum_up(Part& part, size_t m, const Loss& loss);
   // Makes room for these scalars in the report, or throws Error where others have been reported.
   void expect_scalars(Part& part, const Named<Tensor>& scalars);

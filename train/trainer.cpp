@@ -11,6 +11,7 @@
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
 #include <binade/core/text.h>
+#include <binade/train/data_parallel.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>
 #if BINADE_HAVE_CUDA
@@ -186,9 +187,19 @@ Trainer::Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler
       checkpoints_(folder.path() / "checkpoints", options.keep_checkpoints),
       frozen_(*task_.model, optimizers_of(parts_)),
       train_step_(parts_, scaler, preset, options.step, ema),
+      parallel_(options.step.parallel),
       pace_(std::make_shared<Pace>()) {
   check(parts_.size() == 1 || task_.loss == nullptr,
         "a task of several optimizers has a loss for each in its part, and none of its own");
+  if (parallel_ == nullptr) return;
+  check(parts_.size() == 1, "several optimizers train on one rank only");
+  check(!options.diagnose_overflow && options.underflow_every == 0,
+        "the diagnosis of overflow and the underflow report look at one rank's micro-batches; "
+        "use them on one rank");
+  for (const nn::NamedBuffer& one : task_.model->named_buffers())
+    fail("the running statistics ", one.name,
+         " follow every micro-batch in turn, which several ranks do not support");
+  options_.quiet = options_.quiet || !folder_.writes();
 }
 
 std::vector<std::pair<std::string, optim::Optimizer*>> Trainer::optimizer_sections() const {
@@ -284,9 +295,15 @@ Checkpoint Trainer::snapshot() {
 }
 
 bool Trainer::save(bool best) {
+  const bool saved = !folder_.writes() || write(best);
+  if (!(parallel_ ? parallel_->as_first(saved) : saved)) return false;
+  last_saved_ = step_;
+  return true;
+}
+
+bool Trainer::write(bool best) {
   try {
     checkpoints_.save(step_, snapshot(), best);
-    last_saved_ = step_;
     return true;
   } catch (const Error& error) {
     // A full disk must not cost the run: what was saved before is still there.
@@ -408,11 +425,18 @@ void Trainer::collect(bool wait) {
           "): lower the learning rate, or look for the op with the overflow diagnosis");
 }
 
+bool Trainer::stop_asked() {
+  stopped_ = StopSignals::requested();
+  if (parallel_) stopped_ = parallel_->any(stopped_);
+  return stopped_;
+}
+
 void Trainer::loop() {
+  if (parallel_) parallel_->check_equal(task_.model->state());
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   if (options_.validate_first && step_ == 0 && !best_) validate_now();
   pace_->start();
-  while (step_ < options_.steps && !StopSignals::requested() && !patience_lost()) {
+  while (step_ < options_.steps && !stop_asked() && !patience_lost()) {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
     train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
@@ -434,6 +458,7 @@ void Trainer::loop() {
   check_device_faults(device());
   if (last_saved_ != step_) save(false);
   folder_.write_chart();
+  stop_asked();  // the signal may have come after the last step
 }
 
 void Trainer::rescue() {
@@ -452,7 +477,9 @@ void Trainer::rescue() {
   });
   attempt("a last checkpoint", [&] {
     check(!train_step_.partly_done(), "some of its optimizers have made the step, others have not");
-    if (step_ > 0 && last_saved_ != step_) save(false);
+    // On a GPU the steps that are queued may have computed with what a lost rank did not send.
+    const bool whole = !parallel_ || device().is_cpu() || !parallel_->world().failed();
+    if (step_ > 0 && last_saved_ != step_ && folder_.writes() && whole) write(false);
   });
   attempt("its chart", [&] { folder_.write_chart(); });
 }
@@ -467,7 +494,7 @@ Trainer::Outcome Trainer::run() {
     rescue();
     throw;
   }
-  return {step_, StopSignals::requested(), patience_lost(), last_loss_, best_, pace_->mean()};
+  return {step_, stopped_, patience_lost(), last_loss_, best_, pace_->mean()};
 }
 
 bool Trainer::load_best() {

@@ -137,8 +137,10 @@ class Trainer {
   void handle(const StepReport& report, bool diagnose);
   void validate_now();
   void report_underflow();
-  bool save(bool best);  // false, with a warning, when it could not be written
-  void rescue();         // what an exception leaves behind
+  bool save(bool best);   // false, with a warning, when it could not be written
+  bool write(bool best);  // the same on this rank alone
+  bool stop_asked();      // by a signal, on any rank
+  void rescue();          // what an exception leaves behind
   Checkpoint snapshot();
   void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
@@ -161,7 +163,9 @@ class Trainer {
   FrozenWeights frozen_;
   TrainStep train_step_;
 
-  int64_t step_ = 0;  // steps queued so far: the place in the data and in the schedule
+  DataParallel* parallel_;  // of options_.step; or null
+  bool stopped_ = false;    // by a signal
+  int64_t step_ = 0;        // steps queued so far: the place in the data and in the schedule
   int64_t last_saved_ = -1;
   double smoothed_ = 0;
   double last_loss_ = 0;

@@ -98,10 +98,12 @@ class TextWindows : public TrainingData {
     return language_model::loss(model);
   }
   std::function<train::Validation()> validation(const nn::CausalLm& model,
-                                                const amp::Preset& preset) const override {
+                                                const amp::Preset& preset,
+                                                train::DataParallel* parallel) const override {
     if (!samplers_.validation) return {};
-    return [&model, preset, windows = samplers_.validation, batches = options_.validation_batches] {
-      return language_model::validation_loss(model, *windows, preset, batches);
+    return [&model, preset, parallel, windows = samplers_.validation,
+            batches = options_.validation_batches] {
+      return language_model::validation_loss(model, *windows, preset, batches, parallel);
     };
   }
 
@@ -156,8 +158,10 @@ class Chats : public TrainingData {
     }
     return language_model::document_loss(model, documents_.train->options(), teacher_);
   }
+  // Every rank goes through all of them.
   std::function<train::Validation()> validation(const nn::CausalLm& model,
-                                                const amp::Preset& preset) const override {
+                                                const amp::Preset& preset,
+                                                train::DataParallel*) const override {
     if (!documents_.validation) return {};
     return [&model, preset, rows = documents_.validation, batches = options_.validation_batches] {
       return language_model::validation_loss(model, *rows, preset, batches);

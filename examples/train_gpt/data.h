@@ -21,9 +21,10 @@ class TrainingData {
   // For train::Task. `model` must outlive what these give.
   virtual std::function<train::StepData(int64_t)> batches(Device device) const = 0;
   virtual train::LossFunction loss(const nn::CausalLm& model, const amp::Preset& preset) const = 0;
-  // Empty where nothing is held out.
+  // Empty where nothing is held out. `parallel` is null on one rank.
   virtual std::function<train::Validation()> validation(const nn::CausalLm& model,
-                                                        const amp::Preset& preset) const = 0;
+                                                        const amp::Preset& preset,
+                                                        train::DataParallel* parallel) const = 0;
 };
 
 // Throws Error for options that do not go together and for what cannot be read.

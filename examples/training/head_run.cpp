@@ -33,7 +33,7 @@ void print_accuracy(const heads::decoding::HeadAccuracy& accuracy, std::optional
 HeadRun::HeadRun(HeadTrainingOptions& options, std::string config)
     : options_(options),
       config_(std::move(config)),
-      device_(choose_device(options.device)),
+      device_((require_one_rank(), choose_device(options.device))),
       preset_(preset_of(options, device_)),
       folder_((check(!options.model.empty(), "give the language model's folder as --model"),
                options.run_dir),

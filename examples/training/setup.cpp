@@ -19,9 +19,15 @@ std::vector<std::string> with_saved_config(std::vector<std::string> arguments, C
   } catch (const std::exception&) {
     return arguments;  // run_program() will say what is wrong with them
   }
-  if (!options.resume || command.given("--config")) return arguments;
   const fs::path saved = fs::path(options.run_dir) / "config.json";
   std::error_code error;
+  // A launcher that starts a failed run again (binade-run --restarts) cannot know whether it came
+  // so far as to have a folder.
+  if (!options.resume && dist::restarted() && fs::exists(saved, error)) {
+    arguments.emplace_back("--resume");
+    return with_saved_config(std::move(arguments), command, options);
+  }
+  if (!options.resume || command.given("--config")) return arguments;
   if (fs::exists(saved, error)) arguments.insert(arguments.begin(), "--config=" + saved.string());
   return arguments;
 }
@@ -61,7 +67,8 @@ amp::GradScalerOptions scaler_options(const TrainingOptions& options, const amp:
   return scaler;
 }
 
-train::TrainerOptions trainer_options(const TrainingOptions& options) {
+train::TrainerOptions trainer_options(const TrainingOptions& options,
+                                      train::DataParallel* parallel) {
   train::TrainerOptions trainer;
   trainer.steps = options.steps;
   trainer.validate_every = options.validate_every;
@@ -73,7 +80,8 @@ train::TrainerOptions trainer_options(const TrainingOptions& options) {
                       .total = options.steps,
                       .decay = options.decay,
                       .final_factor = options.final_lr};
-  trainer.step = {.clip = options.clip, .seed = options.seed, .capture = !options.eager};
+  trainer.step = {
+      .clip = options.clip, .seed = options.seed, .capture = !options.eager, .parallel = parallel};
   trainer.quiet = options.quiet;
   trainer.diagnose_overflow = options.diagnose_overflow;
   trainer.underflow_every = options.underflow_report;
@@ -107,6 +115,45 @@ void resume_if_asked(const TrainingOptions& options, train::Trainer& trainer) {
   } else {
     say("no checkpoint to resume from; starting at step 0\n");
   }
+}
+
+void on_every_rank(const std::function<void(dist::World& world)>& body) {
+  dist::World world(dist::read_launch(), {.join_seconds = dist::join_seconds()});
+  silent() = !world.is_first();
+  try {
+    body(world);
+    world.leave();
+  } catch (const std::exception& error) {
+    world.report_failure(error.what());
+    throw;
+  }
+}
+
+void require_one_rank() {
+  const int ranks = dist::read_launch().size;
+  check(ranks == 1, "this program runs on one rank so far, and was started on ", ranks);
+}
+
+Device choose_device(const TrainingOptions& options, const dist::World& world) {
+  const Device chosen = choose_device(options.device);
+  if (world.alone() || chosen.is_cpu()) return chosen;
+  check(options.device == "auto" || options.device == "cuda", "--device ", options.device,
+        " is one GPU for ", world.size(), " ranks; give --device cuda, and each takes its own");
+  const int count = cuda_device_count();
+  check(count == 1 || world.local_rank() < count, "rank ", world.rank(), " is number ",
+        world.local_rank(), " on its host, which has ", count, " GPUs; start fewer ranks");
+  return Device::cuda(count == 1 ? 0 : world.local_rank());
+}
+
+std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
+                                                   const std::string& config, dist::World& world,
+                                                   Device device) {
+  if (world.alone()) return nullptr;
+  world.require_same("options", config, [](const std::string& first, const std::string& own) {
+    return train::configuration_differences(first, "rank 0's configuration", own, {});
+  });
+  train::check_lanes(options.accumulation, world.size());
+  return std::make_unique<train::DataParallel>(world, device);
 }
 
 std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,

@@ -4,6 +4,7 @@
 
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/memory.h>
+#include <binade/train/data_parallel.h>
 
 namespace binade::heads::language_model {
 
@@ -64,15 +65,15 @@ train::LossFunction loss(const nn::CausalLm& model) {
 }
 
 double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sampler,
-                       const amp::Preset& preset, int64_t batches) {
+                       const amp::Preset& preset, int64_t batches, train::DataParallel* parallel) {
   const NoGrad off;
   const int64_t rows = sampler.options().batch_size, length = sampler.options().seq_len;
   const int64_t windows = std::min(batches * rows, sampler.window_count());
   const Device device = model.device();
   std::vector<int32_t> inputs(static_cast<size_t>(rows * length)), targets(inputs.size());
   const Tensor one = Tensor::scalar(1, DType::f32, device);
-  const Array total = Array::zeros({}, DType::f64, device);
-  for (int64_t first = 0; first < windows; first += rows) {
+  const auto loss_of = [&](int64_t batch) {
+    const int64_t first = batch * rows;
     sampler.fill(first / rows, inputs, targets);
     // Rows past the last window would count some windows twice.
     const int64_t used = std::min(rows, windows - first);
@@ -80,8 +81,14 @@ double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sam
     const amp::Autocast scope(preset);
     const Tensor batch_loss = model.loss(Tensor::from(inputs, {rows, length}, device),
                                          Tensor::from(targets, {rows, length}, device), one);
-    BINADE_DISPATCH(device, axpy(1, batch_loss.array(), total));
-  }
+    return batch_loss.array();
+  };
+  const int64_t count = (windows + rows - 1) / rows;
+  if (parallel != nullptr)
+    return parallel->sum_of(count, loss_of) / static_cast<double>(windows * length);
+  const Array total = Array::zeros({}, DType::f64, device);
+  for (int64_t batch = 0; batch < count; ++batch)
+    BINADE_DISPATCH(device, axpy(1, loss_of(batch), total));
   return total.item() / static_cast<double>(windows * length);
 }
 

@@ -33,7 +33,10 @@ train::LossFunction loss(const nn::CausalLm& model);
 
 // Mean loss a token over the sampler's first `batches` batches, or all of its windows if those are
 // fewer. The model should be in evaluation mode.
+// With `parallel` every rank evaluates its share of the batches, and all get the same loss, that of
+// one rank.
 double validation_loss(const nn::CausalLm& model, const data::WindowSampler& sampler,
-                       const amp::Preset& preset, int64_t batches);
+                       const amp::Preset& preset, int64_t batches,
+                       train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::language_model

@@ -1,0 +1,63 @@
+#include <binade/dist/communicator.h>
+
+#include <algorithm>
+
+#include <binade/core/error.h>
+
+namespace binade::dist {
+
+void Communicator::all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive) {
+  check(std::ssize(send) == size_ && std::ssize(receive) == size_, "a communicator of ", size_,
+        " ranks got ", send.size(), " blocks to send and ", receive.size(), " to receive");
+  const Block &own = send[static_cast<size_t>(rank_)], &kept = receive[static_cast<size_t>(rank_)];
+  check(own.bytes == kept.bytes, "a rank sends itself ", own.bytes, " bytes and expects ",
+        kept.bytes);
+  exchange(send, receive);
+}
+
+void Communicator::all_gather(const std::vector<Block>& blocks) {
+  check(std::ssize(blocks) == size_, "a communicator of ", size_, " ranks got ", blocks.size(),
+        " blocks");
+  const std::vector<Block> send(blocks.size(), blocks[static_cast<size_t>(rank_)]);
+  exchange(send, blocks);
+}
+
+void Communicator::all_gather(const Array& rows) {
+  check(rows.dims() > 0 && rows.size(0) == size_ && rows.is_contiguous(),
+        "a gathered array has a row for each of ", size_, " ranks and no gaps, got ", rows.shape());
+  std::vector<Block> blocks;
+  const int64_t bytes = rows.bytes() / size_;
+  for (int rank = 0; rank < size_; ++rank)
+    blocks.push_back({static_cast<std::byte*>(rows.data()) + rank * bytes, bytes});
+  all_gather(blocks);
+  rows.bump_version();
+}
+
+void Communicator::broadcast(Block block, int root) {
+  check(root >= 0 && root < size_, "there is no rank ", root, " of ", size_);
+  const auto everybody = static_cast<size_t>(size_);
+  std::vector<Block> send(everybody), receive(everybody);
+  if (rank_ == root) {
+    std::fill(send.begin(), send.end(), block);
+    receive[static_cast<size_t>(rank_)] = block;
+  } else {
+    receive[static_cast<size_t>(root)] = block;
+  }
+  exchange(send, receive);
+}
+
+void Communicator::barrier() {
+  all_gather(Array::zeros({size_}, DType::u8, device()));
+}
+
+std::vector<Slice> slices(int64_t elements, int ranks) {
+  constexpr int64_t kAlignment = 128;
+  const int64_t units = (elements + kAlignment - 1) / kAlignment;
+  const int64_t share = (units + ranks - 1) / ranks * kAlignment;
+  std::vector<Slice> all;
+  for (int rank = 0; rank < ranks; ++rank)
+    all.push_back({std::min(elements, rank * share), std::min(elements, (rank + 1) * share)});
+  return all;
+}
+
+}  // namespace binade::dist

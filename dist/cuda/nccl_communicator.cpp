@@ -1,0 +1,196 @@
+#include <binade/dist/cuda/nccl_communicator.h>
+
+#include <dlfcn.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <binade/core/cuda/runtime.h>
+#include <binade/core/error.h>
+#include <binade/dist/socket.h>
+
+namespace binade::dist {
+
+namespace {
+
+// The part of NCCL's C interface that is used here (nccl.h of version 2; its headers need not be
+// there when Binade is built).
+struct NcclId {
+  char bytes[128];
+};
+using NcclComm = void*;
+constexpr int kNcclSuccess = 0, kNcclUint8 = 1;
+
+struct Nccl {
+  int (*get_unique_id)(NcclId*);
+  int (*comm_init_rank)(NcclComm*, int ranks, NcclId, int rank);
+  int (*comm_destroy)(NcclComm);
+  int (*comm_abort)(NcclComm);
+  int (*group_start)();
+  int (*group_end)();
+  int (*send)(const void*, size_t count, int type, int peer, NcclComm, cudaStream_t);
+  int (*receive)(void*, size_t count, int type, int peer, NcclComm, cudaStream_t);
+  const char* (*error_string)(int);
+
+  void check_status(int status, const char* what) const {
+    check(status == kNcclSuccess, "NCCL: ", what, ": ", error_string(status));
+  }
+};
+
+const Nccl& nccl() {
+  static const Nccl loaded = [] {
+    void* library = ::dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+    check(library != nullptr,
+          "several ranks with a GPU each need NCCL 2, which could not be loaded (", ::dlerror(),
+          "); install it, or train on one GPU");
+    Nccl all{};
+    const auto find = [&](auto& function, const char* name) {
+      void* symbol = ::dlsym(library, name);
+      check(symbol != nullptr, "libnccl.so.2 has no ", name);
+      std::memcpy(&function, &symbol, sizeof symbol);
+    };
+    find(all.get_unique_id, "ncclGetUniqueId");
+    find(all.comm_init_rank, "ncclCommInitRank");
+    find(all.comm_destroy, "ncclCommDestroy");
+    find(all.comm_abort, "ncclCommAbort");
+    find(all.group_start, "ncclGroupStart");
+    find(all.group_end, "ncclGroupEnd");
+    find(all.send, "ncclSend");
+    find(all.receive, "ncclRecv");
+    find(all.error_string, "ncclGetErrorString");
+    return all;
+  }();
+  return loaded;
+}
+
+// Host and bus of the device, in a row of fixed length.
+constexpr int64_t kPlaceLength = 320;
+
+std::string place_of(Device device) {
+  char host[256] = "", bus[32] = "";
+  ::gethostname(host, sizeof host - 1);
+  cuda::check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, device.index()), "cudaDeviceGetPCIBusId");
+  std::string place = concat(host, " GPU ", bus);
+  place.resize(static_cast<size_t>(kPlaceLength), '\0');
+  return place;
+}
+
+void check_own_gpu(Communicator& control, Device device) {
+  std::string places(static_cast<size_t>(control.size() * kPlaceLength), '\0');
+  std::vector<Communicator::Block> blocks;
+  for (int rank = 0; rank < control.size(); ++rank)
+    blocks.push_back({places.data() + rank * kPlaceLength, kPlaceLength});
+  const std::string own = place_of(device);
+  std::memcpy(blocks[static_cast<size_t>(control.rank())].data, own.data(), own.size());
+  control.all_gather(blocks);
+  const auto at = [&](int rank) {
+    return std::string_view(places).substr(static_cast<size_t>(rank * kPlaceLength),
+                                           static_cast<size_t>(kPlaceLength));
+  };
+  for (int a = 0; a < control.size(); ++a)
+    for (int b = 0; b < a; ++b)
+      check(at(a) != at(b), "ranks ", b, " and ", a, " have the same GPU (", at(a).data(),
+            "); start as many ranks as there are GPUs");
+}
+
+class NcclCommunicator : public Communicator {
+ public:
+  NcclCommunicator(Store& store, Communicator& control, Device device)
+      : Communicator(store.rank(), store.size()), store_(store), device_(device) {
+    const cuda::DeviceScope scope(device);
+    check_own_gpu(control, device);
+    // NVLink multicast and what graphs do not get along with everywhere stay off (docs).
+    for (const char* name :
+         {"NCCL_NVLS_ENABLE", "NCCL_GRAPH_REGISTER", "NCCL_GRAPH_MIXING_SUPPORT"})
+      ::setenv(name, "0", 1);
+    // Before the others wait for this rank.
+    control.broadcast(id_block(nccl()));
+    nccl().check_status(nccl().comm_init_rank(&comm_, size(), id_, rank()), "ncclCommInitRank");
+    check(::pipe(stop_pipe_) == 0, "cannot make a pipe: ", std::strerror(errno));
+    watcher_ = std::thread([this] { watch(); });
+  }
+
+  ~NcclCommunicator() override {
+    ::close(stop_pipe_[1]);
+    watcher_.join();
+    ::close(stop_pipe_[0]);
+    // What is queued would wait for a lost rank.
+    if (aborted_) return;
+    store_.failure() ? nccl().comm_abort(comm_) : nccl().comm_destroy(comm_);
+  }
+
+  Device device() const override { return device_; }
+
+ protected:
+  void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
+    const std::lock_guard lock(mutex_);
+    if (aborted_) fail(store_.failure().value_or("a rank failed"));
+    const cuda::DeviceScope scope(device_);
+    const cudaStream_t stream = cuda::current_stream();
+    const auto own = static_cast<size_t>(rank());
+    if (receive[own].bytes > 0 && receive[own].data != send[own].data)
+      cuda::check_cuda(cudaMemcpyAsync(receive[own].data, send[own].data,
+                                       static_cast<size_t>(receive[own].bytes),
+                                       cudaMemcpyDeviceToDevice, stream),
+                       "cudaMemcpyAsync");
+    const Nccl& library = nccl();
+    library.check_status(library.group_start(), "ncclGroupStart");
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      const Block &out = send[static_cast<size_t>(peer)], &in = receive[static_cast<size_t>(peer)];
+      if (out.bytes > 0)
+        library.check_status(
+            library.send(out.data, static_cast<size_t>(out.bytes), kNcclUint8, peer, comm_, stream),
+            "ncclSend");
+      if (in.bytes > 0)
+        library.check_status(library.receive(in.data, static_cast<size_t>(in.bytes), kNcclUint8,
+                                             peer, comm_, stream),
+                             "ncclRecv");
+    }
+    library.check_status(library.group_end(), "ncclGroupEnd");
+  }
+
+ private:
+  Block id_block(const Nccl& library) {
+    if (rank() == 0) library.check_status(library.get_unique_id(&id_), "ncclGetUniqueId");
+    return {&id_, sizeof id_};
+  }
+
+  // A kernel that waits for a rank that has ended waits forever, and the host with it: what is
+  // queued has to be given up from another thread.
+  void watch() {
+    pollfd entries[] = {{store_.failure_descriptor(), POLLIN, 0}, {stop_pipe_[0], POLLIN, 0}};
+    while (::poll(entries, 2, -1) < 0 && errno == EINTR) {
+    }
+    if (entries[1].revents != 0) return;
+    const std::lock_guard lock(mutex_);
+    aborted_ = true;
+    nccl().comm_abort(comm_);
+  }
+
+  Store& store_;
+  Device device_;
+  NcclId id_{};
+  NcclComm comm_ = nullptr;
+  std::mutex mutex_;
+  std::atomic<bool> aborted_ = false;
+  int stop_pipe_[2] = {-1, -1};
+  std::thread watcher_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_nccl_communicator(Store& store, Communicator& control,
+                                                     Device device) {
+  return std::make_unique<NcclCommunicator>(store, control, device);
+}
+
+}  // namespace binade::dist

@@ -1,0 +1,55 @@
+// World: the ranks of this run, as a program sees them.
+//
+//   dist::World world(dist::read_launch());
+//   if (world.size() > 1) world.communicator().all_gather(rows);
+//   world.leave();
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <binade/dist/communicator.h>
+#include <binade/dist/launch.h>
+#include <binade/dist/store.h>
+
+namespace binade::dist {
+
+class World {
+ public:
+  // Meets the other ranks. A world of one has no connections. Throws Error when a rank is missing.
+  explicit World(const Launch& launch = {}, const StoreOptions& options = {});
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const { return launch_.rank; }
+  int size() const { return launch_.size; }
+  int local_rank() const { return launch_.local_rank; }
+  bool is_first() const { return launch_.rank == 0; }
+  bool alone() const { return launch_.size == 1; }
+
+  // Of memory on the CPU. Error in a world of one.
+  Communicator& communicator();
+  // Of memory on this device: over TCP for the CPU, through NCCL for a GPU, of which every rank has
+  // its own. Made by the first call, which all ranks have to make. Error where NCCL is not there.
+  Communicator& communicator(Device device);
+  // Tells all ranks that this one failed; the first failure is what they report.
+  void report_failure(const std::string& reason);
+  // Whether this rank has heard of a failure.
+  bool failed() const;
+  // Every rank calls it when its work is done.
+  void leave();
+  // Throws Error on every rank unless all have the same text; `differences(first, own)` says in
+  // what rank 0's and this one differ.
+  void require_same(const std::string& what, const std::string& text,
+                    const std::function<std::string(const std::string& first,
+                                                    const std::string& own)>& differences = {});
+
+ private:
+  Launch launch_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Communicator> communicator_, gpu_communicator_;
+};
+
+}  // namespace binade::dist
