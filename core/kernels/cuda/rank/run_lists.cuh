@@ -1,7 +1,7 @@
 // Runs a ranking loss over the lists of a batch. How long the lists are is known on the device
 // only, so up to three kernels share them: a warp for a list of up to 32 documents, a block up to
-// 2048, a cluster of blocks above; from 257 documents on where there are so few lists that most of
-// the device would be idle. A batch that has no room for a long list does without its kernel.
+// 2048, a cluster of blocks above; from 257 documents on where there are so few lists that their
+// clusters run at once. A batch that has no room for a long list does without its kernel.
 #pragma once
 
 #include <binade/core/cuda/faults.h>
@@ -145,7 +145,8 @@ void run_lists(const RankBatch& batch, const char* name, const Loss& loss) {
     return std::min(a.lists, a.rows / (shorter + 1));
   };
   const auto& device = ::binade::cuda::device_properties();
-  const bool clusters = device.major >= 9, few_lists = a.lists <= 2 * device.multiprocessors;
+  const bool clusters = device.major >= 9,
+             few_lists = kLongBlocks * a.lists <= 2 * device.multiprocessors;
   const int64_t of_blocks = few_lists ? kListThreads : kLongest,
                 most = clusters ? of_blocks : a.rows;
   launch_early(name, rank_lists<Loss>, one_block_each(most_lists(WarpTeam::kMostDocuments)),
