@@ -1,4 +1,5 @@
-// Starts the ranks of a run as processes on this host, and stays with them: what binade-run does.
+// INTERNAL. Starts the ranks of a run as processes on this host, and stays with them: what
+// binade-run does.
 #pragma once
 
 #include <optional>

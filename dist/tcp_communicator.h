@@ -1,4 +1,5 @@
-// A communicator of ranks that hold their memory on the CPU: a TCP connection between every two.
+// INTERNAL. A communicator of ranks that hold their memory on the CPU: a TCP connection between
+// every two.
 #pragma once
 
 #include <memory>
