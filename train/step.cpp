@@ -44,8 +44,8 @@ class StepRandom {
   RandomState before_;
 };
 
-// Every micro-batch has its own share of a step's 2^22 places (core/random.h), so that its draws
-// depend neither on what runs it nor on what others draw.
+// Every micro-batch of every part has its own share of a step's 2^22 places (core/random.h), so
+// that its draws depend neither on what runs it nor on what others draw.
 class LaneRandom {
  public:
   LaneRandom(int64_t lane, int64_t lanes)

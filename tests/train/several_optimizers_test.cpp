@@ -122,12 +122,17 @@ TEST_CASE("a step of several optimizers is the loop that one would write", "[tra
         step.run(s, data.micro_batches, data.normalisers, 0.05);
 
         RandomState::current().begin_step(11, static_cast<uint64_t>(s));
+        // Each micro-batch of each part has its share of a step's 2^22 places.
+        const uint64_t share = (uint64_t{1} << 22) / static_cast<uint64_t>(2 * micro_batches);
+        uint64_t place = 0;
         for (const train::StepPart& part : loop.parts()) {
           double loss = 0;
           loop.critic->zero_grad();
           loop.generator->zero_grad();
           part.optimizer->set_learning_rate(0.05);
           for (const train::Batch& batch : data.micro_batches) {
+            RandomState::current().set_place(place);
+            place += share;
             train::LossInputs in;
             for (const auto& [name, array] : batch) in.batch.add(name, Tensor(array));
             in.normalisers.add("rows", Tensor::scalar(kRows));

@@ -256,7 +256,8 @@ bool is_plain(const MatmulEpilogue& epilogue) {
   return !epilogue.bias.defined() && !epilogue.relu && !epilogue.gelu && !epilogue.dgelu;
 }
 
-// The library's name for the epilogue, or nothing where it has none.
+// The library's name for the epilogue but for ReLU, or nothing where it has none. The library's
+// ReLU makes 0 of NaN (13.0 on an H200), which would hide an overflow.
 std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out) {
   Fusion fusion;
   if (is_plain(epilogue)) return fusion;
@@ -266,11 +267,10 @@ std::optional<Fusion> fusion_of(const MatmulEpilogue& epilogue, const Array& out
   if (epilogue.gelu || epilogue.dgelu) fusion.aux = epilogue.pre_activation;
   if (fusion.aux.defined() && !has_contiguous_rows(fusion.aux)) return std::nullopt;
   int kind = epilogue.dgelu ? CUBLASLT_EPILOGUE_DGELU : 0;
-  if (epilogue.relu) kind |= CUBLASLT_EPILOGUE_RELU;
   if (epilogue.gelu)
     kind |= fusion.aux.defined() ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU;
   if (epilogue.bias.defined()) kind |= CUBLASLT_EPILOGUE_BIAS;
-  fusion.kind = static_cast<cublasLtEpilogue_t>(kind);
+  if (kind != 0) fusion.kind = static_cast<cublasLtEpilogue_t>(kind);
   return fusion;
 }
 
@@ -281,7 +281,9 @@ bool launch_fused(const Array& a, const Array& b, const Array& out,
   const std::optional<Fusion> fusion = fusion_of(epilogue, out);
   if (!fusion) return false;
   const LibraryMatmul matmul(a, b, out, epilogue.beta, *fusion);
-  return (!fusion->aux.defined() || matmul.aux_fits()) && matmul.launch();
+  if ((fusion->aux.defined() && !matmul.aux_fits()) || !matmul.launch()) return false;
+  if (epilogue.relu) unary(UnaryOp::relu, out, out);
+  return true;
 }
 
 // out' = b'·a', which leaves rows of out contiguous where its columns were.
