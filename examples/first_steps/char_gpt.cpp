@@ -1,9 +1,8 @@
 // A whole training run on one page: a small GPT that learns to write a text, character by
 // character, in mixed precision with loss scaling.
 //
-//   char_gpt [TEXT [PRESET]]          without a text it makes one that compares numbers; presets:
-//   fp16
-//                                     (the default), bf16, fp32, …. The next rung is gan.cpp.
+//   char_gpt [TEXT [PRESET]]     without them: a text that compares numbers, and fp16
+// The next rung is gan.cpp.
 #include <iostream>
 #include <set>
 
