@@ -8,8 +8,8 @@
 #include <utility>
 
 #include <binade/autograd/graph.h>
+#include <binade/autograd/no_policy.h>
 #include <binade/core/cuda/graph.h>
-#include <binade/core/precision.h>
 
 namespace binade {
 
@@ -19,18 +19,6 @@ bool capturing() {
   if constexpr (kCudaBuilt) return cuda::is_capturing();
   return false;
 }
-
-// Gradients are computed in the dtypes of the forward pass, whatever policy is set by now.
-class NoPolicy {
- public:
-  NoPolicy() : previous_(exchange_precision_policy(nullptr)) {}
-  ~NoPolicy() { exchange_precision_policy(previous_); }
-  NoPolicy(const NoPolicy&) = delete;
-  NoPolicy& operator=(const NoPolicy&) = delete;
-
- private:
-  const PrecisionPolicy* previous_;
-};
 
 // Ops that a backward function is written in are reported as the backward pass of its op.
 class Unobserved {
@@ -357,7 +345,8 @@ class BackwardWalk {
   uint64_t outer_sequence_ = 0;
   const TensorList* own_leaves_ = nullptr;
   // What the walk runs under: sums are recorded where the gradients are to be differentiable.
-  NoPolicy no_policy_;
+  NoPolicy
+      no_policy_;  // gradients have the dtypes of the forward pass, whatever policy is set by now
   GradModeScope mode_;
   std::priority_queue<Queued> queue_;
   std::unordered_map<Node*, std::vector<Pending>> pending_;

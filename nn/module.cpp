@@ -4,6 +4,7 @@
 #include <set>
 
 #include <binade/core/text.h>
+#include <binade/nn/state.h>
 
 namespace binade::nn {
 namespace {
@@ -131,9 +132,7 @@ StateDict Module::state() const {
 }
 
 StateDict Module::snapshot() const {
-  StateDict copies = state();
-  for (auto& [name, values] : copies) values = values.clone();
-  return copies;
+  return copy_of(state());
 }
 
 void Module::load_state(const StateDict& given, bool strict) {

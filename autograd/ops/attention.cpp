@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/no_policy.h>
 #include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
@@ -11,7 +12,6 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/elementwise.h>
-#include <binade/core/precision.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -195,18 +195,6 @@ Tensor visible_keys(int64_t queries, int64_t keys, const AttentionOptions& optio
   const Tensor seen = tril(all, ahead);
   return options.window > 0 ? triu(seen, ahead - options.window + 1) : seen;
 }
-
-// While it lives ops do not cast: what is computed here has been cast already.
-class NoPolicy {
- public:
-  NoPolicy() : previous_(exchange_precision_policy(nullptr)) {}
-  ~NoPolicy() { exchange_precision_policy(previous_); }
-  NoPolicy(const NoPolicy&) = delete;
-  NoPolicy& operator=(const NoPolicy&) = delete;
-
- private:
-  const PrecisionPolicy* previous_;
-};
 
 // The same in public ops, with the scores as a tensor: the gradient reaches the mask. In f32 (f64)
 // from the scores on, as in the kernels: a half score would be off by much of an exponent.

@@ -9,10 +9,6 @@ namespace binade::heads::mtp {
 
 namespace {
 
-Array like(const Array& x) {
-  return Array::empty(x.shape(), x.dtype(), x.device());
-}
-
 // x (S, M, D) → (S, D): rows index (S) i32 of all S·M.
 Tensor rows_at(const Tensor& x, const Array& index) {
   return index_select(reshape(x, {-1, x.size(2)}), 0, Tensor(index));
@@ -141,8 +137,10 @@ void ModuleProposer::observe_accepted(const decoding::Observation& observation) 
   cache.advance(accepted_.counts);
   accepted_.waiting = deepest > 1;
   if (accepted_.waiting) {
-    if (!accepted_.states.defined()) accepted_.states = like(states.recurring.array());
-    accepted_.states.copy_from(states.recurring.array());
+    const Array& made = states.recurring.array();
+    if (!accepted_.states.defined())
+      accepted_.states = Array::empty(made.shape(), made.dtype(), made.device());
+    accepted_.states.copy_from(made);
   }
   output_.update(rows_at(states.output, accepted_.newest), Tensor(accepted_.running));
   next_.update(reshape(Tensor(observation.next), {slots_, 1}), Tensor(accepted_.running));

@@ -37,13 +37,13 @@ inline std::vector<int32_t> slots_of(const std::vector<int32_t>& slots, int64_t 
 // Where the newest of a pass's tokens stand: the last that counts of each slot.
 struct NewestRows {
   // counts (S) i32 of M tokens each.
-  NewestRows(const Tensor& counts, int64_t length) : places(counts - 1.0) {
+  NewestRows(const Tensor& counts, int64_t length) {
     const auto number = [&](int64_t value) {
       return Tensor(Array::full({}, static_cast<double>(value), DType::i32, counts.device()));
     };
     const Tensor zero = number(0);
     running = unsqueeze(greater(counts, zero), -1);
-    const Tensor place = minimum(maximum(places, zero), number(length - 1));
+    const Tensor place = minimum(maximum(counts - 1.0, zero), number(length - 1));
     if (counts.size(0) == 1) {
       among = place;
       return;
@@ -54,7 +54,6 @@ struct NewestRows {
   // x (S, M, D) → (S, D).
   Tensor of(const Tensor& x) const { return index_select(reshape(x, {-1, x.size(2)}), 0, among); }
 
-  Tensor places;   // (S) i32: in a slot's row; −1 where nothing counts
   Tensor running;  // (S, 1) bool
   Tensor among;    // (S) i32: among all S·M
 };
