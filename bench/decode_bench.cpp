@@ -149,6 +149,33 @@ void bench_kernels(const Table& table, const nn::CausalLmConfig& c, Device devic
             static_cast<double>(2 * 3 * c.dim * c.hidden));
 }
 
+// Attention alone, of `tokens` a text whose cache holds `length`.
+void bench_attention(const Table& table, const nn::CausalLmConfig& c, Device device, int64_t batch,
+                     int64_t tokens, int64_t length, int64_t capacity) {
+  using namespace kernels;
+  const int64_t head = c.head_size();
+  const auto make = [&](const Shape& shape) {
+    return nn::init::normal(1)(shape, Device::cpu()).to(DType::f16).to(device);
+  };
+  struct Cache {
+    Array keys, values;
+  };
+  std::vector<Cache> layers;
+  for (int64_t l = 0; l < c.layers; ++l)
+    layers.push_back(
+        {make({batch, c.kv_heads, capacity, head}), make({batch, c.kv_heads, capacity, head})});
+  const Array q = make({batch, c.heads, tokens, head}), out = make({batch, c.heads, tokens, head});
+  PassRows pass;
+  pass.lengths = Array::full({batch}, static_cast<double>(length), DType::i32, device);
+  const double time = time_of(device, [&] {
+    for (const Cache& layer : layers)
+      kernels::cuda::cached_attention(q, layer.keys, layer.values, pass, {}, 0.125F, 0, out);
+  });
+  table.row(fmt::format("attention, {} x {} queries, {} of {}", batch, tokens, length, capacity),
+            time / static_cast<double>(c.layers),
+            static_cast<double>(4 * batch * c.kv_heads * head * (length + tokens)));
+}
+
 void bench_plain(const Table& table, const nn::CausalLm& model, double bytes, int64_t batch) {
   infer::Decoder decoder(model, {.slots = batch, .capacity = kCapacity});
   const double time = time_of(
@@ -208,6 +235,10 @@ int main(int argc, char** argv) {
   double bytes = 0;
   for (const auto& [name, array] : model->state()) bytes += 2 * static_cast<double>(array.numel());
   for (const int64_t rows : {1, 8}) bench_kernels(table, model->config(), device, rows);
+  for (const auto [batch, tokens] :
+       {std::pair{1, 1}, {1, 4}, {1, 17}, {1, 64}, {16, 1}, {16, 4}, {16, 16}, {64, 1}})
+    for (const auto [length, capacity] : {std::pair{128, 512}, {440, 512}, {4000, 4096}})
+      bench_attention(table, model->config(), device, batch, tokens, length, capacity);
   for (const int64_t batch : {1, 4, 8, 16, 64}) bench_plain(table, *model, bytes, batch);
   for (const int64_t nodes : {1, 4, 8, 16, 17, 32, 64}) bench_nodes(table, *model, bytes, nodes);
   bench_mtp(table, model, bytes, preset);

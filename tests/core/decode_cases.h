@@ -21,7 +21,9 @@ inline const std::vector<DecodeCase> kDecodeCases = {
     {9, 3, 1, 64, 700, 0, false, false},  {4, 4, 5, 24, 90, 0, false, false},
     {6, 2, 7, 80, 200, 0, true, false},   {4, 1, 6, 128, 150, 3, true, true},
     {4, 2, 2, 256, 100, 0, false, false}, {2, 2, 64, 32, 260, 0, true, true},
-    {3, 1, 4, 12, 70, 2, false, false},
+    {3, 1, 4, 12, 70, 2, false, false},   {9, 3, 64, 64, 900, 0, true, false},
+    {8, 2, 5, 128, 1100, 2, true, true},  {4, 4, 16, 64, 80, 0, false, false},
+    {16, 2, 1, 128, 40, 3, true, true},   {5, 5, 9, 64, 4200, 0, true, true},
 };
 
 // Windows: none, inside the pending tokens, inside the prefix.

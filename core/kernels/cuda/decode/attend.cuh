@@ -16,6 +16,13 @@ inline constexpr int kLeastShare = 32;        // keys that are worth a block
 inline constexpr int kMostShares = 8;         // blocks of a portable cluster
 inline constexpr float kLog2E = 1.44269504f;  // in the scale of scores: exponentials are of 2
 
+// 2^x; 0 where that is no normal number.
+__device__ __forceinline__ float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+
 template <class T>
 __device__ __forceinline__ void load_elements(const T* row, int from, int dim, bool whole,
                                               float (&values)[kKeyElements]) {
@@ -42,13 +49,13 @@ struct Running {
   }
   __device__ __forceinline__ void add(float score, const float (&value)[kKeyElements]) {
     if (score > largest) {
-      const float factor = exp2f(largest - score);  // 0 for the first
+      const float factor = power_of_two(largest - score);  // 0 for the first
       total *= factor;
 #pragma unroll
       for (float& s : sums) s *= factor;
       largest = score;
     }
-    const float p = exp2f(score - largest);
+    const float p = power_of_two(score - largest);
     total += p;
 #pragma unroll
     for (int e = 0; e < kKeyElements; ++e) sums[e] += p * value[e];
@@ -57,7 +64,7 @@ struct Running {
   __device__ __forceinline__ void merge_across(int mask) {
     const float other = __shfl_xor_sync(0xffffffffu, largest, mask);
     const float most = fmaxf(largest, other);
-    const float factor = total == 0 ? 0 : exp2f(largest - most);
+    const float factor = total == 0 ? 0 : power_of_two(largest - most);
     total *= factor;
     total += __shfl_xor_sync(0xffffffffu, total, mask);
 #pragma unroll
@@ -178,7 +185,7 @@ __device__ __forceinline__ Merged merge_parts(int parts, const PartOf& part_of) 
   for (int n = 0; n < kMost; ++n) all.largest = fmaxf(all.largest, part[n].largest);
 #pragma unroll
   for (int n = 0; n < kMost; ++n) {
-    const float factor = part[n].total == 0 ? 0 : exp2f(part[n].largest - all.largest);
+    const float factor = part[n].total == 0 ? 0 : power_of_two(part[n].largest - all.largest);
     all.sum += factor * part[n].sum;
     all.total += factor * part[n].total;
   }

@@ -3,6 +3,7 @@
 // "FlashAttention"; the running softmax is that of Milakov & Gimelshein 2018).
 #pragma once
 
+#include <binade/core/kernels/cuda/decode/attend.cuh>
 #include <binade/core/kernels/cuda/decode/mma_rows.cuh>
 
 namespace binade::kernels::cuda {
@@ -10,6 +11,36 @@ namespace binade::kernels::cuda {
 inline constexpr int kWarpKeys = 16;   // that a warp has at a time
 inline constexpr int kQueryRows = 16;  // of a tile of queries
 inline constexpr float kNoScore = -INFINITY;
+
+// Floats that a share of the keys, or a warp, leaves of a query: sums, the largest score, the
+// total.
+__host__ __device__ constexpr int share_floats(int dim) {
+  return dim + 4;
+}
+template <int kDim>
+__device__ __forceinline__ Merged part_of(const float* share, int d) {
+  return {share[kDim], share[kDim + 1], share[d]};
+}
+
+// The lowest n bits of a warp's keys.
+__device__ __forceinline__ unsigned lowest_keys(int n) {
+  return (1u << max(0, min(n, kWarpKeys))) - 1;
+}
+// Which of a warp's keys a query sees, the lowest bit that of key `from`: of a prefix of `length`
+// tokens those from `first` on, of the pending ones those of `sees`, and none from `stop` on.
+__device__ __forceinline__ unsigned seen_keys(int from, int stop, int length, int first,
+                                              uint64_t sees) {
+  const int old = length - from;
+  const unsigned pending = old >= kWarpKeys ? 0
+                           : old >= 0       ? static_cast<unsigned>(sees << old)
+                                            : static_cast<unsigned>(sees >> -old);
+  return ((lowest_keys(old) & ~lowest_keys(first - from)) | pending) & lowest_keys(stop - from);
+}
+// Of these, keys 2 · (lane % 4) + {0, 1, 8, 9}: bits 0 to 3.
+__device__ __forceinline__ unsigned lane_keys(unsigned keys) {
+  const unsigned own = keys >> (threadIdx.x % 4 * 2);
+  return (own & 3) | (own >> 6 & 12);
+}
 
 // The keys and values of kWarpKeys tokens. A lane has, of 8 dimensions at a time, keys lane / 4 and
 // 8 more (dimensions 8 · (lane % 4) of each 32), and values of keys 2 · (lane % 4) + {0, 1, 8, 9}
@@ -26,7 +57,8 @@ struct WarpKeys {
   __device__ static __forceinline__ int value_of(int i) {
     return threadIdx.x % 4 * 2 + i % 2 + i / 2 * 8;
   }
-  // row_of(token) is where the key (0) or value (1) of one of them lies, or null: zeros.
+  // row_of(kind, token) is where the key (0) or value (1) of one of them lies, or null: nothing is
+  // read.
   template <class RowOf>
   __device__ __forceinline__ void load(const RowOf& row_of) {
     const int key_at = threadIdx.x % 4 * 8, value_at = threadIdx.x % kWarp / 4 * 8;
@@ -44,6 +76,35 @@ struct WarpKeys {
       for (int s = 0; s < kValueSteps; ++s)
         if (row) values[i][s] = *reinterpret_cast<const uint4*>(row + s * 64 + value_at);
     }
+  }
+  // Rows of `stride` elements; those behind the last one are the last.
+  template <class T>
+  __device__ __forceinline__ void load(const T* key_rows, int key_stride, const T* value_rows,
+                                       int value_stride, int last) {
+    const int key_at = threadIdx.x % 4 * 8, value_at = threadIdx.x % kWarp / 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const T* row = key_rows + int64_t{min(key_of(i), last)} * key_stride + key_at;
+#pragma unroll
+      for (int s = 0; s < kKeySteps; ++s)
+        keys[i][s] = *reinterpret_cast<const uint4*>(row + s * 32);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const T* row = value_rows + int64_t{min(value_of(i), last)} * value_stride + value_at;
+#pragma unroll
+      for (int s = 0; s < kValueSteps; ++s)
+        values[i][s] = *reinterpret_cast<const uint4*>(row + s * 64);
+    }
+  }
+  // Makes zeros of values whose bit, that of lane_keys(), is not set: what nobody sees need not be
+  // a number.
+  __device__ __forceinline__ void keep_values(unsigned bits) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if ((bits >> i & 1) == 0)
+#pragma unroll
+        for (uint4& words : values[i]) words = make_uint4(0, 0, 0, 0);
   }
   __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -106,13 +167,13 @@ struct WarpSoftmax {
       float weights[4], added = 0;
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        weights[e] = exp2f(score[e] - base);
+        weights[e] = power_of_two(score[e] - base);
         added += weights[e];
       }
       if (first) {
         total[r] = added;  // of this lane's keys until finish()
       } else {
-        const float factor = exp2f(largest[r] - base);
+        const float factor = power_of_two(largest[r] - base);
         total[r] = total[r] * factor + added;
 #pragma unroll
         for (auto& sum : sums) {
@@ -158,19 +219,25 @@ struct WarpSoftmax {
     }
   }
 
-  // Calls put(row, dimension, sum) for what the lane has of the sums of the first `rows`.
-  template <class Put>
-  __device__ __forceinline__ void for_each_sum(int rows, const Put& put) const {
+  // Writes what the warp has of the first `rows` queries, share_floats() each, to 16-byte aligned
+  // shared memory.
+  __device__ __forceinline__ void leave(int rows, float* to) const {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int r = 0; r < kHalves; ++r) {
       const int row = lane / 4 + r * 8;
       if (row >= rows) continue;
+      float* of_row = to + row * share_floats(kDim);
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n)
+      for (int n = 0; n < kTiles; n += 4)
 #pragma unroll
-        for (int e = 0; e < 2; ++e)
-          put(row, n / 8 * 64 + (lane % 4 * 2 + e) * 8 + n % 8, sums[n][r * 2 + e]);
+        for (int e = 0; e < 2; ++e) {
+          const int i = r * 2 + e;
+          *reinterpret_cast<float4*>(of_row + n / 8 * 64 + (lane % 4 * 2 + e) * 8 + n % 8) =
+              make_float4(sums[n][i], sums[n + 1][i], sums[n + 2][i], sums[n + 3][i]);
+        }
+      if (lane % 4 != 0) continue;
+      *reinterpret_cast<float2*>(of_row + kDim) = make_float2(largest[r], total[r]);
     }
   }
 };

@@ -41,10 +41,6 @@ struct AttentionBlock {
 struct AttentionPlaces {
   int x, norm, squares, first, projected, warps, shares, attended, second, results, bytes;
 };
-// Floats that a share of the keys, or a warp, leaves of a query.
-__host__ __device__ constexpr int share_floats(int dim) {
-  return dim + 4;  // sums, the largest score, the total
-}
 template <class T>
 __host__ __device__ AttentionPlaces places_of(const AttentionBlock<T>& p, int splits) {
   Pieces pieces;
@@ -201,8 +197,9 @@ class CacheReader {
     for (int r = 0; r < kHalves; ++r) {
       const int row = lane_ / 4 + r * 8;
       const int t = divide(share_.first_query + row, p_.pass.tokens).rest;
-      counts_[r] = row < asked_ && t < share_.count;
-      sees_[r] = counts_[r] ? pending_seen(p_.pass, p_.visible, p_.visible_row, share_.b, t) : 0;
+      const bool counts = row < asked_ && t < share_.count;
+      sees_[r] = counts ? pending_seen(p_.pass, p_.visible, p_.visible_row, share_.b, t) : 0;
+      first_[r] = counts ? 0 : share_.length;
     }
   }
   // Keys from `begin` on that the cache has, and what is seen of them.
@@ -215,22 +212,10 @@ class CacheReader {
                  : nullptr;
     });
     seen_ = 0;
-    const bool all_old = begin + kWarpKeys <= min(share_.stop, share_.length);
 #pragma unroll
-    for (int r = 0; r < kHalves; ++r) {
-      if (all_old) {
-        seen_ |= counts_[r] ? 0xfu << (4 * r) : 0;
-        continue;
-      }
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int key = begin + lane_ % 4 * 2 + e % 2 + e / 2 * 8;
-        if (key >= share_.stop) continue;
-        const bool sees =
-            key < share_.length ? counts_[r] : (sees_[r] >> (key - share_.length) & 1) != 0;
-        seen_ |= sees ? 1u << (4 * r + e) : 0;
-      }
-    }
+    for (int r = 0; r < kHalves; ++r)
+      seen_ |= lane_keys(seen_keys(begin, share_.stop, share_.length, first_[r], sees_[r]))
+               << (4 * r);
   }
   // Those of this pass, as the blocks of the cluster gave them.
   __device__ __forceinline__ void load_new(int begin) {
@@ -246,26 +231,13 @@ class CacheReader {
   __device__ __forceinline__ void hand_over(const WarpSoftmax<kDim, kHalves>& softmax) {
     constexpr int kFloats = share_floats(kDim);
     const int used = min(kBlockWarps, (share_.stop - share_.begin + kWarpKeys - 1) / kWarpKeys);
-    if (warp_ < used) {
-      float* of_warp = warps_ + warp_ * asked_ * kFloats;
-      softmax.for_each_sum(asked_,
-                           [&](int row, int d, float sum) { of_warp[row * kFloats + d] = sum; });
-#pragma unroll
-      for (int r = 0; r < kHalves; ++r) {
-        const int row = lane_ / 4 + r * 8;
-        if (lane_ % 4 != 0 || row >= asked_) continue;
-        of_warp[row * kFloats + kDim] = softmax.largest[r];
-        of_warp[row * kFloats + kDim + 1] = softmax.total[r];
-      }
-    }
+    if (warp_ < used) softmax.leave(asked_, warps_ + warp_ * asked_ * kFloats);
     block_sync(Party::attend);
     const int query = share_.b * p_.slot_queries() + share_.first_query;
     for (int place = thread_; place < asked_ * kDim; place += kBlockThreads) {
       const int row = place / kDim, d = place % kDim;
-      const Merged all = merge_parts(used, [&](int n) -> Merged {
-        const float* part = warps_ + (n * asked_ + row) * kFloats;
-        return {part[kDim], part[kDim + 1], part[d]};
-      });
+      const Merged all = merge_parts(
+          used, [&](int n) { return part_of<kDim>(warps_ + (n * asked_ + row) * kFloats, d); });
       float* to = shares_ + ((query + row) * p_.shares + share_.number) * kFloats;
       for_each_block(to + d,
                      [&](uint32_t address) { put_word(address, __float_as_uint(all.sum)); });
@@ -283,7 +255,7 @@ class CacheReader {
   int rank_, key_head_, tiles_, items_, thread_, warp_, lane_;
   KeyShare<T> share_;
   int asked_ = 0;
-  bool counts_[kHalves] = {};
+  int first_[kHalves] = {};  // of the prefix that is seen
   uint64_t sees_[kHalves] = {};
   WarpKeys<kDim> held_;
   unsigned seen_ = 0;
@@ -312,7 +284,7 @@ __global__ void __launch_bounds__(attention_threads(kWhole), 1)
     if (threadIdx.x >= kBlockThreads) {
       const bool together = NormedRows<T>(p.in, rank, false, nullptr, nullptr, nullptr).together();
       const auto read = [&](auto reader) {
-        cluster_arrive();
+        cluster_begin();
         let_next_start();
         wait_for_previous();
         reader.begin();
@@ -359,7 +331,7 @@ __global__ void __launch_bounds__(attention_threads(kWhole), 1)
                              reinterpret_cast<float*>(memory + at.squares), x);
   const int pairs_here = rows * p.pairs * (kTile / 2);
   const PairPlace first_place = pair_place<kDim>(threadIdx.x, p.pairs, rank, group);
-  cluster_arrive();
+  cluster_begin();
   let_next_start();
   wait_for_previous();
   cluster_wait();  // all blocks have begun: their memory may be written
@@ -442,10 +414,8 @@ __global__ void __launch_bounds__(attention_threads(kWhole), 1)
     for (int place = threadIdx.x; place < rows * width; place += kBlockThreads) {
       const int query = place / kDim, d = place % kDim;
       const float* from = shares + query * p.shares * share_floats(kDim);
-      const Merged all = merge_parts(p.shares, [&](int n) -> Merged {
-        const float* part = from + n * share_floats(kDim);
-        return {part[kDim], part[kDim + 1], part[d]};
-      });
+      const Merged all = merge_parts(
+          p.shares, [&](int n) { return part_of<kDim>(from + n * share_floats(kDim), d); });
       const Quotient slot = divide(query, p.slot_queries()), head = divide(slot.rest, tokens);
       const int row = slot.quotient * tokens + head.rest;
       T* to = reinterpret_cast<T*>(memory + at.attended + row * row_bytes(width));

@@ -8,37 +8,21 @@
 
 #include <algorithm>
 
-#include <binade/core/kernels/cuda/decode/attend.cuh>
+#include <binade/core/kernels/cuda/decode/attend_problem.cuh>
 
 namespace binade::kernels::cuda {
 
 namespace {
 
-struct Strides {
-  int64_t batch, head, row;
-};
-
-struct Problem {
-  PassView pass;
-  int heads, key_heads, dim, capacity;
-  Strides q, cache_k, cache_v, out;
-  const int64_t* visible;  // null: causal
-  int visible_row;         // words of a row: 0 or T
-  float scale;             // with log2(e)
-  int window;              // 0: none
-  int shares;
-  bool whole;  // rows may be read and written in vectors
-};
-
 // Block (share, key head · tiles of queries, row of the pass). kLanes lanes take a key; kQueries of
 // the group's G·T queries.
 template <class T, int kLanes, int kQueries>
 __global__ void __launch_bounds__(kAttendThreads)
-    attend_kernel(const Problem p, const T* q, const T* keys, const T* values, T* out) {
+    attend_kernel(const AttendProblem p, const T* q, const T* keys, const T* values, T* out) {
   constexpr int kWidth = kLanes * kKeyElements;
   let_next_start();
   wait_for_previous();
-  const int b = blockIdx.z, tokens = p.pass.tokens, group = p.heads / p.key_heads;
+  const int b = blockIdx.z, tokens = p.pass.tokens, group = p.group();
   const int tiles = static_cast<int>(ceil_div(group * tokens, kQueries));
   const int key_head = blockIdx.y / tiles, first_query = blockIdx.y % tiles * kQueries;
   const int slot = p.pass.slot(b), count = p.pass.count(b), length = p.pass.length(b);
@@ -121,7 +105,7 @@ __global__ void __launch_bounds__(kAttendThreads)
 #endif
 }
 
-Strides strides_of(const Array& array) {
+AttendStrides strides_of(const Array& array) {
   return {array.stride(0), array.stride(1), array.stride(2)};
 }
 
@@ -133,9 +117,9 @@ bool reads_whole(const Array& array) {
 }
 
 template <class T, int kLanes>
-void attend(Problem p, int64_t batch, const Array& q, const Array& keys, const Array& values,
+void attend(AttendProblem p, int64_t batch, const Array& q, const Array& keys, const Array& values,
             const Array& out) {
-  const int64_t queries = int64_t{p.heads / p.key_heads} * p.pass.tokens;
+  const int64_t queries = p.queries();
   const auto run = [&]<int kQueries>(std::integral_constant<int, kQueries>) {
     const int64_t tiles = p.key_heads * ceil_div(queries, kQueries);
     check(tiles <= 65535 && batch <= 65535,
@@ -171,21 +155,24 @@ void cached_attention(const Array& q, const Array& cached_keys, const Array& cac
   check(dim <= 32 * kKeyElements && is_floating(q.dtype()) && q.dtype() != DType::f64,
         "cached attention on the GPU takes f32, f16 and bf16 heads of up to ", 32 * kKeyElements,
         " elements, got ", dim, ' ', name_of(q.dtype()));
-  const Problem problem{PassView(rows, q.size(2)),
-                        static_cast<int>(q.size(1)),
-                        static_cast<int>(cached_keys.size(1)),
-                        static_cast<int>(dim),
-                        static_cast<int>(cached_keys.size(2)),
-                        strides_of(q),
-                        strides_of(cached_keys),
-                        strides_of(cached_values),
-                        strides_of(out),
-                        visible.defined() ? device_data<const int64_t>(visible) : nullptr,
-                        static_cast<int>(visible.defined() && visible.dims() == 2 ? q.size(2) : 0),
-                        scale * kLog2E,
-                        static_cast<int>(std::min<int64_t>(window, cached_keys.size(2))),
-                        1,
-                        reads_whole(q) && reads_whole(cached_keys) && reads_whole(cached_values)};
+  const AttendProblem problem{
+      PassView(rows, q.size(2)),
+      static_cast<int>(q.size(1)),
+      static_cast<int>(cached_keys.size(1)),
+      static_cast<int>(dim),
+      static_cast<int>(cached_keys.size(2)),
+      strides_of(q),
+      strides_of(cached_keys),
+      strides_of(cached_values),
+      strides_of(out),
+      visible.defined() ? device_data<const int64_t>(visible) : nullptr,
+      static_cast<int>(visible.defined() && visible.dims() == 2 ? q.size(2) : 0),
+      scale * kLog2E,
+      static_cast<int>(std::min<int64_t>(window, cached_keys.size(2))),
+      1,
+      reads_whole(q) && reads_whole(cached_keys) && reads_whole(cached_values) && reads_whole(out)};
+  if (suits_tiles(problem, q.dtype()))
+    return attend_tiles(problem, q, cached_keys, cached_values, out);
   const auto run = [&]<class T>(T) {
     if (dim <= kKeyElements)
       attend<T, 1>(problem, q.size(0), q, cached_keys, cached_values, out);

@@ -53,6 +53,11 @@ __device__ __forceinline__ void cluster_sync() {
   cluster_arrive();
   cluster_wait();
 }
+// Says no more than that this block has begun, so that its memory may be written: for
+// cluster_wait().
+__device__ __forceinline__ void cluster_begin() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
 
 // Copies 16 bytes, or zeros; they are there once copies_done() was called and a barrier passed.
 __device__ __forceinline__ void copy_beside(uint32_t to, const void* from, bool zeros) {
