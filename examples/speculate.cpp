@@ -80,7 +80,7 @@ void speculate(const SpeculateOptions& o) {
     if (o.show) show_texts(session, plain->texts);
     return;
   }
-  const auto proposer = proposer_of(session, o, tree, capacity, /*all_heads=*/true);
+  const auto proposer = proposer_of(session, o, tree, capacity, /*all_heads=*/false);
   decoding::SpeculativeDecoder decoder(
       model, *proposer, *rule,
       {.slots = o.batch, .capacity = capacity, .stop_ids = session.stop_ids, .seed = o.seed});

@@ -135,11 +135,13 @@ bool SelfAttention::decodes(const kernels::FewRows& in, const Sequence& sequence
       options_.head_size() % 16 != 0 || !suits(in, {q_proj_.get(), k_proj_.get(), v_proj_.get()}) ||
       !suits(rows_behind(in, *q_proj_), {o_proj_.get()}))
     return false;
-  if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
-  // Very few rows with attention apart are faster through the kernels that are no blocks.
+  const int64_t rows = in.x.size(0);
+  if (!in.sum.defined()) return rows <= kernels::kFewRowsApart;
+  // From two rows on attention is faster in a kernel of its own, with many blocks.
   const kernels::FewRowsAttention layers = decoded_layers(rotary, true);
-  return in.x.size(0) <= kernels::kVeryFewRows ? sequence.cache->attends_in_block(in, layers)
-                                               : kernels::suits_attention_inputs_block(in, layers);
+  if (rows <= kernels::kFewRowsApart)
+    return rows == 1 && sequence.cache->attends_in_block(in, layers);
+  return kernels::suits_attention_inputs_block(in, layers);
 }
 
 Array SelfAttention::decode(const kernels::FewRows& in, const Array& residual,
@@ -156,7 +158,7 @@ bool GatedMlp::decodes(const kernels::FewRows& in) const {
   if (!suits(in, {gate_proj_.get(), up_proj_.get()}) ||
       !suits(rows_behind(in, *gate_proj_), {down_proj_.get()}))
     return false;
-  if (!in.sum.defined()) return in.x.size(0) <= kernels::kVeryFewRows;
+  if (!in.sum.defined()) return in.x.size(0) <= kernels::kFewRowsApart;
   return kernels::suits_mlp_block(in, few_rows_layer(*gate_proj_), few_rows_layer(*up_proj_),
                                   few_rows_layer(*down_proj_));
 }

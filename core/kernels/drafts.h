@@ -14,8 +14,9 @@ inline constexpr int64_t kMostTopTokens = 16;
 // tokens (R, k) i32, rows with a contiguous last dimension: the k most probable tokens of each row
 // of logits (R, V), most probable first, of equals the smaller id first. k ≤ kMostTopTokens, k ≤ V
 // < 2^31. A row with a NaN, or nothing but −∞, has −1 in all places. Logits have a contiguous last
-// dimension.
-BINADE_KERNEL(top_tokens, const Array& logits, const Array& tokens)
+// dimension. names (V) i32, contiguous, are the ids of the columns in ascending order; undefined:
+// column i is token i.
+BINADE_KERNEL(top_tokens, const Array& logits, const Array& names, const Array& tokens)
 
 // tokens (S, N): the root (S), and behind it guesses (S, G) as `candidates` (N) picks them: node n
 // has guess candidates[n] − 1.

@@ -15,6 +15,8 @@ namespace binade::kernels {
 
 inline constexpr int64_t kMostFewRows = 64;
 // With more, only few_rows_linear() and the kernels for blocks are worth their while.
+inline constexpr int64_t kFewRowsApart = 32;
+// With more, the block that attends has no room, and an output layer is faster by the library.
 inline constexpr int64_t kVeryFewRows = 16;
 
 struct FewRows {

@@ -18,6 +18,8 @@ struct SpeculateOptions {
   std::string proposer = "auto", medusa, mtp, draft, tree = "auto";
   bool most_accepted = false;
   int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3;
+  int64_t draft_vocabulary = 0;
+  std::string count_tokens;
   std::string search_tree, save_tree, charts;
   // Decoding.
   std::string acceptance = "greedy";
@@ -57,6 +59,13 @@ inline void add_options(CommandLine& command, SpeculateOptions& o) {
       .range(int64_t{1}, int64_t{63});
   group.add("--longest-ngram", o.longest_ngram, "Tokens that lookup matches at most")
       .range(int64_t{1}, int64_t{64});
+  group
+      .add("--draft-vocabulary", o.draft_vocabulary,
+           "Tokens that Medusa heads and --mtp guess among, the most frequent ones of "
+           "--count-tokens: guesses cost less, and a few are missed; 0: all")
+      .at_least(0);
+  group.add("--count-tokens", o.count_tokens,
+            "Chats whose replies are counted for --draft-vocabulary, as heads are trained on");
   group
       .add("--draft-temperature", o.draft_temperature,
            "Draw the guesses of draft and early-exit at this temperature; 0: the likeliest")

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <binade/core/file.h>
 #include <binade/data/conversations.h>
@@ -43,6 +44,23 @@ std::string kind_of(const SpeculateOptions& o) {
   return kind == "auto" ? "none" : kind;
 }
 
+// The tokens of replies, each at least as often as it is counted there; what ends a text always.
+decoding::DraftVocabulary frequent_tokens(const Session& session, const SpeculateOptions& o) {
+  const auto vocabulary = static_cast<size_t>(session.base.model->config().vocab_size);
+  std::vector<int64_t> counts(vocabulary, 0);
+  for (const data::Conversation& chat :
+       data::read_conversations(o.count_tokens, {.skip_bad = o.skip_bad}))
+    for (const data::Message& message : chat.messages)
+      if (message.role == "assistant")
+        for (const int32_t id : session.base.tokenizer->encode(message.content))
+          ++counts[static_cast<size_t>(id)];
+  check(std::any_of(counts.begin(), counts.end(), [](int64_t count) { return count > 0; }),
+        o.count_tokens, " has no replies to count tokens of");
+  for (const int32_t id : infer::generate_options(session.base.model->config()).stop_ids)
+    counts[static_cast<size_t>(id)] = std::numeric_limits<int64_t>::max();
+  return decoding::DraftVocabulary::most_frequent(counts, o.draft_vocabulary);
+}
+
 void convert(nn::Module& module, const std::string& precision) {
   if (precision == "fp32") return;
   module.set_compute_dtype(precision == "fp16" ? DType::f16 : DType::bf16, /*with_master=*/false);
@@ -63,6 +81,10 @@ Session load_session(const SpeculateOptions& o) {
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
   check(session.kind == "medusa" || (o.search_tree.empty() && o.save_tree.empty()),
         "--search-tree and --save-tree are for trees of Medusa heads; give --medusa");
+  check(o.draft_vocabulary == 0 || session.kind == "medusa" || session.kind == "mtp",
+        "--draft-vocabulary is for heads; give --medusa or --mtp");
+  check((o.draft_vocabulary > 0) == !o.count_tokens.empty(),
+        "--draft-vocabulary and --count-tokens need each other");
   // Heads are checked against the weights as the files have them.
   ModelOptions as_saved = o.model;
   as_saved.precision = "fp32";
@@ -106,6 +128,7 @@ Session load_session(const SpeculateOptions& o) {
   if (const auto eos = session.base.tokenizer->eos_id(); eos && session.stop_ids.empty())
     session.stop_ids = {*eos};
   if (o.ignore_eos) session.stop_ids.clear();
+  if (o.draft_vocabulary > 0) session.vocabulary = frequent_tokens(session, o);
   return session;
 }
 
@@ -179,9 +202,13 @@ std::unique_ptr<decoding::Proposer> proposer_of(const Session& session, const Sp
     return std::make_unique<heads::medusa::MedusaProposer>(
         *session.medusa, tree,
         heads::medusa::MedusaProposerOptions{
-            .slots = o.batch, .heads = all_heads ? session.medusa->config().heads : 0});
+            .slots = o.batch,
+            .heads = all_heads ? session.medusa->config().heads : 0,
+            .vocabulary = session.vocabulary});
   if (session.mtp)
-    return heads::mtp::make_proposer(*session.mtp, tree, {.slots = o.batch, .capacity = capacity});
+    return heads::mtp::make_proposer(
+        *session.mtp, tree,
+        {.slots = o.batch, .capacity = capacity, .vocabulary = session.vocabulary});
   if (session.kind == "draft" || session.kind == "early-exit") {
     decoding::ModelProposerOptions options{
         .slots = o.batch, .capacity = capacity, .guesses = o.guesses, .layers = o.early_exit};

@@ -49,7 +49,7 @@ int32_t longest_path(const Extend& extend) {
 // (S, N): the most probable token of each row of logits (S·N, V).
 Array most_probable_tokens(const Array& logits, const Shape& nodes) {
   const Array best = Array::empty(nodes, DType::i32, logits.device());
-  BINADE_DISPATCH(logits.device(), top_tokens(logits, best.view({logits.size(0), 1})));
+  BINADE_DISPATCH(logits.device(), top_tokens(logits, {}, best.view({logits.size(0), 1})));
   return best;
 }
 

@@ -98,7 +98,7 @@ void ModelProposer::guess(const Array& logits, int64_t number, const BatchDraws&
                           const Drafts& drafts) {
   const Array column = drafts.tokens.slice(1, number, number + 1);
   if (drafts.drawn == Drawn::best) {
-    BINADE_DISPATCH(logits.device(), top_tokens(logits, column));
+    BINADE_DISPATCH(logits.device(), top_tokens(logits, {}, column));
     return;
   }
   const std::vector<float> all = logits.to_vector<float>();

@@ -1,6 +1,7 @@
 #include <binade/heads/medusa/medusa.h>
 
 #include <binade/core/text.h>
+#include <binade/nn/decode.h>
 
 namespace binade::heads::medusa {
 
@@ -46,8 +47,12 @@ Tensor MedusaHeads::hidden(int64_t k, const Tensor& hidden) const {
 }
 
 Tensor MedusaHeads::logits(int64_t k, const Tensor& hidden) const {
-  const Tensor padded = linear(this->hidden(k, hidden), output_weight(k));
-  return slice(padded, -1, 0, base_->config().vocab_size);
+  return output(k, this->hidden(k, hidden));
+}
+
+Tensor MedusaHeads::output(int64_t k, const Tensor& hidden) const {
+  const Tensor weight = output_weight(k), few = nn::few_rows_logits(hidden, weight);
+  return slice(few.defined() ? few : linear(hidden, weight), -1, 0, base_->config().vocab_size);
 }
 
 std::vector<DecodingHead> MedusaHeads::loss_heads(const std::vector<double>& coefficients) const {

@@ -36,6 +36,10 @@ class MedusaHeads : public nn::Module {
 
   // hidden (…, dim), the language model's behind its last norm → (…, dim) of head k (from 0).
   Tensor hidden(int64_t k, const Tensor& hidden) const;
+  // Of head k, (≥ vocab_size, dim): its own, or the model's.
+  Tensor output_weight(int64_t k) const;
+  // Of head k: output() of what hidden() gives, (…, dim) → logits (…, vocab_size).
+  Tensor output(int64_t k, const Tensor& hidden) const;
   // hidden (…, dim) → logits (…, vocab_size) of head k.
   Tensor logits(int64_t k, const Tensor& hidden) const;
   // The heads as multi_head_loss takes them, with the coefficients λ_k.
@@ -62,7 +66,6 @@ class MedusaHeads : public nn::Module {
     std::shared_ptr<nn::Linear> output_;
   };
   const Head& head(int64_t k) const;
-  Tensor output_weight(int64_t k) const;
 
   std::shared_ptr<const nn::CausalLm> base_;
   MedusaConfig config_;

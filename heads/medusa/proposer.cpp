@@ -20,7 +20,13 @@ MedusaProposer::MedusaProposer(const MedusaHeads& heads, const DraftTree& tree,
   check(options.heads >= 0 && options.heads <= all, "there are ", all, " Medusa heads, asked for ",
         options.heads);
   const int64_t count = std::max(options.heads, tree.depth());
-  const int64_t width = std::min(decoding::TreeLimits{}.width, heads.base().config().vocab_size);
+  const int64_t width = std::min(decoding::TreeLimits{}.width,
+                                 options.vocabulary.size(heads.base().config().vocab_size));
+  for (int64_t k = 0; k < count; ++k)
+    outputs_.push_back(
+        options.vocabulary.whole()
+            ? decoding::DraftOutput([&heads, k](const Tensor& x) { return heads.output(k, x); })
+            : decoding::DraftOutput(heads.output_weight(k), options.vocabulary));
   std::vector<int32_t> candidates;
   for (size_t n = 0; n < static_cast<size_t>(tree.size()); ++n) {
     check(tree.ranks()[n] < width, "the draft tree has rank ", tree.ranks()[n],
@@ -62,10 +68,8 @@ decoding::Drafts MedusaProposer::propose(const decoding::BatchDraws& /*draws*/) 
     drafts.tokens = next_.clone().view({slots_, 1});
     return drafts;
   }
-  for (int64_t k = 0; k < guesses_.size(1); ++k) {
-    const Array logits = heads_.logits(k, Tensor(last_)).array();
-    BINADE_DISPATCH(logits.device(), top_tokens(logits, guesses_.select(1, k)));
-  }
+  for (int64_t k = 0; k < guesses_.size(1); ++k)
+    outputs_[static_cast<size_t>(k)].guess(heads_.hidden(k, Tensor(last_)), guesses_.select(1, k));
   guesses_.bump_version();
   drafts.guesses = guesses_;
   drafts.tokens = Array::empty({slots_, tree_.size()}, DType::i32, next_.device());

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/heads/decoding/proposer.h>
 #include <binade/heads/medusa/medusa.h>
 
@@ -13,6 +15,7 @@ struct MedusaProposerOptions {
   int64_t slots = 1;
   // Heads that guess, and so are counted in statistics; 0: as many as the tree is deep.
   int64_t heads = 0;
+  decoding::DraftVocabulary vocabulary = {};  // what is guessed among
 };
 
 // Guesses are each head's 10 likeliest tokens (all tokens of a smaller vocabulary), which it finds
@@ -33,6 +36,7 @@ class MedusaProposer : public decoding::Proposer {
   const MedusaHeads& heads_;
   decoding::DraftTree tree_;
   int64_t slots_;
+  std::vector<decoding::DraftOutput> outputs_;  // of the heads that guess
   Array candidates_;  // (N) i32: where a node's token stands in [root, guesses]
   Array guesses_;     // (S, K, W) i32; undefined: no head guesses
   Array next_;        // (S) i32

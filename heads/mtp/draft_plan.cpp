@@ -3,10 +3,8 @@
 #include <algorithm>
 
 #include <binade/autograd/ops/indexing.h>
-#include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/error.h>
-#include <binade/core/kernels/drafts.h>
 
 namespace binade::heads::mtp {
 
@@ -50,29 +48,30 @@ DraftPlan::DraftPlan(const decoding::DraftTree& tree, Guesses guesses, Device de
   }
 }
 
-Tensor guess_level(const nn::CausalLm& base, const DraftPlan::Level& level, const Tensor& states) {
-  const Tensor logits = base.logits(states);  // (S, P, V)
-  const int64_t slots = states.size(0);
-  Tensor best;
-  if (level.width <= kernels::kMostTopTokens) {
-    const Array rows = reshape(logits, {-1, logits.size(-1)}).array();
-    const Array tokens = Array::empty({rows.size(0), level.width}, DType::i32, rows.device());
-    BINADE_DISPATCH(rows.device(), top_tokens(rows, tokens));
-    best = Tensor(tokens.view({slots, tokens.numel() / slots}));
-  } else {
-    best = to(reshape(topk(logits, level.width, -1).second, {slots, -1}), DType::i32);
-  }
+Tensor guess_level(const decoding::DraftOutput& output, const DraftPlan::Level& level,
+                   const Tensor& states) {
+  const int64_t slots = states.size(0), rows = slots * states.size(1);
+  const Array tokens = Array::empty({rows, level.width}, DType::i32, states.device());
+  output.guess(reshape(states, {rows, states.size(2)}), tokens);
+  const Tensor best(tokens.view({slots, tokens.numel() / slots}));
   if (level.takes_all && best.size(1) == level.end - level.begin) return best;
   return index_select(best, 1, level.picked);
 }
 
-void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree) {
+decoding::DraftOutput draft_output(const nn::CausalLm& base,
+                                   const decoding::DraftVocabulary& vocabulary) {
+  if (!vocabulary.whole()) return {base.head_weight(), vocabulary};
+  return decoding::DraftOutput([&base](const Tensor& hidden) { return base.logits(hidden); });
+}
+
+void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree,
+                const decoding::DraftVocabulary& vocabulary) {
   check(tree.depth() <= heads.config().depth, "the draft tree is ", tree.depth(),
         " levels deep, but the heads predict ", heads.config().depth, " tokens beyond the next");
   const std::vector<int32_t>& ranks = tree.ranks();
   const int64_t width = *std::max_element(ranks.begin(), ranks.end()) + 1;
-  check(width <= heads.base().config().vocab_size, "the draft tree takes ", width,
-        " guesses of a vocabulary of ", heads.base().config().vocab_size);
+  const int64_t tokens = vocabulary.size(heads.base().config().vocab_size);
+  check(width <= tokens, "the draft tree takes ", width, " guesses of a vocabulary of ", tokens);
 }
 
 }  // namespace binade::heads::mtp

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <binade/heads/decoding/draft_tree.h>
+#include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/heads/mtp/mtp.h>
 #include <binade/infer/kv_cache.h>
 
@@ -44,9 +45,13 @@ class DraftPlan {
 // The tokens (S, nodes) i32 of a level, decoding::kNoToken where logits have a NaN: states (S, P,
 // dim) are what the output layer reads for its parents, the nodes of the level before, or (S, 1,
 // dim) for all of them.
-Tensor guess_level(const nn::CausalLm& base, const DraftPlan::Level& level, const Tensor& states);
+Tensor guess_level(const decoding::DraftOutput& output, const DraftPlan::Level& level,
+                   const Tensor& states);
+decoding::DraftOutput draft_output(const nn::CausalLm& base,
+                                   const decoding::DraftVocabulary& vocabulary);
 
-// Throws Error unless the tree suits the heads.
-void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree);
+// Throws Error unless the tree suits the heads, and the tokens that they guess among.
+void check_tree(const MtpHeads& heads, const decoding::DraftTree& tree,
+                const decoding::DraftVocabulary& vocabulary);
 
 }  // namespace binade::heads::mtp

@@ -39,9 +39,10 @@ ModuleProposer::ModuleProposer(const MtpHeads& heads, const decoding::DraftTree&
                                const MtpProposerOptions& options)
     : heads_(heads),
       plan_(tree, Guesses::of_parents, heads.base().device()),
+      guesses_(draft_output(heads.base(), options.vocabulary)),
       slots_(options.slots) {
   check(heads.config().kind != Kind::parallel, "parallel heads are no modules");
-  check_tree(heads, tree);
+  check_tree(heads, tree, options.vocabulary);
   check(options.slots >= 1, "a proposer needs 1 or more slots, got ", options.slots);
   const nn::CausalLm& base = heads.base();
   const int64_t capacity = options.capacity > 0 ? options.capacity : base.config().max_positions;
@@ -250,7 +251,7 @@ decoding::Drafts ModuleProposer::propose(const decoding::BatchDraws& /*draws*/) 
       states = made.recurring;
       output = slice(made.output, 1, columns + parents.begin - 1, columns + parents.end - 1);
     }
-    tokens = cat({tokens, guess_level(heads_.base(), plan_.level(d), output)}, 1);
+    tokens = cat({tokens, guess_level(guesses_, plan_.level(d), output)}, 1);
   }
   accepted_.waiting = false;
   if (const int64_t left = plan_.tree().size() - tokens.size(1); left > 0)

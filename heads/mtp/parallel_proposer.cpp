@@ -6,9 +6,12 @@ namespace binade::heads::mtp {
 
 ParallelProposer::ParallelProposer(const MtpHeads& heads, const decoding::DraftTree& tree,
                                    const MtpProposerOptions& options)
-    : heads_(heads), plan_(tree, Guesses::of_level, heads.base().device()), slots_(options.slots) {
+    : heads_(heads),
+      plan_(tree, Guesses::of_level, heads.base().device()),
+      guesses_(draft_output(heads.base(), options.vocabulary)),
+      slots_(options.slots) {
   check(heads.config().kind == Kind::parallel, "modules are no parallel heads");
-  check_tree(heads, tree);
+  check_tree(heads, tree, options.vocabulary);
   check(options.slots >= 1, "a proposer needs 1 or more slots, got ", options.slots);
   const nn::CausalLm& base = heads.base();
   const int64_t capacity = options.capacity > 0 ? options.capacity : base.config().max_positions;
@@ -55,7 +58,7 @@ decoding::Drafts ParallelProposer::propose(const decoding::BatchDraws& /*draws*/
   check(next_.defined(), "nothing was observed to draft behind");
   TensorList tokens = {next_.rows()};
   for (size_t k = 0; k < levels_.size(); ++k)
-    tokens.push_back(guess_level(heads_.base(), plan_.level(static_cast<int64_t>(k) + 1),
+    tokens.push_back(guess_level(guesses_, plan_.level(static_cast<int64_t>(k) + 1),
                                  unsqueeze(levels_[k].output.rows(), 1)));
   decoding::Drafts drafts;
   drafts.tree = plan_.tree();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/heads/decoding/proposer.h>
 #include <binade/heads/mtp/draft_plan.h>
 #include <binade/heads/mtp/mtp.h>
@@ -14,7 +15,8 @@ namespace binade::heads::mtp {
 
 struct MtpProposerOptions {
   int64_t slots = 1;
-  int64_t capacity = 0;  // tokens a text; 0: the model's positions
+  int64_t capacity = 0;                       // tokens a text; 0: the model's positions
+  decoding::DraftVocabulary vocabulary = {};  // what is guessed among
 };
 
 // The proposer of these heads, which must outlive it, as the language model must. A node of the
@@ -74,6 +76,7 @@ class ModuleProposer : public decoding::Proposer {
 
   const MtpHeads& heads_;
   DraftPlan plan_;
+  decoding::DraftOutput guesses_;
   int64_t slots_;
   std::vector<Depth> depths_;
   Accepted accepted_;
@@ -103,6 +106,7 @@ class ParallelProposer : public decoding::Proposer {
 
   const MtpHeads& heads_;
   DraftPlan plan_;
+  decoding::DraftOutput guesses_;
   int64_t slots_;
   std::vector<Head> levels_;
   SlotRows next_;  // (S, 1) i32

@@ -25,7 +25,7 @@ TEST_CASE("the most probable tokens on the GPU are the CPU's", "[decode][cuda]")
         if (vocabulary > 40) write(logits, vocabulary * 2 + 33, NAN);
         compare_devices(
             [&](const std::vector<Array>& a) {
-              BINADE_DISPATCH(a[0].device(), top_tokens(a[0], a[1].slice(1, 0, count)));
+              BINADE_DISPATCH(a[0].device(), top_tokens(a[0], {}, a[1].slice(1, 0, count)));
             },
             {logits, Array::full({5, count + 1}, -9, DType::i32)});
       }

@@ -14,8 +14,9 @@ namespace {
 struct Case {
   int64_t rows, columns, outputs;
 };
-const std::vector<Case> kCases = {{1, 576, 96}, {1, 8, 8},     {3, 40, 24},    {8, 1536, 64},
-                                  {9, 64, 160}, {11, 264, 32}, {16, 4104, 16}, {2, 32, 9000}};
+const std::vector<Case> kCases = {{1, 576, 96},  {1, 8, 8},     {3, 40, 24},    {8, 1536, 64},
+                                  {9, 64, 160},  {11, 264, 32}, {16, 4104, 16}, {2, 32, 9000},
+                                  {17, 576, 48}, {25, 72, 40},  {32, 3000, 8}};
 
 }  // namespace
 
@@ -77,7 +78,7 @@ TEST_CASE("queries, keys and values of few rows equal matmuls, rotation and cach
   const int64_t columns = 72, capacity = 20;
   for (const DType dtype : {DType::f16, DType::bf16})
     for (const int64_t dim : {16, 64, 128})
-      for (const int64_t tokens : {1, 2, 5})
+      for (const int64_t tokens : {1, 2, 5, 7, 10})
         for (const bool biased : {false, true}) {
           INFO(dtype << ", heads of " << dim << ", " << tokens << " tokens, biases " << biased);
           const int64_t heads = 4, key_heads = 2, slots = 3, rows = slots * tokens;

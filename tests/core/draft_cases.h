@@ -75,7 +75,7 @@ inline DraftArrays draft_arrays(const DraftCase& c, DType dtype, Random& random)
 
 inline Array most_probable_of(const DraftArrays& a) {
   const Array best = Array::empty(a.tokens.shape(), DType::i32, a.tokens.device());
-  BINADE_DISPATCH(best.device(), top_tokens(a.logits, best.view({a.logits.size(0), 1})));
+  BINADE_DISPATCH(best.device(), top_tokens(a.logits, {}, best.view({a.logits.size(0), 1})));
   return best;
 }
 

@@ -17,7 +17,7 @@ TEST_CASE("the most probable tokens of a row are its first ones when it is sorte
         const Array logits = logits_of_all_kinds(6, vocabulary, dtype, random);
         const Array wide = Array::full({6, count + 2}, -9, DType::i32);
         const Array tokens = wide.slice(1, 0, count);
-        kernels::cpu::top_tokens(logits, tokens);
+        kernels::cpu::top_tokens(logits, {}, tokens);
         for (int64_t row = 0; row < 6; ++row) {
           std::vector<int32_t> order(static_cast<size_t>(vocabulary));
           std::iota(order.begin(), order.end(), 0);
@@ -39,7 +39,7 @@ TEST_CASE("a row with a NaN or nothing but minus infinity has no most probable t
   write(logits, 7, NAN);
   for (int64_t i = 0; i < 20; ++i) write(logits, 20 + i, -INFINITY);
   const Array tokens = Array::zeros({3, 2}, DType::i32);
-  kernels::cpu::top_tokens(logits, tokens);
+  kernels::cpu::top_tokens(logits, {}, tokens);
   const std::vector<int32_t> found = tokens.to_vector<int32_t>();
   CHECK(std::vector<int32_t>(found.begin(), found.begin() + 4) ==
         std::vector<int32_t>{-1, -1, -1, -1});

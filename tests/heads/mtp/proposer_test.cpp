@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "gpu.h"
 #include "heads/mtp/heads.h"
 
 using namespace binade;
@@ -34,9 +35,9 @@ Fed feed(const mtp::MtpHeads& heads, const Text& text) {
 }
 
 // What the heads say at the last place of a text whose model pass ended before `known` tokens: the
-// guess of rank `rank` at the token that follows `text`.
+// guess of rank `rank` at the token that follows `text`, among `part` of the tokens.
 int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t known,
-                            int32_t rank) {
+                            int32_t rank, const decoding::DraftVocabulary& part) {
   const Tensor ids = batch_of(text, heads);
   const auto depth = static_cast<int64_t>(text.size() - known);  // tokens beyond the next, from 0
   const TensorList outputs = heads.outputs(heads.trunk(ids, {}), ids, {}, {});
@@ -44,8 +45,9 @@ int32_t guess_on_whole_text(const mtp::MtpHeads& heads, const Text& text, size_t
   const auto at = static_cast<int64_t>(known) - 2;
   const Tensor output = slice(outputs[static_cast<size_t>(depth)], 1, at, at + 1);
   const auto logits = heads.base().logits(output).to_vector<float>();
-  std::vector<int32_t> order(logits.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+  std::vector<int32_t> order = part.ids();
+  for (size_t i = 0; part.whole() && i < logits.size(); ++i)
+    order.push_back(static_cast<int32_t>(i));
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
   });
@@ -68,10 +70,12 @@ Array padded(const std::vector<Tensor>& rows, int64_t length, Device device) {
 // Texts that grow by whatever is accepted; drafts are checked against whole texts at each pass.
 class Game {
  public:
-  Game(const mtp::MtpHeads& heads, const decoding::DraftTree& tree, int64_t slots)
+  Game(const mtp::MtpHeads& heads, const decoding::DraftTree& tree, int64_t slots,
+       const decoding::DraftVocabulary& part = {})
       : heads_(heads),
         slots_(slots),
-        proposer_(mtp::make_proposer(heads, tree, {.slots = slots})),
+        part_(part),
+        proposer_(mtp::make_proposer(heads, tree, {.slots = slots, .vocabulary = part})),
         texts_(static_cast<size_t>(slots)),
         known_(static_cast<size_t>(slots), 100) {}
 
@@ -131,7 +135,7 @@ class Game {
         drafted_ = std::max<int64_t>(drafted_, tree.depths()[static_cast<size_t>(node)]);
         INFO("slot " << slot << ", node " << node << " behind " << texts_[s].size());
         CHECK(token(node) == guess_on_whole_text(heads_, text, texts_[s].size(),
-                                                 tree.ranks()[static_cast<size_t>(node)]));
+                                                 tree.ranks()[static_cast<size_t>(node)], part_));
       }
       path = {0};
       while (static_cast<int64_t>(path.size()) <= most && random_() % 4 != 0 &&
@@ -191,6 +195,7 @@ class Game {
 
   const mtp::MtpHeads& heads_;
   int64_t slots_;
+  decoding::DraftVocabulary part_;
   std::unique_ptr<decoding::Proposer> proposer_;
   std::vector<Text> texts_;
   std::vector<int64_t> known_;  // tokens before the newest, at least: every pass brings one
@@ -235,6 +240,32 @@ TEST_CASE("drafts of multi-token prediction are those of whole texts, guesses am
         CHECK(game.deepest_drafted() == tree.depth());
       }
     }
+}
+
+TEST_CASE("multi-token prediction guesses among a part of the vocabulary",
+          "[heads][mtp][proposer]") {
+  const NoGrad off;
+  std::vector<int32_t> ids;
+  for (int32_t id = 1; id < 61; id += 3) ids.push_back(id);
+  const decoding::DraftVocabulary part(ids, 61);
+  std::vector<Device> devices = {Device::cpu()};
+  if (cuda_device_count() > 0) devices.push_back(test_gpu());
+  for (const Device device : devices) {
+    for (const mtp::MtpConfig& config : kMtpConfigs) {
+      const auto base = mtp_base();
+      const auto heads = mtp_heads(base, config);
+      base->to(device);
+      heads->to(device);
+      Game game(*heads, decoding::DraftTree::full({2, 2}), 3, part);
+      game.begin({0, 1, 2}, {some_text(2, 0), some_text(6, 10), some_text(9, 20)});
+      for (int pass = 0; pass < 4; ++pass) game.pass(2);
+      CHECK(game.deepest_drafted() == 2);
+    }
+  }
+  const auto heads = mtp_heads(mtp_base(), {.depth = 2});
+  CHECK_THROWS_WITH(mtp::make_proposer(*heads, decoding::DraftTree::full({3, 1}),
+                                       {.vocabulary = decoding::DraftVocabulary({4, 9}, 61)}),
+                    Contains("takes 3 guesses of a vocabulary of 2"));
 }
 
 TEST_CASE("drafts of multi-token prediction on the GPU are those of whole texts",

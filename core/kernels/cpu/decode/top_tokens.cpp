@@ -1,4 +1,5 @@
 // The most probable tokens of rows of logits.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -34,26 +35,31 @@ class Best {
   int64_t count_, held_ = 0;
 };
 
-void top_of_row(const float* logits, int64_t vocabulary, int32_t* tokens, int64_t count) {
+void top_of_row(const float* logits, int64_t vocabulary, const int32_t* names, int32_t* tokens,
+                int64_t count) {
   Best best(tokens, count);
   bool valid = true;
   for (int64_t i = 0; i < vocabulary; ++i) {
     valid = valid && !std::isnan(logits[i]);
     best.show(logits[i], static_cast<int32_t>(i));
   }
-  if (!valid || best.largest() == kNever) std::fill_n(tokens, count, -1);
+  if (!valid || best.largest() == kNever)
+    std::fill_n(tokens, count, -1);
+  else if (names)
+    std::transform(tokens, tokens + count, tokens, [&](int32_t column) { return names[column]; });
 }
 
 }  // namespace
 
-void top_tokens(const Array& logits, const Array& tokens) {
+void top_tokens(const Array& logits, const Array& names, const Array& tokens) {
   const int64_t vocabulary = logits.size(1), count = tokens.size(1);
   const Rows rows(logits);
   auto* out = tokens.data<int32_t>();
+  const int32_t* named = names.defined() ? names.data<int32_t>() : nullptr;
   parallel_for(logits.size(0), row_grain(vocabulary), [&](int64_t begin, int64_t end) {
     RowReader<float> reader;
     for (int64_t r = begin; r < end; ++r)
-      top_of_row(reader.read(rows[r], rows.dtype, vocabulary), vocabulary,
+      top_of_row(reader.read(rows[r], rows.dtype, vocabulary), vocabulary, named,
                  out + r * tokens.stride(0), count);
   });
 }

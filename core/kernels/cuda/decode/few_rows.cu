@@ -162,6 +162,7 @@ struct AttentionEnd {
 // Steps that a warp has under way, as far as registers last.
 template <int kUnits, int kParts>
 inline constexpr int kAhead = kUnits == 8   ? 2
+                              : kUnits == 4 ? (kParts == 1 ? 4 : 2)
                               : kParts == 1 ? 6
                               : kUnits == 2 ? 3
                                             : 4;
@@ -170,7 +171,7 @@ struct Result {
   int tile, row, column, group;
 };
 
-static_assert(kVeryFewRows == 2 * kRowUnit && kMostFewRows == 8 * kRowUnit);
+static_assert(kFewRowsApart == 4 * kRowUnit && kMostFewRows == 8 * kRowUnit);
 
 // Rows come in units of eight, two of which are a tile.
 template <int kUnits, class T, class End>
@@ -330,9 +331,10 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
                  static_cast<int>(tiles), splits);
   };
   if (rows.rows <= kRowUnit) return with(std::integral_constant<int, 1>());
-  if (rows.rows <= kVeryFewRows) return with(std::integral_constant<int, 2>());
+  if (rows.rows <= 2 * kRowUnit) return with(std::integral_constant<int, 2>());
+  if (rows.rows <= kFewRowsApart) return with(std::integral_constant<int, 4>());
   if constexpr (End::kNorm)
-    fail(name, " takes up to ", kVeryFewRows, " rows, got ", rows.rows);
+    fail(name, " takes up to ", kFewRowsApart, " rows, got ", rows.rows);
   else
     with(std::integral_constant<int, 8>());
 }

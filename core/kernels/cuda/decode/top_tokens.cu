@@ -3,6 +3,7 @@
 // several shares, their best are a row again for the next round.
 #include <binade/core/kernels/drafts.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
+#include <binade/core/kernels/cuda/decode/pass_rows.cuh>
 #include <binade/core/kernels/cuda/decode/token_search.cuh>
 
 namespace binade::kernels::cuda {
@@ -60,8 +61,8 @@ struct RankedSource {
 // has one share, as tokens.
 template <class Source>
 __global__ void __launch_bounds__(kTopThreads)
-    top_kernel(const Source source, int elements, int count, int64_t token_stride, uint64_t* best,
-               int32_t* tokens) {
+    top_kernel(const Source source, int elements, int count, const int32_t* names,
+               int64_t token_stride, uint64_t* best, int32_t* tokens) {
   wait_for_previous();
   const int64_t row = blockIdx.y;
   uint64_t values[kPerThread];
@@ -90,39 +91,41 @@ __global__ void __launch_bounds__(kTopThreads)
     }
     const auto key = static_cast<uint32_t>(value >> 32);
     if (i == 0) valid = key != ~0u && key > key_of(-INFINITY);
-    tokens[row * token_stride + i] =
-        valid ? static_cast<int32_t>(~0u - static_cast<uint32_t>(value)) : -1;
+    const auto column = static_cast<int32_t>(~0u - static_cast<uint32_t>(value));
+    tokens[row * token_stride + i] = !valid ? -1 : names ? names[column] : column;
   });
 }
 
 template <class Source>
-void top_rounds(const Source& source, int64_t rows, int64_t elements, const Array& tokens) {
+void top_rounds(const Source& source, int64_t rows, int64_t elements, const Array& names,
+                const Array& tokens) {
   const int64_t shares = ceil_div(elements, kShare), count = tokens.size(1);
   dim3 grid(one_block_each(shares), one_block_each(rows));
   check(rows < 65536, "the most probable tokens are found for fewer than 65536 rows, got ", rows);
   if (shares == 1) {
     launch_early("top_tokens", top_kernel<Source>, grid, kTopThreads, EarlyOptions{}, source,
-                 static_cast<int>(elements), static_cast<int>(count), tokens.stride(0),
-                 static_cast<uint64_t*>(nullptr), device_data<int32_t>(tokens));
+                 static_cast<int>(elements), static_cast<int>(count), i32_or_null(names),
+                 tokens.stride(0), static_cast<uint64_t*>(nullptr), device_data<int32_t>(tokens));
     return;
   }
   const Workspace<uint64_t> best(rows * shares * count);
   launch_early("top_tokens", top_kernel<Source>, grid, kTopThreads, EarlyOptions{}, source,
-               static_cast<int>(elements), static_cast<int>(count), int64_t{0}, best.data(),
+               static_cast<int>(elements), static_cast<int>(count),
+               static_cast<const int32_t*>(nullptr), int64_t{0}, best.data(),
                static_cast<int32_t*>(nullptr));
-  top_rounds(RankedSource{best.data(), shares * count}, rows, shares * count, tokens);
+  top_rounds(RankedSource{best.data(), shares * count}, rows, shares * count, names, tokens);
 }
 
 }  // namespace
 
-void top_tokens(const Array& logits, const Array& tokens) {
+void top_tokens(const Array& logits, const Array& names, const Array& tokens) {
   visit_floating(logits.dtype(), "top_tokens", [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
     if constexpr (std::is_same_v<T, double>)
       fail("top_tokens on the GPU takes f32, f16 and bf16 logits, got f64");
     else
       top_rounds(LogitSource<T>{device_data<const T>(logits), logits.stride(0)}, logits.size(0),
-                 logits.size(1), tokens);
+                 logits.size(1), names, tokens);
   });
 }
 
