@@ -41,6 +41,11 @@ struct LearntTokens {
 BINADE_KERNEL(learnt_tokens, const Array& accepted, const Array& counts, const Array& next,
               const LearntTokens& learnt)
 
+// kept (S, D), contiguous: row sources[s] of rows (R, D), contiguous and of the same dtype, where
+// running[s] (bool); undefined sources: row s.
+BINADE_KERNEL(keep_rows, const Array& rows, const Array& sources, const Array& running,
+              const Array& kept)
+
 // A pass of a module: for each slot C columns of the text, of which the first counts[s] count, and
 // behind them G nodes of a draft tree, numbered from 1 as its root is the newest token of the text.
 // C + G ≤ kMostPending.

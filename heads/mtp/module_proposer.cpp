@@ -9,9 +9,9 @@ namespace binade::heads::mtp {
 
 namespace {
 
-// x (S, M, D) → (S, D): rows index (S) i32 of all S·M.
-Tensor rows_at(const Tensor& x, const Array& index) {
-  return index_select(reshape(x, {-1, x.size(2)}), 0, Tensor(index));
+// x (S, M, D) → (S·M, D).
+Tensor rows_of(const Tensor& x) {
+  return reshape(x, {-1, x.size(2)});
 }
 
 Tensor number(int64_t value, Device device) {
@@ -143,15 +143,15 @@ void ModuleProposer::observe_accepted(const decoding::Observation& observation) 
       accepted_.states = Array::empty(made.shape(), made.dtype(), made.device());
     accepted_.states.copy_from(made);
   }
-  output_.update(rows_at(states.output, accepted_.newest), Tensor(accepted_.running));
-  next_.update(reshape(Tensor(observation.next), {slots_, 1}), Tensor(accepted_.running));
+  output_.update(rows_of(states.output), accepted_.newest, accepted_.running);
+  next_.update(reshape(Tensor(observation.next), {slots_, 1}), {}, accepted_.running);
   for (int64_t& known : known_)
     if (known >= 0) ++known;
 }
 
 void ModuleProposer::learn_accepted() {
   if (!accepted_.waiting) return;
-  const Tensor tokens(accepted_.tokens), counts(accepted_.counts), running(accepted_.running);
+  const Tensor tokens(accepted_.tokens), counts(accepted_.counts);
   const int64_t length = tokens.size(1);
   Tensor recurring(accepted_.states);
   for (int64_t k = 0;; ++k) {
@@ -160,7 +160,7 @@ void ModuleProposer::learn_accepted() {
     const Tensor previous = unsqueeze(depth.last.rows(), 1);
     Tensor read =
         length == 1 ? clone(previous) : cat({previous, slice(recurring, 1, 0, length - 1)}, 1);
-    depth.last.update(rows_at(recurring, accepted_.newest), running);
+    depth.last.update(rows_of(recurring), accepted_.newest, accepted_.running);
     if (k + 1 == static_cast<int64_t>(depths_.size())) break;
     Tensor learnt = tokens, columns = counts, skipped;
     if (accepted_.lengths.defined()) {
@@ -205,7 +205,7 @@ MtpModule::States ModuleProposer::learn_beside_guesses(int64_t k, const Tensor& 
   const Tensor before = cat({unsqueeze(above.rows(), 1), states}, 1);
   const Tensor read =
       embedding(reshape(before, {-1, before.size(2)}), Tensor(made.sources));  // (S, rows, dim)
-  above.update(rows_at(states, made.newest), Tensor(accepted_.running));
+  above.update(rows_of(states), made.newest, accepted_.running);
   const Tensor fed = cat({Tensor(accepted_.tokens), feedable(slice(tokens, 1, 1))}, 1);
   infer::KvCache& cache = *depths_[static_cast<size_t>(k)].cache;
   const nn::Sequence sequence =

@@ -39,7 +39,7 @@ void ParallelProposer::observe(const decoding::Observation& observation) {
     if (observation.prompts)
       kept.put(slots, values, slots_);
     else
-      kept.update(values, newest.running);
+      kept.update(values, {}, newest.running.array());
   };
   for (size_t k = 0; k < levels_.size(); ++k) {
     infer::KvCache& cache = *levels_[k].cache;

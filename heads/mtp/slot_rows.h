@@ -8,6 +8,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/drafts.h>
 
 namespace binade::heads::mtp {
 
@@ -70,9 +71,15 @@ class SlotRows {
       rows_.slice(0, slots[b], slots[b] + 1).copy_from(values.slice(0, row, row + 1));
     }
   }
-  // Rows (S, D) of those slots that NewestRows says are running.
-  void update(const Tensor& rows, const Tensor& running) {
-    rows_.copy_from(where(running, rows, Tensor(rows_)).array());
+  // Row sources[s] of rows (R, D) for each slot s that is running, sources (S) i32 and running (S)
+  // or (S, 1) bool; undefined sources: row s.
+  void update(const Tensor& rows, const Array& sources, const Array& running) {
+    const Array given = rows.array().contiguous();
+    check(given.dtype() == rows_.dtype() && given.size(1) == rows_.size(1), "rows of ",
+          given.size(1), ' ', given.dtype(), " cannot take the place of ", rows_.size(1), ' ',
+          rows_.dtype());
+    BINADE_DISPATCH(rows_.device(), keep_rows(given, sources, running, rows_));
+    rows_.bump_version();
   }
   bool defined() const { return rows_.defined(); }
   Tensor rows() const { return Tensor(rows_); }  // (S, D)

@@ -31,6 +31,25 @@ TEST_CASE("the most probable tokens on the GPU are the CPU's", "[decode][cuda]")
       }
 }
 
+TEST_CASE("rows of running slots are kept on the GPU as on the CPU", "[decode][cuda]") {
+  require_gpu();
+  Random random(8);
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::f64})
+    for (const int64_t columns : {1, 3, 576, 1001})
+      for (const bool picked : {false, true}) {
+        INFO(dtype << ", " << columns << " columns, sources " << picked);
+        const Array rows =
+            random_array({6, columns}, is_floating(dtype) ? dtype : DType::f32, random).to(dtype);
+        compare_devices(
+            [&](const std::vector<Array>& a) {
+              BINADE_DISPATCH(a[0].device(), keep_rows(a[0], picked ? a[1] : Array(), a[2], a[3]));
+            },
+            {rows, Array::from(std::vector<int32_t>{5, 0, 2, 2}, {4}),
+             Array::from(std::vector<double>{1, 0, 1, 1}, {4}).to(DType::boolean),
+             Array::full({4, columns}, -9, dtype)});
+      }
+}
+
 TEST_CASE("drafts are accepted on the GPU as on the CPU", "[decode][cuda]") {
   require_gpu();
   Random random(2);

@@ -57,6 +57,16 @@ TEST_CASE("a tree's tokens are picked from the guesses, and fed as ids", "[decod
   CHECK(ids.to_vector<int32_t>() == std::vector<int32_t>{50, 1, 3, 4, 60, 5, 0, 8});
 }
 
+TEST_CASE("rows of slots that are running are kept", "[decode]") {
+  const Array rows = Array::from(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {5, 2});
+  const Array running = Array::from(std::vector<double>{1, 0, 1}, {3}).to(DType::boolean);
+  const Array kept = Array::full({3, 2}, -1, DType::f32);
+  kernels::cpu::keep_rows(rows, Array::from(std::vector<int32_t>{4, 1, 0}, {3}), running, kept);
+  CHECK(kept.to_vector<float>() == std::vector<float>{8, 9, -1, -1, 0, 1});
+  kernels::cpu::keep_rows(rows, {}, running, kept);
+  CHECK(kept.to_vector<float>() == std::vector<float>{0, 1, -1, -1, 4, 5});
+}
+
 TEST_CASE("trees given by parents have depths, and words of what their nodes see", "[decode]") {
   const Array parents = Array::from(std::vector<int32_t>{-1, 0, 0, 1, 3, -1, 0, 1, 9, -5}, {2, 5});
   const Array depths = Array::empty({2, 5}, DType::i32), words = Array::empty({2, 5}, DType::i64);

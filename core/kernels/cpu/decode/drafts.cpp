@@ -64,6 +64,17 @@ void learnt_tokens(const Array& accepted, const Array& counts, const Array& next
   }
 }
 
+void keep_rows(const Array& rows, const Array& sources, const Array& running, const Array& kept) {
+  const int64_t bytes = kept.size(1) * size_of(kept.dtype());
+  const auto* from = static_cast<const char*>(rows.data());
+  auto* to = static_cast<char*>(kept.data());
+  for (int64_t s = 0; s < kept.size(0); ++s) {
+    if (!running.data<bool>()[s]) continue;
+    const int64_t source = sources.defined() ? sources.data<int32_t>()[s] : s;
+    std::copy_n(from + source * bytes, bytes, to + s * bytes);
+  }
+}
+
 void module_pass_rows(const ModulePass& pass, const ModulePassRows& rows) {
   const int64_t slots = pass.counts.size(0), nodes = pass.parents.numel(), columns = pass.columns;
   const int64_t all = columns + nodes;

@@ -20,6 +20,9 @@ template <int kDim>
 inline constexpr int kLeastTileShare = kTileWarps<kDim>* kWarpKeys / 2;
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+struct KeyRange {
+  int begin, stop;
+};
 // Four dimensions of a query: the sums of up to kMost parts, each of which row_of(n) gives, in
 // their order.
 struct MergedQuad {
@@ -67,26 +70,44 @@ __global__ void __launch_bounds__(kTileWarps<kDim>* kWarp, 2)
   if (p.shares > 1) cluster_begin();
 #endif
   let_next_start();
-  wait_for_previous();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int b = blockIdx.z, tokens = p.pass.tokens, group = p.group();
   const int tiles = (group * tokens + kRows - 1) / kRows;
   const Quotient tile = divide(blockIdx.y, tiles);
   const int key_head = tile.quotient, first_query = tile.rest * kRows;
   const int asked = min(kRows, group * tokens - first_query);
+  const int key_stride = static_cast<int>(p.cache_k.row),
+            value_stride = static_cast<int>(p.cache_v.row);
+  const auto share_of = [&](int length, int count) {
+    KeyRange range;
+    const int end = count > 0 ? min(length + p.pass.first + count, p.capacity) : 0;
+    // No query sees what lies further back than a window before the pending tokens.
+    const int hidden = p.window > 0 ? max(0, min(length - p.window, end)) : 0;
+    const int share = max((end - hidden + p.shares - 1) / p.shares, kLeastTileShare<kDim>);
+    range.begin = min(hidden + static_cast<int>(blockIdx.x) * share, end);
+    range.stop = min(range.begin + share, end);
+    return range;
+  };
+#if __CUDA_ARCH__ >= 900
+  // Most of the cache was written long ago. Its way to this block's cache begins before earlier
+  // kernels have ended: a hint, so that a length that is about to change does no harm.
+  if (!p.pass.slots) {
+    const int hinted = max(0, min(p.pass.length(b), p.capacity));
+    const KeyRange range = share_of(hinted, tokens);
+    const int key = range.begin + warp * kWarpKeys + lane % kWarpKeys;
+    if (key < min(range.stop, hinted))
+      fetch_to_l2(lane < kWarpKeys ? keys + b * p.cache_k.batch + key_head * p.cache_k.head +
+                                         int64_t{key} * key_stride
+                                   : values + b * p.cache_v.batch + key_head * p.cache_v.head +
+                                         int64_t{key} * value_stride);
+  }
+#endif
+  wait_for_previous();
   const int slot = p.pass.slot(b), count = p.pass.count(b), length = p.pass.length(b);
-
-  const int end = count > 0 ? min(length + p.pass.first + count, p.capacity) : 0;
-  // No query sees what lies further back than a window before the pending tokens.
-  const int hidden = p.window > 0 ? max(0, min(length - p.window, end)) : 0;
-  const int share = max((end - hidden + p.shares - 1) / p.shares, kLeastTileShare<kDim>);
-  const int begin = min(hidden + static_cast<int>(blockIdx.x) * share, end),
-            stop = min(begin + share, end);
+  const auto [begin, stop] = share_of(length, count);
 
   const T* key_rows = keys + slot * p.cache_k.batch + key_head * p.cache_k.head;
   const T* value_rows = values + slot * p.cache_v.batch + key_head * p.cache_v.head;
-  const int key_stride = static_cast<int>(p.cache_k.row),
-            value_stride = static_cast<int>(p.cache_v.row);
   WarpKeys<kDim> held;
   const auto load = [&](int from) {
     held.load(key_rows + int64_t{from} * key_stride, key_stride,

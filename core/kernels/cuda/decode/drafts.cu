@@ -56,6 +56,15 @@ __global__ void __launch_bounds__(kNodes)
   newest[s] = s * length + max(count - 1, 0);
 }
 
+// Block (words of a row, slot).
+template <class Word>
+__global__ void keep_kernel(int words, const Word* rows, const int32_t* sources,
+                            const bool* running, Word* kept) {
+  const int s = blockIdx.y, i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= words || !running[s]) return;
+  kept[int64_t{s} * words + i] = rows[int64_t{sources ? sources[s] : s} * words + i];
+}
+
 __device__ __forceinline__ uint64_t low_bits(int count) {
   return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
 }
@@ -160,6 +169,21 @@ void learnt_tokens(const Array& accepted, const Array& counts, const Array& next
          device_data<const int32_t>(counts), device_data<const int32_t>(next),
          device_data<int32_t>(learnt.tokens), device_data<int32_t>(learnt.counts),
          device_data<bool>(learnt.running), device_data<int32_t>(learnt.newest));
+}
+
+void keep_rows(const Array& rows, const Array& sources, const Array& running, const Array& kept) {
+  constexpr int kThreads = 256;
+  const auto run = [&]<class Word>(Word) {
+    const int64_t words = kept.size(1) * size_of(kept.dtype()) / static_cast<int64_t>(sizeof(Word));
+    launch("keep_rows", keep_kernel<Word>,
+           dim3(one_block_each(ceil_div(words, kThreads)), one_block_each(kept.size(0))), kThreads,
+           0, static_cast<int>(words), static_cast<const Word*>(rows.data()), i32_or_null(sources),
+           device_data<const bool>(running), static_cast<Word*>(kept.data()));
+  };
+  if (size_of(kept.dtype()) % 4 == 0 || kept.size(1) % 2 == 0)
+    run(uint32_t{});
+  else
+    run(uint16_t{});
 }
 
 void module_pass_rows(const ModulePass& pass, const ModulePassRows& rows) {
