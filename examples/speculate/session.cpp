@@ -61,8 +61,9 @@ Session load_session(const SpeculateOptions& o) {
   check(!o.most_accepted || (!o.search_tree.empty() && o.nodes > 1),
         "--most-accepted needs --search-tree and --nodes");
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
-  check(session.kind == "medusa" || (o.search_tree.empty() && o.save_tree.empty()),
-        "--search-tree and --save-tree are for trees of Medusa heads; give --medusa");
+  check(session.kind == "medusa" || session.kind == "mtp" ||
+            (o.search_tree.empty() && o.save_tree.empty()),
+        "--search-tree and --save-tree are for trees of heads; give --medusa or --mtp");
   // Heads are checked against the weights as the files have them.
   ModelOptions as_saved = o.model;
   as_saved.precision = "fp32";
