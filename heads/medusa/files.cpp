@@ -72,8 +72,10 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
     json["medusa_fc_bias"] = true;
     if (!config.own_output) json["original_lm_head"] = true;
   } else {
-    // No "architectures": TGI would take the folder for a model.
+    // No "architectures": TGI would take the folder for a model. TensorRT-LLM's converter reads the
+    // number of heads under either name.
     json["medusa_num_heads"] = config.heads;
+    json["num_medusa_heads"] = config.heads;
     json["medusa_num_layers"] = config.layers;
     json["hidden_size"] = base.dim;
     json["vocab_size"] = base.vocab_size;
