@@ -16,8 +16,8 @@ namespace binade::heads::mtp {
 // behind the root stand among depth 1, 2, …'s `width` likeliest, those of modules behind the true
 // tokens before; −1: not among them, or the text before the root is too short for a module to guess
 // (ModuleProposer).
-// Model and heads should be in evaluation mode. Throws Error unless 1 ≤ first ≤ tokens and 1 ≤
-// width ≤ 16.
+// Model and heads should be in evaluation mode. Throws Error unless 1 ≤ first ≤ tokens and width ≥
+// 1.
 std::vector<std::vector<int32_t>> text_ranks(const MtpHeads& heads,
                                              const std::vector<int32_t>& text, int64_t first,
                                              int64_t width = decoding::TreeLimits{}.width);
