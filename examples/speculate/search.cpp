@@ -16,8 +16,9 @@ namespace {
 
 // Which guesses of the heads are right where passes with this tree begin. With the root alone that
 // is every position of the texts.
-decoding::RankCounts count_ranks(const Session& session, const SpeculateOptions& o,
+decoding::RankCounts count_ranks(const Session& session, const SpeculateOptions& options,
                                  const Rows& prompts, const decoding::DraftTree& tree) {
+  const SpeculateOptions o = with_slots_for(prompts, options);
   const auto rule = rule_of(o);
   size_t longest = 0;
   for (const std::vector<int32_t>& prompt : prompts) longest = std::max(longest, prompt.size());

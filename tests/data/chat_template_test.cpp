@@ -350,6 +350,7 @@ TEST_CASE("text that is not UTF-8 is refused", "[data][chat_template][bad_input]
 TEST_CASE("a folder's template and special tokens are found", "[data][chat_template]") {
   const TemporaryFolder folder;
   CHECK_THROWS_WITH(ChatTemplate::load(folder.path()), Contains("has no chat template"));
+  CHECK_FALSE(ChatTemplate::find(folder.path()).has_value());
   folder.write("special_tokens_map.json",
                R"({"bos_token": "wrong", "eos_token": {"content": "</e>"}})");
   folder.write(
@@ -359,6 +360,9 @@ TEST_CASE("a folder's template and special tokens are found", "[data][chat_templ
   CHECK(ChatTemplate::load(folder.path()).render(none) == "<b></e>");
   folder.write("chat_template.jinja", "file {{ eos_token }}\n");
   CHECK(ChatTemplate::load(folder.path()).render(none) == "file </e>");
+  // One that is not executed is no reason to do without.
+  folder.write("chat_template.jinja", "{{ x | custom }}");
+  CHECK_THROWS_WITH(ChatTemplate::find(folder.path()), Contains("custom"));
   std::filesystem::remove(folder / "chat_template.jinja");
   folder.write(
       "tokenizer_config.json",

@@ -142,6 +142,13 @@ refused "drawn guesses of heads that draw none" "--draft-temperature" \
 refused "a tree search without heads" "--medusa or --mtp" \
   speculate --proposer lookup --search-tree "$work/prompts.txt"
 refused "a typical rule at temperature 0" "temperature" medusa --acceptance typical --temperature 0
+cp -r "$work/model1" "$work/templated"
+echo "{{ messages | custom }}" >"$work/templated/chat_template.jinja"
+target=$work/templated
+refused "the model's own template, which is not executed" 'the filter "custom"' speculate --proposer lookup
+expect "… is not asked for" 0 "$all_equal" speculate --proposer lookup --chat-template none
+target=$work/model1
+expect "more slots than prompts" 0 "$all_equal" medusa --batch 65536
 refused "an unknown chat template" "$work/nowhere" medusa --chat-template "$work/nowhere"
 echo '{"messages": [{"role": "user"}]}' >"$work/bad.jsonl"
 refused "a bad record, named" "bad.jsonl:1" run --medusa "$work/heads" --prompts "$work/bad.jsonl"
