@@ -59,6 +59,7 @@
 #include <binade/heads/mtp/files.h>
 #include <binade/heads/mtp/mtp.h>
 #include <binade/heads/mtp/proposer.h>
+#include <binade/heads/mtp/text_ranks.h>
 #include <binade/heads/mtp/training.h>
 #include <binade/heads/rank/c_header.h>
 #include <binade/heads/rank/clicks.h>

@@ -72,6 +72,14 @@ size_t end_of_reply(std::string_view text, size_t begin, size_t end, std::string
 }  // namespace
 
 ChatTemplate ChatTemplate::load(const fs::path& folder, const std::string& name) {
+  std::optional<ChatTemplate> found = find(folder, name);
+  check(found.has_value(), folder.string(),
+        " has no chat template: neither chat_template.jinja nor \"chat_template\" in "
+        "tokenizer_config.json; is it a base model?");
+  return *std::move(found);
+}
+
+std::optional<ChatTemplate> ChatTemplate::find(const fs::path& folder, const std::string& name) {
   SpecialTokens tokens;
   std::optional<std::string> source;
   fs::path from = folder / "tokenizer_config.json";
@@ -87,9 +95,7 @@ ChatTemplate ChatTemplate::load(const fs::path& folder, const std::string& name)
     source = read_text_file(path);
     from = path;
   }
-  check(source.has_value(), folder.string(),
-        " has no chat template: neither chat_template.jinja nor \"chat_template\" in "
-        "tokenizer_config.json; is it a base model?");
+  if (!source) return std::nullopt;
   return parse(*source, tokens, from.string());
 }
 

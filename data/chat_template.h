@@ -48,6 +48,9 @@ class ChatTemplate {
   // of parse().
   static ChatTemplate load(const std::filesystem::path& folder,
                            const std::string& name = "default");
+  // The same, but nothing for a folder without a template: that of a model that does not chat.
+  static std::optional<ChatTemplate> find(const std::filesystem::path& folder,
+                                          const std::string& name = "default");
 
   // Error, with `name` and the line ("llama: 12: …"), for what is not valid or is not executed.
   static ChatTemplate parse(std::string_view source, const SpecialTokens& tokens = {},

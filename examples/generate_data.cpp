@@ -114,6 +114,7 @@ class Replies {
 };
 
 void generate_data(const examples::GenerateDataOptions& o, const std::string& config) {
+  check(o.prompts.empty() == (o.from_nothing > 0), "give either --prompts or --from-nothing");
   const train::StopSignals signals;
   const examples::LoadedModel loaded = examples::load_model(o.model);
   std::optional<data::ChatTemplate> chat_template;

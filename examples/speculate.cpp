@@ -37,7 +37,8 @@ void warm_up(Decoder& decoder, const Rows& prompts) {
   decoding::decode_texts(decoder, prompts, {.max_new_tokens = 4});
 }
 
-void speculate(const SpeculateOptions& o) {
+void speculate(const SpeculateOptions& options) {
+  SpeculateOptions o = options;
   Session session = load_session(o);
   decoding::DraftTree tree = tree_of(session, o);
   if (!o.search_tree.empty()) {
@@ -58,6 +59,7 @@ void speculate(const SpeculateOptions& o) {
   }
   const nn::CausalLm& model = *session.base.model;
   const auto [prompts, answers] = read_prompts(session, o, o.prompts);
+  o = with_slots_for(prompts, o);
   const int64_t capacity = longest(prompts) + o.max_new_tokens - 1;
   const auto rule = rule_of(o);
   const decoding::DecodeTextsOptions texts{.max_new_tokens = o.max_new_tokens,

@@ -20,7 +20,7 @@ enum class ExprKind : uint8_t {
   attribute,  // children[0].text
   item,       // children[0][children[1]]
   slice,      // children[0][children[1]:children[2]:children[3]]; absent ones are null
-  call,       // children[0](children[1…], named)
+  call,       // children[0](children[1…], named); named "*" and "**": those of a list, of a dict
   filter,     // children[0] | text(children[1…], named); children[0] is null in {% filter %}
   test,       // children[0] is text(children[1…], named)
   unary,      // text: -, + or not

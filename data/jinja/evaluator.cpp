@@ -277,7 +277,21 @@ class Evaluator {
   }
   Arguments arguments(const Expr& expr) {
     Arguments out{children(expr, 1), {}};
-    for (const auto& [name, value] : expr.named) out.named.emplace_back(name, eval(*value));
+    for (const auto& [name, expr_of] : expr.named) {
+      const Value value = eval(*expr_of);
+      if (name == "*") {
+        check(value.iterable(), value.type(), " cannot be unpacked into arguments");
+        for (Value& item : value.elements()) out.positional.push_back(std::move(item));
+      } else if (name == "**") {
+        check(value.as_dict(), value.type(), " cannot be unpacked into named arguments");
+        for (const auto& [key, item] : value.as_dict()->items) {
+          check(key.is_text(), "the names of arguments are strings");
+          out.named.emplace_back(key.text(), item);
+        }
+      } else {
+        out.named.emplace_back(name, value);
+      }
+    }
     return out;
   }
 

@@ -16,13 +16,21 @@ using Names = std::initializer_list<std::string_view>;
 bool among(std::string_view name, Names names) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
+template <size_t N>
+bool contains(const std::string_view (&names)[N], std::string_view name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
 
 constexpr std::string_view kFilters[] = {
-    "abs",     "capitalize", "count",  "d",          "default", "dictsort", "first",
-    "float",   "indent",     "int",    "items",      "join",    "last",     "length",
-    "list",    "lower",      "map",    "max",        "min",     "reject",   "rejectattr",
-    "replace", "reverse",    "select", "selectattr", "sort",    "string",   "sum",
-    "title",   "tojson",     "trim",   "unique",     "upper"};
+    "abs",     "capitalize", "count",  "d",      "default",    "dictsort", "first",
+    "float",   "indent",     "int",    "items",  "join",       "last",     "length",
+    "list",    "lower",      "map",    "max",    "min",        "reject",   "rejectattr",
+    "replace", "reverse",    "safe",   "select", "selectattr", "sort",     "string",
+    "sum",     "title",      "tojson", "trim",   "unique",     "upper"};
+// … whose result is the same for a `safe` string and another one, or the string itself.
+constexpr std::string_view kPlainOfSafe[] = {
+    "count", "d",      "default", "first", "float",  "int",  "join",   "last",  "length", "list",
+    "map",   "reject", "replace", "safe",  "select", "sort", "string", "title", "tojson", "unique"};
 constexpr std::string_view kTests[] = {
     "boolean", "callable", "defined",  "divisibleby", "eq",      "equalto", "even",      "false",
     "filter",  "float",    "ge",       "greaterthan", "gt",      "in",      "integer",   "iterable",
@@ -89,7 +97,7 @@ Value select(const std::string& name, const Value& value, const Arguments& argum
   std::string test;
   if (!rest.positional.empty()) {
     test = rest.positional[0].str();
-    check(is_test(test), "the test \"", test, "\" is not supported");
+    check(is_test(test), "the test \"", test, "\" is not supported");  // of no element, too
     rest.positional.erase(rest.positional.begin());
   }
   std::vector<Value> out;
@@ -122,6 +130,9 @@ Value unique(const Value& value, const Arguments& arguments) {
   std::vector<Value> seen, out;
   for (const Value& item : value.elements()) {
     const Value key = folded(member(item, attribute), flag(case_sensitive));
+    const List* list = key.as_list();
+    check(!key.as_dict() && !(list && list->kind == ListKind::list), "unique cannot compare ",
+          key.type());
     if (std::any_of(seen.begin(), seen.end(),
                     [&](const Value& other) { return equal(key, other); }))
       continue;
@@ -255,14 +266,16 @@ std::string filter_title(const std::string& text) {
 }  // namespace
 
 bool is_filter(std::string_view name) {
-  return std::find(std::begin(kFilters), std::end(kFilters), name) != std::end(kFilters);
+  return contains(kFilters, name);
 }
 bool is_test(std::string_view name) {
-  return std::find(std::begin(kTests), std::end(kTests), name) != std::end(kTests) ||
-         among(name, {"==", "!=", "<", "<=", ">", ">="});
+  return contains(kTests, name) || among(name, {"==", "!=", "<", "<=", ">", ">="});
 }
 
 Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments) {
+  check(is_filter(name), "the filter \"", name, "\" is not supported");
+  check(!value.is_safe() || contains(kPlainOfSafe, name), "the filter \"", name,
+        "\" of a \"safe\" string is not supported");
   const auto text = [](std::string out) { return Value::text(std::move(out)); };
   if (name == "default" || name == "d") {
     const auto [otherwise, boolean] = arguments.bind<2>({"default_value", "boolean"}, 0);
@@ -331,6 +344,7 @@ Value apply_filter(const std::string& name, const Value& value, const Arguments&
   if (name == "title") return text(filter_title(value.str()));
   if (name == "capitalize") return text(capitalize(value.str()));
   if (name == "string") return value.is_text() ? value : text(value.str());
+  if (name == "safe") return Value::safe_text(value.str());
   if (name == "length" || name == "count") return Value(value.length());
   if (name == "list") return Value::list(value.elements());
   if (name == "abs") {
@@ -353,6 +367,7 @@ Value apply_filter(const std::string& name, const Value& value, const Arguments&
         " needs a list, found ", value.type());
   std::vector<Value> items = value.elements();
   if (name == "last") return items.empty() ? Value::undefined("the last of nothing") : items.back();
+  check(name == "reverse", "the filter \"", name, "\" is not executed");  // kFilters has more
   std::reverse(items.begin(), items.end());
   if (value.is_text()) {
     std::string out;
@@ -366,6 +381,7 @@ Value apply_filter(const std::string& name, const Value& value, const Arguments&
 }
 
 bool apply_test(const std::string& name, const Value& value, const Arguments& arguments) {
+  check(is_test(name), "the test \"", name, "\" is not supported");
   const auto operand = [&]() -> const Value& { return *arguments.bind<1>({"other"}, 1)[0]; };
   if (name == "eq" || name == "equalto" || name == "==") return equal(value, operand());
   if (name == "ne" || name == "!=") return !equal(value, operand());
@@ -417,7 +433,9 @@ bool apply_test(const std::string& name, const Value& value, const Arguments& ar
     return value.is<Method>() || value.is<Function>() || value.is<std::shared_ptr<const Macro>>() ||
            value.is<std::shared_ptr<Loop>>() || value.is<Undefined>();
   }
-  return name == "filter" ? is_filter(value.str()) : is_test(value.str());
+  if (name == "filter") return is_filter(value.str());
+  check(name == "test", "the test \"", name, "\" is not executed");  // kTests has more
+  return is_test(value.str());
 }
 
 std::string format_time(std::string_view format, const std::tm& time) {

@@ -1,5 +1,6 @@
 // Arithmetic, subscripts, and the members of strings, dicts, lists, loops and namespaces.
 #include <binade/core/error.h>
+#include <binade/core/text.h>
 #include <binade/data/jinja/evaluator.h>
 #include <binade/data/jinja/text.h>
 
@@ -14,6 +15,11 @@ using Names = std::initializer_list<std::string_view>;
 
 bool among(std::string_view name, Names names) {
   return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// Where Markup's own version of what is asked for is not here.
+void refuse_safe(const Value& value, std::string_view what) {
+  check(!value.is_safe(), what, " of a \"safe\" string is not supported");
 }
 
 Value repeated(const Value& value, int64_t times) {
@@ -157,6 +163,54 @@ struct TextCall {
   }
 };
 
+// str.format() without conversions: "{}", "{0}" and "{name}".
+class Formatter {
+ public:
+  Formatter(const std::string& format, const Arguments& arguments)
+      : format_(format), arguments_(arguments) {}
+
+  Value run() {
+    std::string out;
+    for (size_t i = 0; i < format_.size(); ++i) {
+      const char c = format_[i];
+      if (c != '{' && c != '}') {
+        out += c;
+      } else if (i + 1 < format_.size() && format_[i + 1] == c) {
+        out += format_[i++];
+      } else {
+        const size_t end = format_.find('}', i);
+        check(c == '{' && end != std::string::npos, "format: a single '", c, "'");
+        out += field(format_.substr(i + 1, end - i - 1)).str();
+        i = end;
+      }
+      check(out.size() <= kMaxText, "a text is longer than ", kMaxText, " bytes");
+    }
+    return Value::text(std::move(out));
+  }
+
+ private:
+  const Value& field(const std::string& name) {
+    if (std::all_of(name.begin(), name.end(), is_digit)) {
+      const size_t at =
+          name.empty() ? automatic_++ : static_cast<size_t>(std::min(*parse_number(name), 1e9));
+      numbered_ = numbered_ || !name.empty();
+      check(automatic_ == 0 || !numbered_, "format: fields with and without numbers");
+      check(at < arguments_.positional.size(), "format: there is no argument ", at);
+      return arguments_.positional[at];
+    }
+    check(name.find_first_of("!:.[{") == std::string::npos, "format: \"{", name,
+          "}\" is not supported");
+    for (const auto& [given, value] : arguments_.named)
+      if (given == name) return value;
+    fail("format: there is no argument ", name);
+  }
+
+  const std::string& format_;
+  const Arguments& arguments_;
+  size_t automatic_ = 0;
+  bool numbered_ = false;
+};
+
 Value call_text(const std::string& self, const std::string& name, const Arguments& arguments) {
   const TextCall call{self, arguments};
   if (name == "strip") return call.stripped(true, true);
@@ -197,6 +251,7 @@ Value call_text(const std::string& self, const std::string& name, const Argument
     }
     return Value::text(std::move(joined));
   }
+  if (name == "format") return Formatter(self, arguments).run();
   arguments.bind<0>({}, 0);
   if (name == "upper") return Value::text(upper(self));
   if (name == "lower") return Value::text(lower(self));
@@ -204,6 +259,28 @@ Value call_text(const std::string& self, const std::string& name, const Argument
   if (name == "capitalize") return Value::text(capitalize(self));
   if (name == "isspace") return Value(!self.empty() && strip(self, true, false).empty());
   fail("the method \"", name, "\" of strings is not supported");
+}
+
+// What str + str is where one of them is Markup: the other is escaped.
+Value added_safe(const Value& a, const Value& b) {
+  std::string sum;
+  for (const Value* part : {&a, &b})
+    for (const char c : part->text()) {
+      const bool keep = part->is_safe();
+      if (!keep && c == '&')
+        sum += "&amp;";
+      else if (!keep && c == '<')
+        sum += "&lt;";
+      else if (!keep && c == '>')
+        sum += "&gt;";
+      else if (!keep && c == '"')
+        sum += "&#34;";
+      else if (!keep && c == '\'')
+        sum += "&#39;";
+      else
+        sum += c;
+    }
+  return Value::safe_text(std::move(sum));
 }
 
 Value call_dict(const Dict& self, const std::string& name, const Arguments& arguments) {
@@ -296,7 +373,12 @@ Value arithmetic(std::string_view op, const Value& a, const Value& b) {
     if (a.is_integer() && b.is_integer() && !inexact) return integers(op, a.integer(), b.integer());
     return floats(op, a.number(), b.number());
   }
-  if (op == "+" && a.is_text() && b.is_text()) return Value::text(a.text() + b.text());
+  if (op == "+" && a.is_text() && b.is_text()) {
+    if (a.is_safe() || b.is_safe()) return added_safe(a, b);
+    return Value::text(a.text() + b.text());
+  }
+  refuse_safe(a, concat("the operator ", op));
+  refuse_safe(b, concat("the operator ", op));
   const List *x = a.as_list(), *y = b.as_list();
   const auto plain = [](const List* list) { return list && list->kind <= ListKind::tuple; };
   if (op == "+" && plain(x) && plain(y) && x->kind == y->kind) {
@@ -335,7 +417,11 @@ bool has_method(const Value& self, std::string_view name) {
 }
 
 Value call_method(const Value& self, const std::string& name, const Arguments& arguments) {
-  if (self.is_text()) return call_text(self.text(), name, arguments);
+  if (self.is_text()) {
+    if (!among(name, {"startswith", "endswith", "find", "rfind", "index", "count", "isspace"}))
+      refuse_safe(self, concat("the method ", name));
+    return call_text(self.text(), name, arguments);
+  }
   if (const Dict* dict = self.as_dict()) return call_dict(*dict, name, arguments);
   return call_list(*self.as_list(), name, arguments);
 }
@@ -346,6 +432,7 @@ Value item_of(const Value& of, const Value& key) {
   const bool sequence =
       of.is_text() || (list && list->kind <= ListKind::range && list->kind != ListKind::view);
   if (sequence && key.is_integer()) {
+    refuse_safe(of, "a character");
     const int64_t size = of.length(), given = key.integer();
     const int64_t index = given < 0 ? given + size : given;
     if (index < 0 || index >= size) return Value::undefined("an element");
@@ -382,6 +469,7 @@ Value slice_of(const Value& of, const Value* begin, const Value* end, const Valu
   const List* list = of.as_list();
   check(of.is_text() || (list && list->kind <= ListKind::range && list->kind != ListKind::view),
         of.type(), " cannot be sliced");
+  refuse_safe(of, "a slice");
   if (list) {
     std::vector<Value> items;
     for (const size_t i : slice_indices(of.length(), begin, end, step))

@@ -26,6 +26,8 @@ class Parser {
   Template run() {
     Template out;
     out.body = body({});
+    if (!unknown_.empty())
+      refuse(unknown_[0].first, "the ", unknown_[0].second, " is not supported");
     out.has_generation = has_generation_;
     return out;
   }
@@ -112,11 +114,13 @@ class Parser {
   ExprPtr expression(bool with_condition = true) {
     const Nesting nesting(*this);
     const int line = current().line;
+    const size_t unknown = unknown_.size();
     ExprPtr left = either();
     while (with_condition && skip_name("if")) {
       ExprPtr condition = either();
       ExprPtr otherwise;
       if (skip_name("else")) otherwise = expression();
+      unknown_.resize(unknown);
       left = make_of(ExprKind::condition, line, {}, std::move(left), std::move(condition),
                      std::move(otherwise));
     }
@@ -327,6 +331,13 @@ class Parser {
     if (!parts[0]) unexpected("expected an expression");
     return make_of(ExprKind::item, line, {}, std::move(of), std::move(parts[0]));
   }
+  void name_argument(Expr& into, std::string name, ExprPtr value) const {
+    into.depth = std::max(into.depth, value->depth + 1);
+    for (const auto& [other, ignored] : into.named) {
+      if (other == name) refuse(into.line, "the argument ", name, " is given twice");
+    }
+    into.named.emplace_back(std::move(name), std::move(value));
+  }
   void arguments(Expr& into) {
     expect_symbol("(");
     bool first = true;
@@ -334,17 +345,12 @@ class Parser {
       if (!std::exchange(first, false)) expect_symbol(",");
       if (is_symbol(")")) break;
       if (is_symbol("*") || is_symbol("**")) {
-        refuse(current().line, "arguments with ", current().text, " are not supported");
-      }
-      if (is(TokenKind::name) && look().kind == TokenKind::symbol && look().text == "=") {
+        std::string stars = next().text;
+        name_argument(into, std::move(stars), expression());
+      } else if (is(TokenKind::name) && look().kind == TokenKind::symbol && look().text == "=") {
         std::string name = next().text;
         next();
-        ExprPtr value = expression();
-        into.depth = std::max(into.depth, value->depth + 1);
-        for (const auto& [other, ignored] : into.named) {
-          if (other == name) refuse(into.line, "the argument ", name, " is given twice");
-        }
-        into.named.emplace_back(std::move(name), std::move(value));
+        name_argument(into, std::move(name), expression());
       } else {
         if (!into.named.empty()) unexpected("expected a named argument");
         adopt(into, expression());
@@ -361,13 +367,9 @@ class Parser {
   ExprPtr filter(ExprPtr of) {
     const int line = current().line;
     const std::string name = expect_name();
-    if (!is_filter(name) && name != "safe")
-      refuse(line, "the filter \"", name, "\" is not supported");
+    if (!is_filter(name)) unknown_.push_back({line, concat("filter \"", name, '"')});
     ExprPtr expr = make_of(ExprKind::filter, line, name, std::move(of));
     if (is_symbol("(")) arguments(*expr);
-    if (name == "safe" && (!is(TokenKind::output_end) || !expr->children[0])) {
-      refuse(line, "the filter \"safe\" is only supported at the end of an output");
-    }
     return expr;
   }
   ExprPtr test(ExprPtr of) {
@@ -375,7 +377,7 @@ class Parser {
     const bool negated = skip_name("not");
     const int line = current().line;
     std::string name = expect_name();
-    if (!is_test(name)) refuse(line, "the test \"", name, "\" is not supported");
+    if (!is_test(name)) unknown_.push_back({line, concat("test \"", name, '"')});
     ExprPtr expr = make_of(ExprKind::test, line, std::move(name), std::move(of));
     const bool operand = is(TokenKind::string) || is(TokenKind::integer) ||
                          is(TokenKind::floating) || is_symbol("[") || is_symbol("{") ||
@@ -525,6 +527,7 @@ class Parser {
   }
   Stmt if_statement(Stmt stmt) {
     stmt.kind = StmtKind::if_;
+    const size_t unknown = unknown_.size();
     ExprPtr condition = tuple({}, false, false);
     while (true) {
       end_tag();
@@ -539,6 +542,7 @@ class Parser {
       } else {
         end_tag();
       }
+      unknown_.resize(unknown);
       return stmt;
     }
   }
@@ -567,6 +571,9 @@ class Parser {
   std::string_view name_;
   size_t at_ = 0;
   int nesting_ = 0, loops_ = 0;
+  // Filters and tests that are not known, with their lines. Those that stand in conditions are
+  // refused when they run, as by Jinja2; others here.
+  std::vector<std::pair<int, std::string>> unknown_;
   bool in_macro_ = false, has_generation_ = false;
 };
 

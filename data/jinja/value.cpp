@@ -82,6 +82,12 @@ Value Value::text(std::string text) {
   return Value(std::make_shared<const std::string>(std::move(text)));
 }
 
+Value Value::safe_text(std::string text) {
+  Value value = Value::text(std::move(text));
+  value.safe_ = true;
+  return value;
+}
+
 Value Value::list(std::vector<Value> items, ListKind kind) {
   check(items.size() <= kMaxElements, "a list is longer than ", kMaxElements);
   int depth = 1;
@@ -132,7 +138,7 @@ std::string Value::repr() const {
   if (is<bool>()) return get<bool>() ? "True" : "False";
   if (is<int64_t>()) return std::to_string(get<int64_t>());
   if (is<double>()) return float_text(get<double>());
-  if (is_text()) return quote(text());
+  if (is_text()) return is_safe() ? "Markup(" + quote(text()) + ")" : quote(text());
   if (const List* list = as_list()) {
     if (list->kind == ListKind::list) return "[" + joined_reprs(list->items) + "]";
     if (list->kind == ListKind::tuple) {

@@ -63,6 +63,9 @@ class Value {
   static Value undefined(std::string name) { return Value(Undefined{std::move(name)}); }
   static Value none() { return Value(None{}); }
   static Value text(std::string text);
+  // What the filter `safe` makes of a value, a string of Python's class Markup: others are escaped
+  // when they are added to it.
+  static Value safe_text(std::string text);
   // Error if lists and dicts nest more than 100 deep or the list is longer than a million.
   static Value list(std::vector<Value> items, ListKind kind = ListKind::list);
   static Value dict(Dict dict);
@@ -72,6 +75,7 @@ class Value {
     return std::holds_alternative<T>(data_);
   }
   bool is_text() const { return is<Text>(); }
+  bool is_safe() const { return safe_; }                           // a text of safe_text()
   bool is_integer() const { return is<bool>() || is<int64_t>(); }  // as in Python
   bool is_number() const { return is_integer() || is<double>(); }
 
@@ -97,6 +101,7 @@ class Value {
 
  private:
   Variant data_;
+  bool safe_ = false;
 };
 
 bool equal(const Value& a, const Value& b);

@@ -64,8 +64,6 @@ class PromptReader {
 
 Prompts read_prompts(const GenerateDataOptions& options, const LoadedModel& loaded,
                      const heads::decoding::Spelling& spelling, int64_t capacity) {
-  check(options.prompts.empty() == (options.from_nothing > 0),
-        "give either --prompts or --from-nothing");
   PromptReader reader(options, spelling, capacity);
   if (options.from_nothing > 0) {
     const std::vector<int32_t> opening = encode_text(loaded, "");

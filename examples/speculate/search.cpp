@@ -5,6 +5,7 @@
 #include <binade/core/file.h>
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/decoding/measure.h>
+#include <binade/heads/mtp/text_ranks.h>
 #include <binade/train/chart.h>
 
 namespace binade::examples {
@@ -15,8 +16,9 @@ namespace {
 
 // Which guesses of the heads are right where passes with this tree begin. With the root alone that
 // is every position of the texts.
-decoding::RankCounts count_ranks(const Session& session, const SpeculateOptions& o,
+decoding::RankCounts count_ranks(const Session& session, const SpeculateOptions& options,
                                  const Rows& prompts, const decoding::DraftTree& tree) {
+  const SpeculateOptions o = with_slots_for(prompts, options);
   const auto rule = rule_of(o);
   size_t longest = 0;
   for (const std::vector<int32_t>& prompt : prompts) longest = std::max(longest, prompt.size());
@@ -25,8 +27,21 @@ decoding::RankCounts count_ranks(const Session& session, const SpeculateOptions&
   decoding::SpeculativeDecoder decoder(
       *session.base.model, *proposer, *rule,
       {.slots = o.batch, .capacity = capacity, .stop_ids = session.stop_ids, .seed = o.seed});
-  decoding::DecodedTexts counted = decoding::decode_texts(
-      decoder, prompts, {.max_new_tokens = o.max_new_tokens, .stop_ids = session.stop_ids});
+  // Stop ids are left in the texts: heads guess them, too.
+  decoding::DecodedTexts counted =
+      decoding::decode_texts(decoder, prompts, {.max_new_tokens = o.max_new_tokens});
+  if (session.mtp) {
+    // What a guess depends on is part of it: guesses outside of this tree are made on the texts.
+    counted.ranks.emplace(session.mtp->config().depth, decoding::TreeLimits{}.width);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      std::vector<int32_t> text = prompts[i];
+      text.insert(text.end(), counted.texts[i].begin(), counted.texts[i].end());
+      decoding::record_passes(
+          *counted.ranks, tree,
+          heads::mtp::text_ranks(*session.mtp, text, static_cast<int64_t>(prompts[i].size()),
+                                 decoding::TreeLimits{}.width, session.vocabulary));
+    }
+  }
   check(counted.ranks && counted.ranks->positions() > 0, o.search_tree,
         ": the texts behind these prompts are too short to choose a tree by");
   return *std::move(counted.ranks);

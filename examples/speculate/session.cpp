@@ -79,8 +79,9 @@ Session load_session(const SpeculateOptions& o) {
   check(!o.most_accepted || (!o.search_tree.empty() && o.nodes > 1),
         "--most-accepted needs --search-tree and --nodes");
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
-  check(session.kind == "medusa" || (o.search_tree.empty() && o.save_tree.empty()),
-        "--search-tree and --save-tree are for trees of Medusa heads; give --medusa");
+  check(session.kind == "medusa" || session.kind == "mtp" ||
+            (o.search_tree.empty() && o.save_tree.empty()),
+        "--search-tree and --save-tree are for trees of heads; give --medusa or --mtp");
   check(o.draft_vocabulary == 0 || session.kind == "medusa" || session.kind == "mtp",
         "--draft-vocabulary is for heads; give --medusa or --mtp");
   check((o.draft_vocabulary > 0) == !o.count_tokens.empty(),
@@ -116,11 +117,7 @@ Session load_session(const SpeculateOptions& o) {
                             concat("--draft ", o.draft));
   }
   if (o.chat_template == "auto") {
-    try {
-      session.chat = data::ChatTemplate::load(o.model.model);
-    } catch (const Error&) {
-      session.chat.reset();  // a model that does not chat
-    }
+    session.chat = data::ChatTemplate::find(o.model.model);
   } else if (o.chat_template != "none") {
     session.chat = data::ChatTemplate::load(o.chat_template);
   }
@@ -148,6 +145,7 @@ Prompts read_prompts(const Session& session, const SpeculateOptions& o, const st
   const auto add = [&](const std::vector<data::Message>& messages, const std::string& name) {
     prompts.ids.push_back(encode_prompt(session, messages));
     const auto length = static_cast<int64_t>(prompts.ids.back().size());
+    check(length > 0, name, " has no tokens; begin with the BOS token");
     check(length + o.max_new_tokens - 1 <= session.positions(), name, " has ", length,
           " tokens and may get ", o.max_new_tokens, " new ones, but the model's context is ",
           session.positions(), "; shorten it or lower --max-new-tokens");
@@ -173,6 +171,11 @@ Prompts read_prompts(const Session& session, const SpeculateOptions& o, const st
       prompts.answers.push_back(data::gsm8k_answer(said.back().content).value_or(""));
   }
   return prompts;
+}
+
+SpeculateOptions with_slots_for(const Rows& prompts, SpeculateOptions options) {
+  options.batch = std::min<int64_t>(options.batch, std::ssize(prompts));
+  return options;
 }
 
 decoding::DraftTree tree_of(const Session& session, const SpeculateOptions& o) {

@@ -43,6 +43,8 @@ struct Prompts {
 // context.
 Prompts read_prompts(const Session& session, const SpeculateOptions& options,
                      const std::string& file);
+// The options with no more slots than there are prompts: nothing would ever fill the others.
+SpeculateOptions with_slots_for(const Rows& prompts, SpeculateOptions options);
 // A prompt as --chat-template wants it: the messages so far and what comes before a reply.
 std::vector<int32_t> encode_prompt(const Session& session,
                                    const std::vector<data::Message>& messages);

@@ -50,7 +50,8 @@ Documents make_documents(const DocumentSources& from, const data::Tokenizer& tok
   const auto count = static_cast<int64_t>(all.size());
   auto kept =
       static_cast<int64_t>(std::lround(from.validation_fraction * static_cast<double>(count)));
-  if (from.validation_fraction > 0) kept = std::clamp<int64_t>(kept, 1, count - 1);
+  // One document alone is trained on.
+  if (from.validation_fraction > 0) kept = std::min(std::max<int64_t>(kept, 1), count - 1);
   const data::Permutation order(count, from.packing.seed, /*stream=*/1);
   for (int64_t i = 0; i < count; ++i)
     (i < count - kept ? train : validation)

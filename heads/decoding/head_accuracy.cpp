@@ -65,7 +65,7 @@ HeadAccuracy head_accuracy(const PackedDocuments& documents, Device device,
   const NoGrad off;
   const MultiHeadLossOptions loss_options{.classes = options.classes, .ranks = true};
   const int64_t rows = documents.options().batch_size;
-  const size_t first_head = options.with_main ? 1 : 0;
+  const size_t first_head = options.set.with_main ? 1 : 0;
   std::optional<HeadSums> sums;
   Chains chains;
   for (int64_t n = 0; n < options.batches && n * rows < documents.row_count(); ++n) {
@@ -73,7 +73,10 @@ HeadAccuracy head_accuracy(const PackedDocuments& documents, Device device,
     train::Named<Tensor> on_device;
     for (const auto& [name, array] : batch) on_device.add(name, Tensor(array.to(device)));
     const amp::Autocast scope(options.preset);
-    const MultiHeadLoss result = evaluate(on_device, loss_options);
+    const MultiHeadLoss result = evaluate(
+        on_device,
+        shifted_labels(on_device.at("labels"), on_device.at("documents"), options.set.shifts()),
+        loss_options);
     if (!sums) sums.emplace(static_cast<size_t>(result.losses.numel()));
     sums->add(result);
     chains.follow(batch.at("labels"), result.ranks.to_vector<int32_t>(),
@@ -81,7 +84,7 @@ HeadAccuracy head_accuracy(const PackedDocuments& documents, Device device,
   }
   HeadAccuracy accuracy;
   if (!sums) return accuracy;
-  if (options.with_main) accuracy.main_loss = sums->mean_loss(0);
+  if (options.set.with_main) accuracy.main_loss = sums->mean_loss(0);
   for (size_t k = first_head; k < sums->loss.size(); ++k) {
     accuracy.loss.push_back(sums->mean_loss(k));
     std::vector<double>& top = accuracy.top.emplace_back();

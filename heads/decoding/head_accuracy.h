@@ -9,6 +9,7 @@
 #include <binade/amp/preset.h>
 #include <binade/autograd/ops/multi_head_loss.h>
 #include <binade/heads/decoding/documents.h>
+#include <binade/heads/decoding/heads_loss.h>
 
 namespace binade::heads::decoding {
 
@@ -19,19 +20,18 @@ struct HeadAccuracy {
   std::optional<double> main_loss;       // of the model's own next token, where it was asked for
 };
 
-// Calls multi_head_loss() with these options on a batch that lies on the device.
-using EvaluateHeads =
-    std::function<MultiHeadLoss(const train::Named<Tensor>& batch, const MultiHeadLossOptions&)>;
+// Calls multi_head_loss() with these labels and options, for a batch that lies on the device.
+using EvaluateHeads = std::function<MultiHeadLoss(
+    const train::Named<Tensor>& batch, const Tensor& labels, const MultiHeadLossOptions&)>;
 
 struct HeadAccuracyOptions {
   amp::Preset preset;
   int64_t batches = 1;  // read at most, of `batch_size` rows each
   int64_t classes = 0;  // MultiHeadLossOptions::classes
-  // The first head that is evaluated is the model's own: it predicts the next token.
-  bool with_main = false;
+  HeadSet set;
 };
 
-// Over the first batches of rows. Head k = 1 … predicts k tokens beyond the next. τ is found by
+// Over the first batches of rows, of the set's heads, in order. τ is found by
 // following every reply as greedy chain decoding would: a pass of the model gives its own token and
 // those of the heads that agree with the text, one after the other until the first that does not
 // (the text is taken to be the model's greedy choice). Model and heads should be in evaluation

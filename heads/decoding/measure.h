@@ -25,7 +25,8 @@ using ProposerOfTree = std::function<std::unique_ptr<Proposer>(const DraftTree& 
 
 // Times whole steps of `rule`: plain ones; speculative ones by number of nodes, with trees that
 // search_tree() finds for the counts; and by depth, which tells what a level costs to draft. Each
-// is the fastest of three runs, as whatever else the machine does only adds to it.
+// is the fastest of three runs, as whatever else the machine does only adds to it. No pass is taken
+// to be cheaper than a plain step or a smaller pass.
 MachineCosts measure_costs(const nn::CausalLm& model, const ProposerOfTree& proposer_of,
                            const AcceptanceRule& rule, const RankCounts& counts,
                            const MeasureOptions& options);

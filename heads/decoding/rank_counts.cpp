@@ -1,5 +1,6 @@
 #include <binade/heads/decoding/rank_counts.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include <binade/core/error.h>
@@ -64,6 +65,25 @@ double RankCounts::share(int64_t head, int64_t first, int64_t end) const {
   const int64_t hits =
       std::accumulate(hits_[at].begin() + first, hits_[at].begin() + end, int64_t{0});
   return static_cast<double>(hits) / static_cast<double>(labels_[at]);
+}
+
+void record_passes(RankCounts& counts, const DraftTree& tree,
+                   std::span<const std::vector<int32_t>> ranks) {
+  for (size_t root = 0; root < ranks.size();) {
+    counts.record(ranks[root]);
+    int32_t node = 0;
+    size_t accepted = 0;
+    for (const int32_t rank : ranks[root]) {
+      const std::vector<int32_t>& children = tree.children(node);
+      const auto right = std::find_if(children.begin(), children.end(), [&](int32_t child) {
+        return tree.ranks()[static_cast<size_t>(child)] == rank;
+      });
+      if (right == children.end()) break;
+      node = *right;
+      ++accepted;
+    }
+    root += accepted + 1;
+  }
 }
 
 }  // namespace binade::heads::decoding

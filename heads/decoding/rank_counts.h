@@ -48,4 +48,10 @@ class RankCounts {
   std::map<DraftTree::Path, int64_t> joint_;
 };
 
+// Records the positions of a text at which greedy passes with `tree` begin: the first, and each
+// time the one behind what the pass before accepted and the token that it gave. With the root alone
+// that is every position. ranks[i]: as record() takes them, of the pass whose root is token i.
+void record_passes(RankCounts& counts, const DraftTree& tree,
+                   std::span<const std::vector<int32_t>> ranks);
+
 }  // namespace binade::heads::decoding

@@ -46,15 +46,14 @@ double validation_loss(const nn::CausalLm& model, const decoding::PackedDocument
       {.preset = preset,
        .batches = batches,
        .classes = model.config().vocab_size,
-       .with_main = true},
-      [&](const train::Named<Tensor>& batch, const MultiHeadLossOptions& options) {
+       .set = kNextToken},
+      [&](const train::Named<Tensor>& batch, const Tensor& labels,
+          const MultiHeadLossOptions& options) {
         DecodingHead head;
         head.weight = model.head_weight();
         const nn::Sequence sequence = decoding::sequence_of(batch, documents.options().pack);
-        return multi_head_loss(
-            model.hidden_states(batch.at("ids"), sequence), {head},
-            shifted_labels(batch.at("labels"), batch.at("documents"), kNextToken.shifts()),
-            options);
+        return multi_head_loss(model.hidden_states(batch.at("ids"), sequence), {head}, labels,
+                               options);
       });
   return accuracy.main_loss.value_or(0);
 }

@@ -5,6 +5,7 @@
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
+#include <binade/heads/decoding/base_config.h>
 #include <binade/nn/hf.h>
 #include <binade/nn/json_reader.h>
 
@@ -72,18 +73,18 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
     json["medusa_fc_bias"] = true;
     if (!config.own_output) json["original_lm_head"] = true;
   } else {
-    // No "architectures": TGI would take the folder for a model.
+    // No "architectures": TGI would take the folder for a model. TensorRT-LLM's converter reads the
+    // number of heads under either name.
     json["medusa_num_heads"] = config.heads;
+    json["num_medusa_heads"] = config.heads;
     json["medusa_num_layers"] = config.layers;
     json["hidden_size"] = base.dim;
     json["vocab_size"] = base.vocab_size;
   }
-  json["base_model_name_or_path"] = options.base_name;
   json["torch_dtype"] = options.dtype == DType::f16    ? "float16"
                         : options.dtype == DType::bf16 ? "bfloat16"
                                                        : "float32";
-  json[decoding::kBaseFingerprint] =
-      options.base_fingerprint ? options.base_fingerprint : weights_fingerprint(heads.base());
+  decoding::write_base(json, options.base_name, options.base_fingerprint, heads.base());
   return json.dump(2) + "\n";
 }
 
@@ -162,22 +163,15 @@ std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
   const bool vllm = layout == Layout::vllm;
   MedusaConfig config{.heads = count(vllm ? "num_heads" : "medusa_num_heads", 1),
                       .layers = count(vllm ? "num_hidden_layers" : "medusa_num_layers", 0)};
-  const auto fits = [&](const char* key, int64_t expected) {
-    if (const auto value = json.find<int64_t>(key); value && *value != expected)
-      json.refuse("'", key, "' is ", *value, ", but the language model has ", expected);
-  };
-  fits("hidden_size", base->config().dim);
-  fits("vocab_size", base->config().vocab_size);
+  decoding::check_same_size(json, "hidden_size", base->config().dim);
+  decoding::check_same_size(json, "vocab_size", base->config().vocab_size);
   if (vllm) {
-    fits("truncated_vocab_size", base->config().vocab_size);
+    decoding::check_same_size(json, "truncated_vocab_size", base->config().vocab_size);
     json.supports_only("logit_scale", 1.0);
     if (config.layers > 0 && !json.get<bool>("medusa_fc_bias", false))
       json.refuse("'medusa_fc_bias' is not true: heads without biases are not supported");
   }
-  if (const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint); recorded && check_base)
-    if (*recorded != static_cast<int64_t>(weights_fingerprint(*base)))
-      json.refuse("the heads were trained for a language model with other weights ('",
-                  decoding::kBaseFingerprint, "')");
+  if (check_base) decoding::check_same_base(json, *base);
 
   const fs::path path = folder / file_of(layout);
   check(fs::exists(path), folder.string(), " has no ", file_of(layout));

@@ -114,12 +114,11 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
       {.preset = preset,
        .batches = batches,
        .classes = heads.base().config().vocab_size,
-       .with_main = set.with_main},
-      [&](const train::Named<Tensor>& batch, const MultiHeadLossOptions& loss) {
-        return multi_head_loss(
-            base_states(heads, batch, packed, false),
-            all_heads(heads, ones, against_text, batch, packed),
-            shifted_labels(batch.at("labels"), batch.at("documents"), set.shifts()), loss);
+       .set = set},
+      [&](const train::Named<Tensor>& batch, const Tensor& labels,
+          const MultiHeadLossOptions& loss) {
+        return multi_head_loss(base_states(heads, batch, packed, false),
+                               all_heads(heads, ones, against_text, batch, packed), labels, loss);
       });
 }
 

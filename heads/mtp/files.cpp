@@ -4,6 +4,7 @@
 #include <binade/core/json_view.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
+#include <binade/heads/decoding/base_config.h>
 #include <binade/heads/mtp/names.h>
 #include <binade/nn/hf.h>
 #include <binade/nn/json_reader.h>
@@ -61,16 +62,13 @@ std::string config_text(const MtpHeads& heads, const SaveMtpOptions& options) {
     json["architectures"] = {"MiMoForCausalLM"};
   }
   json["num_nextn_predict_layers"] = config.kind == Kind::recursive ? 1 : config.depth;
-  json["base_model_name_or_path"] = options.base_name;
   json[kOwnKey] = {{"format", name_of(options.format)},
                    {"kind", name_of(config.kind)},
                    {"depth", config.depth},
                    {"embedding_first", config.conventions.embedding_first},
                    {"recurs_behind_norm", config.conventions.recurs_behind_norm},
                    {"zero_first_embedding", config.conventions.zero_first_embedding}};
-  json[decoding::kBaseFingerprint] = options.base_fingerprint
-                                         ? options.base_fingerprint
-                                         : decoding::weights_fingerprint(heads.base());
+  decoding::write_base(json, options.base_name, options.base_fingerprint, heads.base());
   return json.dump(2) + "\n";
 }
 
@@ -89,14 +87,10 @@ Described read_config(const fs::path& path, const nn::CausalLm& base, bool check
   const nn::JsonReader json = json_of(path);
   const std::optional<nn::JsonReader> own = json.child(kOwnKey);
   if (!own) json.refuse("no '", kOwnKey, "': these are no heads that Binade wrote");
-  const auto fits = [&](const char* key, int64_t expected) {
-    if (const auto value = json.find<int64_t>(key); value && *value != expected)
-      json.refuse("'", key, "' is ", *value, ", but the language model has ", expected);
-  };
   const bool gpt2 = base.config().family == nn::Family::gpt2;
-  fits(gpt2 ? "n_embd" : "hidden_size", base.config().dim);
-  fits("vocab_size", base.config().vocab_size);
-  fits(gpt2 ? "n_layer" : "num_hidden_layers", base.config().layers);
+  decoding::check_same_size(json, gpt2 ? "n_embd" : "hidden_size", base.config().dim);
+  decoding::check_same_size(json, "vocab_size", base.config().vocab_size);
+  decoding::check_same_size(json, gpt2 ? "n_layer" : "num_hidden_layers", base.config().layers);
   Described described;
   described.format = parse_format(own->require<std::string>("format"));
   MtpConfig& config = described.config;
@@ -107,11 +101,7 @@ Described read_config(const fs::path& path, const nn::CausalLm& base, bool check
   config.conventions = {.embedding_first = own->require<bool>("embedding_first"),
                         .recurs_behind_norm = own->require<bool>("recurs_behind_norm"),
                         .zero_first_embedding = own->require<bool>("zero_first_embedding")};
-  const auto recorded = json.find<int64_t>(decoding::kBaseFingerprint);
-  if (check_base && recorded &&
-      *recorded != static_cast<int64_t>(decoding::weights_fingerprint(base)))
-    json.refuse("the heads were trained for a language model with other weights ('",
-                decoding::kBaseFingerprint, "')");
+  if (check_base) decoding::check_same_base(json, base);
   check_fits(described.format, config, base.config());
   return described;
 }

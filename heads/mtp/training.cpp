@@ -71,11 +71,11 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
       {.preset = preset,
        .batches = batches,
        .classes = heads.base().config().vocab_size,
-       .with_main = set.with_main},
-      [&](const train::Named<Tensor>& batch, const MultiHeadLossOptions& loss) {
-        return multi_head_loss(
-            {}, evaluate(heads, batch, documents.options().pack, options, ones),
-            shifted_labels(batch.at("labels"), batch.at("documents"), set.shifts()), loss);
+       .set = set},
+      [&](const train::Named<Tensor>& batch, const Tensor& labels,
+          const MultiHeadLossOptions& loss) {
+        return multi_head_loss({}, evaluate(heads, batch, documents.options().pack, options, ones),
+                               labels, loss);
       });
 }
 

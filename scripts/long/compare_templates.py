@@ -2,11 +2,15 @@
 the texts. Where jinja2 fails ours must fail, too. Run by chat_templates.sh.
 
 Usage: compare_templates.py --program build/tests/binade_templates [--count N] [--seed N] [--show]
+                            [--templates FOLDER]
+With a folder: the templates of its files *.jinja and */tokenizer_config.json, each with some
+conversations, in place of random ones.
 """
 import argparse
 import copy
 import datetime
 import json
+import pathlib
 import random
 import subprocess
 import sys
@@ -86,14 +90,16 @@ class Generator:
                 "map(attribute='role') | list", "map('upper') | list", "map('string') | join('|')", "unique | list", "sort", "sort(reverse=true)",
                 "sort(attribute='role')", "reverse | list", "indent(2)", "indent(width=3, first=true)", "dictsort", "abs", "sum", "max", "min",
                 "select | list", "reject('odd') | list", "select('string') | list", "string | length", "trim('<')", "tojson(sort_keys=true)",
-                "replace('', '.')", "replace('a', 'b', 1)"),
+                "replace('', '.')", "replace('a', 'b', 1)", "safe", "tojson | safe", "safe | string"),
             lambda: f"({self.pick('s', 't', e())})." + self.pick(
                 "strip()", "lstrip()", "rstrip()", "rstrip('d ')", "split()", "split(',')", "split('-', 1)", "rsplit(None, 1)", "startswith('a')",
                 "endswith(('d', ' '))", "replace('a', 'A')", "upper()", "lower()", "title()", "capitalize()", "find('b')", "count('l')",
-                "splitlines()", "split('l')[0]", "split('\\n')[-1].strip()", "removeprefix('a')", "partition('-')", "rfind('l')"),
+                "splitlines()", "split('l')[0]", "split('\\n')[-1].strip()", "removeprefix('a')", "partition('-')", "rfind('l')", "format(n)"),
+            lambda: f"'{self.pick('{}', '{0}', '{a}', '{{')} {self.pick('{}', '{1}{0}', '{b}', '}}', '}')}'.format({e()}, {e()}, a=1, b={e()})",
             lambda: f"[{e()}, {e()}]", lambda: f"({e()}, {e()})", lambda: "{'p': %s, 2: %s}" % (e(), e()),
             lambda: f"{self.pick('range', 'macro')}({self.pick('3', '1, n', e())})", lambda: "strftime_now('%d %b %Y')",
-            lambda: f"dict(a={e()})", lambda: f"-{e()}")()
+            lambda: f"dict(a={e()})", lambda: f"-{e()}", lambda: f"({e()} if {e()} else n | unknown)",
+            lambda: f"{self.pick('range', 'macro')}({self.pick('*[2]', '*l[1:]', '1, *' + e())})", lambda: f"macro(a=1, **{self.pick('d', '{}', e())})")()
 
     def text(self):
         return self.pick("", "x", " ", "\n", "  \n", "a\n  ", "\n\n", "end. ", "<|im_start|>", "{ }", " \t")
@@ -133,46 +139,104 @@ class Generator:
         return self.tag("set ns = namespace(v=1)") + self.block(self.rng.randint(1, 3))
 
 
+def render_all(program, requests):
+    text = "".join(json.dumps(request) + "\n" for request in requests)
+    answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(answers) == len(requests), "the program ended early"
+    return [json.loads(answer) for answer in answers]
+
+
+def wanted_text(env, template, variables):
+    """The text, or what jinja2 and Python throw."""
+    try:
+        return env.from_string(template).render(**copy.deepcopy(variables))  # `l | indent` extends l
+    except Exception as error:
+        return error
+
+
+def compare(wanted, ours):
+    if isinstance(wanted, Exception):
+        return "refused by both" if isinstance(ours, dict) else "DIFFERENT"
+    if isinstance(ours, dict):
+        return "refused by ours only"
+    return "equal" if wanted == ours else "DIFFERENT"
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def conversations():
+    """What a template is tried with: name and variables."""
+    system, user = turn("system", "Be brief."), turn("user", " Who are you?\n<b>\"W\u00f6rld\"</b> \u4f60\u597d ")
+    reply, thought = turn("assistant", "  A model.\n"), turn("assistant", "<think>\nhm\n</think>\n\nA model.")
+    more = turn("user", "And\tthen? {{ x }} [INST]")
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    for name, messages in {"one turn": [user], "system": [system, user], "reply": [user, reply], "several turns": [user, reply, more],
+                           "system and turns": [system, user, reply, more, reply], "thoughts": [system, user, thought, more, thought],
+                           "empty texts": [turn("user", ""), turn("assistant", "")], "nothing": [],
+                           "roles that do not alternate": [user, user, reply]}.items():
+        for prompt in (False, True):
+            shared = {**tokens, "messages": messages, "tools": None, "documents": None, "add_generation_prompt": prompt}
+            yield f"{name}{', to be continued' if prompt else ''}", shared
+    yield "without thinking", {**shared, "messages": [system, user], "enable_thinking": False}
+
+
+def templates_of(folder):
+    for path in sorted(pathlib.Path(folder).glob("*.jinja")):
+        yield path.stem, path.read_text()
+    for path in sorted(pathlib.Path(folder).glob("*/tokenizer_config.json")):
+        given = json.loads(path.read_text()).get("chat_template", [])
+        for entry in given if isinstance(given, list) else [{"name": "default", "template": given}]:
+            yield f"{path.parent.name}, {entry['name']}", entry["template"]
+
+
+def compare_folder(program, env, folder):
+    """A line for each template of the folder; whether all are as they should be."""
+    good = found = True
+    for found, (name, template) in enumerate(templates_of(folder), 1):
+        cases = list(conversations())
+        answers = render_all(program, [[template, variables] for _, variables in cases])
+        counts, first = {}, ""
+        for (case, variables), ours in zip(cases, answers):
+            wanted = wanted_text(env, template, variables)
+            outcome = compare(wanted, ours)
+            counts[outcome] = counts.get(outcome, 0) + 1
+            if not first and outcome not in ("equal", "refused by both"):
+                first = f"\n    {case}\n    jinja2: {str(wanted)!r:.300}\n    ours:   {ours!r:.300}"
+        good = good and not counts.get("DIFFERENT") and counts.get("equal", 0) > 0
+        print(f"{name}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + first)
+    return good and found is not True
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", required=True)
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--templates")
     args = parser.parse_args()
     generator, env = Generator(random.Random(args.seed)), environment()
+    if args.templates:
+        sys.exit(not compare_folder(args.program, env, args.templates))
     templates = [generator.template() for _ in range(args.count)]
-    requests = "".join(json.dumps([t, VARIABLES]) + "\n" for t in templates)
-    answers = subprocess.run([args.program], input=requests, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(answers) == len(templates), "the program ended early"
-    equal = both_fail = ours_fail = 0
-    reasons, wrong = {}, []
-    for template, answer in zip(templates, answers):
-        ours = json.loads(answer)
-        try:
-            wanted = env.from_string(template).render(**copy.deepcopy(VARIABLES))  # `l | indent` extends l
-        except Exception as error:  # whatever jinja2 and Python throw
-            wanted = error
-        if isinstance(wanted, Exception):
-            if isinstance(ours, dict):
-                both_fail += 1
-            else:
-                wrong.append((template, repr(wanted), ours))
-        elif isinstance(ours, dict):
-            ours_fail += 1
-            reason = ours["error"].split(": ", 1)[-1]
-            reasons.setdefault(reason, template)
-        elif ours == wanted:
-            equal += 1
-        else:
+    counts, reasons, wrong = {}, {}, []
+    for template, ours in zip(templates, render_all(args.program, [[t, VARIABLES] for t in templates])):
+        wanted = wanted_text(env, template, VARIABLES)
+        outcome = compare(wanted, ours)
+        counts[outcome] = counts.get(outcome, 0) + 1
+        if outcome == "refused by ours only":
+            reasons.setdefault(ours["error"].split(": ", 1)[-1], template)
+        elif outcome == "DIFFERENT":
             wrong.append((template, wanted, ours))
-    print(f"{equal} equal, {both_fail} refused by both, {ours_fail} refused by ours only, {len(wrong)} differ")
+    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
     if args.show:
         for reason, template in sorted(reasons.items()):
             print("REFUSED", reason, "\n   ", repr(template)[:300])
     for template, wanted, ours in wrong[:12]:
         print("DIFFERS", repr(template), "\n  jinja2:", repr(wanted)[:300], "\n  ours:  ", repr(ours)[:300])
-    sys.exit(bool(wrong) or equal < args.count // 10)
+    sys.exit(bool(wrong) or counts.get("equal", 0) < args.count // 10)
 
 
 main()

@@ -1,12 +1,16 @@
-"""Files of Medusa heads against the classes of serving engines, with whose sources this is called:
-medusa_engines.py FOLDER VLLM_SOURCE FASTERDECODING_SOURCE [TGI_SOURCE]
+"""Files of Medusa heads against the classes of serving engines, whose sources are given:
+
+  medusa_engines.py compare FOLDER vllm=SOURCE fasterdecoding=SOURCE [tgi=SOURCE] [tensorrt_llm=SOURCE]
+  medusa_engines.py names vllm=SOURCE,COMMIT …     prints tests/heads/medusa/engine_names.json
 
 The engines' own classes make the parameters and compute the logits. What they import beside PyTorch
 and transformers is replaced by the least that they need.
 """
 import importlib.util
+import inspect
 import json
 import pathlib
+import re
 import sys
 import types
 
@@ -50,11 +54,17 @@ def randomise(module, generator):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
+def shapes(parameters):
+    return {name: list(values.shape) for name, values in parameters}
+
+
 def difference(a, b):
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
 # ---- vLLM ---------------------------------------------------------------------------------------
+# Each engine: read(FOLDER, EXPECTED) says what is wrong with a folder, names(CASE) gives the tensors
+# that it asks a file for, and write(), where there is one, makes a folder.
 class ParallelLMHead(nn.Module):
     """On one device and without padding it is a weight."""
 
@@ -71,6 +81,8 @@ def default_weight_loader(parameter, values):
 
 
 class Vllm:
+    layout = "vllm"
+
     def __init__(self, source):
         stub("vllm.config", VllmConfig=object)
         stub("vllm.model_executor.layers.logits_processor",
@@ -108,10 +120,15 @@ class Vllm:
         found = difference(self.logits(model, expected["hidden"][0]), expected["logits"][:, 0])
         return "" if found < TOLERANCE else f"logits differ by {found}"
 
-    def write(self, folder, expected, config, generator):
-        config = self.config(hidden_size=expected["hidden"].shape[-1],
-                             vocab_size=expected["logits"].shape[-1], num_heads=config["heads"],
-                             num_hidden_layers=config["layers"], medusa_fc_bias=True)
+    def config_of(self, case, dim, vocabulary):
+        return self.config(hidden_size=dim, vocab_size=vocabulary, num_heads=case["heads"],
+                           num_hidden_layers=case["layers"], medusa_fc_bias=True)
+
+    def names(self, case):
+        return shapes(self.make(self.config_of(case, DIM, VOCABULARY)).named_parameters())
+
+    def write(self, folder, expected, case, generator):
+        config = self.config_of(case, expected["hidden"].shape[-1], expected["logits"].shape[-1])
         model = self.make(config)
         randomise(model, generator)
         config.save_pretrained(folder)
@@ -121,6 +138,8 @@ class Vllm:
 
 # ---- FasterDecoding -----------------------------------------------------------------------------
 class FasterDecoding:
+    layout = "original"
+
     def __init__(self, source):
         import transformers
         tokenizer = types.SimpleNamespace(from_pretrained=lambda name: None)
@@ -160,6 +179,10 @@ class FasterDecoding:
         found = difference(logits, expected["logits"][:, 0])
         return "" if found < TOLERANCE else f"logits differ by {found}"
 
+    def names(self, case):
+        model = self.make(torch.zeros(VOCABULARY, DIM), case["heads"], case["layers"])
+        return shapes(model.medusa_head.state_dict().items())
+
     def write(self, folder, expected, config, generator):
         model = self.make(expected["base_head"], config["heads"], config["layers"])
         randomise(model.medusa_head, generator)
@@ -171,7 +194,22 @@ class FasterDecoding:
 
 
 # ---- TGI ----------------------------------------------------------------------------------------
+class Asked(dict):
+    """Tensors that a loader takes by name: what it asked for, in order. Made of zeros if there are
+    none."""
+
+    def __init__(self, given=None):
+        super().__init__(given or {})
+        self.empty, self.names = not given, []
+
+    def __getitem__(self, name):
+        self.names.append(name)
+        return torch.zeros(1) if self.empty else super().__getitem__(name)
+
+
 class Tgi:
+    layout = "original"
+
     def __init__(self, source):
         self.speculate = 0
 
@@ -182,9 +220,7 @@ class Tgi:
 
             @staticmethod
             def load(config, prefix, weights, bias):
-                weights.asked |= {f"{prefix}.weight"} | ({f"{prefix}.bias"} if bias else set())
-                return FastLinear(weights.given[f"{prefix}.weight"],
-                                  weights.given[f"{prefix}.bias"] if bias else None)
+                return FastLinear(weights[f"{prefix}.weight"], weights[f"{prefix}.bias"] if bias else None)
 
             def forward(self, x):
                 return nn.functional.linear(x, self.weight, self.bias)
@@ -195,6 +231,11 @@ class Tgi:
              TensorParallelColumnLinear=None)
         self.module = load("text_generation_server.layers.medusa",
                            source / "server/text_generation_server/layers/medusa.py")
+
+    def names(self, case):
+        asked, self.speculate = Asked(), case["heads"]
+        self.module.MedusaModel(None, {"medusa_num_layers": case["layers"]}, asked)
+        return {name: None for name in asked.names}  # its layers take what shape they find
 
     def read(self, folder, expected):
         config = json.loads((folder / "config.json").read_text())
@@ -207,38 +248,165 @@ class Tgi:
             wanted = {f"{k}.0.linear.{what}" for k in range(self.speculate)
                       for what in ("weight", "bias")}
             return "" if set(given) == wanted else f"has {sorted(given)}"
-        weights = types.SimpleNamespace(given=given, asked=set())
+        weights = Asked(given)
         model = self.module.MedusaModel(None, config, weights)
-        if weights.asked != set(given):
-            return f"passed over: {sorted(set(given) - weights.asked)}"
+        if set(weights.names) != set(given):
+            return f"passed over: {sorted(set(given) - set(weights.names))}"
         found = difference(model(expected["hidden"][0]).transpose(0, 1), expected["logits"][:, 0])
         return "" if found < TOLERANCE else f"logits differ by {found}"
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1])
-    vllm, faster = Vllm(pathlib.Path(sys.argv[2])), FasterDecoding(pathlib.Path(sys.argv[3]))
-    tgi = Tgi(pathlib.Path(sys.argv[4])) if len(sys.argv) > 4 else None
-    generator = torch.Generator().manual_seed(1)
-    cases = {"one_block": {"heads": 3, "layers": 1}, "two_blocks": {"heads": 2, "layers": 2},
-             "shared_output": None}
-    with torch.no_grad():
-        for name, config in cases.items():
-            expected = load_file(folder / name / "expected.safetensors")
-            report(f"vLLM reads {name}", vllm.read(folder / name / "vllm", expected))
-            report(f"FasterDecoding reads {name}", faster.read(folder / name / "original", expected))
-            if tgi:
-                report(f"TGI reads {name}", tgi.read(folder / name / "original", expected))
+# ---- TensorRT-LLM -------------------------------------------------------------------------------
+class TensorRtLlm:
+    layout = "original"
+
+    def __init__(self, source):
+        class Filled:
+            """A parameter of its layers; `value` is what the loader puts there."""
+
+            def __init__(self, *shape):
+                self.shape, self.value = shape, None
+
+        class ColumnLinear(nn.Module):
+            def __init__(self, inputs, outputs, bias=True, dtype=None, tp_group=None, tp_size=1,
+                         gather_output=True):
+                super().__init__()
+                self.weight = Filled(outputs, inputs)
+                self.bias = Filled(outputs) if bias else None
+
+            def forward(self, x):
+                bias = None if self.bias is None else torch.as_tensor(self.bias.value)
+                return nn.functional.linear(x, torch.as_tensor(self.weight.value), bias)
+
+        def split(v, tp_size, idx, dim=0):
+            assert tp_size == 1
+            return v
+
+        mapping = type("Mapping", (), {"tp_group": None, "tp_size": 1, "tp_rank": 0})
+        stub("tensorrt")
+        stub("tensorrt_llm", logger=types.SimpleNamespace(info=lambda text: None))
+        stub("tensorrt_llm._common", default_net=None)
+        stub("tensorrt_llm._utils", pad_vocab_size=lambda size, ranks: size,
+             str_dtype_to_torch=lambda name: getattr(torch, name), torch_to_numpy=lambda x: x.numpy(),
+             numpy_to_torch=torch.as_tensor)
+        stub("tensorrt_llm.functional", ACT2FN={"silu": nn.functional.silu}, Tensor=None, stack=None,
+             gather_last_token_logits=None)
+        stub("tensorrt_llm.layers", ColumnLinear=ColumnLinear)
+        stub("tensorrt_llm.mapping", Mapping=mapping)
+        stub("tensorrt_llm.module", Module=nn.Module, ModuleList=nn.ModuleList)
+        stub("tensorrt_llm.models", MedusaLM=object)
+        for package in ("models.llama", "models.qwen", "models.medusa"):
+            stub(f"tensorrt_llm.{package}")
+            sys.modules[f"tensorrt_llm.{package}"].__path__ = []
+        sys.modules["tensorrt_llm.models"].__path__ = []
+        stub("tensorrt_llm.models.llama.model", LLaMAForCausalLM=object)
+        stub("tensorrt_llm.models.llama.weight", split=split)
+        stub("tensorrt_llm.models.qwen.model", QWenForCausalLM=object)
+        stub("tensorrt_llm.models.convert_utils", split=split, **dict.fromkeys((
+            "dup_kv_weight", "generate_int8", "smooth_gemm", "smooth_gemm_fc1_gate", "split_matrix_tp",
+            "split_qkv_tp")))
+        stub("tensorrt_llm.models.generation_mixin", GenerationMixin=object)
+        stub("tensorrt_llm.models.modeling_utils", PretrainedModel=object, QuantConfig=None)
+        stub("tensorrt_llm.models.medusa.config", MedusaConfig=object)
+        folder = source / "tensorrt_llm/models/medusa"
+        self.load_weights = load("tensorrt_llm.models.medusa.weight", folder / "weight.py").load_medusa_hf
+        self.head = load("tensorrt_llm.models.medusa.model", folder / "model.py").MedusaHead
+
+    def filled(self, folder, case, dim, vocabulary, asked):
+        """Its heads with what its loader takes from `asked` in place of the folder's file, and by
+        parameter the name that was asked for."""
+        heads = [self.head(case["layers"], dim, vocabulary) for _ in range(case["heads"])]
+        parameters = {}
+        for h, head in enumerate(heads):
+            for j, layer in enumerate(head.medusa_layers):
+                parameters[f"medusa_heads.{h}.medusa_layers.{j}.linear.weight"] = layer.linear.weight
+                parameters[f"medusa_heads.{h}.medusa_layers.{j}.linear.bias"] = layer.linear.bias
+            parameters[f"medusa_heads.{h}.lm_head.weight"] = head.lm_head.weight
+        before, torch.load = torch.load, lambda *_, **__: asked
+        try:
+            if "num_medusa_heads" in inspect.signature(self.load_weights).parameters:
+                (folder / "medusa_lm_head.pt").touch()
+                loaded = self.load_weights(str(folder), case["heads"], case["layers"])
+                assert set(loaded) == set(parameters), "its loader and its classes differ"
+                for name, values in loaded.items():
+                    parameters[name].value = values
+                order = [parameters[name] for name in loaded]
             else:
-                print(f"skip TGI reads {name}: no source was given")
-            if config is None:
+                model = types.SimpleNamespace(medusa_heads=heads, num_medusa_heads=case["heads"],
+                                              num_medusa_layers=case["layers"])
+                self.load_weights(str(folder), model)
+                order = list(parameters.values())
+        finally:
+            torch.load = before
+        assert len(asked.names) == len(order), "a tensor that it asked for went nowhere"
+        return heads, {name: list(where.shape) for name, where in zip(asked.names, order)}
+
+    def names(self, case):
+        return self.filled(pathlib.Path("/nowhere"), case, DIM, VOCABULARY, Asked())[1]
+
+    def read(self, folder, expected):
+        config = json.loads((folder / "config.json").read_text())
+        if config.get("num_medusa_heads") != config["medusa_num_heads"]:
+            return "its MedusaConfig reads num_medusa_heads, its loader medusa_num_heads"
+        given = torch.load(folder / "medusa_lm_head.pt", map_location="cpu")
+        case = {"heads": config["medusa_num_heads"], "layers": config["medusa_num_layers"]}
+        if f"0.{case['layers']}.weight" not in given:
+            return ""  # it has no heads without output layers
+        asked = Asked(given)
+        heads, wanted = self.filled(folder, case, expected["hidden"].shape[-1],
+                                    expected["logits"].shape[-1], asked)
+        if wanted != shapes(given.items()):
+            return f"asks for {wanted}"
+        logits = torch.stack([head(expected["hidden"][0]) for head in heads])
+        found = difference(logits, expected["logits"][:, 0])
+        return "" if found < TOLERANCE else f"logits differ by {found}"
+
+
+ENGINES = {"vllm": Vllm, "fasterdecoding": FasterDecoding, "tgi": Tgi, "tensorrt_llm": TensorRtLlm}
+CASES = {"one_block": {"heads": 3, "layers": 1}, "two_blocks": {"heads": 2, "layers": 2}}
+DIM, VOCABULARY = 32, 61  # of the tests' small model
+
+
+def print_names(sources):
+    result = {"dim": DIM, "vocabulary": VOCABULARY, "cases": CASES, "engines": {}}
+    for name, source in sources.items():
+        path, commit = source.split(",")
+        engine = ENGINES[name](pathlib.Path(path))
+        result["engines"][name] = {"source": commit, "layout": engine.layout,
+                                   "tensors": {case: engine.names(CASES[case]) for case in CASES}}
+    text = json.dumps(result, indent=2)
+    print(re.sub(r"\[\s+(\d+)(?:,\s+(\d+))?\s+\]",
+                 lambda m: f"[{m[1]}, {m[2]}]" if m[2] else f"[{m[1]}]", text))
+
+
+def compare(folder, sources):
+    engines = {name: ENGINES[name](pathlib.Path(source)) for name, source in sources.items()}
+    generator = torch.Generator().manual_seed(1)
+    for case in [*CASES, "shared_output"]:
+        expected = load_file(folder / case / "expected.safetensors")
+        for name in ENGINES:
+            if name in engines:
+                engine = engines[name]
+                report(f"{name} reads {case}", engine.read(folder / case / engine.layout, expected))
+            else:
+                print(f"skip {name} reads {case}: no source was given")
+        for name, engine in engines.items():
+            if case not in CASES or not hasattr(engine, "write"):
                 continue
-            for engine, writer in {"vllm": vllm, "fasterdecoding": faster}.items():
-                out = folder / "from_engines" / f"{engine}_{name}"
-                out.mkdir(parents=True)
-                logits = writer.write(out, expected, config, generator)
-                save_file({"hidden": expected["hidden"], "logits": logits[:, None].contiguous()},
-                          out / "expected.safetensors.check")
+            out = folder / "from_engines" / f"{name}_{case}"
+            out.mkdir(parents=True)
+            logits = engine.write(out, expected, CASES[case], generator)
+            save_file({"hidden": expected["hidden"], "logits": logits[:, None].contiguous()},
+                      out / "expected.safetensors.check")
+
+
+def main():
+    sources = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    with torch.no_grad():
+        if sys.argv[1] == "names":
+            print_names(sources)
+        else:
+            compare(pathlib.Path(sys.argv[2]), sources)
     sys.exit(failures > 0)
 
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Compares files of Medusa heads with the classes of the engines that read them, both ways: vLLM's and
-# FasterDecoding's from their pip packages, TGI's from a folder of its source.
+# FasterDecoding's from their pip packages, TGI's and TensorRT-LLM's from folders of their sources. (What
+# tests/heads/medusa/engine_names.json says was printed by `medusa_engines.py names`.)
 #
 # Usage: scripts/long/medusa_engines.sh [BUILD FOLDER]
 #   BINADE_TORCH_PYTHON: a Python that has torch, transformers and safetensors
 #   BINADE_TGI_SOURCE: text-generation-inference's repository; without it that part is skipped
+#   BINADE_TENSORRT_LLM_SOURCE: TensorRT-LLM's, likewise
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
@@ -39,6 +41,7 @@ export BINADE_MEDUSA_ENGINES=$work/heads
 mkdir "$work/heads"
 "$build/tests/binade_tests" "[.medusa-engines-write]"
 for case in "$work"/heads/*/original; do "$python" "$root/scripts/medusa_to_pt.py" "$case"; done
-TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS=ignore "$python" "$root/scripts/long/medusa_engines.py" \
-  "$work/heads" "$vllm" "$work/medusa" ${BINADE_TGI_SOURCE:+"$BINADE_TGI_SOURCE"}
+TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS=ignore "$python" "$root/scripts/long/medusa_engines.py" compare \
+  "$work/heads" vllm="$vllm" fasterdecoding="$work/medusa" ${BINADE_TGI_SOURCE:+tgi="$BINADE_TGI_SOURCE"} \
+  ${BINADE_TENSORRT_LLM_SOURCE:+tensorrt_llm="$BINADE_TENSORRT_LLM_SOURCE"}
 "$build/tests/binade_tests" "[.medusa-engines-read]"

@@ -26,6 +26,53 @@ struct Case {
 // The expected texts are those of jinja2 3.1.6, set up as transformers does
 // (scripts/long/compare_templates.py).
 const Case kCases[] = {
+    {"what does not run in a condition",
+     "{% if tools %}{{ tools | from_yaml }}{% for t in tools %}{% if t is odder %}x{% endif %}{% "
+     "endfor %}{% endif %}{{ tools | from_yaml if tools else 'none' }}",
+     "none"},
+    {"thoughts of earlier turns",
+     "{%- set ns = namespace(last=0) %}{% for m in messages if m.role == 'user' %}{% set ns.last = "
+     "loop.index0 %}{% endfor %}{% for m in messages %}{% set text = m.content %}{% set thought = "
+     "'' %}{% if m.role == 'assistant' and '</think>' in text %}{% set thought = "
+     "text.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}{% set text = "
+     "text.split('</think>')[-1].lstrip('\\n') %}{% endif %}<{{ m.role }}>{{ text }}{% if not "
+     "loop.last and loop.nextitem.role != m.role %}|{% endif %}{% endfor %}{{ ns.last }}",
+     "<system> Be brief. |<user>Hi\n\"you\" <b>|<assistant>Hello "
+     "\344\275\240\345\245\275|<user>Bye1"},
+    {"dates, tools and documents that are absent",
+     "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif "
+     "%}{{ date_string }}{% if tools is not none and tools is defined %}T{% endif %}{{ documents "
+     "is none }}{% set first = messages[0]['content']|trim if messages[0].role == 'system' else '' "
+     "%}{% set loop_messages = messages[1:] if first else messages %}{{ first }}{{ "
+     "loop_messages|length }}{{ messages[-1]['content'][:2] }}",
+     "22 Jul 2025TrueBe brief.3By"},
+    {"every filter",
+     "{{ -2|abs }},{{ 'ab'|capitalize }},{{ names|count }},{{ no|d('x') }},{{ no|default('y') "
+     "}},{{ d|dictsort|list }},{{ names|first }},{{ '1.5'|float }},{{ 'a\\nb'|indent(1) }},{{ "
+     "'7'|int }},{{ d|items|list|length }},{{ names|join('-') }},{{ names|last }},{{ names|length "
+     "}},{{ 'ab'|list }},{{ 'AB'|lower }},{{ names|map('upper')|list }},{{ [1, 2]|max }},{{ [1, "
+     "2]|min }},{{ [1, 2]|reject('odd')|list }},{{ messages|rejectattr('role', 'in', "
+     "['user'])|map(attribute='role')|list }},{{ 'aba'|replace('a', 'c') }},{{ 'abc'|reverse }},{{ "
+     "names|reverse|list }},{{ 'abc'|safe }},{{ 'abc'|tojson|safe }},{{ [0, 2]|select|list }},{{ "
+     "messages|selectattr('role', '==', 'user')|list|length }},{{ names|sort }},{{ 1|string }},{{ "
+     "[1, 2]|sum }},{{ 'ab cd'|title }},{{ names|tojson }},{{ ' x '|trim }},{{ [1, 1]|unique|list "
+     "}},{{ 'ab'|upper }}",
+     "2,Ab,4,x,y,[('a', {'x': 'y'}), ('b', [1, 2.5, None, True])],beta,1.5,a\n "
+     "b,7,2,beta-Alpha-gamma-Beta,Beta,4,['a', 'b'],ab,['BETA', 'ALPHA', 'GAMMA', "
+     "'BETA'],2,1,[2],['system', 'assistant'],cbc,cba,['Beta', 'gamma', 'Alpha', "
+     "'beta'],abc,\"abc\",[2],2,['Alpha', 'beta', 'Beta', 'gamma'],1,3,Ab Cd,[\"beta\", \"Alpha\", "
+     "\"gamma\", \"Beta\"],x,[1],AB"},
+    {"safe strings",
+     "{% set v = d.a | tojson | safe if d is mapping else d | string %}{{ '<p>' ~ v ~ '</p>' }}{{ "
+     "(v ~ '<') | upper }}{{ '\"' | safe + messages[1].content + (\"'&\" | safe) }}{{ [v, v | "
+     "string] }}{{ v | replace('y', '<') }}{{ v == '{\"x\": \"y\"}' }}{{ '<' + v }}",
+     "<p>{\"x\": \"y\"}</p>{\"X\": \"Y\"}<\"Hi\n&#34;you&#34; &lt;b&gt;'&[Markup('{\"x\": "
+     "\"y\"}'), Markup('{\"x\": \"y\"}')]{\"x\": \"<\"}True&lt;{\"x\": \"y\"}"},
+    {"format and unpacked arguments",
+     "{% macro f(a, b='-', c='.') %}{{ a ~ b ~ c }}{% endmacro %}{% set args = [1, 2] %}{{ "
+     "'<{}|{}>{{}}'.format(names[0], none) }} {{ '{1}{0}{x}'.format(1, 'b', x=2.0) }} {{ f(*args) "
+     "}} {{ f(0, *args) }} {{ f(1, **{'c': 3}) }} {{ f(*[1], c=2) }}",
+     "<beta|None>{} b12.0 12. 012 1-3 1-2"},
     {"ChatML",
      "{%- for message in messages %}\n    {{- '<|im_start|>' + message['role'] + '\\n' + "
      "message.content | trim + '<|im_end|>' + '\\n' }}\n{%- endfor %}\n{%- if "
@@ -194,10 +241,14 @@ TEST_CASE("what is not executed is refused at once, by name and line",
   }
   CHECK_THAT(refused("\n\n{{ x | custom }}"), StartsWith("t:3: the filter \"custom\""));
   CHECK_THAT(refused("{{ x is odder }}"), StartsWith("t:1: the test \"odder\""));
-  CHECK_THAT(refused("{{ f(*x) }}"), Contains("not supported"));
+  // In a condition as well, unless it is never asked for.
+  CHECK_THAT(refused("{% for x in y %}{{ x | custom }}{% endfor %}"), Contains("custom"));
+  CHECK_THAT(refused("{% if x %}{% endif %}{{ y | custom }}"), Contains("custom"));
+  CHECK_THAT(error_of("{% if messages %}{{ 1 | custom }}{% endif %}"),
+             StartsWith("chat template:1: the filter \"custom\""));
+  CHECK_THAT(error_of("{{ 1 if 1 is odder else 2 }}"), Contains("the test \"odder\""));
   CHECK_THAT(refused("{% for x in y recursive %}{% endfor %}"), Contains("recursive"));
   CHECK_THAT(refused("{% macro f() %}{{ caller() }}{% endmacro %}"), Contains("caller"));
-  CHECK_THAT(refused("{{ (x | safe) ~ 'a' }}"), Contains("safe"));
 }
 
 TEST_CASE("malformed templates are refused with their line", "[data][chat_template][bad_input]") {
@@ -252,6 +303,21 @@ TEST_CASE("errors while a template runs give its line", "[data][chat_template][b
   CHECK_THAT(error_of("{{ 9223372036854775807 + 1 }}"), Contains("too large"));
   CHECK_THAT(error_of("{{ -9223372036854775807 - 2 }}"), Contains("too large"));
   CHECK_THAT(error_of("{{ messages | tojson(indent=1000) }}"), Contains("indent"));
+  // What Python's Markup would escape.
+  for (const char* expression : {"('a' | safe) | upper", "('a' | safe).strip()", "('a' | safe)[0]",
+                                 "('a' | safe)[1:]", "('a' | safe) * 2", "'a' | safe | trim"}) {
+    INFO(expression);
+    CHECK_THAT(error_of(concat("{{ ", expression, " }}")), Contains("\"safe\" string"));
+  }
+  for (const char* expression :
+       {"'{'.format()", "'}'.format()", "'{}'.format()", "'{0} {}'.format(1, 2)",
+        "'{:>5}'.format(1)", "'{x.y}'.format(x=1)", "'{x}'.format(1)",
+        "'{99999999999999999999}'.format(1)"}) {
+    INFO(expression);
+    CHECK_THAT(error_of(concat("{{ ", expression, " }}")), Contains("format: "));
+  }
+  CHECK_THAT(error_of("{{ range(*1) }}"), Contains("unpacked"));
+  CHECK_THAT(error_of("{{ dict(**[1]) }}"), Contains("unpacked"));
 }
 
 TEST_CASE("runaway templates end in an error", "[data][chat_template][bad_input]") {
@@ -284,6 +350,7 @@ TEST_CASE("text that is not UTF-8 is refused", "[data][chat_template][bad_input]
 TEST_CASE("a folder's template and special tokens are found", "[data][chat_template]") {
   const TemporaryFolder folder;
   CHECK_THROWS_WITH(ChatTemplate::load(folder.path()), Contains("has no chat template"));
+  CHECK_FALSE(ChatTemplate::find(folder.path()).has_value());
   folder.write("special_tokens_map.json",
                R"({"bos_token": "wrong", "eos_token": {"content": "</e>"}})");
   folder.write(
@@ -293,6 +360,9 @@ TEST_CASE("a folder's template and special tokens are found", "[data][chat_templ
   CHECK(ChatTemplate::load(folder.path()).render(none) == "<b></e>");
   folder.write("chat_template.jinja", "file {{ eos_token }}\n");
   CHECK(ChatTemplate::load(folder.path()).render(none) == "file </e>");
+  // One that is not executed is no reason to do without.
+  folder.write("chat_template.jinja", "{{ x | custom }}");
+  CHECK_THROWS_WITH(ChatTemplate::find(folder.path()), Contains("custom"));
   std::filesystem::remove(folder / "chat_template.jinja");
   folder.write(
       "tokenizer_config.json",

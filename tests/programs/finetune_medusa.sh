@@ -111,6 +111,9 @@ rejected "rows beyond the model's positions" "positions" --text "$work/text.txt"
 length=32
 rejected "a cache of hidden states of other documents" "other documents" \
   --chats "$work/chats.jsonl" --hidden-cache "$work/cache"
+echo "One line." >"$work/one_line.txt"
+expect "one document, of which none can be held out" 0 "done at step 6" medusa --text "$work/one_line.txt"
+rm -rf "$run"
 rejected "an unknown layout" "--layout" --text "$work/text.txt" --layout tgi
 echo '{"messages": [{"role": "user"}]}' >>"$work/chats.jsonl"
 rejected "a bad line of chats, named" "chats.jsonl:4" --chats "$work/chats.jsonl"

@@ -150,6 +150,10 @@ rm "$out.run.json"
 refused "a file that something else wrote" "choose another file" data "${nothing[@]}"
 fresh
 refused "no prompts" "either --prompts or --from-nothing" data
+rm "$work/model2/chat_template.jinja"
+base=$work/model2
+refused "no prompts, for a model without a template" "either --prompts or --from-nothing" data
+base=$work/model1
 refused "two kinds of prompts" "either --prompts or --from-nothing" \
   data --from-nothing 3 --prompts "$work/plain.txt"
 refused "a file that is not there" "nowhere" data --prompts "$work/nowhere"

@@ -82,6 +82,32 @@ if [[ -f $work/best.json ]]; then
   expect "the saved tree" 0 "$all_equal" medusa --tree "$work/best.json"
 fi
 
+expect "a module of multi-token prediction" 0 "saved $work/mtp" \
+  "$BINADE_BUILD/examples/finetune_mtp" --model "$work/model1" --text "$work/text.txt" --device cpu \
+  --seq-len 64 --batch-size 8 --kind recursive --depth 3 --steps 40 --learning-rate 0.01 --warmup 5 --run-dir "$work/run3" \
+  --quiet --no-pack --save "$work/mtp"
+expect "parallel heads" 0 "saved $work/parallel" \
+  "$BINADE_BUILD/examples/finetune_mtp" --model "$work/model1" --text "$work/text.txt" --device cpu \
+  --seq-len 64 --batch-size 8 --kind parallel --depth 2 --steps 20 --learning-rate 0.01 --warmup 5 --run-dir "$work/run4" \
+  --quiet --no-pack --save "$work/parallel"
+taus() { grep -o 'tau [0-9.]*' "$case_output" | cut -d ' ' -f 2; }
+for heads in mtp parallel; do
+  expect "a chain of $heads" 0 "$all_equal" speculate --mtp "$work/$heads" --tree chain
+  chain=$(taus)
+  expect "a tree of 12 nodes for $heads that is accepted furthest" 0 "tokens a pass on these texts" \
+    run --mtp "$work/$heads" --search-tree "$work/prompts.txt" --nodes 12 --most-accepted \
+    --save-tree "$work/$heads.json"
+  expect "… decodes the same texts" 0 "$all_equal" \
+    speculate --mtp "$work/$heads" --tree "$work/$heads.json" --batch 2
+  problem=
+  awk "BEGIN { exit !($(taus) >= $chain) }" || problem="tau $(taus), that of the chain is $chain"
+  report "… in no more passes than the chain" "$problem"
+done
+expect "the tree for this machine, from the modules" 0 "speculate" \
+  run --mtp "$work/mtp" --search-tree "$work/prompts.txt" --nodes 6
+expect "… by samples" 0 "speculate" \
+  run --mtp "$work/mtp" --search-tree "$work/prompts.txt" --nodes 4 --acceptance exact --batch 2
+
 interactive() { printf 'The quick\nbrown\n' | run --medusa "$work/heads" --interactive "$@"; }
 expect "a chat" 0 "fox" interactive
 problem=
@@ -113,9 +139,16 @@ refused "drawn guesses for a rule that takes none" "--acceptance exact" \
   speculate --draft "$work/model2" --draft-temperature 1
 refused "drawn guesses of heads that draw none" "--draft-temperature" \
   medusa --draft-temperature 1 --acceptance exact
-refused "a tree search without heads" "--medusa" \
+refused "a tree search without heads" "--medusa or --mtp" \
   speculate --proposer lookup --search-tree "$work/prompts.txt"
 refused "a typical rule at temperature 0" "temperature" medusa --acceptance typical --temperature 0
+cp -r "$work/model1" "$work/templated"
+echo "{{ messages | custom }}" >"$work/templated/chat_template.jinja"
+target=$work/templated
+refused "the model's own template, which is not executed" 'the filter "custom"' speculate --proposer lookup
+expect "… is not asked for" 0 "$all_equal" speculate --proposer lookup --chat-template none
+target=$work/model1
+expect "more slots than prompts" 0 "$all_equal" medusa --batch 65536
 refused "an unknown chat template" "$work/nowhere" medusa --chat-template "$work/nowhere"
 echo '{"messages": [{"role": "user"}]}' >"$work/bad.jsonl"
 refused "a bad record, named" "bad.jsonl:1" run --medusa "$work/heads" --prompts "$work/bad.jsonl"

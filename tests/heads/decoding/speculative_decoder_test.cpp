@@ -342,6 +342,7 @@ TEST_CASE("passes are timed for the choice of a tree", "[decoding][speculative]"
   // There is no tree of 40 nodes in these counts.
   REQUIRE(costs.verify.size() == 3);
   CHECK(costs.verify[1].nodes == 4);
+  CHECK(costs.verify[0].seconds >= costs.plain);
   CHECK(depths == std::vector<int64_t>{1, 2, 1, 1, 2});
   CHECK_NOTHROW(best_tree_for(costs, counts).advice());
   CHECK_THROWS_WITH(measure_costs(*model,

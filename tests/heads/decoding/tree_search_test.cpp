@@ -122,6 +122,31 @@ TEST_CASE("rank counts of parts merge into those of the whole", "[decoding]") {
   for (const Path& path : all.choices()) CHECK(merged.joint(path) == whole.joint(path));
 }
 
+TEST_CASE("passes of a text begin behind what was accepted", "[decoding]") {
+  // Ranks behind each token; 9 is a miss.
+  const Positions text = {{0, 1, 0}, {1, 0, 9}, {0, 0, 1}, {2, 9}, {0, 0}, {0}};
+  const auto record = [&](const DraftTree& tree) {
+    RankCounts counts(3, 3);
+    record_passes(counts, tree, text);
+    return counts;
+  };
+  const RankCounts everywhere = record(DraftTree());
+  CHECK(everywhere.positions() == 6);
+  CHECK(everywhere.joint({0}) == 4);
+  const RankCounts narrow = record(DraftTree::chain(2));
+  // Passes: 0 (one accepted), 2 (two accepted), 5 (one accepted).
+  CHECK(narrow.positions() == 3);
+  CHECK(narrow.joint({0}) == 3);
+  CHECK(narrow.joint({0, 0}) == 1);
+  CHECK(narrow.joint({0, 1, 0}) == 1);
+  // Passes: 0 (two accepted), 3 (none: rank 2), 4 (one accepted, its text ends before [0, 1]).
+  const RankCounts wide = record(DraftTree::from_choices({{0}, {0, 1}, {1}}));
+  CHECK(wide.positions() == 3);
+  CHECK(wide.joint({0, 1}) == 1);
+  CHECK(wide.joint({2}) == 1);
+  CHECK(wide.joint({0}) == 2);
+}
+
 TEST_CASE("no other tree of its size is accepted further than the one that was searched",
           "[decoding]") {
   const Paths paths = DraftTree::full({3, 3, 3}, {.width = 3}).choices();
