@@ -71,7 +71,7 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   const auto optimizer =
       examples::make_optimizer(o, optim::split_by_decay(*ranker, o.weight_decay));
   std::optional<optim::Ema> ema;
-  if (o.ema > 0) ema.emplace(*optimizer, o.ema);
+  if (o.ema > 0) ema.emplace(*optimizer, o.ema, ranker->named_buffers());
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = ranker.get(),
                    .data = batches,

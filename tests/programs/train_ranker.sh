@@ -129,9 +129,33 @@ expect "half of it" 0 "done at step 10" again "${model[@]}" --steps 10
 expect "… goes on" 0 "resumed at step 10" train "${model[@]}" --resume --test-scores "$work/halves.txt"
 cmp "$work/whole.txt" "$work/halves.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
 report "… bit for bit" "$problem"
+# Averages of weights go with those of the statistics that batch norm measured with them.
+averaged=(--ema 0.9 --norm batch --input-norm --validate-every 5 --checkpoint-every 5 --schedule constant)
+expect "averages beside batch norm" 0 "done at step 20" again "${averaged[@]}" --test-scores "$work/whole.txt" \
+  --save "$work/averaged"
+expect "… half of it" 0 "done at step 10" again "${averaged[@]}" --steps 10
+expect "… goes on" 0 "resumed at step 10" train "${averaged[@]}" --resume --test-scores "$work/halves.txt"
+cmp "$work/whole.txt" "$work/halves.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
+report "… bit for bit" "$problem"
+expect "… and is saved as it was tested" 0 "scored" "$BINADE_BUILD/examples/score_ranker" --device cpu \
+  --ranker "$work/averaged" --data "$work/fold/test.txt" --scores "$work/saved.txt"
+cmp "$work/whole.txt" "$work/saved.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
+report "… to the bit" "$problem"
+# Of weights that stay, the averages are the same; those of statistics follow them slowly.
+scores still.txt --norm batch --learning-rate 0
+scores still-averaged.txt --norm batch --learning-rate 0 --ema 0.9
+cmp -s "$work/still.txt" "$work/still-averaged.txt" && problem="the last statistics" || problem=
+report "… with averages of the statistics" "$problem"
+expect "the run before" 0 "done at step 20" again "${model[@]}" --steps 20
 refused "a run goes on with other lists" "$work/fold/vali.txt" train --resume --train "$work/fold/vali.txt" --steps 30
 refused "a run goes on by another loss" "loss" train --resume --loss listnet --steps 30
 refused "a new run in a folder that has one" "--resume" train
+cp "$run/config.json" "$work/now.json"
+sed 's/"norm": "layer"/"layer-norm": true/' "$work/now.json" >"$run/config.json"
+refused "a run of a version whose options were others" \
+  "unknown option layer-norm in the configuration of the run; go on with the version that began it" \
+  "$program" --run-dir "$run" --resume --steps 30
+cp "$work/now.json" "$run/config.json"
 expect "training ends when validation gets no better" 0 "stopped, as nothing got better" \
   again --learning-rate 0 --warmup 0 --validate-every 5 --patience 2 --steps 200
 steps=$(sed -n 's/^stopped, .* at step \([0-9]*\):.*/\1/p' "$case_output")

@@ -105,7 +105,7 @@ void pack_b(int64_t k, int64_t n, Block<const float> b, float* packed) {
   int64_t first = 0;
   if (!b.transposed) {
     constexpr int64_t kPanelsAtOnce = 8;
-    for (; first + width <= n;) {
+    while (first + width <= n) {
       const int64_t panels = std::min((n - first) / width, kPanelsAtOnce);
       copy_panels(k, panels, b.from(0, first), width, packed + first * k);
       first += panels * width;
