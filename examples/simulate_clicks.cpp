@@ -37,7 +37,7 @@ void add_options(CommandLine& command, Options& o) {
   users.add("--logging-scores", o.logging_scores,
             "Scores that lists were shown by: one number a line, in the order of the documents");
   users.add("--logging-feature", o.logging_feature, "… or this feature, by its number in the files")
-      .range(int64_t{0}, int64_t{1} << 24);
+      .range(int64_t{0}, kMostFeatures);
   users
       .add(
           "--model", o.model,

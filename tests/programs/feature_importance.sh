@@ -49,6 +49,19 @@ expect "a metric whose smaller values are better" 0 "ARP" importance --metric ar
 [[ $(features) == "3 "* ]] && problem= || problem="it begins with $(features)"
 report "… falls, too" "$problem"
 
+# The last feature is 0 in all of these lines, which leave it out.
+sed 's/ 9:2$//' "$work/lists.txt" >"$work/sparse.txt"
+sed 's/ 9:2$/ 9:0/' "$work/lists.txt" >"$work/dense.txt"
+of() { "$programs/feature_importance" --device cpu --ranker "$work/ranker" --data "$work/$1.txt" "${@:2}"; }
+refused "lines that leave the last feature out" "the ranker has 10; if they leave features out" \
+  of sparse
+expect "… which may be 0 in all of them" 0 "wrote" of sparse --sparse --output "$work/a.tsv"
+expect "… as if it stood there" 0 "wrote" of dense --output "$work/b.tsv"
+cmp "$work/a.tsv" "$work/b.tsv" >"$case_output" 2>&1 && problem= || problem="other numbers"
+report "… to the bit" "$problem"
+sed '3s/$/ 10:1/' "$work/lists.txt" >"$work/more.txt"
+refused "more features than the ranker has" "more.txt:3:" of more --sparse
+
 refused "a ranker that is not there" "holds no ranker" \
   "$programs/feature_importance" --ranker "$work" --data "$work/lists.txt"
 refused "an unknown metric" "did you mean ndcg?" importance --metric ndgc

@@ -219,6 +219,9 @@ rejected "an unknown parameter of a loss" "sigm" train --loss ranknet:sigm=1
 rejected "a parameter that is no number" "sigma" train --loss ranknet:sigma=x
 rejected "an unknown metric" "did you mean ndcg?" train --metrics ndgc
 rejected "an unknown convention" "did you mean lightgbm?" train --convention lightgmb
+rejected "a convention that needs names of documents" "to validate on: ties by names (trec_eval)" \
+  train --convention trec_eval
+expect "… which --help does not offer" 0 "letor4, one, zero, skip: what a program does" "$program" --help
 rejected "k of 0" "expected a whole number from 1 behind @" train --metrics ndcg@0
 rejected "k below 0" "expected a whole number from 1 behind @" train --metrics ndcg@-3
 rejected "an unknown network" "--model" train --model trees
