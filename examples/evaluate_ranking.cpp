@@ -5,6 +5,7 @@
 //   evaluate_ranking --data test.txt --scores a.txt --baseline b.txt --metrics ndcg@10 --convention
 //   all evaluate_ranking --data S1.txt S2.txt --feature 39 --convention letor4
 #include "evaluate_ranking/report.h"
+#include "output_files.h"
 #include "ranked_lists.h"
 
 #include <binade/data/ranking_scores.h>
@@ -90,6 +91,9 @@ void evaluate_ranking(const Options& o) {
     if (lists.missing == "refuse") lists.missing = "zero";
     if (lists.out_of_range == "refuse") lists.out_of_range = "clamp";
   }
+  std::vector<std::filesystem::path> inputs = list_files(lists);
+  inputs.insert(inputs.end(), {o.scores, o.baseline});
+  check_outputs({{"--per-query", o.per_query}}, inputs);
   data::RankingSet set = read_lists(lists, /*comments=*/true);
   const std::vector<double> scores = scores_of(set, o);
   std::vector<double> baseline;

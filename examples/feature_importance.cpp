@@ -8,6 +8,7 @@
 #include <binade/binade.h>
 #include <binade/heads/rank/importance.h>
 
+#include "output_files.h"
 #include "saved_ranker.h"
 
 using namespace binade;
@@ -68,6 +69,9 @@ void feature_importance(Options o) {
         "--output is a .tsv or a .jsonl file, got ", o.output);
   o.importance.metric = rank::Metric::parse(o.metric);
   o.importance.convention = rank::Convention::preset(o.convention);
+  std::vector<std::filesystem::path> inputs = list_files(o.lists);
+  for (const auto& file : rank::ranker_files(o.ranker)) inputs.push_back(file);
+  check_outputs({{"--output", o.output}}, inputs);
   const ReadyRanker ready = load_ready_ranker(o);
   number_features(o.lists, ready.saved);
   const int64_t width = ready.saved.ranker->config().features;

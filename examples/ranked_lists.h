@@ -110,6 +110,13 @@ inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) 
   return data::read_ranking_csv(files, csv, options);
 }
 
+// The files that read_lists() reads.
+inline std::vector<std::filesystem::path> list_files(const ListOptions& o) {
+  std::vector<std::filesystem::path> files(o.data.begin(), o.data.end());
+  files.insert(files.end(), o.groups.begin(), o.groups.end());
+  return files;
+}
+
 // A feature of every document (N), by its number in the files; Error for one that is not there.
 inline std::vector<double> feature_scores(const data::RankingSet& set, int64_t feature) {
   const int64_t column = feature - set.first_index, width = set.feature_count();

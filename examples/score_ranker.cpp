@@ -10,6 +10,7 @@
 #include <binade/data/letor_stream.h>
 #include <binade/heads/rank/training.h>
 
+#include "output_files.h"
 #include "saved_ranker.h"
 
 using namespace binade;
@@ -94,11 +95,10 @@ void score_ranker(Options o) {
   data::LetorStreamOptions reading{.lines = line_options(o)};
   reading.lines.features = width;
   data::LetorStream stream({o.data.begin(), o.data.end()}, reading);
-  for (const std::string& file : o.data) {
-    std::error_code not_there;
-    check(!std::filesystem::equivalent(file, o.scores, not_there), "--scores would overwrite ",
-          file);
-  }
+  std::vector<std::filesystem::path> inputs(o.data.begin(), o.data.end());
+  for (const std::string& folder : o.rankers)
+    for (const auto& file : rank::ranker_files(folder)) inputs.push_back(file);
+  check_outputs({{"--scores", o.scores}}, inputs);
   AtomicFile file(o.scores);
   std::vector<std::string> notes;
   while (std::optional<data::RankingSet> lists = stream.next()) {

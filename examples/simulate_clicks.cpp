@@ -97,6 +97,9 @@ void simulate_clicks(Options o) {
   check(!cascade || o.propensities != "true",
         "a cascade has no true propensity of a rank; choose other --propensities");
   if (cascade) o.clicks.model.kind = rank::ClickModel::Kind::cascade;
+  std::vector<std::filesystem::path> inputs = list_files(o.lists);
+  inputs.emplace_back(o.logging_scores);
+  check_outputs(click_files(o.output), inputs);
   const data::RankingSet set = read_lists(o.lists, /*comments=*/true);
   const rank::Judged judged = {set.offset_span(), set.label_span()};
   const rank::ClickLog log = rank::simulate_clicks(judged, logging_scores(set, o), o.clicks);

@@ -3,6 +3,7 @@
 //   train_ranker --train S1.txt S2.txt S3.txt --valid S4.txt --test S5.txt --save ranker/
 //   train_ranker --fold Fold1 --loss listnet --model attention --precision fp16
 //   train_ranker --run-dir runs/a --resume            goes on where a run stopped
+#include <algorithm>
 #include <cmath>
 
 #include <binade/binade.h>
@@ -22,6 +23,8 @@ void judge(const examples::TrainRankerOptions& o, const rank::Ranker& ranker,
            const rank::ResidentSet& set, const rank::LossSpec& loss, const amp::Preset& preset,
            const rank::JudgeOptions& judging) {
   const std::vector<double> scores = rank::score(ranker, set, loss, preset);
+  check(std::none_of(scores.begin(), scores.end(), [](double s) { return std::isnan(s); }),
+        "the ranker's scores are NaN: training diverged; lower --learning-rate, or --clip");
   const rank::Judged lists{set.host().offset_span(), set.host().label_span()};
   for (const rank::Evaluation& one :
        rank::evaluate(lists, scores, judging.metrics, judging.convention))

@@ -19,6 +19,10 @@ constexpr int kFormat = 1;
 
 }  // namespace
 
+std::vector<std::filesystem::path> ranker_files(const std::filesystem::path& folder) {
+  return {folder / kConfig, folder / kWeights, folder / kScaling};
+}
+
 void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, const LossSpec& loss,
                  const std::optional<data::FeatureScaling>& scaling,
                  std::optional<int> first_feature) {
@@ -57,6 +61,11 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
                     .scaling = {},
                     .first_feature = {}};
   const RankerConfig& config = saved.ranker->config();
+  const Outputs reads = saved.loss.info().outputs;
+  check(reads == Outputs::score ? config.outputs == 1
+                                : config.outputs >= output_columns(saved.loss, 0),
+        file.string(), ": the network gives ", config.outputs,
+        " numbers a document, which the loss ", saved.loss.text(), " does not read");
   const SafetensorsFile weights(folder / kWeights);
   nn::StateDict state;
   for (const std::string& name : weights.names()) state[name] = weights.get(name);

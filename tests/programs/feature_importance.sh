@@ -69,6 +69,9 @@ refused "k of 0" "expected a whole number from 1 behind @" importance --metric n
 refused "an unknown convention" "did you mean lightgbm?" importance --convention lightgmb
 refused "no permutation" "--repeats" importance --repeats 0
 refused "a form of file that there is not" "a .tsv or a .jsonl file" importance --output "$work/a.csv"
+cp "$work/lists.txt" "$work/lists.tsv"
+refused "a table in place of the lists" "--output would overwrite $work/lists.tsv" \
+  importance --data "$work/lists.tsv" --output "$work/lists.tsv"
 refused "a file that cannot be written" "cannot write" importance --output /proc/none/a.tsv
 refused "no lists" "--data is required" "$programs/feature_importance" --ranker "$work/ranker"
 make_lists 1 >"$work/lists.txt"

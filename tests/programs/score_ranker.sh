@@ -124,5 +124,7 @@ refused "scores that cannot be written" "cannot write" \
   "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores /proc/none/scores
 refused "scores over the lines" "--scores would overwrite" \
   "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores "$work/../$(basename "$work")/test.txt"
+refused "scores in place of a ranker" "--scores would overwrite $work/mlp/model.safetensors" \
+  "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores "$work/mlp/model.safetensors"
 refused "no ranker" "--ranker is required" "$programs/score_ranker" --data "$work/test.txt" --scores "$work/x"
 refused "an unknown precision" "fp17" test_scores mlp --precision fp17

@@ -248,5 +248,10 @@ rejected "weights of documents that are left out" "--longest-list" \
   train --weights "$work/ones" --longest-list 4
 rejected "scores of no test file" "--test-scores needs --test" \
   train_on --train "$work/fold/train.txt" --test-scores "$work/s"
+rejected "scores in place of the test file" "--test-scores would overwrite $work/fold/test.txt" \
+  train --test-scores "$work/fold/test.txt"
+rejected "a metric that stands twice" "--metrics has NDCG@10 twice" train --metrics ndcg@10 NDCG@10
+rejected "more lists a step than fit" "it may have 2^31 - 1 in all" train --batch-size 1000000000000
+rejected "more blocks than anybody needs" "attention blocks" train --model attention --blocks 1000000
 rejected "an unknown option is named with the nearest" "did you mean --metrics" train --metric ndcg
 rejected "a folder to save to that cannot be made" "/proc/none" train --save /proc/none/ranker
