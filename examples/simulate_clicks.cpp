@@ -101,6 +101,11 @@ void simulate_clicks(Options o) {
   inputs.emplace_back(o.logging_scores);
   check_outputs(click_files(o.output), inputs);
   const data::RankingSet set = read_lists(o.lists, /*comments=*/true);
+  // Ranks that no list has would only be lines of a table.
+  int64_t longest = 1;
+  for (int64_t q = 0; q < set.queries(); ++q)
+    longest = std::max(longest, set.offset_span()[q + 1] - set.offset_span()[q]);
+  o.clicks.shown = std::min(o.clicks.shown, longest);
   const rank::Judged judged = {set.offset_span(), set.label_span()};
   const rank::ClickLog log = rank::simulate_clicks(judged, logging_scores(set, o), o.clicks);
   const std::vector<double> propensities = propensities_of(set, log, o);

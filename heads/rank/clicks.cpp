@@ -199,14 +199,12 @@ ClickLog simulate_clicks(const Judged& lists, std::span<const double> logging_sc
   if (largest == 0)
     for (const float label : lists.labels) largest = std::max<double>(largest, label);
   ClickLog log;
+  log.shown = options.shown;
   log.offsets = {0};
   Judged checked = lists;
   checked.largest_label = largest;
   const auto ranking = ranked_documents(checked, logging_scores, Convention::preset("zero"));
   const auto count = static_cast<int64_t>(lists.offsets.size()) - 1;
-  for (int64_t q = 0; q < count; ++q)
-    log.shown =
-        std::max(log.shown, std::min(options.shown, lists.offsets[q + 1] - lists.offsets[q]));
   std::vector<double> labels;
   for (int64_t q = 0; q < count; ++q) {
     const int64_t length = std::min(options.shown, lists.offsets[q + 1] - lists.offsets[q]);

@@ -48,7 +48,7 @@ struct ClickLog {
   // (S) 0, or the rank k ≥ 2, drawn evenly, that was to change places with rank 1, which it then
   // did with probability 1/2 (Joachims et al., WSDM 2017, section 5.3).
   std::vector<int32_t> swapped;
-  int64_t shown = 0;  // ranks that users saw, of the longest list
+  int64_t shown = 0;
 
   int64_t sessions() const { return static_cast<int64_t>(lists.size()); }
 };
