@@ -17,6 +17,11 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kScaling = "scaling.safetensors";
 constexpr int kFormat = 1;
 
+uint32_t checksum(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  return crc32c(file.bytes().data(), file.bytes().size());
+}
+
 }  // namespace
 
 std::vector<std::filesystem::path> ranker_files(const std::filesystem::path& folder) {
@@ -40,10 +45,13 @@ void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, cons
   json["network"] =
       parse_json<nlohmann::ordered_json>(ranker.config().to_json(), "a ranker's configuration");
   write_safetensors(folder / kWeights, tensors);
-  if (scaling)
+  json["checksums"][kWeights] = checksum(folder / kWeights);
+  if (scaling) {
     scaling->save(folder / kScaling);
-  else
+    json["checksums"][kScaling] = checksum(folder / kScaling);
+  } else {
     std::filesystem::remove(folder / kScaling);
+  }
   write_text_file(folder / kConfig, json.dump(2) + "\n");
 }
 
@@ -83,6 +91,15 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
   }
   if (json.has("first_feature"))
     saved.first_feature = static_cast<int>(json["first_feature"].integer(0, 1));
+  // Files of one shape fit together whosever they are.
+  if (json.has("checksums")) {
+    const JsonView checksums = json["checksums"];
+    for (const char* name : {kWeights, kScaling})
+      if (checksums.has(name))
+        check(checksums[name].integer(0, UINT32_MAX) == checksum(folder / name),
+              (folder / name).string(), " is not what ", kConfig,
+              " was saved with: it is another ranker's, or saving was interrupted");
+  }
   saved.ranker->eval();
   return saved;
 }

@@ -1,6 +1,6 @@
 // A ranker on disk: a folder that scores files of raw features.
 //
-//   ranker.json          the network, the loss and how features are numbered
+//   ranker.json          the network, the loss, how features are numbered, and CRC-32Cs of the others
 //   model.safetensors    its weights
 //   scaling.safetensors  how features are scaled, if they are
 #pragma once

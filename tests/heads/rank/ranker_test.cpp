@@ -427,6 +427,22 @@ TEST_CASE("files of a ranker that do not fit are refused", "[rank][bad_input]") 
   CHECK_THROWS_WITH(with("\"dropout\": 0.0", "\"dropout\": \"x\"")(), Contains("dropout"));
   CHECK_THROWS_WITH(with("{", "[")(), Contains("ranker.json"));
   write_text_file(path / "ranker.json", good);
+  // Another ranker's files, of the same shapes.
+  const auto other = folder.path() / "other";
+  rank::save_ranker(other, rank::Ranker(small_config(Kind::mlp)), kLoss,
+                    data::FeatureScaling::fit(planted({7, 4}), scaling.options()));
+  for (const char* name : {"scaling.safetensors", "model.safetensors"}) {
+    INFO(name);
+    const std::string own = read_text_file(path / name);
+    write_text_file(path / name, read_text_file(other / name));
+    CHECK_THROWS_WITH(rank::load_ranker(path),
+                      Contains(name) && Contains("not what ranker.json was saved with"));
+    // As of before there were checksums.
+    CHECK_NOTHROW(with("\"checksums\"", "\"earlier\"")());
+    write_text_file(path / "ranker.json", good);
+    write_text_file(path / name, own);
+    CHECK_NOTHROW(rank::load_ranker(path));
+  }
   std::filesystem::remove(path / "scaling.safetensors");
   CHECK_THROWS_WITH(rank::load_ranker(path), Contains("scaling.safetensors"));
 }
