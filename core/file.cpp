@@ -85,6 +85,12 @@ std::string read_text_file(const std::filesystem::path& path, int64_t limit) {
 }
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  // Renaming would put a file in the place of a device.
+  std::error_code error;
+  const std::filesystem::file_status there = std::filesystem::status(path_, error);
+  check(!std::filesystem::is_directory(there), "cannot write ", path_.string(), ": it is a folder");
+  check(!std::filesystem::exists(there) || std::filesystem::is_regular_file(there), "cannot write ",
+        path_.string(), ": it is not a regular file");
   temporary_ = path_;
   temporary_ += ".writing-" + std::to_string(::getpid());
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

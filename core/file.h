@@ -27,7 +27,8 @@ class MappedFile {
 std::string read_text_file(const std::filesystem::path& path, int64_t limit = int64_t{1} << 30);
 
 // A file being written beside its final place. commit() flushes, fsyncs, renames and fsyncs the
-// folder; a writer destroyed before that removes what it wrote. write() and commit() throw Error.
+// folder; a writer destroyed before that removes what it wrote. Everything throws Error, also where
+// the place is taken by something else than a regular file.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

@@ -29,6 +29,7 @@ char32_t utf8_next(std::string_view text, size_t& pos);
 
 void utf8_append(std::string& out, char32_t code_point);
 
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // may begin a file: U+FEFF
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
 
 }  // namespace binade

@@ -13,7 +13,6 @@ namespace {
 using Format = ConversationFormat;
 using Json = nlohmann::json;
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr int64_t kLargestArray = int64_t{1} << 30;  // bytes
 
 struct FormatName {

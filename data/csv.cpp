@@ -5,6 +5,7 @@
 
 #include <binade/core/file.h>
 #include <binade/core/text.h>
+#include <binade/core/utf8.h>
 #include <binade/data/csv_fields.h>
 
 namespace binade::data {
@@ -26,7 +27,7 @@ bool are_names(const std::vector<std::string>& fields) {
 CsvTable read_csv(const std::filesystem::path& path) {
   const std::string text = read_text_file(path);
   std::string_view rest = text;
-  if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
+  if (rest.starts_with(kByteOrderMark)) rest.remove_prefix(kByteOrderMark.size());
 
   CsvTable table;
   std::vector<float> values;

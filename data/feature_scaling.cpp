@@ -208,6 +208,14 @@ void FeatureScaling::save(const std::filesystem::path& path) const {
                     {{"format", kFormat}, {"steps", options_.describe()}});
 }
 
+bool FeatureScaling::operator==(const FeatureScaling& other) const {
+  const auto same = [](const Array& a, const Array& b) {
+    return a.to_vector<double>() == b.to_vector<double>();
+  };
+  return options_ == other.options_ && same(low_, other.low_) && same(high_, other.high_) &&
+         same(mean_, other.mean_) && same(scale_, other.scale_);
+}
+
 FeatureScaling FeatureScaling::load(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   const auto& metadata = file.metadata();

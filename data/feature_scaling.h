@@ -27,6 +27,7 @@ struct FeatureScalingOptions {
   // 65504.
   double limit = 1024;
 
+  bool operator==(const FeatureScalingOptions&) const = default;
   // From "clip=0.001,log1p,zscore,limit=100" or "log1p,minmax"; "none" or nothing: no step but the
   // limit. Error for other words, with the nearest one, and for numbers that are no use.
   static FeatureScalingOptions parse(std::string_view text);
@@ -39,6 +40,8 @@ class FeatureScaling {
   // and for values that are not finite.
   static FeatureScaling fit(const RankingSet& train, const FeatureScalingOptions& options,
                             int threads = 0);
+  // Whether apply() does the same, to the bit.
+  bool operator==(const FeatureScaling& other) const;
   // Reads what save() wrote; Error that names the file for anything else.
   static FeatureScaling load(const std::filesystem::path& path);
 

@@ -13,14 +13,14 @@
 #include <unordered_map>
 
 #include <binade/core/error.h>
+#include <binade/core/utf8.h>
 #include <binade/data/ranking_reader.h>
 
 namespace binade::data {
 namespace {
 
-constexpr size_t kRead = size_t{1} << 20;           // bytes at a time
-constexpr size_t kLongestLine = size_t{1} << 28;    // more is no file of lines
-constexpr std::string_view kMark = "\xEF\xBB\xBF";  // which may begin a file
+constexpr size_t kRead = size_t{1} << 20;         // bytes at a time
+constexpr size_t kLongestLine = size_t{1} << 28;  // more is no file of lines
 
 // A file that is read from its beginning to its end.
 class Input {
@@ -172,7 +172,7 @@ class LetorStream::Reader {
       const size_t end = buffer_.find('\n', scanned_);
       if (end == std::string::npos) return false;
       std::string_view line(buffer_.data() + scanned_, end - scanned_);
-      if (line_ == 1 && line.starts_with(kMark)) line.remove_prefix(kMark.size());
+      if (line_ == 1 && line.starts_with(kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
       const LineFacts facts = look_at(line);
       if (facts.document) {
         if (facts.id.empty()) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include <binade/core/file.h>
+#include <binade/core/utf8.h>
 #include <binade/data/csv_fields.h>
 #include <binade/data/ranking_reader.h>
 
@@ -22,7 +23,7 @@ struct Table {
 Table open_table(const std::string& name, std::string_view text, const RankingCsv& csv,
                  char& delimiter) {
   Table table = {{name, text}, {}, false};
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   std::string_view line;
   int64_t lines = 0;
   while (!text.empty() && unquoted(line).empty()) {

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include <binade/core/file.h>
+#include <binade/core/utf8.h>
 #include <binade/data/parallel.h>
 
 namespace binade::data::letor {
@@ -34,7 +35,7 @@ struct Query {
 };
 
 std::string_view without_mark(std::string_view text) {
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   return text;
 }
 

@@ -7,6 +7,7 @@
 
 #include <binade/core/file.h>
 #include <binade/core/text.h>
+#include <binade/core/utf8.h>
 
 namespace binade::data {
 namespace {
@@ -24,6 +25,7 @@ std::vector<double> read_numbers(const std::filesystem::path& path, const char* 
   const std::string name = path.string();
   const MappedFile file(path);
   std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  if (rest.starts_with(kByteOrderMark)) rest.remove_prefix(kByteOrderMark.size());
   std::vector<double> numbers;
   for (int64_t line = 1; !rest.empty(); ++line) {
     std::string_view word = rest.substr(0, rest.find('\n'));

@@ -48,6 +48,8 @@ class Option {
     return integers(least, most);
   }
   const Option& at_least(int64_t least) const { return integers(least, int64_t{1} << 40); }
+  // Of what is made or held at a time.
+  const Option& count(int64_t least = 0) const { return integers(least, int64_t{1} << 30); }
   const Option& fraction() const { return range(0.0, 1.0); }
   const Option& rate() const { return range(0.0, 1e6); }
   const Option& one_of(std::vector<std::string> names) const;

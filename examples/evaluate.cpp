@@ -24,17 +24,16 @@ struct Options {
 
 void add_options(examples::CommandLine& command, Options& o) {
   examples::add_model_options(command, o.model);
-  constexpr int64_t kMost = int64_t{1} << 30;
   command.add("--text", o.text, "The text file to predict").required();
   command
       .add("--window", o.perplexity.window,
            "Tokens that a pass sees; 0: as many as the model has positions")
-      .range(0, kMost);
+      .count();
   command
       .add("--stride", o.perplexity.stride,
            "Tokens that a window moves on; smaller ones give every token more context; 0: "
            "the window")
-      .range(0, kMost);
+      .count();
   command.add("--batch-size", o.perplexity.batch, "Windows in a pass")
       .range(int64_t{1}, int64_t{1} << 20);
 }

@@ -5,6 +5,7 @@
 //   evaluate_ranking --data test.txt --scores a.txt --baseline b.txt --metrics ndcg@10 --convention
 //   all evaluate_ranking --data S1.txt S2.txt --feature 39 --convention letor4
 #include "evaluate_ranking/report.h"
+#include "output_files.h"
 #include "ranked_lists.h"
 
 #include <binade/data/ranking_scores.h>
@@ -33,14 +34,12 @@ void add_options(CommandLine& command, Options& o) {
   const OptionGroup scores{command, "Scores"};
   scores.add("--scores", o.scores, "One number a line, in the order of the documents");
   scores.add("--feature", o.feature, "Take this feature as the score, by its number in the files")
-      .range(int64_t{0}, int64_t{1} << 24);
+      .range(int64_t{0}, kMostFeatures);
   scores.add("--baseline", o.baseline, "Other scores, which a paired test compares with");
   const OptionGroup metrics{command, "Metrics"};
   metrics.add("--metrics", o.metrics,
               "ndcg@K, map@K, mrr@K, err@K, p@K, arp; without @K: the list");
-  metrics.add("--convention", o.conventions,
-              "lightgbm, xgboost, allrank, tfr, rax, dasalc, letor4, trec_eval, one, zero, skip "
-              "(what empty lists count); or all");
+  metrics.add("--convention", o.conventions, convention_help(/*named=*/true) + "; or all of them");
   metrics.add("--ties", o.ties,
               "Order of tied documents: stable, expected, best, worst, random, name (default: the "
               "convention's)");
@@ -50,8 +49,7 @@ void add_options(CommandLine& command, Options& o) {
   metrics.add("--largest-label", o.largest_label, "The data set's, for ERR; 0: that of these lists")
       .range(0.0, 1000.0);
   metrics.add("--seed", o.seed, "Of random ties and of the paired test");
-  metrics.add("--rounds", o.rounds, "Sign patterns that the paired test draws")
-      .range(int64_t{1}, int64_t{1} << 30);
+  metrics.add("--rounds", o.rounds, "Sign patterns that the paired test draws").count(1);
   const OptionGroup output{command, "Output"};
   output.add("--json-lines", o.json_lines, "Print an object of JSON for every result");
   output.add("--per-query", o.per_query, "File for a table of every list's values");
@@ -93,6 +91,9 @@ void evaluate_ranking(const Options& o) {
     if (lists.missing == "refuse") lists.missing = "zero";
     if (lists.out_of_range == "refuse") lists.out_of_range = "clamp";
   }
+  std::vector<std::filesystem::path> inputs = list_files(lists);
+  inputs.insert(inputs.end(), {o.scores, o.baseline});
+  check_outputs({{"--per-query", o.per_query}}, inputs);
   data::RankingSet set = read_lists(lists, /*comments=*/true);
   const std::vector<double> scores = scores_of(set, o);
   std::vector<double> baseline;
@@ -110,7 +111,7 @@ void evaluate_ranking(const Options& o) {
   }
   std::vector<RankingResult> results;
   for (rank::Convention convention : conventions_of(o, set)) {
-    if (!named && convention.ties == rank::Ties::name && o.ties.empty())
+    if (!named && convention.needs_names() && o.ties.empty())
       convention.ties = rank::Ties::stable;  // which the result says
     const auto of_scores = rank::evaluate(judged, scores, metrics, convention, o.lists.threads);
     const auto bounds = rank::tie_bounds(judged, scores, metrics, convention, o.lists.threads);

@@ -7,6 +7,7 @@
 #include <binade/heads/rank/onnx.h>
 
 #include "common.h"
+#include "output_files.h"
 
 using namespace binade;
 using namespace binade::examples;
@@ -20,6 +21,7 @@ struct Options {
 
 void export_ranker(const Options& o) {
   check(!o.onnx.empty() || !o.c_header.empty(), "give --onnx, --c-header or both");
+  check_outputs({{"--onnx", o.onnx}, {"--c-header", o.c_header}}, rank::ranker_files(o.ranker));
   const rank::SavedRanker saved = rank::load_ranker(o.ranker);
   // Both are made before either is written.
   const std::string onnx = o.onnx.empty() ? "" : rank::to_onnx(saved);

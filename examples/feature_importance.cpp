@@ -8,6 +8,7 @@
 #include <binade/binade.h>
 #include <binade/heads/rank/importance.h>
 
+#include "output_files.h"
 #include "saved_ranker.h"
 
 using namespace binade;
@@ -20,17 +21,17 @@ struct Options : SavedRankerOptions {
   ListOptions lists;
   rank::ImportanceOptions importance;
   std::string metric = "ndcg@10", convention = "skip", output;
+  bool sparse = false;
 };
 
 void add_options(CommandLine& command, Options& o) {
   add_ranker_option(OptionGroup{command, "Files"}, o);
   add_list_options(command, o.lists);
+  add_sparse_option(OptionGroup{command, "Lists"}, o.sparse);
   const OptionGroup importance{command, "Importance"};
   importance.add("--metric", o.metric,
                  "ndcg@K, map@K, mrr@K, err@K, p@K, arp; without @K: the list");
-  importance.add("--convention", o.convention,
-                 "skip, zero or one (what lists without relevant documents count), or a program's: "
-                 "lightgbm, xgboost, allrank, tfr, rax, dasalc, letor4");
+  importance.add("--convention", o.convention, convention_help(/*named=*/false));
   importance.add("--repeats", o.importance.repeats, "Permutations of every feature")
       .range(int64_t{1}, int64_t{1} << 20);
   importance.add("--within-lists", o.importance.within_lists,
@@ -68,9 +69,15 @@ void feature_importance(Options o) {
         "--output is a .tsv or a .jsonl file, got ", o.output);
   o.importance.metric = rank::Metric::parse(o.metric);
   o.importance.convention = rank::Convention::preset(o.convention);
+  std::vector<std::filesystem::path> inputs = list_files(o.lists);
+  for (const auto& file : rank::ranker_files(o.ranker)) inputs.push_back(file);
+  check_outputs({{"--output", o.output}}, inputs);
   const ReadyRanker ready = load_ready_ranker(o);
   number_features(o.lists, ready.saved);
+  const int64_t width = ready.saved.ranker->config().features;
+  if (o.sparse) o.lists.features = width;
   const data::RankingSet set = read_lists(o.lists);
+  check_all_features(set.feature_count(), width);
   const rank::Importance found =
       rank::permutation_importance(ready.saved, set, ready.preset, o.importance);
   if (!o.output.empty()) write_text_file(o.output, table(found, json_lines));

@@ -32,29 +32,27 @@ struct Options {
 
 void add_options(examples::CommandLine& command, Options& o) {
   examples::add_model_options(command, o.model);
-  constexpr int64_t kMost = int64_t{1} << 30;
   const examples::Option prompt =
       command.add("--prompt", o.prompt, "The text to continue; empty: begin one");
   command.add("--prompt-file", o.prompt_file, "A file with the text to continue")
       .excludes(prompt)
       .existing_file();
-  command.add("--samples", o.samples, "Texts to write, together as one batch").range(1, kMost);
+  command.add("--samples", o.samples, "Texts to write, together as one batch").count(1);
   command
       .add("--max-new-tokens", o.max_new_tokens,
            "Tokens to write at most; 0: 128, or as many as the model has positions for")
-      .range(0, kMost);
+      .count();
   command
       .add("--min-new-tokens", o.min_new_tokens,
            "Tokens to write before the end of text is allowed")
-      .range(0, kMost);
+      .count();
   command.add("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");
   command
       .add("--temperature", o.temperature,
            "Of the distribution to draw from; 0: always the most probable token. This and the "
            "next two default to the model's generation_config.json, else to 0, all, 1")
       .range(0.0, 1e3);
-  command.add("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all")
-      .range(0, kMost);
+  command.add("--top-k", o.top_k, "Draw from so many most probable tokens; 0: from all").count();
   command.add("--top-p", o.top_p, "Draw from the fewest tokens whose probabilities reach this")
       .range(1e-6, 1.0);
   command.add("--seed", o.seed, "Of the draws");

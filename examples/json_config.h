@@ -62,7 +62,10 @@ class JsonConfig : public CLI::Config {
     for (const auto& [name, given] : configuration.items()) {
       const CLI::Option* option = app_.get_option_no_throw("--" + name);
       check(option != nullptr && is_known(option), "unknown option ", name, " in the configuration",
-            nearest_option(app_, name));
+            resumes()
+                ? concat(" of the run; go on with the version that began it, or begin another "
+                         "run folder")
+                : nearest_option(app_, name));
       // A default is not given: it must not stand against other options.
       if (given == default_of(option)) continue;
       CLI::ConfigItem item;
@@ -88,6 +91,11 @@ class JsonConfig : public CLI::Config {
   // --resume is of one start of a program, not of the run.
   static bool is_saved(const CLI::Option* option) {
     return is_known(option) && option->get_lnames()[0] != "resume";
+  }
+  // The configuration is then that of a run folder, which an older version may have written.
+  bool resumes() const {
+    const CLI::Option* resume = app_.get_option_no_throw("--resume");
+    return resume != nullptr && resume->count() > 0;
   }
   static bool takes_list(const CLI::Option* option) { return option->get_expected_max() > 1; }
 

@@ -3,6 +3,7 @@
 
 #include <binade/data/letor.h>
 #include <binade/data/ranking_csv.h>
+#include <binade/heads/rank/metrics.h>
 
 #include <string>
 #include <vector>
@@ -10,6 +11,16 @@
 #include "common.h"
 
 namespace binade::examples {
+
+// The conventions as --help lists them; where documents have no names, those that need none.
+inline std::string convention_help(bool named) {
+  using heads::rank::Convention;
+  std::string names;
+  for (const std::string& name : Convention::preset_names())
+    if (named || !Convention::preset(name).needs_names())
+      names += (names.empty() ? "" : ", ") + name;
+  return names + ": what a program does, or what lists without relevant documents count";
+}
 
 // How lines of LETOR are understood.
 struct LineOptions {
@@ -23,6 +34,8 @@ struct ListOptions : LineOptions {
   bool group_by_qid = false;
   int64_t features = 0;
 };
+
+inline constexpr int64_t kMostFeatures = int64_t{1} << 24;
 
 inline void add_line_options(const OptionGroup& lists, LineOptions& o) {
   lists
@@ -52,7 +65,7 @@ inline void add_list_options(CommandLine& command, ListOptions& o) {
             "Files with the number of documents of every query, for lines without qid; one for "
             "each file of --data (default: FILE.query or FILE.group)");
   lists.add("--features", o.features, "Number of features; 0: as the lines say")
-      .range(int64_t{0}, int64_t{1} << 24);
+      .range(int64_t{0}, kMostFeatures);
   lists.add("--label-column", o.label, "Of tables: the labels' column, by name or number from 0");
   lists.add("--query-column", o.query, "Of tables: the query ids' column");
   lists.add("--ignored-columns", o.ignored, "Of tables: columns that are no features");
@@ -95,6 +108,13 @@ inline data::RankingSet read_lists(const ListOptions& o, bool comments = false) 
   csv.query = o.query;
   csv.ignored = o.ignored;
   return data::read_ranking_csv(files, csv, options);
+}
+
+// The files that read_lists() reads.
+inline std::vector<std::filesystem::path> list_files(const ListOptions& o) {
+  std::vector<std::filesystem::path> files(o.data.begin(), o.data.end());
+  files.insert(files.end(), o.groups.begin(), o.groups.end());
+  return files;
 }
 
 // A feature of every document (N), by its number in the files; Error for one that is not there.

@@ -25,6 +25,15 @@ inline void add_device_options(CommandLine& command, SavedRankerOptions& o) {
              "fp32, fp16, fp16-autocast or bf16; default: fp32 on a CPU, fp16 on a GPU");
 }
 
+inline void add_sparse_option(const OptionGroup& lines, bool& sparse) {
+  lines.add("--sparse", sparse, "The last features may be in no line, as all of them are 0");
+}
+// Without --sparse: that the lines leave out none of the features that a ranker has.
+inline void check_all_features(int64_t seen, int64_t width) {
+  check(seen >= width, "the lines have ", seen, " features, the ranker has ", width,
+        "; if they leave features out that are always 0, say --sparse");
+}
+
 // Lines whose options leave it open number their features as those that the ranker learned from.
 inline void number_features(LineOptions& lines, const heads::rank::SavedRanker& saved) {
   if (lines.first_feature == "detect" && saved.first_feature)

@@ -4,11 +4,13 @@
 //   score_ranker --ranker seed-1/ seed-2/ seed-3/ --data test.txt --scores scores.txt
 //   score_ranker --ranker ranker/ --data <(zcat a.txt.gz) b.txt --scores scores.txt
 #include <cmath>
+#include <deque>
 
 #include <binade/binade.h>
 #include <binade/data/letor_stream.h>
 #include <binade/heads/rank/training.h>
 
+#include "output_files.h"
 #include "saved_ranker.h"
 
 using namespace binade;
@@ -38,7 +40,7 @@ void add_options(CommandLine& command, Options& o) {
       .required();
   const OptionGroup lines{command, "Lines"};
   add_line_options(lines, o);
-  lines.add("--sparse", o.sparse, "The last features may be in no line, as all of them are 0");
+  add_sparse_option(lines, o.sparse);
   add_device_options(command, o);
 }
 
@@ -65,10 +67,20 @@ std::vector<ReadyRanker> load_rankers(const Options& o) {
 std::vector<double> mean_scores(const std::vector<ReadyRanker>& rankers,
                                 const data::RankingSet& lists) {
   std::vector<double> sums(static_cast<size_t>(lists.documents()));
-  for (const auto& [device, preset, saved] : rankers) {
-    const rank::ResidentSet set(saved.scaling ? saved.scaling->apply(lists) : lists,
-                                preset.compute_dtype, device);
-    const std::vector<double> scores = rank::score(*saved.ranker, set, saved.loss, preset);
+  // Rankers of several seeds scale alike.
+  std::deque<std::pair<std::optional<data::FeatureScaling>, rank::ResidentSet>> scaled;
+  const auto scaled_for = [&](const ReadyRanker& one) -> const rank::ResidentSet& {
+    const std::optional<data::FeatureScaling>& scaling = one.saved.scaling;
+    for (const auto& [as, set] : scaled)
+      if (as == scaling) return set;
+    return scaled
+        .emplace_back(scaling, rank::ResidentSet(scaling ? scaling->apply(lists) : lists,
+                                                 one.preset.compute_dtype, one.device))
+        .second;
+  };
+  for (const ReadyRanker& one : rankers) {
+    const std::vector<double> scores =
+        rank::score(*one.saved.ranker, scaled_for(one), one.saved.loss, one.preset);
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += scores[i];
   }
   for (double& sum : sums) sum /= static_cast<double>(rankers.size());
@@ -83,11 +95,10 @@ void score_ranker(Options o) {
   data::LetorStreamOptions reading{.lines = line_options(o)};
   reading.lines.features = width;
   data::LetorStream stream({o.data.begin(), o.data.end()}, reading);
-  for (const std::string& file : o.data) {
-    std::error_code not_there;
-    check(!std::filesystem::equivalent(file, o.scores, not_there), "--scores would overwrite ",
-          file);
-  }
+  std::vector<std::filesystem::path> inputs(o.data.begin(), o.data.end());
+  for (const std::string& folder : o.rankers)
+    for (const auto& file : rank::ranker_files(folder)) inputs.push_back(file);
+  check_outputs({{"--scores", o.scores}}, inputs);
   AtomicFile file(o.scores);
   std::vector<std::string> notes;
   while (std::optional<data::RankingSet> lists = stream.next()) {
@@ -102,9 +113,7 @@ void score_ranker(Options o) {
     }
     file.write(text);
   }
-  check(o.sparse || stream.features_seen() == width, "the lines have ", stream.features_seen(),
-        " features, the ranker has ", width,
-        "; if they leave features out that are always 0, say --sparse");
+  if (!o.sparse) check_all_features(stream.features_seen(), width);
   file.commit();
   for (const std::string& note : notes) say("note: {}\n", note);
   say("scored {} documents of {} lists\n", stream.documents(), stream.queries());

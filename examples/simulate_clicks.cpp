@@ -37,7 +37,7 @@ void add_options(CommandLine& command, Options& o) {
   users.add("--logging-scores", o.logging_scores,
             "Scores that lists were shown by: one number a line, in the order of the documents");
   users.add("--logging-feature", o.logging_feature, "… or this feature, by its number in the files")
-      .range(int64_t{0}, int64_t{1} << 24);
+      .range(int64_t{0}, kMostFeatures);
   users
       .add(
           "--model", o.model,
@@ -97,7 +97,15 @@ void simulate_clicks(Options o) {
   check(!cascade || o.propensities != "true",
         "a cascade has no true propensity of a rank; choose other --propensities");
   if (cascade) o.clicks.model.kind = rank::ClickModel::Kind::cascade;
+  std::vector<std::filesystem::path> inputs = list_files(o.lists);
+  inputs.emplace_back(o.logging_scores);
+  check_outputs(click_files(o.output), inputs);
   const data::RankingSet set = read_lists(o.lists, /*comments=*/true);
+  // Ranks that no list has would only be lines of a table.
+  int64_t longest = 1;
+  for (int64_t q = 0; q < set.queries(); ++q)
+    longest = std::max(longest, set.offset_span()[q + 1] - set.offset_span()[q]);
+  o.clicks.shown = std::min(o.clicks.shown, longest);
   const rank::Judged judged = {set.offset_span(), set.label_span()};
   const rank::ClickLog log = rank::simulate_clicks(judged, logging_scores(set, o), o.clicks);
   const std::vector<double> propensities = propensities_of(set, log, o);

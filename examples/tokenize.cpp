@@ -107,7 +107,6 @@ int main(int argc, char** argv) {
   examples::CommandLine command(
       "Shows what a tokenizer makes of text, trains vocabularies, prepares token shards");
   Options o;
-  constexpr int64_t kMost = int64_t{1} << 40;
   command.add("--tokenizer", o.tokenizer,
               "Folder, tokenizer.json or .model file, or the word bytes");
   command.add("--json-lines", o.json_lines, "Read one JSON string a line, print ids a line");
@@ -118,7 +117,7 @@ int main(int argc, char** argv) {
       command.add("--text", o.text, "Files and folders to turn into token shards");
   const examples::Option shards =
       command.add("--shards", o.shards, "Folder to write the token shards to");
-  command.add("--shard-tokens", o.shard_tokens, "Tokens a shard holds at most").range(1, kMost);
+  command.add("--shard-tokens", o.shard_tokens, "Tokens a shard holds at most").at_least(1);
   const examples::Option train =
       command.add("--train", o.train, "Files and folders to train a BPE on");
   command.add("--extensions", o.extensions,

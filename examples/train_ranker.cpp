@@ -3,6 +3,7 @@
 //   train_ranker --train S1.txt S2.txt S3.txt --valid S4.txt --test S5.txt --save ranker/
 //   train_ranker --fold Fold1 --loss listnet --model attention --precision fp16
 //   train_ranker --run-dir runs/a --resume            goes on where a run stopped
+#include <algorithm>
 #include <cmath>
 
 #include <binade/binade.h>
@@ -22,6 +23,8 @@ void judge(const examples::TrainRankerOptions& o, const rank::Ranker& ranker,
            const rank::ResidentSet& set, const rank::LossSpec& loss, const amp::Preset& preset,
            const rank::JudgeOptions& judging) {
   const std::vector<double> scores = rank::score(ranker, set, loss, preset);
+  check(std::none_of(scores.begin(), scores.end(), [](double s) { return std::isnan(s); }),
+        "the ranker's scores are NaN: training diverged; lower --learning-rate, or --clip");
   const rank::Judged lists{set.host().offset_span(), set.host().label_span()};
   for (const rank::Evaluation& one :
        rank::evaluate(lists, scores, judging.metrics, judging.convention))
@@ -71,7 +74,7 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   const auto optimizer =
       examples::make_optimizer(o, optim::split_by_decay(*ranker, o.weight_decay));
   std::optional<optim::Ema> ema;
-  if (o.ema > 0) ema.emplace(*optimizer, o.ema);
+  if (o.ema > 0) ema.emplace(*optimizer, o.ema, ranker->named_buffers());
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));
   train::Task task{.model = ranker.get(),
                    .data = batches,

@@ -6,7 +6,7 @@
 
 namespace binade::optim {
 
-Ema::Ema(const Optimizer& optimizer, double decay)
+Ema::Ema(const Optimizer& optimizer, double decay, const std::vector<nn::NamedBuffer>& statistics)
     : optimizer_(&optimizer), life_(optimizer.life()), decay_(decay) {
   check(decay > 0 && decay < 1, "EMA needs a decay in (0, 1), got ", decay);
   check(!optimizer.life()->averages_in_use,
@@ -14,6 +14,13 @@ Ema::Ema(const Optimizer& optimizer, double decay)
   for (const FlatGroup& group : optimizer.groups()) {
     averages_.push_back(group.new_moment());
     averages_.back().copy_from(group.master());
+  }
+  for (const nn::NamedBuffer& one : statistics) {
+    if (!is_floating(one.buffer.dtype())) continue;
+    check(one.buffer.device() == optimizer.device(), "EMA: ", one.name, " is on ",
+          one.buffer.device(), ", the parameters on ", optimizer.device());
+    statistics_.push_back(one);
+    averages_.push_back(one.buffer.array().clone());
   }
   kept_.resize(averages_.size());
 }
@@ -23,28 +30,36 @@ const Optimizer& Ema::optimizer() const {
   return *optimizer_;
 }
 
-const Array& Ema::average(size_t g) const {
-  return in_use_ && !kept_[g].defined() ? optimizer().groups()[g].master() : averages_[g];
+const Array& Ema::averaged(size_t i) const {
+  const std::vector<FlatGroup>& groups = optimizer().groups();
+  return i < groups.size() ? groups[i].master() : statistics_[i - groups.size()].buffer.array();
+}
+
+const Array& Ema::average(size_t i) const {
+  return in_use_ && !kept_[i].defined() ? averaged(i) : averages_[i];
 }
 
 void Ema::update(const Array& found_inf) {
   check(!in_use_,
         "EMA: the averages are in use; end the Ema::Scope (or swap back) before update()");
-  for (size_t g = 0; g < averages_.size(); ++g) {
-    const Array value = optimizer().groups()[g].master().to(averages_[g].dtype());
+  for (size_t i = 0; i < averages_.size(); ++i) {
+    const Array value = averaged(i).to(averages_[i].dtype());
     BINADE_DISPATCH(optimizer().device(),
-                    optimizer_update({value, averages_[g], {}, {}, {}},
+                    optimizer_update({value, averages_[i], {}, {}, {}},
                                      {.grad_factor = {}, .found_inf = found_inf},
                                      kernels::AverageParams{decay_}));
-    averages_[g].bump_version();
+    averages_[i].bump_version();
   }
 }
 
 nn::StateDict Ema::state() const {
   nn::StateDict state;
-  for (size_t g = 0; g < averages_.size(); ++g)
-    for (const FlatGroup::Member& member : optimizer().groups()[g].members())
-      state[member.parameter.name] = optimizer().groups()[g].part(average(g), member);
+  const std::vector<FlatGroup>& groups = optimizer().groups();
+  for (size_t g = 0; g < groups.size(); ++g)
+    for (const FlatGroup::Member& member : groups[g].members())
+      state[member.parameter.name] = groups[g].part(average(g), member);
+  for (size_t i = 0; i < statistics_.size(); ++i)
+    state[statistics_[i].name] = average(groups.size() + i);
   return state;
 }
 
@@ -60,22 +75,23 @@ void Ema::swap() {
   const std::vector<FlatGroup>& groups = optimizer().groups();
   check(in_use_ || !life->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
-  for (size_t g = 0; g < averages_.size(); ++g) {
-    const Array& master = groups[g].master();
-    const bool same_bits = master.dtype() == averages_[g].dtype();
+  for (size_t i = 0; i < averages_.size(); ++i) {
+    const Array& master = averaged(i);
+    const bool same_bits = master.dtype() == averages_[i].dtype();
     if (in_use_ && !same_bits) {
-      master.copy_from(kept_[g]);
-      kept_[g] = {};
+      master.copy_from(kept_[i]);
+      kept_[i] = {};
     } else {
       const Array before = master.clone();
-      master.copy_from(averages_[g]);
+      master.copy_from(averages_[i]);
       if (same_bits) {
-        averages_[g].copy_from(before);
+        averages_[i].copy_from(before);
       } else {
-        kept_[g] = before;
+        kept_[i] = before;
       }
     }
-    if (!groups[g].value().shares_storage(master)) groups[g].value().copy_from(master);
+    if (i < groups.size() && !groups[i].value().shares_storage(master))
+      groups[i].value().copy_from(master);
   }
   in_use_ = !in_use_;
   life->averages_in_use = in_use_;

@@ -11,9 +11,12 @@ namespace binade::optim {
 
 class Ema {
  public:
-  // Of the optimizer's parameters, from their present values. Every use after the optimizer is gone
-  // throws Error.
-  Ema(const Optimizer& optimizer, double decay);
+  // Of the optimizer's parameters, from their present values. `statistics`: what the model measures
+  // of its activations and computes with later (batch norm), for example named_buffers() of a
+  // module: averaged with the weights that they were measured with; buffers that are not
+  // floating-point are left alone. Every use after the optimizer is gone throws Error.
+  Ema(const Optimizer& optimizer, double decay,
+      const std::vector<nn::NamedBuffer>& statistics = {});
   // A copy would write the same averages.
   Ema(const Ema&) = delete;
   Ema& operator=(const Ema&) = delete;
@@ -22,7 +25,7 @@ class Ema {
   // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
   // are in use.
   void update(const Array& found_inf);
-  // The averages by parameter name.
+  // The averages by the names of parameters and statistics.
   nn::StateDict state() const;
   // Throws Error naming what does not fit; nothing is written then. Not while the averages are in
   // use.
@@ -40,18 +43,21 @@ class Ema {
    private:
     Ema& ema_;
   };
-  // What begins a Scope, and ends it: masters (and the compute copies) become the averages, then
-  // what they were.
+  // What begins a Scope, and ends it: masters (and the compute copies) and statistics become the
+  // averages, then what they were.
   void swap();
 
  private:
   const Optimizer& optimizer() const;
-  // Where the average of group g lies now.
-  const Array& average(size_t g) const;
+  // What average i is of: the master of a group, behind all groups a buffer of statistics.
+  const Array& averaged(size_t i) const;
+  // Where average i lies now.
+  const Array& average(size_t i) const;
 
   const Optimizer* optimizer_;
   std::weak_ptr<Optimizer::Life> life_;
   double decay_;
+  std::vector<nn::NamedBuffer> statistics_;
   std::vector<Array> averages_;  // with masters of the same dtype: what was exchanged, while in use
   std::vector<Array> kept_;      // while in use: masters that cannot hold the averages' bits
   bool in_use_ = false;

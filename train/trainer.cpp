@@ -257,11 +257,11 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   const auto rule = checkpoint.values.find("best_by");
   const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
   best_.reset();
-  best_step_ = checkpoint.values.contains("best_step")
-                   ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
-                   : step_;
+  record_began_ = checkpoint.values.contains("best_step")
+                      ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
+                      : step_;
   if (!std::isfinite(value)) return;
-  best_ = {value, by_score, best_step_, by_score ? "score" : "loss", value};
+  best_ = {value, by_score, record_began_, by_score ? "score" : "loss", value};
   if (!checkpoint.values.contains("best_name")) return;  // of an earlier version
   best_->name = checkpoint.values.at("best_name");
   best_->shown = number(checkpoint.values, "best_shown");
@@ -278,7 +278,7 @@ Checkpoint Trainer::snapshot() {
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
                        {"best_validation", exact_number(best_ ? best_->value : kNone)},
-                       {"best_step", std::to_string(best_step_)},
+                       {"best_step", std::to_string(best_step())},
                        {"best_by", best_ && best_->by_score ? "score" : "loss"}};
   if (best_) {
     checkpoint.values["best_name"] = best_->name;
@@ -391,26 +391,20 @@ void Trainer::validate_now() {
   if (best_ && best_->by_score != present.by_score) {
     log_warning("validations have ", score ? "a" : "no", " score from step ", step_,
                 " on; the record of the best one begins anew");
+    record_began_ = best_->step;
     best_.reset();
   }
   const std::optional<BestValidation> best_before = best_;
   const bool best =
       std::isfinite(present.value) &&
       (!best_ || (score ? present.value > best_->value : present.value < best_->value));
-  const int64_t step_before = best_step_;
-  if (best) {
-    best_ = present;
-    best_step_ = step_;
-  }
+  if (best) best_ = present;
   if (!options_.quiet)
     pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
                                score ? concat(", ", present.name, ' ', present.shown) : "",
                                best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
-  if (best && !save(true)) {
-    best_ = best_before;
-    best_step_ = step_before;
-  }
+  if (best && !save(true)) best_ = best_before;
 }
 
 void Trainer::collect(bool wait) {

@@ -144,9 +144,10 @@ class Trainer {
   Checkpoint snapshot();
   void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
+  int64_t best_step() const { return best_ ? best_->step : record_began_; }
   bool patience_lost() const {
     return options_.patience > 0 && options_.validate_every > 0 &&
-           step_ - best_step_ >= options_.patience * options_.validate_every;
+           step_ - best_step() >= options_.patience * options_.validate_every;
   }
 
   Device device() const { return parts_.front().optimizer->device(); }
@@ -171,7 +172,7 @@ class Trainer {
   double last_loss_ = 0;
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
-  int64_t best_step_ = 0;  // best_->step, or where the record of the best began
+  int64_t record_began_ = 0;  // the step from which on a best one is looked for
   class Pace;
   std::shared_ptr<Pace> pace_;
 };

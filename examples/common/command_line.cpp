@@ -9,6 +9,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <new>
 #include <optional>
 
 #include <binade/core/file.h>
@@ -219,6 +220,8 @@ int run_program(CommandLine& command, const std::string& program,
     const std::vector<std::string> unknown = app.remaining();
     if (unknown.empty()) return complain(error.what());
     return complain("unknown option " + unknown[0] + nearest_option(app, unknown[0]));
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory; ask for less at a time");
   } catch (const std::exception& error) {
     return complain(error.what());
   }

@@ -33,12 +33,20 @@ std::vector<std::string> feature_texts(const data::RankingSet& set,
 
 }  // namespace
 
+std::vector<OutputFile> click_files(const std::string& path) {
+  std::vector<OutputFile> files;
+  for (const char* ending : {"", ".weights", ".positions", ".list-weights"})
+    files.push_back({"--output", path + ending});
+  return files;
+}
+
 int64_t write_click_files(const std::string& path, const data::RankingSet& set,
                           const heads::rank::ClickLog& log, std::span<const double> propensities,
                           double largest_weight) {
   const std::vector<std::string> features = feature_texts(set, log);
-  AtomicFile lines(path), weights(path + ".weights"), positions(path + ".positions"),
-      list_weights(path + ".list-weights");
+  const std::vector<OutputFile> files = click_files(path);
+  AtomicFile lines(files[0].path), weights(files[1].path), positions(files[2].path),
+      list_weights(files[3].path);
   int64_t unknown = 0, number = 0;
   std::vector<int64_t> order;
   for (int64_t s = 0; s < log.sessions(); ++s) {

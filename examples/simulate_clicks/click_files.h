@@ -7,8 +7,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
+
+#include "../output_files.h"
 
 namespace binade::examples {
+
+// The files that write_click_files() writes, for --output PATH.
+std::vector<OutputFile> click_files(const std::string& path);
 
 // Writes four files. The lines of three go together:
 //   PATH            LETOR lines, a list for each session, which is called QUERY/SESSION (from 1);

@@ -99,8 +99,7 @@ inline void add_options(CommandLine& command, SpeculateOptions& o) {
   group.add("--epsilon", o.epsilon, "Of typical acceptance").fraction();
   group.add("--delta", o.delta, "Of typical acceptance").fraction();
   group.add("--seed", o.seed, "Of the draws");
-  group.add("--max-new-tokens", o.max_new_tokens, "Tokens a text gets at most")
-      .range(int64_t{1}, int64_t{1} << 30);
+  group.add("--max-new-tokens", o.max_new_tokens, "Tokens a text gets at most").count(1);
   group.add("--batch", o.batch, "Texts that are written at a time")
       .range(int64_t{1}, int64_t{1} << 16);
   group.add("--ignore-eos", o.ignore_eos, "Do not stop at the end-of-text token");

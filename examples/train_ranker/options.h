@@ -92,9 +92,7 @@ inline void add_options(CommandLine& command, TrainRankerOptions& o) {
   group.name = "Judging";
   group.add("--metrics", o.metrics,
             "ndcg@K, map, mrr@K, err, p@K, arp; the first chooses the best ranker");
-  group.add("--convention", o.convention,
-            "skip, zero or one (what lists without relevant documents count), or a program's: "
-            "lightgbm, xgboost, allrank, tfr, rax, dasalc, letor4");
+  group.add("--convention", o.convention, convention_help(/*named=*/false));
   group
       .add("--patience", o.patience,
            "Validations without a better one after which training ends; 0: never")

@@ -1,8 +1,11 @@
 #include "setup.h"
 
+#include <algorithm>
+
 #include <binade/data/ranking_cache.h>
 #include <binade/data/ranking_scores.h>
 
+#include "../output_files.h"
 #include "../saved_ranker.h"
 
 namespace binade::examples {
@@ -38,7 +41,13 @@ RankingFiles read_files(const TrainRankerOptions& o) {
   data::LetorOptions reading = line_options(lines);
   reading.group_by_qid = o.group_by_qid;
   const std::vector<fs::path> train = files_of(o.train, o.fold, "train.txt");
+  const std::vector<fs::path> valid = files_of(o.valid, o.fold, "vali.txt");
+  const std::vector<fs::path> test = files_of(o.test, o.fold, "test.txt");
   check(!train.empty(), "give files to train on as --train, or a folder as --fold");
+  std::vector<fs::path> inputs = {o.weights, o.list_weights};
+  for (const auto& paths : {train, valid, test})
+    inputs.insert(inputs.end(), paths.begin(), paths.end());
+  check_outputs({{"--test-scores", o.test_scores}}, inputs);
   RankingFiles files;
   const auto read = [&](const std::vector<fs::path>& paths, const data::LetorOptions& how) {
     return o.cache ? data::read_letor_cached(paths, how) : data::read_letor(paths, how);
@@ -48,8 +57,8 @@ RankingFiles read_files(const TrainRankerOptions& o) {
     return paths.empty() ? std::optional<data::RankingSet>()
                          : read(paths, reading.like(files.train));
   };
-  files.valid = further(files_of(o.valid, o.fold, "vali.txt"));
-  files.test = further(files_of(o.test, o.fold, "test.txt"));
+  files.valid = further(valid);
+  files.test = further(test);
   check(files.test || o.test_scores.empty(), "--test-scores needs --test");
   if (!o.weights.empty()) files.weights = data::read_weights(o.weights, files.train);
   if (!o.list_weights.empty())
@@ -101,8 +110,12 @@ heads::rank::SavedRanker make_ranker(const TrainRankerOptions& o, const data::Ra
 heads::rank::JudgeOptions judge_of(const TrainRankerOptions& o) {
   heads::rank::JudgeOptions judge{.metrics = {},
                                   .convention = heads::rank::Convention::preset(o.convention)};
-  for (const std::string& metric : o.metrics)
-    judge.metrics.push_back(heads::rank::Metric::parse(metric));
+  for (const std::string& name : o.metrics) {
+    const auto metric = heads::rank::Metric::parse(name);
+    check(std::find(judge.metrics.begin(), judge.metrics.end(), metric) == judge.metrics.end(),
+          "--metrics has ", metric.name(), " twice");
+    judge.metrics.push_back(metric);
+  }
   check(!judge.metrics.empty(), "--metrics needs at least one");
   return judge;
 }

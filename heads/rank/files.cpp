@@ -17,7 +17,16 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kScaling = "scaling.safetensors";
 constexpr int kFormat = 1;
 
+uint32_t checksum(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  return crc32c(file.bytes().data(), file.bytes().size());
+}
+
 }  // namespace
+
+std::vector<std::filesystem::path> ranker_files(const std::filesystem::path& folder) {
+  return {folder / kConfig, folder / kWeights, folder / kScaling};
+}
 
 void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, const LossSpec& loss,
                  const std::optional<data::FeatureScaling>& scaling,
@@ -36,10 +45,13 @@ void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, cons
   json["network"] =
       parse_json<nlohmann::ordered_json>(ranker.config().to_json(), "a ranker's configuration");
   write_safetensors(folder / kWeights, tensors);
-  if (scaling)
+  json["checksums"][kWeights] = checksum(folder / kWeights);
+  if (scaling) {
     scaling->save(folder / kScaling);
-  else
+    json["checksums"][kScaling] = checksum(folder / kScaling);
+  } else {
     std::filesystem::remove(folder / kScaling);
+  }
   write_text_file(folder / kConfig, json.dump(2) + "\n");
 }
 
@@ -57,6 +69,11 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
                     .scaling = {},
                     .first_feature = {}};
   const RankerConfig& config = saved.ranker->config();
+  const Outputs reads = saved.loss.info().outputs;
+  check(reads == Outputs::score ? config.outputs == 1
+                                : config.outputs >= output_columns(saved.loss, 0),
+        file.string(), ": the network gives ", config.outputs,
+        " numbers a document, which the loss ", saved.loss.text(), " does not read");
   const SafetensorsFile weights(folder / kWeights);
   nn::StateDict state;
   for (const std::string& name : weights.names()) state[name] = weights.get(name);
@@ -74,6 +91,15 @@ SavedRanker load_ranker(const std::filesystem::path& folder) {
   }
   if (json.has("first_feature"))
     saved.first_feature = static_cast<int>(json["first_feature"].integer(0, 1));
+  // Files of one shape fit together whosever they are.
+  if (json.has("checksums")) {
+    const JsonView checksums = json["checksums"];
+    for (const char* name : {kWeights, kScaling})
+      if (checksums.has(name))
+        check(checksums[name].integer(0, UINT32_MAX) == checksum(folder / name),
+              (folder / name).string(), " is not what ", kConfig,
+              " was saved with: it is another ranker's, or saving was interrupted");
+  }
   saved.ranker->eval();
   return saved;
 }

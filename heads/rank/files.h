@@ -1,6 +1,6 @@
 // A ranker on disk: a folder that scores files of raw features.
 //
-//   ranker.json          the network, the loss and how features are numbered
+//   ranker.json          the network, the loss, how features are numbered, and CRC-32Cs of the others
 //   model.safetensors    its weights
 //   scaling.safetensors  how features are scaled, if they are
 #pragma once
@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include <binade/data/feature_scaling.h>
 #include <binade/heads/rank/losses.h>
@@ -23,6 +24,9 @@ struct SavedRanker {
   // it was kept have none.
   std::optional<int> first_feature;
 };
+
+// The files of such a folder, whether they are there or not.
+std::vector<std::filesystem::path> ranker_files(const std::filesystem::path& folder);
 
 // Writes the folder; masters are written in f32. Throws Error for weights that are not finite.
 void save_ranker(const std::filesystem::path& folder, const Ranker& ranker, const LossSpec& loss,

@@ -128,7 +128,7 @@ int64_t output_columns(const LossSpec& spec, int64_t largest_label) {
     case Outputs::thresholds:
       return std::max<int64_t>(largest_label, 1);
     default:
-      return largest_label + 1;
+      return std::max<int64_t>(largest_label, 1) + 1;
   }
 }
 

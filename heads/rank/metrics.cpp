@@ -266,7 +266,7 @@ void check_judged(const Judged& lists, const Convention& convention) {
       check(label <= lists.largest_label, "document ", i, " (from 0) has the label ", label,
             ", larger than the largest one, ", lists.largest_label);
   }
-  if (convention.ties == Ties::name)
+  if (convention.needs_names())
     check(static_cast<int64_t>(lists.tie_order.size()) == documents, "ties by names (",
           convention.name,
           ") need the names of the documents; the file has none, or they were "

@@ -62,6 +62,7 @@ struct Convention {
   std::optional<int> gain_table{};  // labels must be whole and at most this
 
   bool has_gain(double label) const;  // whether the gain table, if there is one, has the label
+  bool needs_names() const { return ties == Ties::name; }  // of documents: Judged::tie_order
 
   // lightgbm, xgboost, allrank, tfr, rax, dasalc, letor4, trec_eval: what those programs do. Also
   // one, zero and skip: exponential gain, stable ties and that policy. Error names close ones.

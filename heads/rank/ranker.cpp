@@ -26,7 +26,7 @@ constexpr Choice<Kind> kKinds[] = {{"linear", Kind::linear},
                                    {"dasalc", Kind::dasalc}};
 constexpr Choice<Norm> kNorms[] = {
     {"none", Norm::none}, {"layer", Norm::layer}, {"batch", Norm::batch}};
-constexpr int64_t kMostUnits = int64_t{1} << 20;
+constexpr int64_t kMostUnits = int64_t{1} << 20, kMostLayers = 1024;
 
 template <class T, size_t n>
 std::vector<std::string> names_of(const Choice<T> (&choices)[n]) {
@@ -71,12 +71,14 @@ std::vector<std::string> ranker_norms() {
 }
 
 void RankerConfig::validate() const {
-  const auto in_range = [](const char* what, int64_t value, int64_t least) {
-    check(value >= least && value <= kMostUnits, "a ranker's ", what, " lies in [", least, ", ",
-          kMostUnits, "], got ", value);
+  const auto in_range = [](const char* what, int64_t value, int64_t least,
+                           int64_t most = kMostUnits) {
+    check(value >= least && value <= most, "a ranker's ", what, " lies in [", least, ", ", most,
+          "], got ", value);
   };
   in_range("number of features", features, 1);
   in_range("number of outputs", outputs, 1);
+  in_range("number of hidden layers", static_cast<int64_t>(hidden.size()), 0, kMostLayers);
   for (const int64_t width : hidden) in_range("hidden width", width, 1);
   check(dropout >= 0 && dropout < 1, "dropout lies in [0, 1), got ", dropout);
   check(noise >= 0 && noise <= 100, "the noise on features lies in [0, 100], got ", noise);
@@ -84,7 +86,7 @@ void RankerConfig::validate() const {
         "a dasalc ranker needs hidden layers, whose last attention crosses");
   if (!attends()) return;
   in_range("width of attention", dim, 1);
-  in_range("number of attention blocks", blocks, 1);
+  in_range("number of attention blocks", blocks, 1, kMostLayers);
   in_range("number of attention heads", heads, 1);
   check(dim % heads == 0, "the width of attention, ", dim, ", is no multiple of its ", heads,
         " heads");

@@ -104,9 +104,12 @@ ListBatches::ListBatches(std::shared_ptr<const ResidentSet> set, const LossSpec&
   }
   check(!usable_.empty(), "the loss ", loss.text(), " learns from none of the ", set_->lists(),
         " lists to train on");
+  const int64_t each = options.lists / options.accumulation;
+  const int64_t usual = documents / usable_lists() * each;
+  check(each <= INT32_MAX && usual <= INT32_MAX, "a micro-batch of ", each, " lists has about ",
+        documents / usable_lists(), " documents each; it may have 2^31 - 1 in all");
   if (bucket_ > 0) return;
   constexpr int64_t kLeast = 64;
-  const int64_t usual = documents / usable_lists() * (options.lists / options.accumulation);
   bucket_ =
       set_->device().is_cuda() ? std::max(kLeast, (usual / 8 + kLeast - 1) / kLeast * kLeast) : 1;
 }

@@ -184,9 +184,26 @@ TEST_CASE("file: written where there is no folder", "[file][bad-input]") {
 TEST_CASE("file: written in place of a folder", "[file][bad-input]") {
   const test::TemporaryFolder folder;
   create_folder(folder / "inner");
-  CHECK_THROWS_WITH(write_text_file(folder / "inner", "x"), Contains("directory"));
+  CHECK_THROWS_WITH(write_text_file(folder / "inner", "x"), Contains("it is a folder"));
   CHECK(entries(folder.path()) == 1);
   CHECK(fs::is_directory(folder / "inner"));
+}
+
+TEST_CASE("file: written in place of something else", "[file][bad-input]") {
+  // As a device would, it stays what it is: a rename would put a file in its place.
+  const test::TemporaryFolder folder;
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0644) == 0);
+  fs::create_symlink(folder / "pipe", folder / "link");
+  for (const char* name : {"pipe", "link"}) {
+    CHECK_THROWS_WITH(AtomicFile(folder / name), Contains("it is not a regular file"));
+    CHECK_THROWS_WITH(write_text_file(folder / name, "text"), Contains("cannot write"));
+  }
+  CHECK(fs::is_fifo(folder / "pipe"));
+  CHECK(entries(folder.path()) == 2);
+  put(folder / "file", "before");
+  fs::create_symlink(folder / "file", folder / "other");
+  write_text_file(folder / "other", "after");
+  CHECK(content(folder / "other") == "after");
 }
 
 TEST_CASE("file: written into a folder of somebody else's", "[file][bad-input]") {

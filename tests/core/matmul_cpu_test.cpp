@@ -85,6 +85,28 @@ TEST_CASE("cpu matmul equals f64 loops in every dtype and layout", "[matmul][cpu
         tolerance(dtype, dtype, size.k));
 }
 
+// As gradients of weights are: low and wide, so that several tasks read the same rows of a, which
+// is a transpose; and more of k than is multiplied at a time.
+TEST_CASE("cpu matmul of rows that several tasks read", "[matmul][cpu]") {
+  Random random(3);
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
+  const Layout left = GENERATE(Layout::rows, Layout::columns, Layout::strided);
+  const int64_t m = GENERATE(33, 100), n = 333, k = GENERATE(97, 1037);
+  const Array a = make(left, {m, k}, dtype, random);
+  const Array b = make(GENERATE(Layout::rows, Layout::columns), {k, n}, dtype, random);
+  const Array out = Array::empty({m, n}, DType::f32);
+  set_all(out, std::numeric_limits<double>::quiet_NaN());
+  kernels::MatmulEpilogue epilogue;
+  epilogue.a_sums = Array::empty({m}, DType::f32);
+  kernels::cpu::matmul(a, b, out, epilogue);
+  const double scale = std::sqrt(static_cast<double>(k));
+  CHECK(worst_error(out, reference(a, b, m, n, k), scale) <= tolerance(dtype, DType::f32, k));
+  std::vector<double> sums(static_cast<size_t>(m), 0);
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < k; ++j) sums[static_cast<size_t>(i)] += read(a, i * k + j);
+  CHECK(worst_error(epilogue.a_sums, sums, scale) <= tolerance(dtype, DType::f32, k));
+}
+
 TEST_CASE("cpu matmul of a few rows with a weight's transpose", "[matmul][cpu]") {
   Random random(7);
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);

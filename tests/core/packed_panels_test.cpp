@@ -87,7 +87,7 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
         for (size_t i = 0; i < expected.size(); ++i) expected[i] += old[i];
       }
       kernel->multiply[rows - 1](k, a.data<float>(), a.stride(0), b.data<float>(), accumulate,
-                                 c.data<float>(), c.stride(0));
+                                 c.data<float>(), c.stride(0), b.data<float>() + b.numel());
       CHECK(worst_error(c, expected, std::sqrt(k)) <= matmul_tolerance(DType::f32, DType::f32, k));
     }
   }

@@ -141,6 +141,11 @@ TEST_CASE("scaling is kept with the model", "[data][scaling]") {
     scaling.save(folder / "scaling.safetensors");
     const auto loaded = FeatureScaling::load(folder / "scaling.safetensors");
     CHECK(loaded.options().describe() == scaling.options().describe());
+    CHECK(loaded == scaling);
+    CHECK_FALSE(loaded == FeatureScaling::fit(train, FeatureScalingOptions::parse("log1p")));
+    // What is fitted to the lists tells them apart.
+    CHECK((loaded == FeatureScaling::fit(test, scaling.options())) ==
+          (std::string_view(steps).find("zscore") == std::string_view::npos));
     CHECK(loaded.apply(test).features.to_vector<float>() ==
           scaling.apply(test).features.to_vector<float>());
   }

@@ -318,6 +318,34 @@ TEST_CASE("EMA follows its formula, and swaps", "[optim][ema]") {
   CHECK_THROWS_AS(optim::Ema(adamw, 1), Error);
 }
 
+TEST_CASE("EMA averages statistics beside the weights", "[optim][ema]") {
+  Model model;
+  optim::AdamW adamw(optim::split_by_decay(model, 0.1));
+  const Tensor mean(Array::from(std::vector<float>{1, -2}, {2})),
+      count(Array::from(std::vector<int64_t>{3}, {1}));
+  optim::Ema ema(adamw, 0.75, {{"norm.running_mean", mean}, {"norm.count", count}});
+  CHECK(ema.state().count("norm.count") == 0);  // not a number to average
+  const Array good = Array::zeros({}, DType::f32), bad = Array::full({}, 1, DType::f32);
+  const auto average = [&] { return ema.state().at("norm.running_mean").to_vector<double>(); };
+  CHECK(average() == std::vector<double>{1, -2});
+  mean.array().copy_from(Array::from(std::vector<float>{5, 2}, {2}));
+  ema.update(bad);
+  CHECK(average() == std::vector<double>{1, -2});
+  ema.update(good);
+  CHECK(average() == std::vector<double>{2, -1});
+  {
+    const optim::Ema::Scope scope(ema);
+    CHECK(mean.to_vector<double>() == std::vector<double>{2, -1});
+    CHECK(average() == std::vector<double>{2, -1});
+  }
+  CHECK(mean.to_vector<double>() == std::vector<double>{5, 2});
+  optim::Ema other(adamw, 0.75, {{"norm.running_mean", mean}});
+  other.load_state(ema.state());
+  CHECK(other.state().at("norm.running_mean").to_vector<double>() == std::vector<double>{2, -1});
+  optim::Ema without(adamw, 0.75);  // a checkpoint of before they were averaged
+  CHECK_THROWS_WITH(other.load_state(without.state()), Contains("norm.running_mean"));
+}
+
 TEST_CASE("after a scope of averages the model has its own bits again", "[optim][ema]") {
   for (const bool masters : {true, false}) {
     INFO("masters " << masters);

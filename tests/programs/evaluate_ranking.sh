@@ -84,6 +84,12 @@ refused "a label above the largest" "larger than the largest one" scores --large
 refused "ties by names that are not there" "need the names of the documents" \
   "$BINADE_BUILD/examples/evaluate_ranking" --data "$work/graded.txt" --feature 1 --ties name
 refused "no rounds" "--rounds" scores --rounds 0
+refused "a table in place of the lists" "--per-query would overwrite $work/lists.txt" \
+  scores --per-query "$work/../$(basename "$work")/lists.txt"
+ln -s "$work/scores" "$work/link"
+refused "a table in place of the scores" "--per-query would overwrite $work/scores" scores --per-query "$work/link"
+{ printf '\xef\xbb\xbf' && cat "$work/scores"; } >"$work/marked"
+expect "scores behind a byte order mark" 0 "NDCG@5   0.5436" evaluate --scores "$work/marked"
 refused "no data" "--data is required" "$BINADE_BUILD/examples/evaluate_ranking" --feature 1
 : >"$work/empty.txt"
 refused "an empty file" "has no documents" "$BINADE_BUILD/examples/evaluate_ranking" \

@@ -93,5 +93,9 @@ refused "minmax as a C header" "minmax" export_ranker minmax --c-header "$work/b
 refused "a name that C does not take" "cannot begin names of C" export_ranker mlp --c-header "$work/b.h" --name a-b
 refused "no form" "give --onnx, --c-header or both" export_ranker mlp
 refused "a folder without a ranker" "holds no ranker" export_ranker run-mlp --onnx "$work/b.onnx"
+refused "a model in place of the ranker" "--onnx would overwrite $work/mlp/ranker.json" \
+  export_ranker mlp --onnx "$work/mlp/ranker.json"
+refused "two forms in one file" "--onnx and --c-header are one file" \
+  export_ranker mlp --onnx "$work/b.onnx" --c-header "$work/./b.onnx"
 refused "a file that cannot be written" "cannot write" export_ranker mlp --onnx /proc/none/a.onnx
 refused "no ranker" "--ranker is required" "$programs/export_ranker" --onnx "$work/b.onnx"

@@ -49,6 +49,19 @@ expect "a metric whose smaller values are better" 0 "ARP" importance --metric ar
 [[ $(features) == "3 "* ]] && problem= || problem="it begins with $(features)"
 report "… falls, too" "$problem"
 
+# The last feature is 0 in all of these lines, which leave it out.
+sed 's/ 9:2$//' "$work/lists.txt" >"$work/sparse.txt"
+sed 's/ 9:2$/ 9:0/' "$work/lists.txt" >"$work/dense.txt"
+of() { "$programs/feature_importance" --device cpu --ranker "$work/ranker" --data "$work/$1.txt" "${@:2}"; }
+refused "lines that leave the last feature out" "the ranker has 10; if they leave features out" \
+  of sparse
+expect "… which may be 0 in all of them" 0 "wrote" of sparse --sparse --output "$work/a.tsv"
+expect "… as if it stood there" 0 "wrote" of dense --output "$work/b.tsv"
+cmp "$work/a.tsv" "$work/b.tsv" >"$case_output" 2>&1 && problem= || problem="other numbers"
+report "… to the bit" "$problem"
+sed '3s/$/ 10:1/' "$work/lists.txt" >"$work/more.txt"
+refused "more features than the ranker has" "more.txt:3:" of more --sparse
+
 refused "a ranker that is not there" "holds no ranker" \
   "$programs/feature_importance" --ranker "$work" --data "$work/lists.txt"
 refused "an unknown metric" "did you mean ndcg?" importance --metric ndgc
@@ -56,6 +69,9 @@ refused "k of 0" "expected a whole number from 1 behind @" importance --metric n
 refused "an unknown convention" "did you mean lightgbm?" importance --convention lightgmb
 refused "no permutation" "--repeats" importance --repeats 0
 refused "a form of file that there is not" "a .tsv or a .jsonl file" importance --output "$work/a.csv"
+cp "$work/lists.txt" "$work/lists.tsv"
+refused "a table in place of the lists" "--output would overwrite $work/lists.tsv" \
+  importance --data "$work/lists.tsv" --output "$work/lists.tsv"
 refused "a file that cannot be written" "cannot write" importance --output /proc/none/a.tsv
 refused "no lists" "--data is required" "$programs/feature_importance" --ranker "$work/ranker"
 make_lists 1 >"$work/lists.txt"

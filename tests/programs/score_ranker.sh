@@ -46,10 +46,10 @@ piped() { score mlp --data <(cat "$work/test.txt"); }
 expect "a pipe" 0 "of 40 lists" piped
 same mlp "… the same"
 expect "another precision" 0 "scored" test_scores mlp --precision bf16
-expect "two rankers" 0 "scored" \
-  "$programs/score_ranker" --device cpu --ranker "$work/mlp" "$work/linear" --scores "$work/scores" \
-  --data "$work/test.txt"
-paste "$work/mlp.expected" "$work/linear.expected" | awk '{ printf "%.9g\n", ($1 + $2) / 2 }' >"$work/mean.expected"
+expect "three rankers, two of which scale alike" 0 "scored" "$programs/score_ranker" --device cpu \
+  --ranker "$work/mlp" "$work/linear" "$work/attention" --scores "$work/scores" --data "$work/test.txt"
+paste "$work/mlp.expected" "$work/linear.expected" "$work/attention.expected" |
+  awk '{ printf "%.9g\n", ($1 + $2 + $3) / 3 }' >"$work/mean.expected"
 same mean "… score the mean"
 sed 's/ 3:.*//' "$work/test.txt" >"$work/two.txt"
 sed 's/ 3:.*//' "$work/train.txt" >"$work/two-train.txt"
@@ -124,5 +124,7 @@ refused "scores that cannot be written" "cannot write" \
   "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores /proc/none/scores
 refused "scores over the lines" "--scores would overwrite" \
   "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores "$work/../$(basename "$work")/test.txt"
+refused "scores in place of a ranker" "--scores would overwrite $work/mlp/model.safetensors" \
+  "$programs/score_ranker" --ranker "$work/mlp" --data "$work/test.txt" --scores "$work/mlp/model.safetensors"
 refused "no ranker" "--ranker is required" "$programs/score_ranker" --data "$work/test.txt" --scores "$work/x"
 refused "an unknown precision" "fp17" test_scores mlp --precision fp17

@@ -67,6 +67,16 @@ expect "weights are cut" 0 "wrote" weak --largest-weight 2
 [[ $(sort -u "$work/clicks.txt.weights" | tr '\n' ' ') == "1 2 " ]] && problem= || problem="others than 1 and 2"
 report "… to the largest one" "$problem"
 
+expect "no more ranks than the lists have" 0 "wrote" "$BINADE_BUILD/examples/simulate_clicks" \
+  --data "$work/lists.txt" --logging-feature 1 --output "$work/all" --shown 1000000000000
+[[ $(grep -cE '^ +[0-9]+  ' "$case_output") == 6 ]] && problem= || problem="other ranks"
+report "… are shown" "$problem"
+echo 1 >"$work/log.weights"
+refused "a log in place of the lists" "--output would overwrite $work/lists.txt" \
+  "$BINADE_BUILD/examples/simulate_clicks" --data "$work/lists.txt" --logging-feature 1 --output "$work/lists.txt"
+refused "weights in place of the scores" "--output would overwrite $work/log.weights" "$BINADE_BUILD/examples/simulate_clicks" \
+  --data "$work/lists.txt" --logging-scores "$work/log.weights" --output "$work/log"
+
 refused "neither scores nor a feature" "give either --logging-scores or --logging-feature" simulate
 refused "a feature that is not there" "there is no feature 9" simulate --logging-feature 9
 echo 1 >"$work/one"

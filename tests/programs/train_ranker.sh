@@ -129,9 +129,33 @@ expect "half of it" 0 "done at step 10" again "${model[@]}" --steps 10
 expect "… goes on" 0 "resumed at step 10" train "${model[@]}" --resume --test-scores "$work/halves.txt"
 cmp "$work/whole.txt" "$work/halves.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
 report "… bit for bit" "$problem"
+# Averages of weights go with those of the statistics that batch norm measured with them.
+averaged=(--ema 0.9 --norm batch --input-norm --validate-every 5 --checkpoint-every 5 --schedule constant)
+expect "averages beside batch norm" 0 "done at step 20" again "${averaged[@]}" --test-scores "$work/whole.txt" \
+  --save "$work/averaged"
+expect "… half of it" 0 "done at step 10" again "${averaged[@]}" --steps 10
+expect "… goes on" 0 "resumed at step 10" train "${averaged[@]}" --resume --test-scores "$work/halves.txt"
+cmp "$work/whole.txt" "$work/halves.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
+report "… bit for bit" "$problem"
+expect "… and is saved as it was tested" 0 "scored" "$BINADE_BUILD/examples/score_ranker" --device cpu \
+  --ranker "$work/averaged" --data "$work/fold/test.txt" --scores "$work/saved.txt"
+cmp "$work/whole.txt" "$work/saved.txt" >"$case_output" 2>&1 && problem= || problem="other scores"
+report "… to the bit" "$problem"
+# Of weights that stay, the averages are the same; those of statistics follow them slowly.
+scores still.txt --norm batch --learning-rate 0
+scores still-averaged.txt --norm batch --learning-rate 0 --ema 0.9
+cmp -s "$work/still.txt" "$work/still-averaged.txt" && problem="the last statistics" || problem=
+report "… with averages of the statistics" "$problem"
+expect "the run before" 0 "done at step 20" again "${model[@]}" --steps 20
 refused "a run goes on with other lists" "$work/fold/vali.txt" train --resume --train "$work/fold/vali.txt" --steps 30
 refused "a run goes on by another loss" "loss" train --resume --loss listnet --steps 30
 refused "a new run in a folder that has one" "--resume" train
+cp "$run/config.json" "$work/now.json"
+sed 's/"norm": "layer"/"layer-norm": true/' "$work/now.json" >"$run/config.json"
+refused "a run of a version whose options were others" \
+  "unknown option layer-norm in the configuration of the run; go on with the version that began it" \
+  "$program" --run-dir "$run" --resume --steps 30
+cp "$work/now.json" "$run/config.json"
 expect "training ends when validation gets no better" 0 "stopped, as nothing got better" \
   again --learning-rate 0 --warmup 0 --validate-every 5 --patience 2 --steps 200
 steps=$(sed -n 's/^stopped, .* at step \([0-9]*\):.*/\1/p' "$case_output")
@@ -195,6 +219,9 @@ rejected "an unknown parameter of a loss" "sigm" train --loss ranknet:sigm=1
 rejected "a parameter that is no number" "sigma" train --loss ranknet:sigma=x
 rejected "an unknown metric" "did you mean ndcg?" train --metrics ndgc
 rejected "an unknown convention" "did you mean lightgbm?" train --convention lightgmb
+rejected "a convention that needs names of documents" "to validate on: ties by names (trec_eval)" \
+  train --convention trec_eval
+expect "… which --help does not offer" 0 "letor4, one, zero, skip: what a program does" "$program" --help
 rejected "k of 0" "expected a whole number from 1 behind @" train --metrics ndcg@0
 rejected "k below 0" "expected a whole number from 1 behind @" train --metrics ndcg@-3
 rejected "an unknown network" "--model" train --model trees
@@ -221,5 +248,10 @@ rejected "weights of documents that are left out" "--longest-list" \
   train --weights "$work/ones" --longest-list 4
 rejected "scores of no test file" "--test-scores needs --test" \
   train_on --train "$work/fold/train.txt" --test-scores "$work/s"
+rejected "scores in place of the test file" "--test-scores would overwrite $work/fold/test.txt" \
+  train --test-scores "$work/fold/test.txt"
+rejected "a metric that stands twice" "--metrics has NDCG@10 twice" train --metrics ndcg@10 NDCG@10
+rejected "more lists a step than fit" "it may have 2^31 - 1 in all" train --batch-size 1000000000000
+rejected "more blocks than anybody needs" "attention blocks" train --model attention --blocks 1000000
 rejected "an unknown option is named with the nearest" "did you mean --metrics" train --metric ndcg
 rejected "a folder to save to that cannot be made" "/proc/none" train --save /proc/none/ranker

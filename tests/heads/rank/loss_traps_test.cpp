@@ -179,6 +179,7 @@ TEST_CASE("documents are ranked by the expected grade", "[rank][losses]") {
   CHECK(scores("ordinal", {0, std::log(3.0)}, {1, 2})[0] == Approx(1.25));
   CHECK(scores("prank", {2, -1}, {1, 2})[0] == Approx(0.5));
   CHECK(output_columns(LossSpec::parse("mcrank"), 4) == 5);
+  CHECK(output_columns(LossSpec::parse("mcrank"), 0) == 2);
   CHECK(output_columns(LossSpec::parse("ordinal"), 4) == 4);
   CHECK(output_columns(LossSpec::parse("mse"), 4) == 1);
 }

@@ -410,10 +410,39 @@ TEST_CASE("files of a ranker that do not fit are refused", "[rank][bad_input]") 
   CHECK_THROWS_WITH(with("\"features\": 5", "\"features\": -1")(), Contains("features"));
   CHECK_THROWS_WITH(with("\"mlp\"", "\"forest\"")(), Contains("forest"));
   CHECK_THROWS_WITH(with("\"lambdarank\"", "\"lambdarunk\"")(), Contains("lambdarunk"));
+  // Another meaning of the outputs would be scores of another ranker.
+  for (const char* loss : {"mcrank", "ordinal", "mse"}) {
+    const bool fits = std::string_view(loss) != "mcrank";
+    INFO(loss);
+    const auto load = with("\"lambdarank\"", concat('"', loss, '"'));
+    if (fits)
+      CHECK_NOTHROW(load());
+    else
+      CHECK_THROWS_WITH(load(),
+                        Contains("1 numbers a document, which the loss mcrank does not read"));
+  }
+  CHECK_THROWS_WITH(with("\"outputs\": 1", "\"outputs\": 2")(),
+                    Contains("2 numbers a document, which the loss lambdarank does not read"));
   CHECK_THROWS_WITH(with("\"format\": 1", "\"format\": 2")(), Contains("format 2"));
   CHECK_THROWS_WITH(with("\"dropout\": 0.0", "\"dropout\": \"x\"")(), Contains("dropout"));
   CHECK_THROWS_WITH(with("{", "[")(), Contains("ranker.json"));
   write_text_file(path / "ranker.json", good);
+  // Another ranker's files, of the same shapes.
+  const auto other = folder.path() / "other";
+  rank::save_ranker(other, rank::Ranker(small_config(Kind::mlp)), kLoss,
+                    data::FeatureScaling::fit(planted({7, 4}), scaling.options()));
+  for (const char* name : {"scaling.safetensors", "model.safetensors"}) {
+    INFO(name);
+    const std::string own = read_text_file(path / name);
+    write_text_file(path / name, read_text_file(other / name));
+    CHECK_THROWS_WITH(rank::load_ranker(path),
+                      Contains(name) && Contains("not what ranker.json was saved with"));
+    // As of before there were checksums.
+    CHECK_NOTHROW(with("\"checksums\"", "\"earlier\"")());
+    write_text_file(path / "ranker.json", good);
+    write_text_file(path / name, own);
+    CHECK_NOTHROW(rank::load_ranker(path));
+  }
   std::filesystem::remove(path / "scaling.safetensors");
   CHECK_THROWS_WITH(rank::load_ranker(path), Contains("scaling.safetensors"));
 }
@@ -428,6 +457,9 @@ TEST_CASE("sizes of a ranker are checked", "[rank][bad_input]") {
   CHECK_THROWS_WITH(with([](auto& c) { c.heads = 3; }), Contains("no multiple of its 3 heads"));
   CHECK_THROWS_WITH(with([](auto& c) { c.dropout = 1; }), Contains("dropout"));
   CHECK_THROWS_WITH(with([](auto& c) { c.hidden = {0}; }), Contains("hidden width"));
+  // Before they are made, which would take minutes.
+  CHECK_THROWS_WITH(with([](auto& c) { c.blocks = 1025; }), Contains("attention blocks"));
+  CHECK_THROWS_WITH(with([](auto& c) { c.hidden.assign(1025, 1); }), Contains("hidden layers"));
   CHECK_THROWS_WITH(with([](auto& c) {
                       c.kind = Kind::dasalc;
                       c.hidden = {};

@@ -45,7 +45,7 @@ class BlockedMatmul {
       const int64_t column = slabs.begin(slab) * width;
       const int64_t columns = std::min(slabs.length(slab) * width, problem_.n - column);
       for (int64_t depth = 0; depth < depths.count; ++depth) {
-        const Slice slice(column, columns, depths, depth, blocks_.count);
+        const Slice slice(column, columns, depths, depth, blocks_.count, copies_rows());
         pack(slice);
         multiply(slice);
       }
@@ -66,8 +66,10 @@ class BlockedMatmul {
     bool last;         // range of k
     EvenParts steps;   // of k
     EvenParts groups;  // of panels: the columns of a task
+    bool shares_rows;  // rows of a that several tasks read are made ready beforehand
 
-    Slice(int64_t first, int64_t count, const EvenParts& depths, int64_t part, int64_t blocks)
+    Slice(int64_t first, int64_t count, const EvenParts& depths, int64_t part, int64_t blocks,
+          bool copies_rows)
         : column(first),
           columns(count),
           depth(depths.begin(part)),
@@ -78,9 +80,8 @@ class BlockedMatmul {
       constexpr int64_t kEnoughTasks = 12;
       const int64_t wanted = (kEnoughTasks + blocks - 1) / blocks;
       groups = EvenParts(groups.size, (groups.size + wanted - 1) / wanted);
+      shares_rows = copies_rows && groups.count > 1;
     }
-    // Rows of a that several tasks read are made ready beforehand.
-    bool shares_rows() const { return Engine::kCopiesRows && groups.count > 1; }
   };
 
   static int64_t panels_of(int64_t columns) {
@@ -97,6 +98,10 @@ class BlockedMatmul {
     return packed_ + step * stride * engine_.depth(slice.steps.longest()) +
            first * engine_.depth(slice.steps.length(step));
   }
+  // Whether rows of a are never multiplied where they lie, so that tasks had better share them.
+  bool copies_rows() const {
+    return Engine::kCopiesRows || (a_in_place_ && problem_.a.matrix.column_stride != 1);
+  }
   int64_t row_of(int64_t block) const { return blocks_.begin(block) * Engine::kRowStep; }
   int64_t rows_of(int64_t block) const {
     return std::min(blocks_.length(block) * Engine::kRowStep, problem_.m - row_of(block));
@@ -104,7 +109,7 @@ class BlockedMatmul {
 
   void pack(const Slice& slice) {
     const int64_t width = Engine::column_step();
-    constexpr int64_t kPanelsAtOnce = 2;
+    constexpr int64_t kPanelsAtOnce = 4;
     const EvenParts pieces(panels_of(slice.columns), kPanelsAtOnce);
     packed_all_ = true;
     const auto pack_piece = [&](int64_t step, int64_t piece) {
@@ -115,7 +120,7 @@ class BlockedMatmul {
                           packed_at(slice, step, first)))
         packed_all_ = false;
     };
-    const int64_t blocks = slice.shares_rows() ? blocks_.count : 0;
+    const int64_t blocks = slice.shares_rows ? blocks_.count : 0;
     if (blocks > 0) reserve_shared_rows(slice);
     parallel_tasks(blocks + slice.steps.count * pieces.count, [&](int64_t task) {
       if (task < blocks)
@@ -151,7 +156,7 @@ class BlockedMatmul {
   }
   void run_by_columns() {
     constexpr int64_t kTasks = 8;
-    Slice slice(0, problem_.n, EvenParts(problem_.k, problem_.k), 0, kTasks);
+    Slice slice(0, problem_.n, EvenParts(problem_.k, problem_.k), 0, kTasks, copies_rows());
     const int64_t panels = panels_of(problem_.n);
     slice.groups = EvenParts(panels, (panels + kTasks - 1) / kTasks);
     reserve_shared_rows(slice);
@@ -217,7 +222,7 @@ class BlockedMatmul {
     for (int64_t step = 0; step < slice.steps.count; ++step) {
       const int64_t length = slice.steps.length(step);
       const Rows rows =
-          slice.shares_rows()
+          slice.shares_rows
               ? shared_rows(step, block)
               : take_rows(slice, step, block, row_buffer.reserve(engine_.row_buffer(m, length)),
                           group == 0);

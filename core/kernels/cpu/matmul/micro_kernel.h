@@ -10,9 +10,11 @@ namespace binade::kernels::cpu {
 struct MicroKernel {
   static constexpr int64_t kMostRows = 14, kMostColumns = 32;
   // c (rows, columns) = a · b, or c += a · b when `accumulate`. a lies by rows; b holds `columns`
-  // floats for every step along k, aligned to 64 bytes.
+  // floats for every step along k, aligned to 64 bytes. `ahead` is what is multiplied next of b:
+  // some kernels fetch k / kFetchSteps cache lines of it, which may reach beyond its end.
   using Multiply = void (*)(int64_t k, const float* a, int64_t leading_a, const float* b,
-                            bool accumulate, float* c, int64_t leading_c);
+                            bool accumulate, float* c, int64_t leading_c, const float* ahead);
+  static constexpr int64_t kFetchSteps = 8;
 
   int64_t rows, columns;         // of the largest tile
   Multiply multiply[kMostRows];  // [r − 1]: for tiles of r rows

@@ -5,6 +5,6 @@ namespace binade::kernels::cpu {
 
 // 28 sums, two vectors of b and one element of a fill the 32 registers.
 constinit const MicroKernel kMicroKernelAvx512 =
-    make_micro_kernel<64, 2>(std::make_integer_sequence<int, MicroKernel::kMostRows>());
+    make_micro_kernel<64, 2, 1>(std::make_integer_sequence<int, MicroKernel::kMostRows>());
 
 }  // namespace binade::kernels::cpu

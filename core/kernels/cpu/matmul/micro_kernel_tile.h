@@ -15,37 +15,59 @@ struct VectorOf {
   using Unaligned __attribute__((vector_size(Bytes), aligned(4), may_alias)) = float;
 };
 
-template <int Bytes, int Rows, int Vectors>
+// Unroll: steps along k that are written out one behind another; more than one also fetch `ahead`.
+template <int Bytes, int Rows, int Vectors, int Unroll>
 void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b, bool accumulate,
-                   float* c, int64_t leading_c) {
+                   float* c, int64_t leading_c, [[maybe_unused]] const float* ahead) {
   using Vector = typename VectorOf<Bytes>::Type;
   using Unaligned = typename VectorOf<Bytes>::Unaligned;
-  constexpr int kLanes = Bytes / static_cast<int>(sizeof(float));
+  constexpr int kLanes = Bytes / static_cast<int>(sizeof(float)), kWidth = Vectors * kLanes;
+  constexpr int kCacheLine = 64 / sizeof(float);
 
   // Unrolled to the last loop, the sums are registers.
   Vector sums[Rows][Vectors] = {};
 #pragma GCC unroll 16
   for (int row = 0; row < Rows; ++row) {
     __builtin_prefetch(c + row * leading_c, 1);
-    __builtin_prefetch(c + row * leading_c + Vectors * kLanes - 1, 1);
+    __builtin_prefetch(c + row * leading_c + kWidth - 1, 1);
   }
   // Three pointers and the leading dimension address all rows. The barrier at the end of the loop
   // keeps the compiler from giving each row a pointer of its own, for which there are no registers.
-  const float *a0 = a, *a5 = a + 5 * leading_a, *a10 = a + 10 * leading_a;
-  for (int64_t i = 0; i < k; ++i) {
+  constexpr int kApart = Rows > 6 ? 5 : 3;
+  const float *a0 = a, *a1 = a + kApart * leading_a, *a2 = a + 2 * kApart * leading_a;
+  const auto step = [&](int i) __attribute__((always_inline)) {
     Vector right[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) right[v] = *reinterpret_cast<const Vector*>(b + v * kLanes);
+    for (int v = 0; v < Vectors; ++v)
+      right[v] = *reinterpret_cast<const Vector*>(b + i * kWidth + v * kLanes);
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
-      const float* const from = row < 5 ? a0 : row < 10 ? a5 : a10;
-      const Vector left = from[row % 5 * leading_a] - Vector{};  // in every lane
+      const float* const from = row < kApart ? a0 : row < 2 * kApart ? a1 : a2;
+      const Vector left = from[row % kApart * leading_a + i] - Vector{};  // in every lane
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) sums[row][v] += left * right[v];
     }
-    ++a0, ++a5, ++a10;
-    asm("" : "+r"(a0), "+r"(a5), "+r"(a10), "+r"(leading_a));
-    b += Vectors * kLanes;
+  };
+  const auto advance = [&](int steps) __attribute__((always_inline)) {
+    a0 += steps, a1 += steps, a2 += steps;
+    asm("" : "+r"(a0), "+r"(a1), "+r"(a2), "+r"(leading_a));
+    b += steps * kWidth;
+  };
+  int64_t done = 0;
+  for (; done + Unroll <= k; done += Unroll) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Unroll; ++i) step(i);
+    if constexpr (Unroll > 1) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += kCacheLine;
+    }
+    advance(Unroll);
+  }
+  if constexpr (Unroll > 1) {
+    for (; done < k; ++done) {
+      step(0);
+      advance(1);
+    }
   }
 #pragma GCC unroll 16
   for (int row = 0; row < Rows; ++row) {
@@ -57,11 +79,11 @@ void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
   }
 }
 
-template <int Bytes, int Vectors, int... Row>
+template <int Bytes, int Vectors, int Unroll, int... Row>
 constexpr MicroKernel make_micro_kernel(std::integer_sequence<int, Row...>) {
   return {sizeof...(Row),
           Vectors * Bytes / static_cast<int>(sizeof(float)),
-          {&multiply_tile<Bytes, Row + 1, Vectors>...}};
+          {&multiply_tile<Bytes, Row + 1, Vectors, Unroll>...}};
 }
 
 }  // namespace binade::kernels::cpu

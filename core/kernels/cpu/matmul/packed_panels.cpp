@@ -69,6 +69,21 @@ void pack_panel(Block<const float> lines, int64_t count, int64_t k, int64_t widt
       std::fill(panel + i * width + count, panel + (i + 1) * width, 0.0f);
 }
 
+// Whole micro-panels of a b that lies by rows: a row's part of all of them at a time, as rows may
+// lie pages apart.
+void copy_panels(int64_t k, int64_t panels, Block<const float> b, int64_t width, float* packed) {
+  constexpr int64_t kVector = 8, kAhead = 8;
+  for (int64_t i = 0; i < k; ++i) {
+    const float* from = b.data + i * b.leading;
+    float* to = packed + i * width;
+    for (int64_t panel = 0; panel < panels; ++panel, from += width, to += k * width) {
+      __builtin_prefetch(from + kAhead * b.leading);
+      for (int64_t j = 0; j < width; j += kVector)
+        _mm256_store_ps(to + j, _mm256_loadu_ps(from + j));
+    }
+  }
+}
+
 }  // namespace
 
 Block<const float> rows_of_a(int64_t m, int64_t k, Block<const float> a, float* buffer) {
@@ -87,7 +102,16 @@ Block<const float> rows_of_a(int64_t m, int64_t k, Block<const float> a, float* 
 
 void pack_b(int64_t k, int64_t n, Block<const float> b, float* packed) {
   const int64_t width = micro_kernel().columns;
-  for (int64_t first = 0; first < n; first += width)
+  int64_t first = 0;
+  if (!b.transposed) {
+    constexpr int64_t kPanelsAtOnce = 8;
+    while (first + width <= n) {
+      const int64_t panels = std::min((n - first) / width, kPanelsAtOnce);
+      copy_panels(k, panels, b.from(0, first), width, packed + first * k);
+      first += panels * width;
+    }
+  }
+  for (; first < n; first += width)
     pack_panel(b.from(0, first).flipped(), std::min(width, n - first), k, width,
                packed + first * k);
 }
@@ -99,18 +123,23 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
   for (int64_t column = 0; column < n; column += kernel.columns) {
     const int64_t width = std::min(kernel.columns, n - column);
     const float* right = columns.data + column / kernel.columns * columns.panel;
+    // While rows stream by this panel, each tile fetches a part of the next.
+    const float* const next = column + kernel.columns < n ? right + columns.panel : right;
+    constexpr int64_t kCacheLine = 64 / sizeof(float);
+    const int64_t part = k / MicroKernel::kFetchSteps * kCacheLine;
     for (int64_t panel = 0; panel < panels.count; ++panel) {
       const int64_t row = panels.begin(panel), count = panels.length(panel);
       const float* left = rows.data + row * rows.leading;
       float* target = c + row * leading_c + column;
       const auto multiply = kernel.multiply[count - 1];
+      const float* const ahead = next + std::min(panel * part, k * kernel.columns);
       if (width == kernel.columns) {
-        multiply(k, left, rows.leading, right, accumulate, target, leading_c);
+        multiply(k, left, rows.leading, right, accumulate, target, leading_c, ahead);
         continue;
       }
       // The last columns, in a tile of whole vectors first.
       alignas(64) float tile[MicroKernel::kMostRows * MicroKernel::kMostColumns];
-      multiply(k, left, rows.leading, right, false, tile, kernel.columns);
+      multiply(k, left, rows.leading, right, false, tile, kernel.columns, ahead);
       for (int64_t i = 0; i < count; ++i)
         for (int64_t j = 0; j < width; ++j) {
           float& element = target[i * leading_c + j];
