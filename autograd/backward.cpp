@@ -9,6 +9,7 @@
 
 #include <binade/autograd/graph.h>
 #include <binade/autograd/no_policy.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/cuda/graph.h>
 
 namespace binade {
@@ -35,6 +36,8 @@ class Unobserved {
 }  // namespace
 
 class BackwardWalk {
+  friend class BackwardOnTape;
+
  public:
   // `only`: the tensors whose gradients grad() collects; none for backward().
   BackwardWalk(const BackwardOptions& options, const TensorList& only)
@@ -70,7 +73,7 @@ class BackwardWalk {
       check(!node->freed, "backward ran through ", node->name,
             " before and freed what it needs; pass retain_graph to run it twice");
       finish_outputs(*node, outputs);
-      visit(*node, outputs);
+      visit(node, outputs);
     }
     for (Leaf& leaf : leaves_) finish_leaf(leaf);
     const Unobserved copies_are_no_ops;
@@ -257,10 +260,18 @@ class BackwardWalk {
     }
   }
 
-  void visit(Node& node, std::vector<Pending>& outputs) {
-    if (const auto* fused = std::get_if<FusedBackward>(&node.backward)) {
+  void visit(const std::shared_ptr<Node>& visited, std::vector<Pending>& outputs) {
+    Node& node = *visited;
+    if (const auto* twofold = std::get_if<TwofoldBackward>(&node.backward)) {
+      if (options_.create_graph)
+        run_on_tape(visited, *twofold, outputs);
+      else
+        run_fused(
+            node, [&](Backward& backward) { twofold->run(&backward, nullptr); }, outputs);
+    } else if (const auto* fused = std::get_if<FusedBackward>(&node.backward)) {
       check(!options_.create_graph, node.name,
-            " has a fused gradient that is not differentiable again (create_graph)");
+            ": its gradient has no gradient (create_graph); to have one, an op says what its "
+            "gradient is in public ops, too (autograd/on_tape.h)");
       run_fused(node, *fused, outputs);
     } else {
       run_ops(node, outputs);
@@ -272,7 +283,8 @@ class BackwardWalk {
     }
   }
 
-  void run_fused(Node& node, const FusedBackward& function, std::vector<Pending>& outputs) {
+  template <class Function>
+  void run_fused(Node& node, const Function& function, std::vector<Pending>& outputs) {
     Backward backward;
     backward.retained_ = options_.retain_graph;
     backward.walk_ = this;
@@ -305,7 +317,8 @@ class BackwardWalk {
       if (again.apart.holds) again.shared->add(again.apart.array);
   }
 
-  void run_ops(Node& node, std::vector<Pending>& outputs) {
+  // The gradients of a node's outputs, as what is written in public ops takes them.
+  static TensorList take_gradients(std::vector<Pending>& outputs) {
     TensorList grads;
     for (Pending& output : outputs) {
       grads.push_back(output.tensor.defined()  ? output.tensor
@@ -313,6 +326,32 @@ class BackwardWalk {
                                                : Tensor());
     }
     outputs.clear();
+    return grads;
+  }
+
+  // What it records meanwhile and goes through is walked, and observed, as any other op.
+  void run_on_tape(const std::shared_ptr<Node>& node, const TwofoldBackward& twofold,
+                   std::vector<Pending>& outputs) {
+    BackwardOnTape tape(*this, node, take_gradients(outputs));
+    {
+      const Unobserved unobserved;
+      twofold.run(nullptr, &tape);
+    }
+    observe_backward(*node, tape.grads_, tape.given_);
+  }
+
+  static void observe_backward(const Node& node, const TensorList& grads,
+                               const TensorList& results) {
+    OpObserver* observer = current_op_observer();
+    if (observer == nullptr) return;
+    std::vector<Array> doutputs, dinputs;
+    for (const Tensor& grad : grads) doutputs.push_back(grad.defined() ? grad.array() : Array());
+    for (const Tensor& grad : results) dinputs.push_back(grad.defined() ? grad.array() : Array());
+    observer->on_backward(node.name, doutputs, dinputs);
+  }
+
+  void run_ops(Node& node, std::vector<Pending>& outputs) {
+    TensorList grads = take_gradients(outputs);
     TensorList results;
     {
       const GradModeScope mode(options_.create_graph);
@@ -325,12 +364,7 @@ class BackwardWalk {
     }
     check(results.size() == node.inputs.size(), node.name, "'s backward returned ", results.size(),
           " gradients for ", node.inputs.size(), " inputs");
-    if (OpObserver* observer = current_op_observer()) {
-      std::vector<Array> doutputs, dinputs;
-      for (const Tensor& grad : grads) doutputs.push_back(grad.defined() ? grad.array() : Array());
-      for (const Tensor& grad : results) dinputs.push_back(grad.defined() ? grad.array() : Array());
-      observer->on_backward(node.name, doutputs, dinputs);
-    }
+    observe_backward(node, grads, results);
     grads.clear();
     for (size_t i = 0; i < results.size(); ++i) {
       const Tensor gradient = std::move(results[i]);
@@ -358,6 +392,19 @@ class BackwardWalk {
 
 namespace {
 
+// Shape and dtype of what an edge leads to.
+std::pair<Shape, DType> look_of(const Edge& edge) {
+  if (edge.leaf) return {edge.leaf->value.shape(), edge.leaf->value.dtype()};
+  const Node::Output& output = edge.node->outputs[static_cast<size_t>(edge.output)];
+  return {output.shape, output.dtype};
+}
+
+bool is_same_view(const Array& a, const Array& b) {
+  bool same = a.shares_storage(b) && a.offset() == b.offset();
+  for (int i = 0; same && i < a.dims(); ++i) same = a.stride(i) == b.stride(i);
+  return same;
+}
+
 Tensor ones_like(const Tensor& output) {
   check(output.numel() == 1,
         "backward without a seed needs a result of one element, this one has "
@@ -367,6 +414,55 @@ Tensor ones_like(const Tensor& output) {
 }
 
 }  // namespace
+
+BackwardOnTape::BackwardOnTape(BackwardWalk& walk, std::shared_ptr<Node> node, TensorList grads)
+    : walk_(walk), node_(std::move(node)), grads_(std::move(grads)), given_(node_->inputs.size()) {}
+
+const char* BackwardOnTape::op() const {
+  return node_->name;
+}
+
+bool BackwardOnTape::needed(int input) const {
+  return walk_.slot_of(node_->inputs[static_cast<size_t>(input)]) != nullptr;
+}
+
+DType BackwardOnTape::input_dtype(int i) const {
+  return look_of(node_->inputs[static_cast<size_t>(i)]).second;
+}
+
+Tensor BackwardOnTape::input(int i, const Array& value) const {
+  const Edge& edge = node_->inputs[static_cast<size_t>(i)];
+  if (!edge.needed()) return value.defined() ? Tensor(value) : Tensor();
+  const auto [shape, dtype] = look_of(edge);
+  const bool same_look = value.defined() && value.shape() == shape && value.dtype() == dtype;
+  if (edge.leaf) {
+    const Tensor leaf(edge.leaf);
+    if (!value.defined() || (same_look && is_same_view(value, leaf.array()))) return leaf;
+  } else if (!value.defined() || same_look) {
+    return output_of(edge.node, edge.output, value);
+  }
+  return record("input", {input(i)}, value,
+                [shape = shape, dtype = dtype](const Tensor& gradient) -> TensorList {
+                  return {to(reshape(gradient, shape), dtype)};
+                });
+}
+
+Tensor BackwardOnTape::output(int i, const Array& value) const {
+  return output_of(node_, i, value);
+}
+
+void BackwardOnTape::give(int i, const Tensor& gradient) {
+  if (!gradient.defined()) return;
+  Pending* pending = walk_.slot_of(node_->inputs[static_cast<size_t>(i)]);
+  if (pending == nullptr) return;
+  Tensor& given = given_[static_cast<size_t>(i)];
+  given = to(reshape(gradient, pending->shape), pending->dtype);
+  walk_.give(*pending, given);
+}
+
+void BackwardOnTape::through(const Tensor& value, const Tensor& gradient) {
+  if (value.requires_grad()) walk_.seed(value, to(reshape(gradient, value.shape()), value.dtype()));
+}
 
 void Tensor::backward(const BackwardOptions& options) const {
   backward(ones_like(*this), options);

@@ -37,12 +37,7 @@ TensorList custom_function(const char* name, const TensorList& inputs, const Cus
   // Backward gets the outputs on the tape, so that its own gradient sees where they came from.
   const auto node = std::make_shared<std::weak_ptr<Node>>();
   const auto on_tape = [node](const Saved& output, size_t index) {
-    Tensor tensor(output.array());
-    if (!is_floating(tensor.dtype())) return tensor;
-    tensor.state()->node = node->lock();
-    tensor.state()->output = static_cast<int>(index);
-    tensor.state()->requires_grad = true;
-    return tensor;
+    return output_of(node->lock(), static_cast<int>(index), output.array());
   };
   TensorList results =
       record(name, inputs, std::move(values),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <binade/autograd/grad_loan.h>
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/tape.h>
 
 namespace binade {
@@ -78,7 +79,7 @@ class Node {
     bool wants_column_sums = false;     // see want_column_sums()
     std::shared_ptr<Hooks> hooks;       // null: none
   };
-  using Function = std::variant<FusedBackward, OpsBackward, MultiOpsBackward>;
+  using Function = std::variant<FusedBackward, TwofoldBackward, OpsBackward, MultiOpsBackward>;
 
   const char* name = "";
   uint64_t sequence = 0;  // order of recording: inputs always come before what uses them
@@ -88,6 +89,9 @@ class Node {
   bool freed = false;  // backward ran without retain_graph
   ~Node();
 };
+
+// Output `output` of the node on the tape, with its value.
+Tensor output_of(const std::shared_ptr<Node>& node, int output, const Array& value);
 
 // For the backward function of a node that records ops and walks back over them, `outputs` being
 // their results: gradients of `inputs`, which are leaves made for it, are kept by these. All others

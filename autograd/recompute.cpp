@@ -39,6 +39,61 @@ class SameCircumstances {
   uint64_t previous_place_;
 };
 
+struct SegmentGradient {
+  std::function<TensorList(const TensorList&)> segment;
+  std::vector<Saved> inputs;
+  size_t count;  // of outputs
+  std::optional<PrecisionPolicy> policy;
+  Array loss_scale;
+  uint64_t place;
+
+  // The segment's outputs again, on the tape.
+  TensorList run_again(const TensorList& arguments) const {
+    const EnableGrad on;
+    TensorList outputs = segment(arguments);
+    check(outputs.size() == count, "recompute: the segment returned ", count,
+          " tensors in the forward pass and ", outputs.size(), " in backward");
+    return outputs;
+  }
+
+  void operator()(Backward& backward) const {
+    const SameCircumstances same(policy, loss_scale, place);
+    TensorList leaves;
+    for (size_t i = 0; i < inputs.size(); ++i)
+      leaves.push_back(inputs[i].defined()
+                           ? Tensor(inputs[i].array(), backward.needed(static_cast<int>(i)))
+                           : Tensor());
+    const TensorList again = run_again(leaves);
+    // One walk for all outputs, so that every node inside runs once.
+    const NoGrad off;
+    TensorList roots, seeds;
+    for (size_t i = 0; i < again.size(); ++i) {
+      if (!backward.grad(static_cast<int>(i)).defined() || !again[i].requires_grad()) continue;
+      roots.push_back(again[i]);
+      seeds.emplace_back(backward.grad(static_cast<int>(i)));
+    }
+    backward_within(backward, leaves, roots, seeds);
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      if (!leaves[i].requires_grad()) continue;
+      if (const Array grad = leaves[i].grad(); grad.defined())
+        backward.slot(static_cast<int>(i)).add(grad);
+    }
+  }
+
+  // What the segment records now is part of the gradient's graph: nothing is saved any more.
+  void operator()(BackwardOnTape& tape) const {
+    const SameCircumstances same(policy, loss_scale, place);
+    TensorList arguments;
+    for (size_t i = 0; i < inputs.size(); ++i)
+      arguments.push_back(inputs[i].defined() ? tape.input(static_cast<int>(i), inputs[i].array())
+                                              : Tensor());
+    const TensorList again = run_again(arguments);
+    for (size_t i = 0; i < again.size(); ++i)
+      if (const Tensor& dy = tape.grad(static_cast<int>(i)); dy.defined())
+        tape.through(again[i], dy);
+  }
+};
+
 }  // namespace
 
 Recompute parse_recompute(std::string_view name) {
@@ -95,35 +150,7 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   const size_t count = values.size();
   return record(
       "recompute", recorded, std::move(values),
-      [=, segment = std::move(segment)](Backward& backward) {
-        const SameCircumstances same(policy, loss_scale, place);
-        TensorList leaves;
-        for (size_t i = 0; i < saved.size(); ++i)
-          leaves.push_back(saved[i].defined()
-                               ? Tensor(saved[i].array(), backward.needed(static_cast<int>(i)))
-                               : Tensor());
-        TensorList again;
-        {
-          const EnableGrad on;
-          again = segment(leaves);
-        }
-        check(again.size() == count, "recompute: the segment returned ", count,
-              " tensors in the forward pass and ", again.size(), " in backward");
-        // One walk for all outputs, so that every node inside runs once.
-        const NoGrad off;
-        TensorList roots, seeds;
-        for (size_t i = 0; i < again.size(); ++i) {
-          if (!backward.grad(static_cast<int>(i)).defined() || !again[i].requires_grad()) continue;
-          roots.push_back(again[i]);
-          seeds.emplace_back(backward.grad(static_cast<int>(i)));
-        }
-        backward_within(backward, leaves, roots, seeds);
-        for (size_t i = 0; i < leaves.size(); ++i) {
-          if (!leaves[i].requires_grad()) continue;
-          if (const Array grad = leaves[i].grad(); grad.defined())
-            backward.slot(static_cast<int>(i)).add(grad);
-        }
-      });
+      SegmentGradient{std::move(segment), std::move(saved), count, policy, loss_scale, place});
 }
 
 }  // namespace binade

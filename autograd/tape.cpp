@@ -135,9 +135,29 @@ TensorList record(const char* name, const TensorList& inputs, std::vector<Array>
   return record_node(name, inputs, std::move(values), std::move(backward));
 }
 
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, Array value,
+              TwofoldBackward backward) {
+  return record_node(name, inputs, one(std::move(value)), std::move(backward))[0];
+}
+
+TensorList record(const char* name, const TensorList& inputs, std::vector<Array> values,
+                  TwofoldBackward backward) {
+  return record_node(name, inputs, std::move(values), std::move(backward));
+}
+
 Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, Array value) {
   const NoGrad off;
   return record_node(name, inputs, one(std::move(value)), FusedBackward())[0];
+}
+
+Tensor output_of(const std::shared_ptr<Node>& node, int output, const Array& value) {
+  if (value.defined() && !is_floating(value.dtype())) return Tensor(value);
+  const auto state = std::make_shared<TensorState>();
+  state->value = value;
+  state->node = node;
+  state->output = output;
+  state->requires_grad = true;
+  return Tensor(state);
 }
 
 void want_column_sums(const Tensor& result) {

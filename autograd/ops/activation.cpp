@@ -3,8 +3,10 @@
 #include <cmath>
 #include <numbers>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/dropout.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
@@ -104,6 +106,28 @@ Tensor one_above_zero(const Tensor& x, const Tensor& below) {
   return where(greater(x, number(0)), number(1), below);
 }
 
+struct SwigluPackedGradient {
+  Saved rows;
+  int64_t hidden;
+
+  void operator()(Backward& backward) const {
+    const auto to = backward.slot(0).open();
+    const Array x = rows.array(), dy = as_rows(backward.grad());
+    const Array dx = rows_to_write(to.array);
+    BINADE_DISPATCH(x.device(),
+                    swiglu_backward(x.slice(1, 0, hidden), x.slice(1, hidden), dy,
+                                    dx.slice(1, 0, hidden), dx.slice(1, hidden), to.beta));
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor x = tape.input(0, rows.array());
+    tape.through(swiglu(slice(x, 1, 0, hidden), slice(x, 1, hidden)), tape.grad());
+  }
+};
+
+}  // namespace
+
+namespace ops {
+
 Tensor dropout_with(const PhiloxKey& key, double probability, const Tensor& x) {
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), dropout(x.array(), key, probability, y, 0));
@@ -112,7 +136,7 @@ Tensor dropout_with(const PhiloxKey& key, double probability, const Tensor& x) {
   });
 }
 
-}  // namespace
+}  // namespace ops
 
 Tensor relu(const Tensor& x) {
   return activate("relu", UnaryOp::relu, x, relu_derivative);
@@ -203,14 +227,7 @@ Tensor swiglu_packed(const Tensor& gate_up) {
     return y;
   };
   const Tensor result =
-      record(op, {gate_up}, activate(rows), [rows = Saved(rows), hidden](Backward& backward) {
-        const auto to = backward.slot(0).open();
-        const Array x = rows.array(), dy = as_rows(backward.grad());
-        const Array dx = rows_to_write(to.array);
-        BINADE_DISPATCH(x.device(),
-                        swiglu_backward(x.slice(1, 0, hidden), x.slice(1, hidden), dy,
-                                        dx.slice(1, 0, hidden), dx.slice(1, hidden), to.beta));
-      });
+      record(op, {gate_up}, activate(rows), SwigluPackedGradient{Saved(rows), hidden});
   if (recomputes(Recompute::activations) && result.requires_grad())
     attach_recipe(result, [rows = Saved(rows), activate] { return activate(rows.array()); });
   return result;

@@ -4,9 +4,10 @@
 #include <cmath>
 
 #include <binade/autograd/no_policy.h>
-#include <binade/autograd/ops/activation.h>
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/dropout.h>
 #include <binade/autograd/ops/matmul.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
@@ -122,24 +123,31 @@ void check_options(const char* op, const Array& q, const Array& k,
   }
 }
 
-AttentionResult attend(const char* op, const Heads& heads, const AttentionOptions& options) {
-  const auto& [q, k, v] = heads;
-  const int64_t batch = q.size(0), query_heads = q.size(1), queries = q.size(2), size = q.size(3);
+// Checks the options, and draws the key of a dropout. The mask is not among them yet.
+kernels::AttentionParams params_of(const char* op, const Array& q, const Array& k,
+                                   const AttentionOptions& options) {
   check_options(op, q, k, options);
-  check_constant(op, "mask", options.mask);
-
-  AttentionResult result;
-  kernels::AttentionParams& params = result.params;
-  params.scale = scale_of(options, size);
+  kernels::AttentionParams params;
+  params.scale = scale_of(options, q.size(3));
   params.causal = options.causal;
   params.window = options.window;
-  if (options.mask.defined()) params.mask = options.mask.array().expand(scores_shape(q, k));
   if (options.documents.defined()) params.documents = options.documents.array().contiguous();
   if (options.training && options.dropout > 0) {
     RandomState& random = RandomState::current();
     params.dropout = options.dropout;
     params.key = {random.seed(), random.step_on(q.device()), random.next_place()};
   }
+  return params;
+}
+
+AttentionResult attend(const char* op, const Heads& heads, const AttentionOptions& options) {
+  const auto& [q, k, v] = heads;
+  const int64_t batch = q.size(0), query_heads = q.size(1), queries = q.size(2), size = q.size(3);
+  AttentionResult result;
+  kernels::AttentionParams& params = result.params;
+  params = params_of(op, q, k, options);
+  check_constant(op, "mask", options.mask);
+  if (options.mask.defined()) params.mask = options.mask.array().expand(scores_shape(q, k));
   result.out =
       Array::empty({batch, queries, query_heads, size}, q.dtype(), q.device()).transpose(1, 2);
   result.logsumexp =
@@ -149,6 +157,55 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
   else if (q.numel() > 0)
     BINADE_DISPATCH(q.device(), attention(q, k, v, params, result.out, result.logsumexp));
   return result;
+}
+
+// Which keys the queries see, as it broadcasts to (B, Hq, Tq, Tk), bool; undefined: all.
+Tensor visible_keys(int64_t queries, int64_t keys, const kernels::AttentionParams& params,
+                    Device device) {
+  Tensor seen;
+  if (params.causal) {
+    const int64_t ahead = keys - queries;
+    seen = tril(Tensor::ones({queries, keys}, DType::boolean, device), ahead);
+    if (params.window > 0) seen = triu(seen, ahead - params.window + 1);
+  }
+  if (params.documents.defined()) {
+    const Tensor documents(params.documents);
+    const Tensor own = unsqueeze(equal(unsqueeze(documents, 2), unsqueeze(documents, 1)), 1);
+    seen = seen.defined() ? logical_and(seen, own) : own;
+  }
+  return seen;
+}
+
+// Attention in public ops, with the scores as a tensor: gradients reach the mask (in place of that
+// in `params`), and have gradients. In f32 (f64) from the scores on, as in the kernels: a half
+// score would be off by much of an exponent. There are keys.
+Tensor attention_of_ops(const Tensor& q, const Tensor& k, const Tensor& v,
+                        const kernels::AttentionParams& params, const Tensor& mask) {
+  const NoPolicy off;
+  const int64_t queries = q.size(2), size = q.size(3), keys = k.size(2);
+  const Shape full = scores_shape(q.array(), k.array());
+  const DType wide = statistics_dtype(q.dtype());
+  // The query heads of a key head are rows of one matmul.
+  const Shape grouped{k.size(0), k.size(1), q.size(1) / k.size(1) * queries, keys};
+  const Tensor products =
+      matmul(to(reshape(q, with_last(grouped, size)), wide), to(transpose(k, -1, -2), wide));
+  Tensor scores = reshape(products, full) * params.scale;
+  const Tensor nothing = Tensor::scalar(-INFINITY, wide, q.device());
+  if (mask.defined() && mask.dtype() != DType::boolean)
+    scores = scores + to(mask, wide);
+  else if (mask.defined())
+    scores = where(mask, scores, nothing);
+  if (const Tensor seen = visible_keys(queries, keys, params, q.device()); seen.defined())
+    scores = where(seen, scores, nothing);
+  // A softmax, but that a query that sees nothing gets zeros.
+  const Tensor largest = max(scores.detach(), {-1}, true);
+  const Tensor sees_nothing = equal(largest, nothing);
+  const Tensor weights = exp(scores - masked_fill(largest, sees_nothing, 0));
+  const Tensor total = masked_fill(sum(weights, {-1}, true), sees_nothing, 1);
+  Tensor probabilities = weights / total;
+  if (params.dropout > 0) probabilities = dropout_with(params.key, params.dropout, probabilities);
+  const Tensor out = matmul(reshape(probabilities, grouped), to(v, wide));
+  return to(reshape(out, with_last(q.shape(), v.size(3))), q.dtype());
 }
 
 // What backward keeps of a call.
@@ -172,6 +229,18 @@ struct SavedAttention {
                     attention_backward(heads.q, heads.k, heads.v, out.array(), logsumexp, rows,
                                        params, gradients.q, gradients.k, gradients.v));
   }
+
+  // q, k and v on the tape; dout (B, Hq, Tq, D).
+  void backward(BackwardOnTape& tape, const Tensor& q, const Tensor& k, const Tensor& v,
+                const Tensor& dout) const {
+    if (q.numel() == 0 || k.numel() == 0) {
+      for (const Tensor& x : {q, k, v})
+        tape.through(x, Tensor::zeros(x.shape(), x.dtype(), x.device()));
+      return;
+    }
+    const Tensor mask = params.mask.defined() ? Tensor(params.mask) : Tensor();
+    tape.through(attention_of_ops(q, k, v, params, mask), dout);
+  }
 };
 
 // Values of another size than queries and keys: what is shorter gets zeros, which add nothing to
@@ -187,42 +256,6 @@ Tensor attention_of_equal_sizes(const Tensor& q, const Tensor& k, const Tensor& 
                value_size);
 }
 
-// Which keys the queries see by their positions, (Tq, Tk) bool; undefined: all.
-Tensor visible_keys(int64_t queries, int64_t keys, const AttentionOptions& options, Device device) {
-  if (!options.causal) return {};
-  const Tensor all = Tensor::ones({queries, keys}, DType::boolean, device);
-  const int64_t ahead = keys - queries;
-  const Tensor seen = tril(all, ahead);
-  return options.window > 0 ? triu(seen, ahead - options.window + 1) : seen;
-}
-
-// The same in public ops, with the scores as a tensor: the gradient reaches the mask. In f32 (f64)
-// from the scores on, as in the kernels: a half score would be off by much of an exponent.
-Tensor attention_of_ops(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const AttentionOptions& options) {
-  check_options(op, q.array(), k.array(), options);
-  const NoPolicy off;
-  const int64_t queries = q.size(2), size = q.size(3), keys = k.size(2);
-  const Shape full = scores_shape(q.array(), k.array());
-  const DType wide = statistics_dtype(q.dtype());
-  // The query heads of a key head are rows of one matmul.
-  const Shape grouped{k.size(0), k.size(1), q.size(1) / k.size(1) * queries, keys};
-  const Tensor products =
-      matmul(to(reshape(q, with_last(grouped, size)), wide), to(transpose(k, -1, -2), wide));
-  Tensor scores = reshape(products, full) * scale_of(options, size) + to(options.mask, wide);
-  const Tensor nothing = Tensor::scalar(-INFINITY, wide, q.device());
-  if (const Tensor seen = visible_keys(queries, keys, options, q.device()); seen.defined())
-    scores = where(seen, scores, nothing);
-  // A softmax, but that a query that sees nothing gets zeros.
-  const Tensor largest = max(scores.detach(), {-1}, true);
-  const Tensor sees_nothing = equal(largest, nothing);
-  const Tensor weights = exp(scores - masked_fill(largest, sees_nothing, 0));
-  const Tensor total = masked_fill(sum(weights, {-1}, true), sees_nothing, 1);
-  const Tensor probabilities = dropout(weights / total, options.dropout, options.training);
-  const Tensor out = matmul(reshape(probabilities, grouped), to(v, wide));
-  return to(reshape(out, with_last(q.shape(), v.size(3))), q.dtype());
-}
-
 Array contiguous_last(const Array& x) {
   return x.stride(-1) == 1 ? x : x.contiguous();
 }
@@ -235,6 +268,70 @@ Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool invers
                   return {rotate(dy, cos.tensor(), sin.tensor(), !inverse)};
                 });
 }
+
+struct AttentionGradient {
+  SavedAttention saved;
+  Saved q, k, v;
+
+  void operator()(Backward& backward) const {
+    const Heads heads{q.array(), k.array(), v.array()};
+    const Heads gradients{empty_with_layout(heads.q), empty_with_layout(heads.k),
+                          empty_with_layout(heads.v)};
+    saved.backward(heads, backward.grad(), gradients);
+    backward.slot(0).add(gradients.q);
+    backward.slot(1).add(gradients.k);
+    backward.slot(2).add(gradients.v);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    saved.backward(tape, tape.input(0, q.array()), tape.input(1, k.array()),
+                   tape.input(2, v.array()), tape.grad());
+  }
+};
+
+struct PackedAttentionGradient {
+  SavedAttention saved;
+  Saved packed;  // with its queries and keys rotated
+  Rotation rotation;
+  int64_t query_heads, key_heads;
+
+  void operator()(Backward& backward) const {
+    const Array qkv = packed.array();
+    const Array dqkv = Array::empty(qkv.shape(), qkv.dtype(), qkv.device());
+    const Array& dout = saved.out.array();
+    const Array dy = backward.grad()
+                         .reshape({dout.size(0), dout.size(2), dout.size(1), dout.size(3)})
+                         .transpose(1, 2);
+    saved.backward(unpack(qkv, query_heads, key_heads), dy, unpack(dqkv, query_heads, key_heads));
+    if (rotation.cos.defined()) rotation.apply(dqkv, query_heads, key_heads, true, dqkv);
+    backward.slot(0).add(dqkv);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Array qkv = packed.array();
+    const int64_t heads = query_heads + 2 * key_heads;
+    const Tensor split = transpose(
+        reshape(rotated(tape, qkv), {qkv.size(0), qkv.size(1), heads, qkv.size(2) / heads}), 1, 2);
+    const Array& out = saved.out.array();
+    saved.backward(tape, slice(split, 1, 0, query_heads),
+                   slice(split, 1, query_heads, query_heads + key_heads),
+                   slice(split, 1, query_heads + key_heads),
+                   transpose(reshape(tape.grad(), out.transpose(1, 2).shape()), 1, 2));
+  }
+
+ private:
+  // What attention read, on the tape.
+  Tensor rotated(const BackwardOnTape& tape, const Array& qkv) const {
+    if (!rotation.cos.defined()) return tape.input(0, qkv);
+    return record("rope", {tape.input(0)}, qkv, [*this](const Tensor& dqkv) -> TensorList {
+      const int64_t heads = query_heads + 2 * key_heads, turned = query_heads + key_heads;
+      const Tensor split =
+          transpose(reshape(dqkv, {dqkv.size(0), dqkv.size(1), heads, dqkv.size(2) / heads}), 1, 2);
+      const Tensor back = rotate(slice(split, 1, 0, turned), Tensor(rotation.cos),
+                                 Tensor(rotation.sin), /*inverse=*/true);
+      return {reshape(transpose(cat({back, slice(split, 1, turned)}, 1), 1, 2), dqkv.shape())};
+    });
+  }
+};
 
 }  // namespace
 
@@ -256,7 +353,7 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
         op, ": q must be (B, Hq, Tq, D), k (B, Hkv, Tk, D) and v (B, Hkv, Tk, Dv) with Hq a ",
         "multiple of Hkv, got q ", Kind{q}, ", k ", Kind{k}, ", v ", Kind{v});
   if (options.mask.defined() && options.mask.requires_grad() && grad_enabled() && k.numel() > 0)
-    return attention_of_ops(op, q, k, v, options);
+    return attention_of_ops(q, k, v, params_of(op, q.array(), k.array(), options), options.mask);
   if (q.size(3) != v.size(3)) return attention_of_equal_sizes(q, k, v, options);
 
   const Heads heads{contiguous_last(q.array()), contiguous_last(k.array()),
@@ -264,16 +361,8 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
   AttentionResult result = attend(op, heads, options);
   const Array out = result.out;
   return record(op, {q, k, v}, out,
-                [saved = SavedAttention(std::move(result)), q = Saved(heads.q), k = Saved(heads.k),
-                 v = Saved(heads.v)](Backward& backward) {
-                  const Heads heads{q.array(), k.array(), v.array()};
-                  const Heads gradients{empty_with_layout(heads.q), empty_with_layout(heads.k),
-                                        empty_with_layout(heads.v)};
-                  saved.backward(heads, backward.grad(), gradients);
-                  backward.slot(0).add(gradients.q);
-                  backward.slot(1).add(gradients.k);
-                  backward.slot(2).add(gradients.v);
-                });
+                AttentionGradient{SavedAttention(std::move(result)), Saved(heads.q), Saved(heads.k),
+                                  Saved(heads.v)});
 }
 
 Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
@@ -304,21 +393,8 @@ Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
   const Array out =
       result.out.transpose(1, 2).view({packed.size(0), packed.size(1), query_heads * size});
   return record(op, {qkv}, out,
-                [saved = SavedAttention(std::move(result)), packed = Saved(packed), rotation,
-                 query_heads, key_heads](Backward& backward) {
-                  const Array qkv = packed.array();
-                  const Array dqkv = Array::empty(qkv.shape(), qkv.dtype(), qkv.device());
-                  const Array& dout = saved.out.array();
-                  const Array dy =
-                      backward.grad()
-                          .reshape({dout.size(0), dout.size(2), dout.size(1), dout.size(3)})
-                          .transpose(1, 2);
-                  saved.backward(unpack(qkv, query_heads, key_heads), dy,
-                                 unpack(dqkv, query_heads, key_heads));
-                  if (rotation.cos.defined())
-                    rotation.apply(dqkv, query_heads, key_heads, true, dqkv);
-                  backward.slot(0).add(dqkv);
-                });
+                PackedAttentionGradient{SavedAttention(std::move(result)), Saved(packed), rotation,
+                                        query_heads, key_heads});
 }
 
 Tensor rope(const Tensor& x_in, const Tensor& cos, const Tensor& sin) {

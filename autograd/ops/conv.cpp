@@ -1,7 +1,11 @@
 #include <binade/autograd/ops/conv.h>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/conv_gradients.h>
+#include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/norm_on_tape.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/conv.h>
@@ -103,16 +107,65 @@ void bias_alone_backward(const Array& dy, const GradSlot::Destination& dx,
                                         dbias.array.view({1, dy.size(1), 1, 1}), dbias.beta));
 }
 
+struct Conv2dGradient {
+  Saved x, weight;
+  kernels::ConvParams params;
+
+  void operator()(Backward& backward) const {
+    const auto dx = backward.slot(0).open(), dw = backward.slot(1).open(),
+               db = backward.slot(2).open();
+    const Array dy = backward.grad().contiguous();
+    if (x.array().numel() == 0 || weight.array().numel() == 0 || dy.numel() == 0)
+      return bias_alone_backward(dy, dx, dw, db);
+    BINADE_DISPATCH(dy.device(), conv2d_backward(x.array(), weight.array(), dy, params, dx.array,
+                                                 dx.beta, dw.array, dw.beta, db.array, db.beta));
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor images = tape.input(0, x.array()), filters = tape.input(1, weight.array());
+    const Tensor& dy = tape.grad();
+    if (tape.needed(0)) tape.give(0, conv2d_input_gradient(dy, filters, params, images.shape()));
+    if (tape.needed(1)) tape.give(1, conv2d_weight_gradient(images, dy, params, filters.shape()));
+    if (tape.needed(2)) tape.give(2, conv_bias_gradient(dy));
+  }
+};
+
+// The gradient of max_over_windows(): dy at the positions of the maxima.
+Tensor max_gradient(const char* op, const Tensor& dy_in, const Array& indices, const Shape& shape,
+                    const kernels::PoolParams& params) {
+  const Array dy = dy_in.array().contiguous();
+  const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dy.device(), max_pool2d_backward(dy, indices, params, dx));
+  return record(op, {dy_in}, dx, [indices](const Tensor& ddx) -> TensorList {
+    const Shape windows = indices.shape();
+    const Tensor at(indices.reshape({windows[0], windows[1], windows[2] * windows[3]}));
+    const Tensor nowhere = less(at, Tensor::scalar(0, at.dtype(), at.device()));
+    const Tensor planes = reshape(ddx, {ddx.size(0), ddx.size(1), ddx.size(2) * ddx.size(3)});
+    const Tensor found = gather(planes, 2, masked_fill(at, nowhere, 0));
+    return {reshape(masked_fill(found, nowhere, 0), windows)};
+  });
+}
+
 Tensor max_over_windows(const char* op, const Tensor& x, const Shape& shape,
                         const kernels::PoolParams& params) {
   const Array y = Array::empty(shape, x.dtype(), x.device());
   const Array indices = Array::empty(shape, DType::i32, x.device());
   BINADE_DISPATCH(x.device(), max_pool2d(x.array().contiguous(), params, y, indices));
-  return record(op, {x}, y, [indices, params, shape = x.shape()](Backward& backward) {
-    const Array dy = backward.grad().contiguous();
-    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
-    BINADE_DISPATCH(dy.device(), max_pool2d_backward(dy, indices, params, dx));
-    backward.slot(0).add(dx);
+  return record(op, {x}, y,
+                [op, indices, params, shape = x.shape()](const Tensor& dy) -> TensorList {
+                  return {max_gradient(op, dy, indices, shape, params)};
+                });
+}
+
+Tensor mean_over_windows(const char* op, const Tensor& x, const Shape& shape,
+                         const kernels::PoolParams& params);
+
+// The gradient of mean_over_windows(), which is linear: each is the other's gradient.
+Tensor mean_gradient(const char* op, const Tensor& dy, const Shape& shape,
+                     const kernels::PoolParams& params) {
+  const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dy.device(), avg_pool2d_backward(dy.array().contiguous(), params, dx));
+  return record(op, {dy}, dx, [op, params, windows = dy.shape()](const Tensor& ddx) -> TensorList {
+    return {mean_over_windows(op, ddx, windows, params)};
   });
 }
 
@@ -120,11 +173,8 @@ Tensor mean_over_windows(const char* op, const Tensor& x, const Shape& shape,
                          const kernels::PoolParams& params) {
   const Array y = Array::empty(shape, x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), avg_pool2d(x.array().contiguous(), params, y));
-  return record(op, {x}, y, [params, shape = x.shape()](Backward& backward) {
-    const Array dy = backward.grad().contiguous();
-    const Array dx = Array::empty(shape, dy.dtype(), dy.device());
-    BINADE_DISPATCH(dy.device(), avg_pool2d_backward(dy, params, dx));
-    backward.slot(0).add(dx);
+  return record(op, {x}, y, [op, params, from = x.shape()](const Tensor& dy) -> TensorList {
+    return {mean_gradient(op, dy, from, params)};
   });
 }
 
@@ -154,6 +204,28 @@ Tensor interpolation_gradient(const Tensor& dy, const Shape& shape,
 Tensor per_channel(const Tensor& x) {
   return reshape(x, {x.numel(), 1, 1});
 }
+
+// In training, by the statistics of the batch.
+struct BatchNormGradient {
+  Saved x, weight;
+  Array mean, rstd;  // (C)
+  double eps;
+
+  void operator()(Backward& backward) const {
+    const Array dy = backward.grad().contiguous();
+    const Array dx = empty_like(dy), dweight = empty_like(mean), dbias = empty_like(mean);
+    BINADE_DISPATCH(dy.device(), batch_norm_backward(dy, x.array(), weight.array(), mean, rstd, dx,
+                                                     dweight, dbias));
+    backward.slot(0).add(dx);
+    backward.slot(1).add(dweight);
+    backward.slot(2).add(dbias);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const NormOnTape norm{{0, 2, 3}, {0, 2, 3}, eps};
+    norm(tape, tape.input(0, x.array()), per_channel(tape.input(1, weight.array())), 1, 2,
+         tape.grad());
+  }
+};
 
 }  // namespace
 
@@ -198,16 +270,7 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
   else
     BINADE_DISPATCH(x.device(), conv2d(images, filters, offsets, params, y));
   return record("conv2d", {x, weight, bias}, y,
-                [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
-                  const auto dx = backward.slot(0).open(), dw = backward.slot(1).open(),
-                             db = backward.slot(2).open();
-                  const Array dy = backward.grad().contiguous();
-                  if (x.array().numel() == 0 || weight.array().numel() == 0 || dy.numel() == 0)
-                    return bias_alone_backward(dy, dx, dw, db);
-                  BINADE_DISPATCH(dy.device(),
-                                  conv2d_backward(x.array(), weight.array(), dy, params, dx.array,
-                                                  dx.beta, dw.array, dw.beta, db.array, db.beta));
-                });
+                Conv2dGradient{Saved(images), Saved(filters), params});
 }
 
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
@@ -291,16 +354,7 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
   running_mean.array().bump_version();
   running_var.array().bump_version();
   return record("batch_norm", {x, weight, bias}, y,
-                [x = Saved(images), weight = Saved(gain), mean, rstd](Backward& backward) {
-                  const Array dy = backward.grad().contiguous();
-                  const Array dx = empty_like(dy), dweight = empty_like(mean),
-                              dbias = empty_like(mean);
-                  BINADE_DISPATCH(dy.device(), batch_norm_backward(dy, x.array(), weight.array(),
-                                                                   mean, rstd, dx, dweight, dbias));
-                  backward.slot(0).add(dx);
-                  backward.slot(1).add(dweight);
-                  backward.slot(2).add(dbias);
-                });
+                BatchNormGradient{Saved(images), Saved(gain), mean, rstd, options.eps});
 }
 
 }  // namespace binade

@@ -2,6 +2,7 @@
 
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/conv.h>
+#include <binade/autograd/ops/conv_gradients.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/elementwise.h>
@@ -64,6 +65,34 @@ Shape transposed_shape(const Tensor& x, const Tensor& weight,
   }
   return shape;
 }
+
+// Of conv_transpose2d: x is a gradient to the convolution with these parameters, y its input's.
+struct TransposedGradient {
+  Saved x, weight;
+  kernels::ConvParams params;
+
+  void operator()(Backward& backward) const {
+    const Array dy = backward.grad().contiguous();
+    if (backward.needed(0)) {
+      const Array dx = empty_like(x.array());
+      BINADE_DISPATCH(dy.device(), conv2d(dy, weight.array(), {}, params, dx));
+      backward.slot(0).add(dx);
+    }
+    if (const auto dw = backward.slot(1).open())
+      BINADE_DISPATCH(dy.device(), conv2d_backward(dy, weight.array(), x.array(), params, {}, 0,
+                                                   dw.array, dw.beta, {}, 0));
+    if (const auto db = backward.slot(2).open())
+      BINADE_DISPATCH(dy.device(), reduce(kernels::ReduceOp::sum, dy,
+                                          db.array.view({1, dy.size(1), 1, 1}), db.beta));
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor images = tape.input(0, x.array()), filters = tape.input(1, weight.array());
+    const Tensor& dy = tape.grad();
+    if (tape.needed(0)) tape.give(0, convolved(dy, filters, params));
+    if (tape.needed(1)) tape.give(1, conv2d_weight_gradient(dy, images, params, filters.shape()));
+    if (tape.needed(2)) tape.give(2, conv_bias_gradient(dy));
+  }
+};
 
 }  // namespace
 
@@ -136,22 +165,8 @@ Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tenso
   if (bias.defined())
     BINADE_DISPATCH(y.device(),
                     axpy(1, bias.array().reshape({y.size(1), 1, 1}).expand(y.shape()), y));
-  return record(
-      "conv_transpose2d", {x, weight, bias}, y,
-      [x = Saved(images), weight = Saved(filters), params](Backward& backward) {
-        const Array dy = backward.grad().contiguous();
-        if (backward.needed(0)) {
-          const Array dx = empty_like(x.array());
-          BINADE_DISPATCH(dy.device(), conv2d(dy, weight.array(), {}, params, dx));
-          backward.slot(0).add(dx);
-        }
-        if (const auto dw = backward.slot(1).open())
-          BINADE_DISPATCH(dy.device(), conv2d_backward(dy, weight.array(), x.array(), params, {}, 0,
-                                                       dw.array, dw.beta, {}, 0));
-        if (const auto db = backward.slot(2).open())
-          BINADE_DISPATCH(dy.device(), reduce(kernels::ReduceOp::sum, dy,
-                                              db.array.view({1, dy.size(1), 1, 1}), db.beta));
-      });
+  return record("conv_transpose2d", {x, weight, bias}, y,
+                TransposedGradient{Saved(images), Saved(filters), params});
 }
 
 Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias,

@@ -37,7 +37,7 @@ struct ConvTranspose2dOptions {
 };
 // The gradient of conv2d by its input, as a layer: x (N, C, H, W), weight (C, K/groups, R, S), bias
 // (K) or undefined → (N, K, Ho, Wo) with Ho = (H − 1)·stride − 2·padding + dilation·(R − 1) +
-// output_padding + 1. x and weight may not be empty. Its gradient has no gradient.
+// output_padding + 1. x and weight may not be empty.
 Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
                         const ConvTranspose2dOptions& options = {});
 

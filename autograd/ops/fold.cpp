@@ -1,6 +1,7 @@
 // Products, truths, extremes with their positions, from reduce.h.
 #include <algorithm>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
@@ -81,6 +82,29 @@ Tensor product_gradient(const Tensor& x, const Tensor& dy) {
   return Tensor(dx);
 }
 
+struct CumprodGradient {
+  int axis;
+  Saved x;
+
+  void operator()(Backward& backward) const {
+    const Array in = x.array();
+    const Array dx = Array::empty(in.shape(), in.dtype(), in.device());
+    BINADE_DISPATCH(in.device(), cumprod_backward(in, backward.grad(), axis, dx));
+    backward.slot(0).add(dx);
+  }
+
+  // Product by product, so that zeros are factors as any other.
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor in = x.tensor();
+    if (in.numel() == 0) return tape.give(0, tape.grad());
+    const Tensor factors = to(in, statistics_dtype(in.dtype()));
+    std::vector<Tensor> products = {select(factors, axis, 0)};
+    for (int64_t i = 1; i < in.size(axis); ++i)
+      products.push_back(products.back() * select(factors, axis, i));
+    tape.through(stack(products, axis), tape.grad());
+  }
+};
+
 }  // namespace
 
 Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
@@ -126,12 +150,7 @@ Tensor cumprod(const Tensor& x, int axis_in) {
   const int axis = x.shape().wrap_dim(axis_in);
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), cumprod(x.array(), axis, y));
-  return record("cumprod", {x}, y, [axis, x = Saved(x)](Backward& backward) {
-    const Array in = x.array();
-    const Array dx = Array::empty(in.shape(), in.dtype(), in.device());
-    BINADE_DISPATCH(in.device(), cumprod_backward(in, backward.grad(), axis, dx));
-    backward.slot(0).add(dx);
-  });
+  return record("cumprod", {x}, y, CumprodGradient{axis, Saved(x)});
 }
 
 }  // namespace binade

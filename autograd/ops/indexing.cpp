@@ -1,5 +1,6 @@
 #include <binade/autograd/ops/indexing.h>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/shape.h>
@@ -79,6 +80,41 @@ void check_rows(const char* op, const Tensor& x, const Tensor& index) {
         " and index ", Kind{index});
 }
 
+struct EmbeddingGradient {
+  Saved index;  // (N)
+  std::optional<int64_t> padding_idx;
+  Shape table;  // (V, D)
+
+  void operator()(Backward& backward) const {
+    const auto dtable = backward.slot(0).open();
+    if (!dtable) return;
+    Array padding, before;  // the row without a gradient, and what it held
+    if (padding_idx) {
+      padding = dtable.array.select(0, *padding_idx);
+      if (dtable.beta != 0) before = padding.clone();
+    }
+    BINADE_DISPATCH(
+        dtable.array.device(),
+        embedding_backward(as_rows(backward.grad()), index.array(), dtable.array, dtable.beta));
+    if (before.defined())
+      padding.copy_from(before);
+    else if (padding_idx)
+      padding.zero();
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor at(index.array());
+    Tensor dy = reshape(tape.grad(), {at.numel(), table[1]});
+    dy = to(dy, statistics_dtype(dy.dtype()));  // many rows may meet in one
+    if (padding_idx) {
+      const Tensor padding =
+          Tensor::scalar(static_cast<double>(*padding_idx), at.dtype(), at.device());
+      dy = masked_fill(dy, unsqueeze(equal(at, padding), 1), 0);
+    }
+    tape.give(0, index_add(zeros_like(table, dy), 0, at, dy));
+  }
+};
+
 }  // namespace
 
 Tensor embedding(const Tensor& table, const Tensor& index, std::optional<int64_t> padding_idx) {
@@ -94,22 +130,8 @@ Tensor embedding(const Tensor& table, const Tensor& index, std::optional<int64_t
   const Array rows = index.array().reshape({index.numel()});
   const Array out = Array::empty(shape, table.dtype(), table.device());
   BINADE_DISPATCH(out.device(), embedding(as_rows(table.array()), rows, rows_to_write(out)));
-  return record("embedding", {table}, out, [index = Saved(rows), padding_idx](Backward& backward) {
-    const auto dtable = backward.slot(0).open();
-    if (!dtable) return;
-    Array padding, before;  // the row without a gradient, and what it held
-    if (padding_idx) {
-      padding = dtable.array.select(0, *padding_idx);
-      if (dtable.beta != 0) before = padding.clone();
-    }
-    BINADE_DISPATCH(
-        dtable.array.device(),
-        embedding_backward(as_rows(backward.grad()), index.array(), dtable.array, dtable.beta));
-    if (before.defined())
-      padding.copy_from(before);
-    else if (padding_idx)
-      padding.zero();
-  });
+  return record("embedding", {table}, out,
+                EmbeddingGradient{Saved(rows), padding_idx, table.shape()});
 }
 
 Tensor gather(const Tensor& x, int dim_in, const Tensor& index) {

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
+
 namespace binade::ops {
 
 namespace {
@@ -50,6 +54,30 @@ void JointBackward::run(Backward& backward, const Array& dy, const Array& sums) 
   for (size_t k = 0; k < sizes.size(); first += sizes[k++])
     bias_gradient(backward.slot(static_cast<int>(1 + sizes.size() + k)).open(), parts[k],
                   sums.defined() ? sums.slice(0, first, first + sizes[k]) : Array());
+}
+
+void JointBackward::operator()(BackwardOnTape& tape) const {
+  const int64_t width = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  run(tape, reshape(tape.grad(), {x_rows[0], width}));
+}
+
+void JointBackward::run(BackwardOnTape& tape, const Tensor& dy) const {
+  const Tensor rows = x.defined() ? tape.input(0, x.array().reshape(x_rows)) : Tensor();
+  const int count = static_cast<int>(sizes.size());
+  int64_t first = 0;
+  for (int k = 0; k < count; ++k) {
+    const int weight = 1 + k, bias = 1 + count + k;
+    const int64_t size = sizes[static_cast<size_t>(k)];
+    const Tensor part = count == 1 ? dy : slice(dy, 1, first, first + size);
+    first += size;
+    if (!weights.empty() && tape.needed(0)) {
+      const Tensor w = tape.input(weight, weights[static_cast<size_t>(k)].array());
+      tape.give(0, matmul_as(part, w, tape.input_dtype(0)));
+    }
+    if (rows.defined() && tape.needed(weight))
+      tape.give(weight, matmul_as(transpose(part, 0, 1), rows, tape.input_dtype(weight)));
+    if (tape.needed(bias)) tape.give(bias, sum(to(part, statistics_dtype(part.dtype())), {0}));
+  }
 }
 
 void JointBackward::input_gradient(GradSlot::Destination to, const Array& dy,

@@ -15,8 +15,10 @@ struct JointBackward {
 
   // From the gradient of the op's output.
   void operator()(Backward& backward) const;
+  void operator()(BackwardOnTape& tape) const;
   // From dy (N, ΣO_k) and its column sums, or none.
   void run(Backward& backward, const Array& dy, const Array& sums) const;
+  void run(BackwardOnTape& tape, const Tensor& dy) const;
 
  private:
   void input_gradient(GradSlot::Destination to, const Array& dy,

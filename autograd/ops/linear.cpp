@@ -16,7 +16,7 @@ Tensor linear_with(const char* op, const Tensor& x, const TensorList& weights,
   layers.forward(rows_to_write(y));
   const bool recorded = grad_enabled() && any_requires_grad(layers.inputs());
   if (!recorded) return record(op, layers.inputs(), {y}, FusedBackward())[0];
-  const Tensor result = record(op, layers.inputs(), {y}, FusedBackward(layers.backward()))[0];
+  const Tensor result = record(op, layers.inputs(), {y}, layers.backward())[0];
   if (any_requires_grad(biases)) want_column_sums(result);
   return result;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
@@ -52,6 +54,16 @@ void matmul_into(const GradSlot::Destination& to, const Array& a, const Array& b
   if (!to) return;
   epilogue.beta = to.beta;
   BINADE_DISPATCH(a.device(), matmul(a, b, rows_to_write(to.array), epilogue));
+}
+
+Tensor matmul_as(const Tensor& a, const Tensor& b, DType dtype) {
+  if (dtype == a.dtype()) return matmul(a, b);
+  const Array y = Array::empty({a.size(0), b.size(1)}, dtype, a.device());
+  BINADE_DISPATCH(a.device(), matmul(a.array(), b.array(), y, {}));
+  return record("matmul", {a, b}, y, [a = Saved(a), b = Saved(b)](const Tensor& dy) -> TensorList {
+    const Tensor given = to(dy, a.tensor().dtype());
+    return {matmul(given, transpose(b.tensor(), 0, 1)), matmul(transpose(a.tensor(), 0, 1), given)};
+  });
 }
 
 void bias_gradient(const GradSlot::Destination& to, const Array& dy, const Array& column_sums) {

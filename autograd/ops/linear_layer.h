@@ -2,6 +2,7 @@
 // layers): a layer's operands, its matmul, and the gradients of its weight and bias.
 #pragma once
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/core/kernels/matmul.h>
 
@@ -33,6 +34,9 @@ Saved save_input(bool needed, const Tensor& x, const Array& input);
 // to.array = to.beta·to.array + a·b.
 void matmul_into(const GradSlot::Destination& to, const Array& a, const Array& b,
                  kernels::MatmulEpilogue epilogue = {});
+
+// a (M, K) · b (K, N) in `dtype`: that of both operands, or a wider one. On the tape.
+Tensor matmul_as(const Tensor& a, const Tensor& b, DType dtype);
 
 // The gradient of a bias (O): the column sums of dy, which may be known already.
 void bias_gradient(const GradSlot::Destination& to, const Array& dy, const Array& column_sums);

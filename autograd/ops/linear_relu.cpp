@@ -1,6 +1,8 @@
 #include <binade/autograd/ops/linear_relu.h>
 
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/joint_layers.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/relu_gradient.h>
 
 namespace binade {
@@ -15,6 +17,28 @@ Array masked_gradient_like(const Array& dy) {
   return free ? dy : empty_like(dy);
 }
 
+struct LinearReluGradient {
+  Saved y;
+  JointBackward layer;
+
+  void operator()(Backward& backward) const {
+    const Array dpre = rows_of(masked_gradient_like(backward.grad()));
+    // On the CPU the matmul that makes the weight's gradient sums it for less.
+    Array sums;
+    if (backward.needed(2) && dpre.device().is_cuda())
+      sums = Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
+    BINADE_DISPATCH(dpre.device(),
+                    relu_gradient(rows_of(y.array()), rows_of(backward.grad()), dpre, sums));
+    layer.run(backward, dpre, sums);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor rows(rows_of(y.array()));
+    const Tensor off = less_equal(rows, Tensor::scalar(0, rows.dtype(), rows.device()));
+    layer.run(tape, masked_fill(reshape(tape.grad(), rows.shape()), off, 0));
+  }
+};
+
 }  // namespace
 
 Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
@@ -27,18 +51,7 @@ Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   layers.forward(rows_to_write(y), relu);
   const bool recorded = grad_enabled() && any_requires_grad(layers.inputs());
   if (!recorded) return record(op, layers.inputs(), {y}, FusedBackward())[0];
-  return record(
-      op, layers.inputs(), {y},
-      FusedBackward([y = Saved(y), layer = layers.backward()](Backward& backward) {
-        const Array dpre = rows_of(masked_gradient_like(backward.grad()));
-        // On the CPU the matmul that makes the weight's gradient sums it for less.
-        Array sums;
-        if (backward.needed(2) && dpre.device().is_cuda())
-          sums = Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
-        BINADE_DISPATCH(dpre.device(),
-                        relu_gradient(rows_of(y.array()), rows_of(backward.grad()), dpre, sums));
-        layer.run(backward, dpre, sums);
-      }))[0];
+  return record(op, layers.inputs(), {y}, LinearReluGradient{Saved(y), layers.backward()})[0];
 }
 
 }  // namespace binade

@@ -1,8 +1,13 @@
 #include <binade/autograd/ops/loss.h>
 
+#include <binade/autograd/on_tape.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/logit_chunks.h>
 #include <binade/autograd/ops/loss_checks.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/loss.h>
 #include <binade/core/kernels/reduce.h>
@@ -60,6 +65,52 @@ Array sum_divided(const Array& losses, const Array& divisor) {
   return divided(sum, divisor);
 }
 
+struct CrossEntropyGradient {
+  Saved logits;  // (N, V) without padding
+  Saved labels;  // (N)
+  Array logsumexp, divisor;
+  kernels::CrossEntropyParams params;
+  bool per_row;
+  Shape shape;  // of the op's logits
+
+  void operator()(Backward& backward) const {
+    const Array& rows = logits.array();
+    // Loss scale and normaliser meet in f32: (p − y)/N alone would flush to zero in f16.
+    Array dloss = divided(backward.grad(), divisor);
+    const Shape row_shape{rows.size(0)};
+    dloss = per_row ? dloss.reshape(row_shape) : dloss.expand(row_shape);
+    const Array dlogits = Array::empty(shape, rows.dtype(), rows.device());
+    const Array drows = rows_to_write(dlogits);
+    if (rows.size(1) < drows.size(1)) drows.slice(1, rows.size(1)).zero();
+    BINADE_DISPATCH(rows.device(), cross_entropy_backward(rows, labels.array(), logsumexp, dloss,
+                                                          params, drows.slice(1, 0, rows.size(1))));
+    backward.slot(0).add(dlogits);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Array rows = logits.array();
+    if (rows.numel() == 0) return tape.give(0, Tensor::zeros(shape, rows.dtype(), rows.device()));
+    const Tensor targets(labels.array());
+    const Tensor ignored = equal(targets, Tensor::scalar(static_cast<double>(params.ignore_index),
+                                                         targets.dtype(), targets.device()));
+    // The rows of which `logits` are a part.
+    const Tensor x = record("slice", {tape.input(0)}, rows,
+                            [shape = shape, width = rows.size(1)](const Tensor& d) -> TensorList {
+                              const int64_t added = shape[shape.dims() - 1] - width;
+                              return {reshape(pad(d, {0, added}), shape)};
+                            });
+    const Tensor wide = to(x, statistics_dtype(x.dtype()));
+    const Tensor at_label =
+        squeeze(gather(wide, 1, unsqueeze(masked_fill(targets, ignored, 0), 1)), 1);
+    // The mean weighs every class alike: that is what smoothing mixes in.
+    Tensor losses = binade::logsumexp(wide, {1}) - at_label * (1 - params.label_smoothing);
+    if (params.label_smoothing != 0) losses = losses - mean(wide, {1}) * params.label_smoothing;
+    losses = masked_fill(losses, ignored, 0);
+    const Tensor value = per_row ? losses : sum(losses);
+    tape.through(divisor.defined() ? value / Tensor(divisor) : value, tape.grad());
+  }
+};
+
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
@@ -82,22 +133,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets,
   const Array divisor = divisor_of(options, labels, dtype);
   const Array value = per_row ? losses.view(targets.shape()) : sum_divided(losses, divisor);
   return record("cross_entropy", {logits}, value,
-                [logits = Saved(rows), labels = Saved(labels), logsumexp, divisor, params, per_row,
-                 shape = logits.shape()](Backward& backward) {
-                  const Array& rows = logits.array();
-                  // Loss scale and normaliser meet in f32: (p − y)/N alone would flush to zero in
-                  // f16.
-                  Array dloss = divided(backward.grad(), divisor);
-                  const Shape row_shape{rows.size(0)};
-                  dloss = per_row ? dloss.reshape(row_shape) : dloss.expand(row_shape);
-                  const Array dlogits = Array::empty(shape, rows.dtype(), rows.device());
-                  const Array drows = rows_to_write(dlogits);
-                  if (rows.size(1) < drows.size(1)) drows.slice(1, rows.size(1)).zero();
-                  BINADE_DISPATCH(rows.device(),
-                                  cross_entropy_backward(rows, labels.array(), logsumexp, dloss,
-                                                         params, drows.slice(1, 0, rows.size(1))));
-                  backward.slot(0).add(dlogits);
-                });
+                CrossEntropyGradient{Saved(rows), Saved(labels), logsumexp, divisor, params,
+                                     per_row, logits.shape()});
 }
 
 namespace {
@@ -214,18 +251,20 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   if (weight.requires_grad()) dweight = Array::empty(weight.shape(), dtype, weight.device());
   chunks.losses_and_gradients(factor, rows_to_write(dx), dweight);
 
-  return record("linear_cross_entropy", {x, weight}, sum_divided(chunks.losses(), divisor),
-                [dx, dweight, seed](Backward& backward) {
-                  const Array factor = divided(backward.grad(), seed);
-                  if (backward.needed(0) && !backward.retained()) {
-                    BINADE_DISPATCH(dx.device(), scale(dx, factor, dx, 0));
-                    backward.slot(0).add(dx);
-                  } else if (const auto to = backward.slot(0).open()) {
-                    BINADE_DISPATCH(dx.device(), scale(dx, factor, to.array, to.beta));
-                  }
-                  if (const auto to = backward.slot(1).open())
-                    BINADE_DISPATCH(dweight.device(), scale(dweight, factor, to.array, to.beta));
-                });
+  const auto fused = [dx, dweight, seed](Backward& backward) {
+    const Array factor = divided(backward.grad(), seed);
+    if (backward.needed(0) && !backward.retained()) {
+      BINADE_DISPATCH(dx.device(), scale(dx, factor, dx, 0));
+      backward.slot(0).add(dx);
+    } else if (const auto to = backward.slot(0).open()) {
+      BINADE_DISPATCH(dx.device(), scale(dx, factor, to.array, to.beta));
+    }
+    if (const auto to = backward.slot(1).open())
+      BINADE_DISPATCH(dweight.device(), scale(dweight, factor, to.array, to.beta));
+  };
+  return record(
+      "linear_cross_entropy", {x, weight}, sum_divided(chunks.losses(), divisor),
+      OnceDifferentiable{fused, "use cross_entropy(linear(x, weight), targets, options)"});
 }
 
 }  // namespace binade

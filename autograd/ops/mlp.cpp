@@ -1,11 +1,108 @@
 #include <binade/autograd/ops/mlp.h>
 
+#include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/joint_layers.h>
+#include <binade/autograd/ops/matmul.h>
+#include <binade/autograd/ops/reduce.h>
+#include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade {
 
 using namespace ops;
+
+namespace {
+
+// The feed-forward layers' second layer, on the tape: gradients of its weight, `down`, and of the
+// bias behind it, and a walk through `hidden`, what it reads.
+void down_on_tape(BackwardOnTape& tape, const Tensor& hidden, int slot, const Array& down) {
+  const Tensor dy = reshape(tape.grad(), {hidden.size(0), down.size(0)});
+  if (tape.needed(slot))
+    tape.give(slot, matmul_as(transpose(dy, 0, 1), hidden, tape.input_dtype(slot)));
+  if (tape.needed(slot + 1)) tape.give(slot + 1, sum(to(dy, statistics_dtype(dy.dtype())), {0}));
+  tape.through(hidden, matmul(dy, tape.input(slot, down)));
+}
+
+// What was computed from the op's first `count` inputs, whose gradients are those of `layers`.
+Tensor known_layers(const BackwardOnTape& tape, int count, const Array& value,
+                    const JointBackward& layers) {
+  TensorList inputs;
+  for (int i = 0; i < count; ++i) inputs.push_back(tape.input(i));
+  return record("linear", inputs, {value}, layers)[0];
+}
+
+struct GeluMlpGradient {
+  JointBackward up;
+  Saved pre, hidden, down;
+
+  void operator()(Backward& backward) const {
+    const Array dy = rows_of(backward.grad());
+    const bool through = backward.needed(0) || backward.needed(1) || backward.needed(2);
+    const bool again = !hidden.defined() && backward.needed(3);
+    kernels::MatmulEpilogue dgelu;
+    dgelu.dgelu = true;
+    dgelu.pre_activation = pre.array();
+    if (again) dgelu.recomputed_gelu = empty_like(dgelu.pre_activation);
+    Array dpre;
+    if (through) {
+      dpre = empty_like(dgelu.pre_activation);
+      // On the CPU the matmul that makes the weight's gradient sums it for less.
+      if (backward.needed(2) && dpre.device().is_cuda())
+        dgelu.out_sums =
+            Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
+      BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
+    } else if (again) {
+      BINADE_DISPATCH(dy.device(), unary(kernels::UnaryOp::gelu_tanh, dgelu.pre_activation,
+                                         dgelu.recomputed_gelu));
+    }
+    layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy, backward.column_sums(),
+                    [&] { return again ? dgelu.recomputed_gelu : hidden.array(); });
+    if (!through) return;
+    dgelu.recomputed_gelu = Array();  // not needed any more
+    up.run(backward, dpre, dgelu.out_sums);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    down_on_tape(tape, gelu_tanh(known_layers(tape, 3, pre.array(), up)), 3, down.array());
+  }
+};
+
+struct SwigluMlpGradient {
+  JointBackward joint;
+  Saved pre, hidden, down;
+
+  Array gate_of(const Array& both) const { return both.slice(1, 0, joint.sizes[0]); }
+  Array up_of(const Array& both) const { return both.slice(1, joint.sizes[0]); }
+
+  Array recompute_hidden() const {
+    const Array before = pre.array();
+    const Array again = Array::empty(gate_of(before).shape(), before.dtype(), before.device());
+    BINADE_DISPATCH(again.device(), swiglu(gate_of(before), up_of(before), again));
+    return again;
+  }
+
+  void operator()(Backward& backward) const {
+    const Array dy = rows_of(backward.grad()), before = pre.array();
+    layer_gradients(backward.slot(5).open(), backward.slot(6).open(), dy, backward.column_sums(),
+                    [&] { return hidden.defined() ? hidden.array() : recompute_hidden(); });
+    bool through = false;
+    for (int slot = 0; slot < 5; ++slot) through |= backward.needed(slot);
+    if (!through) return;
+    const Array dpre = empty_like(before);
+    BINADE_DISPATCH(dy.device(), matmul_swiglu_backward(dy, down.array(), gate_of(before),
+                                                        up_of(before), gate_of(dpre), up_of(dpre)));
+    joint.run(backward, dpre, {});
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor both = known_layers(tape, 5, pre.array(), joint);
+    const int64_t width = joint.sizes[0];
+    down_on_tape(tape, swiglu(slice(both, 1, 0, width), slice(both, 1, width)), 5, down.array());
+  }
+};
+
+}  // namespace
 
 Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, const Tensor& down_in,
                 const Tensor& down_bias) {
@@ -33,40 +130,14 @@ Tensor gelu_mlp(const Tensor& x, const Tensor& up_in, const Tensor& up_bias, con
   if (!recorded) return record(op, {x, up_in, up_bias, down_in, down_bias}, y, FusedBackward());
 
   const bool keeps_hidden = !recomputes(Recompute::activations);
-  const Tensor result = record(
-      op, {x, up_in, up_bias, down_in, down_bias}, y,
-      [x = save_input(up_in.requires_grad(), x, input), x_rows = rows.shape(),
-       pre = Saved(gelu.pre_activation),
-       hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
-       up = save_if(x.requires_grad(), up.weight), down = Saved(down.weight)](Backward& backward) {
-        const Array dy = rows_of(backward.grad());
-        const bool through = backward.needed(0) || backward.needed(1) || backward.needed(2);
-        const bool again = !hidden.defined() && backward.needed(3);
-        kernels::MatmulEpilogue dgelu;
-        dgelu.dgelu = true;
-        dgelu.pre_activation = pre.array();
-        if (again) dgelu.recomputed_gelu = empty_like(dgelu.pre_activation);
-        Array dpre;
-        if (through) {
-          dpre = empty_like(dgelu.pre_activation);
-          // On the CPU the matmul that makes the weight's gradient sums it for less.
-          if (backward.needed(2) && dpre.device().is_cuda())
-            dgelu.out_sums =
-                Array::empty({dpre.size(1)}, statistics_dtype(dpre.dtype()), dpre.device());
-          BINADE_DISPATCH(dy.device(), matmul(dy, down.array(), dpre, dgelu));
-        } else if (again) {
-          BINADE_DISPATCH(dy.device(), unary(kernels::UnaryOp::gelu_tanh, dgelu.pre_activation,
-                                             dgelu.recomputed_gelu));
-        }
-        layer_gradients(backward.slot(3).open(), backward.slot(4).open(), dy,
-                        backward.column_sums(),
-                        [&] { return again ? dgelu.recomputed_gelu : hidden.array(); });
-        if (!through) return;
-        dgelu.recomputed_gelu = Array();  // not needed any more
-        layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dpre, dgelu.out_sums,
-                        [&] { return x.array().reshape(x_rows); });
-        matmul_into(backward.slot(0).open(), dpre, up.array());
-      });
+  JointBackward first{
+      {up.weight.size(0)}, rows.shape(), save_input(up_in.requires_grad(), x, input), {}};
+  if (x.requires_grad()) first.weights.emplace_back(up.weight);
+  const Tensor result =
+      record(op, {x, up_in, up_bias, down_in, down_bias}, y,
+             GeluMlpGradient{std::move(first), Saved(gelu.pre_activation),
+                             save_if(keeps_hidden && down_in.requires_grad(), hidden),
+                             Saved(down.weight)});
   if (any_requires_grad({down_bias})) want_column_sums(result);
   return result;
 }
@@ -114,28 +185,9 @@ Tensor swiglu_mlp(const Tensor& x, const Tensor& gate, const Tensor& up, const T
   const bool keeps_hidden = !recomputes(Recompute::activations);
   const Tensor result =
       record(op, inputs, {y},
-             FusedBackward([gate_of, up_of, pre = Saved(pre), joint = layers.backward(),
-                            hidden = save_if(keeps_hidden && down_in.requires_grad(), hidden),
-                            down = Saved(down.weight)](Backward& backward) {
-               const Array dy = rows_of(backward.grad()), before = pre.array();
-               const auto recompute_hidden = [&] {
-                 const Array again =
-                     Array::empty(gate_of(before).shape(), before.dtype(), before.device());
-                 BINADE_DISPATCH(again.device(), swiglu(gate_of(before), up_of(before), again));
-                 return again;
-               };
-               layer_gradients(
-                   backward.slot(5).open(), backward.slot(6).open(), dy, backward.column_sums(),
-                   [&] { return hidden.defined() ? hidden.array() : recompute_hidden(); });
-               bool through = false;
-               for (int slot = 0; slot < 5; ++slot) through |= backward.needed(slot);
-               if (!through) return;
-               const Array dpre = empty_like(before);
-               BINADE_DISPATCH(dy.device(),
-                               matmul_swiglu_backward(dy, down.array(), gate_of(before),
-                                                      up_of(before), gate_of(dpre), up_of(dpre)));
-               joint.run(backward, dpre, {});
-             }))[0];
+             SwigluMlpGradient{layers.backward(), Saved(pre),
+                               save_if(keeps_hidden && down_in.requires_grad(), hidden),
+                               Saved(down.weight)})[0];
   if (any_requires_grad({down_bias})) want_column_sums(result);
   return result;
 }

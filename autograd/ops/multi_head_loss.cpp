@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/kept_gradient.h>
 #include <binade/autograd/ops/linear_layer.h>
@@ -496,18 +497,20 @@ MultiHeadLoss multi_head_loss(const Tensor& hidden, const std::vector<DecodingHe
   }
   all.run(gradients);
 
-  FusedBackward backward;
+  MultiHeadLoss result;
   if (gradients) {
     const auto kept = std::make_shared<std::vector<KeptGradient>>(inputs.take_kept());
-    backward = [kept, seed](Backward& backward) {
+    const auto fused = [kept, seed](Backward& backward) {
       const Array factor = empty_like(seed);
       BINADE_DISPATCH(seed.device(), binary(kernels::BinaryOp::div, backward.grad(), seed, factor));
       for (size_t i = 0; i < kept->size(); ++i)
         (*kept)[i].give(backward, static_cast<int>(i), factor);
     };
+    result.loss = record(kOp, inputs.tensors(), {all.total()},
+                         OnceDifferentiable{fused, "use cross_entropy() of each head's logits"})[0];
+  } else {
+    result.loss = record(kOp, inputs.tensors(), {all.total()}, FusedBackward())[0];
   }
-  MultiHeadLoss result;
-  result.loss = record(kOp, inputs.tensors(), {all.total()}, std::move(backward))[0];
   result.losses = Tensor(all.losses());
   if (!options.statistics) return result;
   const Array& counted = all.statistics();

@@ -2,6 +2,7 @@
 
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
+#include <binade/autograd/ops/norm_on_tape.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/norm.h>
@@ -35,9 +36,10 @@ struct SavedNorm {
   Saved x;  // (N, D): what was normalised
   Saved weight;
   Array mean, rstd;  // (N)
+  double eps;
 
-  SavedNorm(const Array& x, const Tensor& weight, Array mean, Array rstd)
-      : x(x), weight(weight.array()), mean(std::move(mean)), rstd(std::move(rstd)) {}
+  SavedNorm(const Array& x, const Tensor& weight, Array mean, Array rstd, double eps)
+      : x(x), weight(weight.array()), mean(std::move(mean)), rstd(std::move(rstd)), eps(eps) {}
 
   // dx = dx_beta·dx + …; gradients that are undefined are not computed, nor are the sums of dx.
   void backward(const Array& dy, const Array& dx, float dx_beta, const GradSlot::Destination& dw,
@@ -51,6 +53,29 @@ struct SavedNorm {
       BINADE_DISPATCH(dy.device(),
                       rms_norm_backward(rows, x.array(), weight.array(), rstd, rows_to_write(dx),
                                         dx_beta, dw.array, dw.beta));
+  }
+
+  // In public ops: `rows` is x on the tape, the weight is input number `weight_input`, and the bias
+  // of a layer norm the next.
+  void backward(BackwardOnTape& tape, const Tensor& rows, int weight_input,
+                const Tensor& dy) const {
+    const NormOnTape norm{{-1}, {0}, eps, mean.defined()};
+    norm(tape, rows, tape.input(weight_input, weight.array()), weight_input, weight_input + 1, dy);
+  }
+};
+
+// Of layer norm and RMS norm, recorded on x, weight and, for the first, bias.
+struct NormGradient {
+  SavedNorm saved;
+
+  void operator()(Backward& backward) const {
+    const auto dx = backward.slot(0).open();
+    const auto dw = backward.slot(1).open();
+    saved.backward(backward.grad(), dx.array, dx.beta, dw,
+                   saved.mean.defined() ? backward.slot(2).open() : GradSlot::Destination());
+  }
+  void operator()(BackwardOnTape& tape) const {
+    saved.backward(tape, tape.input(0, saved.x.array()), 1, tape.grad());
   }
 };
 
@@ -84,6 +109,41 @@ void offer_recipe(const Tensor& y, const Array& rows, const Tensor& weight, cons
       });
 }
 
+// Of the two ops that add first, recorded on x, residual, weight and, for layer norm, bias.
+struct AddNormGradient {
+  SavedNorm saved;
+
+  void operator()(Backward& backward) const {
+    // x and residual share one gradient: dsum + the norm's.
+    const Array& dsum = backward.grad(0);
+    const Array& dy = backward.grad(1);
+    const bool needed = backward.needed(0) || backward.needed(1);
+    Array total, sums;
+    if (!dy.defined()) {
+      total = dsum;
+    } else {
+      if (needed) total = dsum.defined() ? owned(dsum) : empty_like(dy);
+      if (saved.mean.defined() && backward.slot(0).wants_column_sums())
+        sums = Array::empty({dy.size(-1)}, statistics_dtype(dy.dtype()), dy.device());
+      saved.backward(dy, total, dsum.defined() ? 1.0f : 0.0f, backward.slot(2).open(),
+                     backward.slot(3).open(), sums);
+    }
+    if (backward.needed(0)) backward.slot(0).add(total, sums);
+    if (backward.needed(1)) backward.slot(1).add(total);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor &dsum = tape.grad(0), &dy = tape.grad(1);
+    for (const int input : {0, 1}) tape.give(input, dsum);
+    if (!dy.defined()) return;
+    const Tensor sum = record("add", {tape.input(0), tape.input(1)},
+                              saved.x.array().view(dy.shape()), [](const Tensor& d) -> TensorList {
+                                return {d, d};
+                              });
+    saved.backward(tape, reshape(sum, saved.x.array().shape()), 2, dy);
+  }
+};
+
 std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
                                         const Tensor& residual_in, const Tensor& weight_in,
                                         const Tensor& bias, double eps, bool subtract_mean) {
@@ -102,26 +162,8 @@ std::pair<Tensor, Tensor> add_norm_with(const char* op, const Tensor& x_in,
   BINADE_DISPATCH(sum.device(),
                   add_norm(as_rows(x.array()), as_rows(residual.array()), weight.array(),
                            array_of(bias), eps, rows, rows_to_write(y), mean, rstd));
-  const TensorList outputs =
-      record(op, TensorList{x, residual, weight, bias}, {sum, y},
-             [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
-               // x and residual share one gradient: dsum + the norm's.
-               const Array& dsum = backward.grad(0);
-               const Array& dy = backward.grad(1);
-               const bool needed = backward.needed(0) || backward.needed(1);
-               Array total, sums;
-               if (!dy.defined()) {
-                 total = dsum;
-               } else {
-                 if (needed) total = dsum.defined() ? owned(dsum) : empty_like(dy);
-                 if (saved.mean.defined() && backward.slot(0).wants_column_sums())
-                   sums = Array::empty({dy.size(-1)}, statistics_dtype(dy.dtype()), dy.device());
-                 saved.backward(dy, total, dsum.defined() ? 1.0f : 0.0f, backward.slot(2).open(),
-                                backward.slot(3).open(), sums);
-               }
-               if (backward.needed(0)) backward.slot(0).add(total, sums);
-               if (backward.needed(1)) backward.slot(1).add(total);
-             });
+  const TensorList outputs = record(op, TensorList{x, residual, weight, bias}, {sum, y},
+                                    AddNormGradient{{rows, weight, mean, rstd, eps}});
   offer_recipe(outputs[1], rows, weight, bias, eps, subtract_mean);
   return {outputs[0], outputs[1]};
 }
@@ -136,12 +178,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight_in, const Tensor& bias, 
   const Array mean = row_statistic(rows), rstd = row_statistic(rows);
   BINADE_DISPATCH(x.device(), layer_norm(rows, weight.array(), array_of(bias), eps,
                                          rows_to_write(y), mean, rstd));
-  const Tensor result = record("layer_norm", {x, weight, bias}, y,
-                               [saved = SavedNorm(rows, weight, mean, rstd)](Backward& backward) {
-                                 const auto dx = backward.slot(0).open();
-                                 saved.backward(backward.grad(), dx.array, dx.beta,
-                                                backward.slot(1).open(), backward.slot(2).open());
-                               });
+  const Tensor result =
+      record("layer_norm", {x, weight, bias}, y, NormGradient{{rows, weight, mean, rstd, eps}});
   offer_recipe(result, rows, weight, bias, eps, true);
   return result;
 }
@@ -154,11 +192,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight_in, double eps) {
   const Array rstd = row_statistic(rows);
   BINADE_DISPATCH(x.device(), rms_norm(rows, weight.array(), eps, rows_to_write(y), rstd));
   const Tensor result =
-      record("rms_norm", {x, weight}, y,
-             [saved = SavedNorm(rows, weight, Array(), rstd)](Backward& backward) {
-               const auto dx = backward.slot(0).open();
-               saved.backward(backward.grad(), dx.array, dx.beta, backward.slot(1).open(), {});
-             });
+      record("rms_norm", {x, weight}, y, NormGradient{{rows, weight, Array(), rstd, eps}});
   offer_recipe(result, rows, weight, {}, eps, false);
   return result;
 }

@@ -1,6 +1,9 @@
 #include <binade/autograd/ops/recurrent.h>
 
+#include <binade/autograd/ops/activation.h>
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/linear_layer.h>
+#include <binade/autograd/ops/recurrent_on_tape.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/recurrent.h>
@@ -106,6 +109,109 @@ Array state_gradient(const Array& given, const Array& states) {
   return Array::zeros(states.shape(), states.dtype(), states.device());
 }
 
+struct GruGradient {
+  SavedRecurrence saved;
+
+  void operator()(Backward& backward) const {
+    const Array states = saved.states.array(), first = saved.first.array();
+    const Array dstates = state_gradient(backward.grad(), states);
+    const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
+    const Array dx = Array::empty({batch, steps, 3 * width}, states.dtype(), states.device());
+    const Array dsums = empty_like(dx);
+    const Array carry =
+        Array::zeros({batch, width}, statistics_dtype(states.dtype()), states.device());
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      BINADE_DISPATCH(states.device(),
+                      gru_step_backward(dstates.select(1, t), saved.kept.select(0, t),
+                                        state_before(first, states, t), carry, dx.select(1, t),
+                                        dsums.select(1, t)));
+      if (t > 0 || backward.needed(3)) saved.carry_back(dsums.select(1, t), 1, carry);
+    }
+    backward.slot(0).add(dx);
+    saved.finish(backward, dsums, carry);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const StepsOnTape steps(tape, saved.weight.array(), saved.kept, step_gradients);
+    const int64_t width = saved.first.array().size(1);
+    Tensor state = to(tape.input(3, saved.first.array()), steps.dtype());
+    std::vector<Tensor> states;
+    for (int64_t t = 0; t < steps.count(); ++t) {
+      const Tensor kept = steps.kept(t, state);
+      const Tensor z = part_of(kept, 1, width), n = part_of(kept, 2, width);
+      state = (1 - z) * n + z * state;
+      states.push_back(state);
+    }
+    tape.through(stack(states, 1), tape.grad());
+  }
+
+ private:
+  // Kept are r, z, n and what r is multiplied by.
+  static std::pair<Tensor, Tensor> step_gradients(const Tensor& kept, const Tensor& dkept) {
+    const int64_t width = kept.size(-1) / 4;
+    const auto value = [&](int64_t i) { return part_of(kept, i, width); };
+    const auto given = [&](int64_t i) { return part_of(dkept, i, width); };
+    const Tensor r = value(0), z = value(1), inner = value(3);
+    const Tensor dn = given(2) * (1 - square(value(2)));
+    const Tensor dr = (given(0) + dn * inner) * (r * (1 - r)), dz = given(1) * (z * (1 - z));
+    return {cat({dr, dz, dn}, -1), cat({dr, dz, given(3) + dn * r}, -1)};
+  }
+};
+
+struct LstmGradient {
+  SavedRecurrence saved;
+  Array cells;  // (T + 1, B, H)
+
+  void operator()(Backward& backward) const {
+    const Array states = saved.states.array();
+    const Array dstates = state_gradient(backward.grad(0), states);
+    const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
+    const Array da = Array::empty({batch, steps, 4 * width}, states.dtype(), states.device());
+    const Array carry = Array::zeros({batch, width}, cells.dtype(), states.device());
+    const Array dcell = backward.grad(1).defined()
+                            ? backward.grad(1).clone()
+                            : Array::zeros({batch, width}, cells.dtype(), states.device());
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      BINADE_DISPATCH(
+          states.device(),
+          lstm_step_backward(dstates.select(1, t), carry, saved.kept.select(0, t),
+                             cells.select(0, t), cells.select(0, t + 1), dcell, da.select(1, t)));
+      if (t > 0 || backward.needed(3)) saved.carry_back(da.select(1, t), 0, carry);
+    }
+    backward.slot(0).add(da);
+    saved.finish(backward, da, carry);
+    backward.slot(4).add(dcell);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const StepsOnTape steps(tape, saved.weight.array(), saved.kept, step_gradients);
+    const int64_t width = cells.size(2);
+    Tensor state = to(tape.input(3, saved.first.array()), steps.dtype());
+    Tensor cell = tape.input(4, cells.select(0, 0));
+    std::vector<Tensor> states;
+    for (int64_t t = 0; t < steps.count(); ++t) {
+      const Tensor gates = steps.kept(t, state);
+      const auto gate = [&](int64_t i) { return part_of(gates, i, width); };
+      cell = gate(1) * cell + gate(0) * gate(2);
+      state = gate(3) * tanh(cell);
+      states.push_back(state);
+    }
+    if (tape.grad(0).defined()) tape.through(stack(states, 1), tape.grad(0));
+    if (tape.grad(1).defined()) tape.through(cell, tape.grad(1));
+  }
+
+ private:
+  // Kept are the gates i, f, g, o.
+  static std::pair<Tensor, Tensor> step_gradients(const Tensor& kept, const Tensor& dkept) {
+    const int64_t width = kept.size(-1) / 4;
+    const Tensor g = part_of(kept, 2, width), logistic = kept * (1 - kept);
+    const Tensor slopes =
+        cat({slice(logistic, -1, 0, 2 * width), 1 - square(g), slice(logistic, -1, 3 * width)}, -1);
+    const Tensor da = dkept * slopes;
+    return {da, da};
+  }
+};
+
 }  // namespace
 
 Tensor gru(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& state) {
@@ -122,27 +228,9 @@ Tensor gru(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tens
                     gru_step(in.rows.select(1, t), sums, in.bias, before, states.select(1, t),
                              recorded ? kept.select(0, t) : Array()));
   }
-  return record(
-      "gru", {in.x, weight, bias, in.state}, states,
-      [saved = SavedRecurrence{save_if(recorded, in.weight), save_if(recorded, in.first),
-                               save_if(recorded, states), kept}](Backward& backward) {
-        const Array states = saved.states.array(), first = saved.first.array();
-        const Array dstates = state_gradient(backward.grad(), states);
-        const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
-        const Array dx = Array::empty({batch, steps, 3 * width}, states.dtype(), states.device());
-        const Array dsums = empty_like(dx);
-        const Array carry =
-            Array::zeros({batch, width}, statistics_dtype(states.dtype()), states.device());
-        for (int64_t t = steps - 1; t >= 0; --t) {
-          BINADE_DISPATCH(states.device(),
-                          gru_step_backward(dstates.select(1, t), saved.kept.select(0, t),
-                                            state_before(first, states, t), carry, dx.select(1, t),
-                                            dsums.select(1, t)));
-          if (t > 0 || backward.needed(3)) saved.carry_back(dsums.select(1, t), 1, carry);
-        }
-        backward.slot(0).add(dx);
-        saved.finish(backward, dsums, carry);
-      });
+  return record("gru", {in.x, weight, bias, in.state}, states,
+                GruGradient{{save_if(recorded, in.weight), save_if(recorded, in.first),
+                             save_if(recorded, states), kept}});
 }
 
 std::pair<Tensor, Tensor> lstm(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -171,31 +259,11 @@ std::pair<Tensor, Tensor> lstm(const Tensor& x, const Tensor& weight, const Tens
                               recorded ? kept.select(0, t) : Array()));
   }
   const Array last = cells.select(0, steps % count).clone();
-  const TensorList results = record(
-      "lstm", inputs, std::vector<Array>{states, last},
-      FusedBackward([saved =
-                         SavedRecurrence{save_if(recorded, in.weight), save_if(recorded, in.first),
-                                         save_if(recorded, states), kept},
-                     cells](Backward& backward) {
-        const Array states = saved.states.array();
-        const Array dstates = state_gradient(backward.grad(0), states);
-        const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
-        const Array da = Array::empty({batch, steps, 4 * width}, states.dtype(), states.device());
-        const Array carry = Array::zeros({batch, width}, cells.dtype(), states.device());
-        const Array dcell = backward.grad(1).defined()
-                                ? backward.grad(1).clone()
-                                : Array::zeros({batch, width}, cells.dtype(), states.device());
-        for (int64_t t = steps - 1; t >= 0; --t) {
-          BINADE_DISPATCH(states.device(),
-                          lstm_step_backward(dstates.select(1, t), carry, saved.kept.select(0, t),
-                                             cells.select(0, t), cells.select(0, t + 1), dcell,
-                                             da.select(1, t)));
-          if (t > 0 || backward.needed(3)) saved.carry_back(da.select(1, t), 0, carry);
-        }
-        backward.slot(0).add(da);
-        saved.finish(backward, da, carry);
-        backward.slot(4).add(dcell);
-      }));
+  const TensorList results =
+      record("lstm", inputs, std::vector<Array>{states, last},
+             LstmGradient{{save_if(recorded, in.weight), save_if(recorded, in.first),
+                           save_if(recorded, states), kept},
+                          cells});
   return {results[0], results[1]};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
@@ -68,22 +69,56 @@ Array contiguous_rows(const Array& x) {
   return x.stride(-1) == 1 ? x : x.contiguous();
 }
 
-template <class Forward, class BackwardKernel>
-Tensor softmax_with(const char* op, const Tensor& x_in, int axis, Forward forward,
-                    BackwardKernel backward_kernel) {
-  check_floating(op, "x", x_in);
-  check(x_in.dims() > 0, op, ": x must have at least one dimension, got ", Kind{x_in});
+// What differs between softmax and log_softmax, over the last dimension. The gradients are made
+// from the result y.
+struct SoftmaxKind {
+  const char* op;
+  void (*forward)(const Array& x, const Array& y);
+  void (*backward)(const Array& y, const Array& dy, const Array& dx, float beta);
+  Tensor (*in_public_ops)(const Tensor& y, const Tensor& dy);
+};
+
+const SoftmaxKind kSoftmax = {
+    "softmax", [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), softmax(x, y)); },
+    [](const Array& y, const Array& dy, const Array& dx, float beta) {
+      BINADE_DISPATCH(y.device(), softmax_backward(y, dy, dx, beta));
+    },
+    [](const Tensor& y, const Tensor& dy) {
+      const Tensor weighted = y * dy;
+      return weighted - y * sum(weighted, {-1}, true);
+    }};
+
+const SoftmaxKind kLogSoftmax = {
+    "log_softmax",
+    [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), log_softmax(x, y)); },
+    [](const Array& y, const Array& dy, const Array& dx, float beta) {
+      BINADE_DISPATCH(y.device(), log_softmax_backward(y, dy, dx, beta));
+    },
+    [](const Tensor& y, const Tensor& dy) { return dy - exp(y) * sum(dy, {-1}, true); }};
+
+struct SoftmaxGradient {
+  Saved y;
+  const SoftmaxKind& kind;
+
+  void operator()(Backward& backward) const {
+    if (auto dx = backward.slot(0).open())
+      kind.backward(y.array(), contiguous_rows(backward.grad()), dx.array, dx.beta);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const DType wide = statistics_dtype(y.array().dtype());
+    tape.give(0, kind.in_public_ops(to(tape.output(0, y.array()), wide), to(tape.grad(), wide)));
+  }
+};
+
+Tensor softmax_of(const SoftmaxKind& kind, const Tensor& x_in, int axis) {
+  check_floating(kind.op, "x", x_in);
+  check(x_in.dims() > 0, kind.op, ": x must have at least one dimension, got ", Kind{x_in});
   const int last = x_in.dims() - 1, dim = x_in.shape().wrap_dim(axis);
-  if (dim != last)
-    return transpose(softmax_with(op, transpose(x_in, dim, last), last, forward, backward_kernel),
-                     dim, last);
+  if (dim != last) return transpose(softmax_of(kind, transpose(x_in, dim, last), last), dim, last);
   const Tensor x = autocast(PrecisionClass::full, x_in);
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
-  forward(contiguous_rows(x.array()), y);
-  return record(op, {x}, y, [y = Saved(y), backward_kernel](Backward& backward) {
-    if (auto dx = backward.slot(0).open())
-      backward_kernel(y.array(), contiguous_rows(backward.grad()), dx.array, dx.beta);
-  });
+  kind.forward(contiguous_rows(x.array()), y);
+  return record(kind.op, {x}, y, SoftmaxGradient{Saved(y), kind});
 }
 
 }  // namespace
@@ -105,13 +140,16 @@ Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   const Array y = reduced(ReduceOp::mean, x, plan, full_dtype(x.dtype()));
   return record("mean", {x}, y.view(plan.result),
                 [plan, shape = x.shape(), dtype = x.dtype()](const Tensor& dy) -> TensorList {
-                  return {spread(dy / static_cast<double>(plan.count), plan, shape, dtype)};
+                  // At count 0 it has no elements, but 0/0 would be the gradient of dy.
+                  const auto count = static_cast<double>(std::max<int64_t>(plan.count, 1));
+                  return {spread(dy / count, plan, shape, dtype)};
                 });
 }
 
 Tensor var(const Tensor& x_in, const Axes& axes, double correction, bool keep_dims) {
   check_floating("var", "x", x_in);
   const Plan plan("var", x_in, axes, keep_dims);
+  if (plan.count == 0) return mean(x_in, axes, keep_dims);    // NaN, with a gradient of no elements
   const Tensor x = to(x_in, statistics_dtype(x_in.dtype()));  // squares leave the half range
   const Tensor deviations = square(x - mean(x, axes, true));
   // Too few elements: x/0 = ∞, or 0/0 = NaN, rather than a number that looks like a variance.
@@ -197,21 +235,11 @@ std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis_in, bool lar
 }
 
 Tensor softmax(const Tensor& x, int axis) {
-  return softmax_with(
-      "softmax", x, axis,
-      [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), softmax(x, y)); },
-      [](const Array& y, const Array& dy, const Array& dx, float beta) {
-        BINADE_DISPATCH(y.device(), softmax_backward(y, dy, dx, beta));
-      });
+  return softmax_of(kSoftmax, x, axis);
 }
 
 Tensor log_softmax(const Tensor& x, int axis) {
-  return softmax_with(
-      "log_softmax", x, axis,
-      [](const Array& x, const Array& y) { BINADE_DISPATCH(x.device(), log_softmax(x, y)); },
-      [](const Array& y, const Array& dy, const Array& dx, float beta) {
-        BINADE_DISPATCH(y.device(), log_softmax_backward(y, dy, dx, beta));
-      });
+  return softmax_of(kLogSoftmax, x, axis);
 }
 
 }  // namespace binade

@@ -45,7 +45,7 @@ Tensor all(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 // Class full; integers give i64. Zeros have their gradients, too.
 Tensor prod(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor cumsum(const Tensor& x, int axis);
-Tensor cumprod(const Tensor& x, int axis);  // its gradient has no gradient
+Tensor cumprod(const Tensor& x, int axis);
 // Stable. {values, i64 indices}; the gradient flows through the values.
 std::pair<Tensor, Tensor> sort(const Tensor& x, int axis, bool descending = false);
 // The k largest, or the k smallest, in order.

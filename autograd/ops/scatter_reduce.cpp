@@ -1,4 +1,5 @@
 // scatter_reduce, from indexing.h.
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
@@ -134,12 +135,14 @@ Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Te
   };
   if (reduce != ScatterReduce::prod) return record(op, {x, source}, y, gradients);
   // Not in public ops: beside zeros their derivatives would be wrong.
-  return record(op, {x, source}, y, [gradients](Backward& backward) {
+  const auto fused = [gradients](Backward& backward) {
     const NoGrad no_grad;
     const TensorList found = gradients(Tensor(backward.grad()));
     for (int i : {0, 1})
       if (backward.needed(i)) backward.slot(i).add(found[static_cast<size_t>(i)].array());
-  });
+  };
+  return record(op, {x, source}, y,
+                OnceDifferentiable{fused, "take prod() of the elements of each place"});
 }
 
 }  // namespace binade

@@ -79,6 +79,7 @@ Tensor normalize(const Tensor& x, double p, int axis, double eps) {
 
 Tensor stddev(const Tensor& x, const Axes& axes, double correction, bool keep_dims) {
   check_floating("stddev", "x", x);
+  if (ReductionPlan("stddev", x, axes, keep_dims).count == 0) return var(x, axes, 0, keep_dims);
   return to(root(var(in_full_precision(x), axes, correction, keep_dims)), full_dtype(x.dtype()));
 }
 

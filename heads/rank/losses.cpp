@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
@@ -92,12 +93,14 @@ Tensor rank_loss(const Tensor& scores, const Lists& lists, const LossSpec& spec,
   };
   const Array sum = Array::empty({}, dtype, device);
   BINADE_DISPATCH(device, reduce(kernels::ReduceOp::sum, losses, sum.view({1}), 0));
-  return record(kOp, {scores}, divided(sum), [gradient, divided](Backward& backward) {
+  const auto fused = [gradient, divided](Backward& backward) {
     const auto to = backward.slot(0).open();
     if (!to) return;
     const Array factor = divided(backward.grad());
     BINADE_DISPATCH(factor.device(), scale(gradient, factor, to.array, to.beta));
-  });
+  };
+  return record(kOp, {scores}, divided(sum),
+                OnceDifferentiable{fused, "write the loss in ops of autograd/ops.h"});
 }
 
 int64_t usable_lists(const LossSpec& spec, std::span<const int64_t> offsets,

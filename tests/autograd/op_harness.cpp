@@ -57,7 +57,7 @@ std::vector<double> draw(const Input& input, uint32_t seed) {
   std::vector<double> values(count);
   if (input.distinct) {
     for (size_t i = 0; i < count; ++i)
-      values[i] = (static_cast<double>(i) - static_cast<double>(count) / 2) / 16;
+      values[i] = (static_cast<double>(i) - static_cast<double>(count) / 2) / 16 + 0x1p-6;
     std::shuffle(values.begin(), values.end(), random);
   } else {
     std::uniform_real_distribution<double> uniform(input.low, input.high);

@@ -145,8 +145,7 @@ void add_attention_rows(OpTable& table) {
                                  {.bias = [&](const Index& i) { return in[3](i); }})};
           })
       .rounded(3)
-      .of_one_size()
-      .differentiable_twice();
+      .of_one_size();
 
   table
       .add(
@@ -255,23 +254,20 @@ void add_attention_rows(OpTable& table) {
             })
         .rounded(8);
 
-  table
-      .add(
-          "rope", "part of the head",
-          {real({2, 2, 3, 6}), real({3, 2}).as(Input::Dtype::f32),
-           real({3, 2}).as(Input::Dtype::f32)},
-          [](const TensorList& in) -> TensorList { return {rope(in[0], in[1], in[2])}; },
-          [](const Lists& in) -> Lists {
-            return {fill(in[0].shape, [&](const Index& i) {
-              const int64_t d = i[3], t = i[2];
-              if (d >= 2 * in[1].size(1)) return in[0](i);
-              Index other = i;
-              other[3] = d < 2 ? d + 2 : d - 2;
-              const double cos = in[1]({t, d % 2}), sin = in[2]({t, d % 2});
-              return in[0](i) * cos + (d < 2 ? -1 : 1) * in[0](other) * sin;
-            })};
-          })
-      .differentiable_twice();
+  table.add(
+      "rope", "part of the head",
+      {real({2, 2, 3, 6}), real({3, 2}).as(Input::Dtype::f32), real({3, 2}).as(Input::Dtype::f32)},
+      [](const TensorList& in) -> TensorList { return {rope(in[0], in[1], in[2])}; },
+      [](const Lists& in) -> Lists {
+        return {fill(in[0].shape, [&](const Index& i) {
+          const int64_t d = i[3], t = i[2];
+          if (d >= 2 * in[1].size(1)) return in[0](i);
+          Index other = i;
+          other[3] = d < 2 ? d + 2 : d - 2;
+          const double cos = in[1]({t, d % 2}), sin = in[2]({t, d % 2});
+          return in[0](i) * cos + (d < 2 ? -1 : 1) * in[0](other) * sin;
+        })};
+      });
 }
 
 }  // namespace binade::test

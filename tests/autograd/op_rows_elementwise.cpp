@@ -48,19 +48,15 @@ void add_arithmetic(OpTable& table) {
                                       std::tuple(Shape{2, 1, 4}, Shape{3, 1}, "both broadcast"),
                                       std::tuple(Shape{3, 4}, Shape{}, "scalar"),
                                       std::tuple(Shape{0, 3}, Shape{3}, "no elements")}) {
-    binary(table, "add", variant, add, plus, real(a), real(b)).differentiable_twice();
-    binary(table, "sub", variant, sub, minus, real(a), real(b)).differentiable_twice();
-    binary(table, "mul", variant, mul, times, real(a), real(b)).differentiable_twice();
-    binary(table, "div", variant, div, over, real(a), real(b, 0.5, 2)).differentiable_twice();
+    binary(table, "add", variant, add, plus, real(a), real(b));
+    binary(table, "sub", variant, sub, minus, real(a), real(b));
+    binary(table, "mul", variant, mul, times, real(a), real(b));
+    binary(table, "div", variant, div, over, real(a), real(b, 0.5, 2));
   }
-  binary(table, "operator+", "", operator+, plus, real(kShape), real(kShape))
-      .differentiable_twice();
-  binary(table, "operator-", "", operator-, minus, real(kShape), real(kShape))
-      .differentiable_twice();
-  binary(table, "operator*", "", operator*, times, real(kShape), real(kShape))
-      .differentiable_twice();
-  binary(table, "operator/", "", operator/, over, real(kShape), real(kShape, 0.5, 2))
-      .differentiable_twice();
+  binary(table, "operator+", "", operator+, plus, real(kShape), real(kShape));
+  binary(table, "operator-", "", operator-, minus, real(kShape), real(kShape));
+  binary(table, "operator*", "", operator*, times, real(kShape), real(kShape));
+  binary(table, "operator/", "", operator/, over, real(kShape), real(kShape, 0.5, 2));
   for (const auto& [variant, other] :
        {std::pair("", Shape{5}), std::pair("of one shape", kShape)}) {
     binary(
@@ -72,12 +68,11 @@ void add_arithmetic(OpTable& table) {
   }
   binary(
       table, "pow", "tensor exponent", [](const Tensor& a, const Tensor& b) { return pow(a, b); },
-      [](double a, double b) { return std::pow(a, b); }, real(kShape, 0.5, 2), real(kShape))
-      .differentiable_twice();
+      [](double a, double b) { return std::pow(a, b); }, real(kShape, 0.5, 2), real(kShape));
 
   const auto with = [&](const char* name, const char* variant, One op, F1 f, double low = -2,
                         double high = 2) {
-    unary(table, name, op, f, low, high).differentiable_twice().variant = variant;
+    unary(table, name, op, f, low, high).variant = variant;
   };
   with(
       "operator+", "number behind", [](const Tensor& x) { return x + 0.75; },
@@ -114,23 +109,21 @@ void add_arithmetic(OpTable& table) {
 }
 
 void add_functions(OpTable& table) {
-  unary(table, "neg", neg, [](double x) { return -x; }).differentiable_twice();
+  unary(table, "neg", neg, [](double x) { return -x; });
   unary(table, "abs", abs, [](double x) { return x < 0 ? -x : x; });
-  unary(table, "square", square, [](double x) { return x * x; }).differentiable_twice();
-  unary(table, "sqrt", sqrt, std::sqrt, 0.25, 4).differentiable_twice();
-  unary(table, "exp", exp, std::exp, -4, 4).differentiable_twice();
-  unary(table, "log", log, std::log, 0.25, 4).differentiable_twice();
-  unary(table, "log1p", log1p, std::log1p, -0.5, 4).differentiable_twice();
-  unary(table, "expm1", expm1, std::expm1, -4, 4).differentiable_twice();
+  unary(table, "square", square, [](double x) { return x * x; });
+  unary(table, "sqrt", sqrt, std::sqrt, 0.25, 4);
+  unary(table, "exp", exp, std::exp, -4, 4);
+  unary(table, "log", log, std::log, 0.25, 4);
+  unary(table, "log1p", log1p, std::log1p, -0.5, 4);
+  unary(table, "expm1", expm1, std::expm1, -4, 4);
   unary(
-      table, "rsqrt", rsqrt, [](double x) { return 1 / std::sqrt(x); }, 0.25, 4)
-      .differentiable_twice();
+      table, "rsqrt", rsqrt, [](double x) { return 1 / std::sqrt(x); }, 0.25, 4);
   unary(
-      table, "reciprocal", reciprocal, [](double x) { return 1 / x; }, 0.5, 4)
-      .differentiable_twice();
-  unary(table, "sin", sin, std::sin, -4, 4).differentiable_twice();
-  unary(table, "cos", cos, std::cos, -4, 4).differentiable_twice();
-  unary(table, "erf", erf, std::erf).differentiable_twice();
+      table, "reciprocal", reciprocal, [](double x) { return 1 / x; }, 0.5, 4);
+  unary(table, "sin", sin, std::sin, -4, 4);
+  unary(table, "cos", cos, std::cos, -4, 4);
+  unary(table, "erf", erf, std::erf);
   unary(
       table, "clamp", [](const Tensor& x) { return clamp(x, -1, 0.5); },
       [](double x) { return x < -1    ? -1
@@ -142,24 +135,19 @@ void add_choices(OpTable& table) {
   const std::vector<double> pattern = {1, 0, 0, 1, 1};
   for (const auto& [variant, other] :
        {std::pair("broadcast", Shape{3, 1}), std::pair("of one shape", Shape{3, 5})})
-    table
-        .add(
-            "where", variant, {mask({5}, pattern), real({3, 5}), real(other)},
-            [](const TensorList& in) -> TensorList { return {where(in[0], in[1], in[2])}; },
-            [](const std::vector<Values>& in) -> std::vector<Values> {
-              return {fill(broadcast_shape(broadcast_shape(in[0].shape, in[1].shape), in[2].shape),
-                           [&](const Index& i) { return in[0](i) != 0 ? in[1](i) : in[2](i); })};
-            })
-        .differentiable_twice();
-  table
-      .add(
-          "masked_fill", "", {real({3, 5}), mask({5}, pattern)},
-          [](const TensorList& in) -> TensorList { return {masked_fill(in[0], in[1], 0.5)}; },
-          [](const std::vector<Values>& in) -> std::vector<Values> {
-            return {
-                fill(in[0].shape, [&](const Index& i) { return in[1](i) != 0 ? 0.5 : in[0](i); })};
-          })
-      .differentiable_twice();
+    table.add(
+        "where", variant, {mask({5}, pattern), real({3, 5}), real(other)},
+        [](const TensorList& in) -> TensorList { return {where(in[0], in[1], in[2])}; },
+        [](const std::vector<Values>& in) -> std::vector<Values> {
+          return {fill(broadcast_shape(broadcast_shape(in[0].shape, in[1].shape), in[2].shape),
+                       [&](const Index& i) { return in[0](i) != 0 ? in[1](i) : in[2](i); })};
+        });
+  table.add(
+      "masked_fill", "", {real({3, 5}), mask({5}, pattern)},
+      [](const TensorList& in) -> TensorList { return {masked_fill(in[0], in[1], 0.5)}; },
+      [](const std::vector<Values>& in) -> std::vector<Values> {
+        return {fill(in[0].shape, [&](const Index& i) { return in[1](i) != 0 ? 0.5 : in[0](i); })};
+      });
 
   const auto comparison = [&](const char* name, Two op, F2 f) {
     // A few values only, so that some are equal.
@@ -200,48 +188,41 @@ void add_choices(OpTable& table) {
 
 void add_activations(OpTable& table) {
   unary(table, "relu", relu, [](double x) { return x > 0 ? x : 0; });
-  unary(table, "sigmoid", sigmoid, sigmoid_of, -6, 6).differentiable_twice();
-  unary(table, "tanh", tanh, std::tanh, -4, 4).differentiable_twice();
+  unary(table, "sigmoid", sigmoid, sigmoid_of, -6, 6);
+  unary(table, "tanh", tanh, std::tanh, -4, 4);
   unary(
-      table, "silu", silu, [](double x) { return x * sigmoid_of(x); }, -6, 6)
-      .differentiable_twice();
+      table, "silu", silu, [](double x) { return x * sigmoid_of(x); }, -6, 6);
   unary(
       table, "gelu", gelu, [](double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); },
-      -4, 4)
-      .differentiable_twice();
+      -4, 4);
   unary(
       table, "gelu_tanh", gelu_tanh,
       [](double x) {
         return 0.5 * x *
                (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
       },
-      -4, 4)
-      .differentiable_twice();
+      -4, 4);
   unary(
-      table, "softplus", softplus, [](double x) { return std::log1p(std::exp(x)); }, -6, 6)
-      .differentiable_twice();
+      table, "softplus", softplus, [](double x) { return std::log1p(std::exp(x)); }, -6, 6);
   binary(
       table, "swiglu", "", swiglu, [](double g, double u) { return g * sigmoid_of(g) * u; },
-      real(kShape, -4, 4), real(kShape))
-      .differentiable_twice();
+      real(kShape, -4, 4), real(kShape));
 
-  table
-      .add(
-          "dropout", "training", {real({7, 5})},
-          [](const TensorList& in) -> TensorList {
-            RandomState::current().begin_step(11, 3);
-            return {dropout(in[0], 0.5, true)};
-          },
-          [](const std::vector<Values>& in) -> std::vector<Values> {
-            uint64_t element = 0;
-            return {map(in[0], [&](double x) {
-              const float draw =
-                  uniform_of(philox(11, 3, kFirstOpPlace, element / 4).word[element % 4]);
-              ++element;
-              return draw >= 0.5f ? x * 2 : 0.0;
-            })};
-          })
-      .differentiable_twice();
+  table.add(
+      "dropout", "training", {real({7, 5})},
+      [](const TensorList& in) -> TensorList {
+        RandomState::current().begin_step(11, 3);
+        return {dropout(in[0], 0.5, true)};
+      },
+      [](const std::vector<Values>& in) -> std::vector<Values> {
+        uint64_t element = 0;
+        return {map(in[0], [&](double x) {
+          const float draw =
+              uniform_of(philox(11, 3, kFirstOpPlace, element / 4).word[element % 4]);
+          ++element;
+          return draw >= 0.5f ? x * 2 : 0.0;
+        })};
+      });
   unary(
       table, "dropout", [](const Tensor& x) { return dropout(x, 0.5, false); },
       [](double x) { return x; })
@@ -255,18 +236,16 @@ void add_elementwise_rows(OpTable& table) {
   add_functions(table);
   add_choices(table);
   add_activations(table);
-  table
-      .add(
-          "sum_to", "", {real({2, 3, 4})},
-          [](const TensorList& in) -> TensorList {
-            return {sum_to(in[0], {3, 1}), sum_to(in[0], {}), sum_to(in[0], {2, 3, 4})};
-          },
-          [](const std::vector<Values>& in) -> std::vector<Values> {
-            Values rows = reduce(in[0], {0, 2}, false, total);
-            rows.shape = {3, 1};
-            return {rows, reduce(in[0], {}, false, total), in[0]};
-          })
-      .differentiable_twice();
+  table.add(
+      "sum_to", "", {real({2, 3, 4})},
+      [](const TensorList& in) -> TensorList {
+        return {sum_to(in[0], {3, 1}), sum_to(in[0], {}), sum_to(in[0], {2, 3, 4})};
+      },
+      [](const std::vector<Values>& in) -> std::vector<Values> {
+        Values rows = reduce(in[0], {0, 2}, false, total);
+        rows.shape = {3, 1};
+        return {rows, reduce(in[0], {}, false, total), in[0]};
+      });
 }
 
 }  // namespace binade::test

@@ -38,8 +38,7 @@ void reduction(OpTable& table, const char* name, const std::string& variant, con
   }
 }
 
-const auto kTwice = [](OpRow& row) { row.differentiable_twice(); };
-const auto kOnce = [](OpRow&) {};
+const auto kAsIs = [](OpRow&) {};
 const auto kConstant = [](OpRow& row) { row.constant(); };
 
 double product_of(const std::vector<double>& x) {
@@ -73,16 +72,14 @@ void add_products(OpTable& table) {
   reduction(
       table, "prod", "",
       [](const Tensor& x, const Axes& axes, bool keep) { return prod(x, axes, keep); }, product_of,
-      real({3, 2, 4}, 0.5, 1.5), kTwice);
+      real({3, 2, 4}, 0.5, 1.5), kAsIs);
   Input zeros = real({3, 4});
   zeros.values = {1, 0, 2, -1, 0, 3, 0, 1, 2, 1, -1, 0.5};
   for (const int axis : {0, 1}) {
-    table
-        .add(
-            "prod", concat("zeros, axis ", axis), {zeros},
-            [=](const TensorList& in) -> TensorList { return {prod(in[0], {axis})}; },
-            [=](const Lists& in) -> Lists { return {reduce(in[0], {axis}, false, product_of)}; })
-        .differentiable_twice();
+    table.add(
+        "prod", concat("zeros, axis ", axis), {zeros},
+        [=](const TensorList& in) -> TensorList { return {prod(in[0], {axis})}; },
+        [=](const Lists& in) -> Lists { return {reduce(in[0], {axis}, false, product_of)}; });
     for (const auto& [variant, input] :
          {std::pair("", real({4, 5}, -1.5, 1.5)), std::pair("zeros, ", zeros)})
       table.add(
@@ -157,7 +154,7 @@ void add_extremes(OpTable& table) {
         if (equal)
           row.constant();
         else
-          row.no_repeats().differentiable_twice();
+          row.no_repeats();
       }
   for (const int axis : {0, 1})
     table
@@ -182,8 +179,7 @@ void add_extremes(OpTable& table) {
               return {fill(shape, [&](const Index& at) { return nth(at).first; }),
                       fill(shape, [&](const Index& at) { return nth(at).second; })};
             })
-        .no_repeats()
-        .differentiable_twice();
+        .no_repeats();
 }
 
 double variance_of(const std::vector<double>& x, double correction) {
@@ -207,9 +203,9 @@ void add_norms(OpTable& table) {
     };
     if (p == 0 || p == INFINITY)
       reduction(table, "norm", variant, op, norm_of(p),
-                p == 0 ? real({3, 4, 5}) : distinct({3, 4, 5}), kOnce);
+                p == 0 ? real({3, 4, 5}) : distinct({3, 4, 5}), kAsIs);
     else
-      reduction(table, "norm", variant, op, norm_of(p), real({3, 4, 5}), kTwice);
+      reduction(table, "norm", variant, op, norm_of(p), real({3, 4, 5}), kAsIs);
     for (const int axis : {1, -1})
       table
           .add(
@@ -221,12 +217,10 @@ void add_norms(OpTable& table) {
               [p = p](const Lists& in) -> Lists { return {normalized(in[0], p, 1, 1e-12)}; })
           .no_repeats();
   }
-  table
-      .add(
-          "normalize", "a large eps", {real({4, 5}, -0.5, 0.5)},
-          [](const TensorList& in) -> TensorList { return {normalize(in[0], 2, 0, 4)}; },
-          [](const Lists& in) -> Lists { return {normalized(in[0], 2, 0, 4)}; })
-      .differentiable_twice();
+  table.add(
+      "normalize", "a large eps", {real({4, 5}, -0.5, 0.5)},
+      [](const TensorList& in) -> TensorList { return {normalize(in[0], 2, 0, 4)}; },
+      [](const Lists& in) -> Lists { return {normalized(in[0], 2, 0, 4)}; });
   for (const double correction : {1.0, 0.0})
     reduction(
         table, "stddev", concat("correction ", correction),
@@ -234,7 +228,7 @@ void add_norms(OpTable& table) {
           return stddev(x, axes, correction, keep);
         },
         [=](const std::vector<double>& x) { return std::sqrt(variance_of(x, correction)); },
-        real({3, 4, 5}), kTwice);
+        real({3, 4, 5}), kAsIs);
   const auto cosine = [](const std::vector<double>& a, const std::vector<double>& b) {
     double dot = 0;
     for (size_t i = 0; i < a.size(); ++i) dot += a[i] * b[i];
@@ -262,8 +256,7 @@ void add_norms(OpTable& table) {
               result.shape.erase(dim);
               return {result};
             })
-        .rounded(2)
-        .differentiable_twice();
+        .rounded(2);
 }
 
 }  // namespace

@@ -37,12 +37,10 @@ void ternary(OpTable& table, const char* name, Three op, const F3& f, const Inpu
   for (const auto& [variant, b, c] :
        {std::tuple("one shape", kShape, kShape), std::tuple("broadcast", Shape{5}, Shape{3, 1}),
         std::tuple("a scalar", kShape, Shape{})})
-    table
-        .add(
-            name, variant, {real(kShape), sized(b), sized(c)},
-            [op](const TensorList& in) -> TensorList { return {op(in[0], in[1], in[2])}; },
-            [f](const Lists& in) -> Lists { return {map3(in, f)}; })
-        .differentiable_twice();
+    table.add(
+        name, variant, {real(kShape), sized(b), sized(c)},
+        [op](const TensorList& in) -> TensorList { return {op(in[0], in[1], in[2])}; },
+        [f](const Lists& in) -> Lists { return {map3(in, f)}; });
 }
 
 double between(double a, double b, double weight) {
@@ -70,19 +68,17 @@ void add_steps(OpTable& table) {
 }
 
 void add_functions(OpTable& table) {
-  unary(table, "exp2", "", exp2, std::exp2, -4, 4).differentiable_twice();
-  unary(table, "log2", "", log2, std::log2, 0.25, 4).differentiable_twice();
-  unary(table, "tan", "", tan, std::tan, -1.2, 1.2).differentiable_twice();
+  unary(table, "exp2", "", exp2, std::exp2, -4, 4);
+  unary(table, "log2", "", log2, std::log2, 0.25, 4);
+  unary(table, "tan", "", tan, std::tan, -1.2, 1.2);
   for (const auto& [variant, other] :
        {std::pair("one shape", kShape), std::pair("vector", Shape{5})})
-    table
-        .add(
-            "atan2", variant, {real(kShape, 0.25, 2), real(other)},
-            [](const TensorList& in) -> TensorList { return {atan2(in[0], in[1])}; },
-            [](const Lists& in) -> Lists {
-              return {map(in[0], in[1], [](double y, double x) { return std::atan2(y, x); })};
-            })
-        .differentiable_twice();
+    table.add(
+        "atan2", variant, {real(kShape, 0.25, 2), real(other)},
+        [](const TensorList& in) -> TensorList { return {atan2(in[0], in[1])}; },
+        [](const Lists& in) -> Lists {
+          return {map(in[0], in[1], [](double y, double x) { return std::atan2(y, x); })};
+        });
   Input y = real({6}).fixed(), x = real({6}).fixed();
   y.values = {0, 0, 1, -1, -1, 1e30};
   x.values = {1, -1, 0, 0, -1, 1e30};
@@ -100,14 +96,12 @@ void add_functions(OpTable& table) {
 void add_ternaries(OpTable& table) {
   ternary(table, "lerp", lerp, between, real({}, -0.5, 1.5));
   for (const double weight : {0.3, 0.75})
-    table
-        .add(
-            "lerp", concat("weight ", weight), {real(kShape), real({5})},
-            [=](const TensorList& in) -> TensorList { return {lerp(in[0], in[1], weight)}; },
-            [=](const Lists& in) -> Lists {
-              return {map(in[0], in[1], [=](double a, double b) { return between(a, b, weight); })};
-            })
-        .differentiable_twice();
+    table.add(
+        "lerp", concat("weight ", weight), {real(kShape), real({5})},
+        [=](const TensorList& in) -> TensorList { return {lerp(in[0], in[1], weight)}; },
+        [=](const Lists& in) -> Lists {
+          return {map(in[0], in[1], [=](double a, double b) { return between(a, b, weight); })};
+        });
   ternary(
       table, "addcmul",
       [](const Tensor& x, const Tensor& a, const Tensor& b) { return addcmul(x, a, b, 0.5); },
@@ -140,8 +134,7 @@ double softplus_of(double x) {
 void add_activations(OpTable& table) {
   unary(
       table, "softplus", "beta 2.5", [](const Tensor& x) { return softplus(x, 2.5); },
-      [](double x) { return softplus_of(2.5 * x) / 2.5; }, -6, 6)
-      .differentiable_twice();
+      [](double x) { return softplus_of(2.5 * x) / 2.5; }, -6, 6);
   unary(
       table, "leaky_relu", "", [](const Tensor& x) { return leaky_relu(x); },
       [](double x) { return x > 0 ? x : 0.01 * x; });
@@ -150,22 +143,17 @@ void add_activations(OpTable& table) {
       [](double x) { return x > 0 ? x : -0.5 * x; });
   unary(
       table, "elu", "", [](const Tensor& x) { return elu(x); },
-      [](double x) { return x > 0 ? x : std::expm1(x); }, -6, 6)
-      .differentiable_twice();
+      [](double x) { return x > 0 ? x : std::expm1(x); }, -6, 6);
   unary(
       table, "elu", "alpha 0.5", [](const Tensor& x) { return elu(x, 0.5); },
-      [](double x) { return x > 0 ? x : 0.5 * std::expm1(x); }, -6, 6)
-      .differentiable_twice();
+      [](double x) { return x > 0 ? x : 0.5 * std::expm1(x); }, -6, 6);
   unary(
       table, "hardswish", "", hardswish,
-      [](double x) { return x * std::min(std::max(x + 3, 0.0), 6.0) / 6; }, -5, 5)
-      .differentiable_twice();
+      [](double x) { return x * std::min(std::max(x + 3, 0.0), 6.0) / 6; }, -5, 5);
   unary(
-      table, "logsigmoid", "", logsigmoid, [](double x) { return -softplus_of(-x); }, -6, 6)
-      .differentiable_twice();
+      table, "logsigmoid", "", logsigmoid, [](double x) { return -softplus_of(-x); }, -6, 6);
   unary(
-      table, "mish", "", mish, [](double x) { return x * std::tanh(softplus_of(x)); }, -6, 6)
-      .differentiable_twice();
+      table, "mish", "", mish, [](double x) { return x * std::tanh(softplus_of(x)); }, -6, 6);
   Input large = real({6});
   large.values = {-100, -30, 19, 21, 100, 3e4};
   unary(table, "mish", "large", mish, [](double x) {

@@ -91,20 +91,17 @@ void add_image_rows(OpTable& table) {
               return old + kMomentum * (now / (count - 1) - old);
             })};
       });
-  table
-      .add(
-          "batch_norm", "inference", inputs,
-          [](const TensorList& in) -> TensorList {
-            return {
-                batch_norm(in[0], in[1], in[2], in[3], in[4], {.eps = kEps, .training = false})};
-          },
-          [](const Lists& in) -> Lists {
-            return {fill(in[0].shape, [&](const Index& i) {
-              const Index c = {i[1]};
-              return (in[0](i) - in[3](c)) / std::sqrt(in[4](c) + kEps) * in[1](c) + in[2](c);
-            })};
-          })
-      .differentiable_twice();
+  table.add(
+      "batch_norm", "inference", inputs,
+      [](const TensorList& in) -> TensorList {
+        return {batch_norm(in[0], in[1], in[2], in[3], in[4], {.eps = kEps, .training = false})};
+      },
+      [](const Lists& in) -> Lists {
+        return {fill(in[0].shape, [&](const Index& i) {
+          const Index c = {i[1]};
+          return (in[0](i) - in[3](c)) / std::sqrt(in[4](c) + kEps) * in[1](c) + in[2](c);
+        })};
+      });
   // Vectors and sequences are images of one row or column.
   for (const bool sequences : {false, true}) {
     std::vector<Input> in = inputs;

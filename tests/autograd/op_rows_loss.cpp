@@ -174,6 +174,7 @@ void add_linear_cross_entropy(OpTable& table) {
               return {scalar(v.reduction == Reduction::sum ? total(losses.data)
                                                            : mean_of_valid(losses, in[2]))};
             })
+        .differentiable_once("cross_entropy(linear(x, weight), targets, options)")
         .wide();
   table
       .add(
@@ -190,6 +191,7 @@ void add_linear_cross_entropy(OpTable& table) {
             const Values logits = linear_values(in[0], in[1], in[1].size(0));
             return {scalar(total(cross_entropy_rows(logits, in[2], 0).data) / 8)};
           })
+      .differentiable_once("cross_entropy(linear(x, weight), targets, options)")
       .wide();
   table
       .add(
@@ -202,6 +204,7 @@ void add_linear_cross_entropy(OpTable& table) {
             const Values logits = linear_values(in[0], in[1], in[1].size(0));
             return {scalar(mean_of_valid(cross_entropy_rows(logits, in[2], 0), in[2]))};
           })
+      .differentiable_once("cross_entropy(linear(x, weight), targets, options)")
       .wide();
 }
 
@@ -236,6 +239,7 @@ void add_multi_head_loss(OpTable& table) {
             };
             return {scalar(mean_loss(in[0], first) + 0.5 * mean_loss(after, second))};
           })
+      .differentiable_once("use cross_entropy() of each head")
       .wide()
       .no_half()  // what leaves a block is rounded before the loss: multi_head_loss_test.cpp has
                   // half
@@ -279,8 +283,7 @@ void add_loss_rows(OpTable& table) {
   for (const auto& [reduction, name] : kReductions) {
     elementwise(
         table, "mse_loss", name, mse_loss, [](double x, double t) { return (x - t) * (x - t); },
-        reduction, real({3, 4}), real({3, 4}))
-        .differentiable_twice();
+        reduction, real({3, 4}), real({3, 4}));
     elementwise(
         table, "bce_with_logits_loss", name,
         [](const Tensor& x, const Tensor& t, const LossOptions& options) {
@@ -289,8 +292,7 @@ void add_loss_rows(OpTable& table) {
         [](double x, double t) {
           return t * std::log1p(std::exp(-x)) + (1 - t) * std::log1p(std::exp(x));
         },
-        reduction, real({3, 4}, -6, 6), real({3, 4}, 0, 1))
-        .differentiable_twice();
+        reduction, real({3, 4}, -6, 6), real({3, 4}, 0, 1));
     elementwise(
         table, "smooth_l1_loss", name,
         [](const Tensor& x, const Tensor& t, const LossOptions& options) {
@@ -318,8 +320,7 @@ void add_loss_rows(OpTable& table) {
                                       }),
                               reduction)};
             })
-        .wide()
-        .differentiable_twice();
+        .wide();
   }
 }
 

@@ -76,12 +76,10 @@ void add_matmul_rows(OpTable& table) {
         std::tuple("no inner size", Shape{2, 0}, Shape{0, 3}),
         std::tuple("square", Shape{3, 3}, Shape{3, 3}),
         std::tuple("square, batched", Shape{2, 3, 3}, Shape{2, 3, 3})})
-    table
-        .add(
-            "matmul", variant, {real(a), real(b)},
-            [](const TensorList& in) -> TensorList { return {matmul(in[0], in[1])}; },
-            [](const Lists& in) -> Lists { return {matmul_of(in[0], in[1])}; })
-        .differentiable_twice();
+    table.add(
+        "matmul", variant, {real(a), real(b)},
+        [](const TensorList& in) -> TensorList { return {matmul(in[0], in[1])}; },
+        [](const Lists& in) -> Lists { return {matmul_of(in[0], in[1])}; });
   const auto vectors = [&](const char* variant, const Shape& a, const Shape& b, const Shape& a2,
                            const Shape& b2, const Shape& out) {
     table
@@ -91,8 +89,7 @@ void add_matmul_rows(OpTable& table) {
             [=](const Lists& in) -> Lists {
               return {{out, matmul_of({a2, in[0].data}, {b2, in[1].data}).data}};
             })
-        .of_one_size()
-        .differentiable_twice();
+        .of_one_size();
   };
   vectors("vector and matrix", {4}, {4, 5}, {1, 4}, {4, 5}, {5});
   vectors("matrix and vector", {3, 4}, {4}, {3, 4}, {4, 1}, {3});

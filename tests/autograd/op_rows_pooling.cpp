@@ -145,16 +145,14 @@ void add_pooling_rows(OpTable& table) {
           std::tuple(Interpolation::bilinear, false, "bilinear"),
           std::tuple(Interpolation::bilinear, true, "bilinear, corners aligned")}) {
       const int64_t h = height, w = width;
-      table
-          .add(
-              "interpolate", concat(name, ", ", h, " × ", w), {real(shape)},
-              [=, mode = mode, align = align_corners](const TensorList& in) -> TensorList {
-                return {interpolate(in[0], {h, w}, mode, align)};
-              },
-              [=, mode = mode, align = align_corners](const Lists& in) -> Lists {
-                return {interpolated(in[0], h, w, mode, align)};
-              })
-          .differentiable_twice();
+      table.add(
+          "interpolate", concat(name, ", ", h, " × ", w), {real(shape)},
+          [=, mode = mode, align = align_corners](const TensorList& in) -> TensorList {
+            return {interpolate(in[0], {h, w}, mode, align)};
+          },
+          [=, mode = mode, align = align_corners](const Lists& in) -> Lists {
+            return {interpolated(in[0], h, w, mode, align)};
+          });
     }
 }
 

@@ -15,15 +15,13 @@ using Source = std::function<Index(const Index& at, const Shape& from)>;
 OpRow& rearrangement(OpTable& table, const char* name, const std::string& variant,
                      const Shape& from, std::function<Tensor(const Tensor&)> op,
                      std::function<Shape(const Shape&)> to, Source source) {
-  return table
-      .add(
-          name, variant, {real(from)},
-          [op = std::move(op)](const TensorList& in) -> TensorList { return {op(in[0])}; },
-          [to = std::move(to), source = std::move(source)](const Lists& in) -> Lists {
-            return {fill(to(in[0].shape),
-                         [&](const Index& at) { return in[0](source(at, in[0].shape)); })};
-          })
-      .differentiable_twice();
+  return table.add(
+      name, variant, {real(from)},
+      [op = std::move(op)](const TensorList& in) -> TensorList { return {op(in[0])}; },
+      [to = std::move(to), source = std::move(source)](const Lists& in) -> Lists {
+        return {
+            fill(to(in[0].shape), [&](const Index& at) { return in[0](source(at, in[0].shape)); })};
+      });
 }
 
 Shape itself(const Shape& shape) {
@@ -118,8 +116,7 @@ void add_repeats(OpTable& table) {
               return in[0]({rows[at[0]], at[1]});
             })};
           })
-      .of_one_size()
-      .differentiable_twice();
+      .of_one_size();
 }
 
 // Where position `at` of a padded dimension comes from; −1: nowhere.
@@ -141,29 +138,26 @@ int64_t padding_source(int64_t at, int64_t before, int64_t size, PadMode mode) {
 void add_padding(OpTable& table) {
   const auto padded = [&](const char* variant, const Shape& from, std::vector<int64_t> padding,
                           PadMode mode) {
-    table
-        .add(
-            "pad", variant, {real(from)},
-            [=](const TensorList& in) -> TensorList { return {pad(in[0], padding, mode, 0.5)}; },
-            [=](const Lists& in) -> Lists {
-              Shape to = in[0].shape;
-              std::vector<int64_t> before(static_cast<size_t>(to.dims()), 0);
-              for (size_t pair = 0; pair < padding.size() / 2; ++pair) {
-                const int dim = to.dims() - 1 - static_cast<int>(pair);
-                before[static_cast<size_t>(dim)] = padding[2 * pair];
-                to[dim] += padding[2 * pair] + padding[2 * pair + 1];
-              }
-              return {fill(to, [&](const Index& at) {
-                Index source = at;
-                for (size_t d = 0; d < at.size(); ++d) {
-                  source[d] =
-                      padding_source(at[d], before[d], in[0].shape[static_cast<int>(d)], mode);
-                  if (source[d] < 0) return 0.5;
-                }
-                return in[0](source);
-              })};
-            })
-        .differentiable_twice();
+    table.add(
+        "pad", variant, {real(from)},
+        [=](const TensorList& in) -> TensorList { return {pad(in[0], padding, mode, 0.5)}; },
+        [=](const Lists& in) -> Lists {
+          Shape to = in[0].shape;
+          std::vector<int64_t> before(static_cast<size_t>(to.dims()), 0);
+          for (size_t pair = 0; pair < padding.size() / 2; ++pair) {
+            const int dim = to.dims() - 1 - static_cast<int>(pair);
+            before[static_cast<size_t>(dim)] = padding[2 * pair];
+            to[dim] += padding[2 * pair] + padding[2 * pair + 1];
+          }
+          return {fill(to, [&](const Index& at) {
+            Index source = at;
+            for (size_t d = 0; d < at.size(); ++d) {
+              source[d] = padding_source(at[d], before[d], in[0].shape[static_cast<int>(d)], mode);
+              if (source[d] < 0) return 0.5;
+            }
+            return in[0](source);
+          })};
+        });
   };
   padded("constant", {2, 3}, {1, 2}, PadMode::constant);
   padded("constant, three dimensions", {2, 3, 4}, {0, 1, 2, 0, 1, 1}, PadMode::constant);
@@ -183,20 +177,17 @@ void add_triangles(OpTable& table) {
   for (const bool lower : {true, false})
     for (const int64_t diagonal : {int64_t{0}, int64_t{2}, int64_t{-1}, int64_t{-9}})
       for (const Shape& shape : {Shape{4, 5}, Shape{2, 3, 3}, Shape{2, 5, 8}})
-        table
-            .add(
-                lower ? "tril" : "triu", concat("diagonal ", diagonal, " of ", shape),
-                {real(shape)},
-                [=](const TensorList& in) -> TensorList {
-                  return {lower ? tril(in[0], diagonal) : triu(in[0], diagonal)};
-                },
-                [=](const Lists& in) -> Lists {
-                  return {fill(in[0].shape, [&](const Index& at) {
-                    const int64_t place = at.back() - at[at.size() - 2];
-                    return (lower ? place <= diagonal : place >= diagonal) ? in[0](at) : 0.0;
-                  })};
-                })
-            .differentiable_twice();
+        table.add(
+            lower ? "tril" : "triu", concat("diagonal ", diagonal, " of ", shape), {real(shape)},
+            [=](const TensorList& in) -> TensorList {
+              return {lower ? tril(in[0], diagonal) : triu(in[0], diagonal)};
+            },
+            [=](const Lists& in) -> Lists {
+              return {fill(in[0].shape, [&](const Index& at) {
+                const int64_t place = at.back() - at[at.size() - 2];
+                return (lower ? place <= diagonal : place >= diagonal) ? in[0](at) : 0.0;
+              })};
+            });
 }
 
 }  // namespace

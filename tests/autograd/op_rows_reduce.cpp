@@ -30,8 +30,7 @@ double variance_of(const std::vector<double>& x, double correction) {
 using Reduction3 = Tensor (*)(const Tensor&, const Axes&, bool);
 using Fold = double (*)(const std::vector<double>&);
 
-void add_reduction(OpTable& table, const char* name, Reduction3 op, Fold fold, const Input& input,
-                   bool twice) {
+void add_reduction(OpTable& table, const char* name, Reduction3 op, Fold fold, const Input& input) {
   const std::vector<std::tuple<const char*, Axes, bool>> faces = {{"all", {}, false},
                                                                   {"last", {-1}, false},
                                                                   {"first kept", {0}, true},
@@ -47,8 +46,7 @@ void add_reduction(OpTable& table, const char* name, Reduction3 op, Fold fold, c
             [fold, axes = axes, keep = keep](const Lists& in) -> Lists {
               return {reduce(in[0], axes, keep, fold)};
             })
-        .no_repeats()
-        .twice = twice;
+        .no_repeats();
 }
 
 // Positions along `axis` in the order that `before` puts the elements in; ties by position.
@@ -102,8 +100,7 @@ void add_orderings(OpTable& table) {
               [=](const Lists& in) -> Lists {
                 return ordered(in[0], axis, descending, in[0].shape[axis]);
               })
-          .no_repeats()
-          .differentiable_twice();
+          .no_repeats();
   Input ties = real({8});
   ties.values = {1, 0, 1, 2, 0, 2, 1, 0};
   for (const bool descending : {false, true})
@@ -125,8 +122,7 @@ void add_orderings(OpTable& table) {
               return {values, indices};
             },
             [=](const Lists& in) -> Lists { return ordered(in[0], axis, true, 3); })
-        .no_repeats()
-        .differentiable_twice();
+        .no_repeats();
 }
 
 Values softmax_of(const Values& x, int axis, bool logarithm) {
@@ -140,24 +136,22 @@ Values softmax_of(const Values& x, int axis, bool logarithm) {
 
 void add_reduction_rows(OpTable& table) {
   const Input x = real({3, 4, 5});
-  add_reduction(table, "sum", sum, total, x, true);
-  add_reduction(table, "mean", mean, mean_of, x, true);
-  add_reduction(table, "max", max, largest_of, distinct({3, 4, 5}), false);
-  add_reduction(table, "min", min, smallest_of, distinct({3, 4, 5}), false);
-  add_reduction(table, "logsumexp", logsumexp, log_sum_exp, real({3, 4, 5}, -8, 8), true);
+  add_reduction(table, "sum", sum, total, x);
+  add_reduction(table, "mean", mean, mean_of, x);
+  add_reduction(table, "max", max, largest_of, distinct({3, 4, 5}));
+  add_reduction(table, "min", min, smallest_of, distinct({3, 4, 5}));
+  add_reduction(table, "logsumexp", logsumexp, log_sum_exp, real({3, 4, 5}, -8, 8));
   add_reduction(
       table, "var",
       [](const Tensor& x, const Axes& axes, bool keep) { return var(x, axes, 1, keep); },
-      [](const std::vector<double>& x) { return variance_of(x, 1); }, x, true);
-  table
-      .add(
-          "var", "no correction", {real({4, 6})},
-          [](const TensorList& in) -> TensorList { return {var(in[0], {1}, 0)}; },
-          [](const Lists& in) -> Lists {
-            return {reduce(in[0], {1}, false,
-                           [](const std::vector<double>& x) { return variance_of(x, 0); })};
-          })
-      .differentiable_twice();
+      [](const std::vector<double>& x) { return variance_of(x, 1); }, x);
+  table.add(
+      "var", "no correction", {real({4, 6})},
+      [](const TensorList& in) -> TensorList { return {var(in[0], {1}, 0)}; },
+      [](const Lists& in) -> Lists {
+        return {reduce(in[0], {1}, false,
+                       [](const std::vector<double>& x) { return variance_of(x, 0); })};
+      });
   for (const auto& [name, op, largest] :
        {std::tuple("argmax", &argmax, true), std::tuple("argmin", &argmin, false)})
     for (const int axis : {0, 1, 2})
@@ -174,19 +168,17 @@ void add_reduction_rows(OpTable& table) {
               })
           .constant();
   for (const int axis : {0, -1})
-    table
-        .add(
-            "cumsum", concat("axis ", axis), {real({4, 5})},
-            [=](const TensorList& in) -> TensorList { return {cumsum(in[0], axis)}; },
-            [=](const Lists& in) -> Lists {
-              const int dim = axis < 0 ? axis + 2 : axis;
-              return {fill(in[0].shape, [&](const Index& at) {
-                const std::vector<double> line = line_of(in[0], at, dim);
-                return std::accumulate(line.begin(),
-                                       line.begin() + at[static_cast<size_t>(dim)] + 1, 0.0);
-              })};
-            })
-        .differentiable_twice();
+    table.add(
+        "cumsum", concat("axis ", axis), {real({4, 5})},
+        [=](const TensorList& in) -> TensorList { return {cumsum(in[0], axis)}; },
+        [=](const Lists& in) -> Lists {
+          const int dim = axis < 0 ? axis + 2 : axis;
+          return {fill(in[0].shape, [&](const Index& at) {
+            const std::vector<double> line = line_of(in[0], at, dim);
+            return std::accumulate(line.begin(), line.begin() + at[static_cast<size_t>(dim)] + 1,
+                                   0.0);
+          })};
+        });
   add_orderings(table);
   for (const int axis : {-1, 1, 0}) {
     const int dim = axis < 0 ? axis + 3 : axis;

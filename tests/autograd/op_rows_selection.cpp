@@ -86,18 +86,13 @@ void add_indexing(OpTable& table) {
   for (const Indexing& indexing : indexings()) {
     std::vector<Input> inputs = {real(shape)};
     inputs.insert(inputs.end(), indexing.indices.begin(), indexing.indices.end());
-    table
-        .add(
-            "index", indexing.variant, inputs,
-            [=](const TensorList& in) -> TensorList {
-              return {index(in[0], placed(indexing, in, 1))};
-            },
-            [=](const Lists& in) -> Lists {
-              const Picked picked = picked_by(indexing, in, 1);
-              return {
-                  fill(picked.shape, [&](const Index& at) { return in[0](picked.source(at)); })};
-            })
-        .differentiable_twice();
+    table.add(
+        "index", indexing.variant, inputs,
+        [=](const TensorList& in) -> TensorList { return {index(in[0], placed(indexing, in, 1))}; },
+        [=](const Lists& in) -> Lists {
+          const Picked picked = picked_by(indexing, in, 1);
+          return {fill(picked.shape, [&](const Index& at) { return in[0](picked.source(at)); })};
+        });
 
     Lists like = {{shape, std::vector<double>(24)}};
     for (const Input& input : indexing.indices) like.push_back({input.shape, input.values});
@@ -123,8 +118,7 @@ void add_indexing(OpTable& table) {
                 });
                 return {result};
               })
-          .of_one_size()
-          .differentiable_twice();
+          .of_one_size();
   }
   table
       .add(
@@ -135,25 +129,22 @@ void add_indexing(OpTable& table) {
             return {fill(in[0].shape,
                          [&](const Index& at) { return at[0] == 1 ? in[0](at) : in[1]({}); })};
           })
-      .of_one_size()
-      .differentiable_twice();
+      .of_one_size();
   for (const auto& [variant, shape] :
        {std::pair("of one shape", Shape{3, 5}), std::pair("broadcast", Shape{5})}) {
     std::vector<double> chosen;
     for (int64_t i = 0; i < shape.numel(); ++i) chosen.push_back(i * i % 3 == 1 ? 1 : 0);
-    table
-        .add(
-            "masked_select", variant, {real({3, 5}), mask(shape, chosen)},
-            [](const TensorList& in) -> TensorList { return {masked_select(in[0], in[1])}; },
-            [](const Lists& in) -> Lists {
-              Values result{{0}, {}};
-              for_each_index(broadcast_shape(in[0].shape, in[1].shape), [&](const Index& at) {
-                if (in[1](at) != 0) result.data.push_back(in[0](at));
-              });
-              result.shape = {static_cast<int64_t>(result.data.size())};
-              return {result};
-            })
-        .differentiable_twice();
+    table.add(
+        "masked_select", variant, {real({3, 5}), mask(shape, chosen)},
+        [](const TensorList& in) -> TensorList { return {masked_select(in[0], in[1])}; },
+        [](const Lists& in) -> Lists {
+          Values result{{0}, {}};
+          for_each_index(broadcast_shape(in[0].shape, in[1].shape), [&](const Index& at) {
+            if (in[1](at) != 0) result.data.push_back(in[0](at));
+          });
+          result.shape = {static_cast<int64_t>(result.data.size())};
+          return {result};
+        });
   }
 }
 
@@ -203,7 +194,8 @@ void add_scatter_reduce(OpTable& table) {
               })};
             });
         row.no_repeats().rounded(2).of_one_size();
-        if (kind == ScatterReduce::sum || kind == ScatterReduce::mean) row.differentiable_twice();
+        if (kind == ScatterReduce::prod)
+          row.differentiable_once("take prod", "with ScatterReduce::prod");
       }
 }
 

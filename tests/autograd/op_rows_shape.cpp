@@ -20,8 +20,7 @@ OpRow& rearrangement(OpTable& table, const char* name, const char* variant, cons
           [to, source = std::move(source)](const Lists& in) -> Lists {
             return {fill(to, [&](const Index& i) { return in[0](source(i)); })};
           })
-      .of_one_size()
-      .differentiable_twice();
+      .of_one_size();
 }
 
 void add_reshapes(OpTable& table) {
@@ -32,8 +31,7 @@ void add_reshapes(OpTable& table) {
             name, variant, {real(from)},
             [op](const TensorList& in) -> TensorList { return {op(in[0])}; },
             [to](const Lists& in) -> Lists { return {reshaped(in[0], to)}; })
-        .of_one_size()
-        .differentiable_twice();
+        .of_one_size();
   };
   row("reshape", "", {2, 3, 4}, {6, 4}, [](const Tensor& x) { return reshape(x, {6, 4}); });
   row("reshape", "-1", {2, 3, 4}, {4, 6}, [](const Tensor& x) { return reshape(x, {4, -1}); });
@@ -109,29 +107,24 @@ void add_joins(OpTable& table) {
               return i[1] < 4 ? in[1]({i[0], 0}) : in[3]({i[0], i[1] - 4});
             })};
           })
-      .of_one_size()
-      .differentiable_twice();
-  table
-      .add(
-          "cat", "of one shape", {real({2, 3}), real({2, 3})},
-          [](const TensorList& in) -> TensorList { return {cat(in, 0)}; },
-          [](const Lists& in) -> Lists {
-            const int64_t rows = in[0].size(0);
-            return {fill({rows + in[1].size(0), in[0].size(1)}, [&](const Index& i) {
-              return i[0] < rows ? in[0](i) : in[1]({i[0] - rows, i[1]});
-            })};
-          })
-      .differentiable_twice();
-  table
-      .add(
-          "stack", "", {real({2, 3}), real({2, 3})},
-          [](const TensorList& in) -> TensorList { return {stack(in, 1)}; },
-          [](const Lists& in) -> Lists {
-            return {fill({in[0].size(0), 2, in[0].size(1)}, [&](const Index& i) {
-              return in[static_cast<size_t>(i[1])]({i[0], i[2]});
-            })};
-          })
-      .differentiable_twice();
+      .of_one_size();
+  table.add(
+      "cat", "of one shape", {real({2, 3}), real({2, 3})},
+      [](const TensorList& in) -> TensorList { return {cat(in, 0)}; },
+      [](const Lists& in) -> Lists {
+        const int64_t rows = in[0].size(0);
+        return {fill({rows + in[1].size(0), in[0].size(1)}, [&](const Index& i) {
+          return i[0] < rows ? in[0](i) : in[1]({i[0] - rows, i[1]});
+        })};
+      });
+  table.add(
+      "stack", "", {real({2, 3}), real({2, 3})},
+      [](const TensorList& in) -> TensorList { return {stack(in, 1)}; },
+      [](const Lists& in) -> Lists {
+        return {fill({in[0].size(0), 2, in[0].size(1)}, [&](const Index& i) {
+          return in[static_cast<size_t>(i[1])]({i[0], i[2]});
+        })};
+      });
   table
       .add(
           "split", "a smaller last part", {real({2, 5})},
@@ -144,8 +137,7 @@ void add_joins(OpTable& table) {
               }));
             return parts;
           })
-      .of_one_size()
-      .differentiable_twice();
+      .of_one_size();
   table
       .add(
           "split", "one part unused", {real({2, 5})},
@@ -156,16 +148,11 @@ void add_joins(OpTable& table) {
           [](const Lists& in) -> Lists {
             return {fill({2, 2}, [&](const Index& i) { return in[0]({i[0], i[1] + 2}); })};
           })
-      .of_one_size()
-      .differentiable_twice();
-  table
-      .add(
-          "to", "dtype there and back", {real({3, 4})},
-          [](const TensorList& in) -> TensorList {
-            return {to(to(in[0], DType::f64), in[0].dtype())};
-          },
-          [](const Lists& in) -> Lists { return {in[0]}; })
-      .differentiable_twice();
+      .of_one_size();
+  table.add(
+      "to", "dtype there and back", {real({3, 4})},
+      [](const TensorList& in) -> TensorList { return {to(to(in[0], DType::f64), in[0].dtype())}; },
+      [](const Lists& in) -> Lists { return {in[0]}; });
   table
       .add(
           "to", "integers truncate", {real({3, 4}, -4, 4)},
@@ -205,16 +192,14 @@ void add_indexing(OpTable& table) {
       [](const Lists& in) -> Lists {
         return {fill({in[0].size(1)}, [&](const Index& i) { return in[0]({4, i[0]}); })};
       });
-  table
-      .add(
-          "gather", "", {real({3, 5}), integers({2, 3}, {4, 0, 0, 1, 4, 2})},
-          [](const TensorList& in) -> TensorList { return {gather(in[0], -1, in[1])}; },
-          [](const Lists& in) -> Lists {
-            return {fill(in[1].shape, [&](const Index& i) {
-              return in[0]({i[0], static_cast<int64_t>(in[1](i))});
-            })};
-          })
-      .differentiable_twice();
+  table.add(
+      "gather", "", {real({3, 5}), integers({2, 3}, {4, 0, 0, 1, 4, 2})},
+      [](const TensorList& in) -> TensorList { return {gather(in[0], -1, in[1])}; },
+      [](const Lists& in) -> Lists {
+        return {fill(in[1].shape, [&](const Index& i) {
+          return in[0]({i[0], static_cast<int64_t>(in[1](i))});
+        })};
+      });
   const auto scattering = [&](const char* variant, bool add, const Input& x, const Input& index) {
     return &table.add(
         add ? "scatter_add" : "scatter", variant, {x, index, real(index.shape)},
@@ -228,37 +213,32 @@ void add_indexing(OpTable& table) {
   };
   for (const bool add : {false, true}) {
     const Input repeated = integers({2, 3}, {4, 0, 0, 1, 4, 1});
-    scattering("", add, real({3, 5}), integers({2, 3}, {4, 0, 3, 1, 4, 2}))->differentiable_twice();
-    scattering("repeated places", add, real({3, 5}), repeated)->differentiable_twice();
-    scattering("of one shape", add, real({2, 3}), integers({2, 3}, {2, 0, 0, 1, 2, 1}))
-        ->differentiable_twice();
+    scattering("", add, real({3, 5}), integers({2, 3}, {4, 0, 3, 1, 4, 2}));
+    scattering("repeated places", add, real({3, 5}), repeated);
+    scattering("of one shape", add, real({2, 3}), integers({2, 3}, {2, 0, 0, 1, 2, 1}));
   }
-  table
-      .add(
-          "index_select", "", {real({3, 5}), integers({4}, {4, 0, 0, 2}, Input::Dtype::i32)},
-          [](const TensorList& in) -> TensorList { return {index_select(in[0], 1, in[1])}; },
-          [](const Lists& in) -> Lists {
-            return {fill({in[0].size(0), in[1].size(0)}, [&](const Index& i) {
-              return in[0]({i[0], static_cast<int64_t>(in[1]({i[1]}))});
-            })};
-          })
-      .differentiable_twice();
+  table.add(
+      "index_select", "", {real({3, 5}), integers({4}, {4, 0, 0, 2}, Input::Dtype::i32)},
+      [](const TensorList& in) -> TensorList { return {index_select(in[0], 1, in[1])}; },
+      [](const Lists& in) -> Lists {
+        return {fill({in[0].size(0), in[1].size(0)}, [&](const Index& i) {
+          return in[0]({i[0], static_cast<int64_t>(in[1]({i[1]}))});
+        })};
+      });
   for (const auto& [variant, x, index] :
        {std::tuple("", real({4, 3}), integers({5}, {3, 0, 3, 1, 3})),
         std::tuple("of one shape", real({4, 3}), integers({4}, {3, 0, 3, 1}))})
-    table
-        .add(
-            "index_add", variant, {x, index, real({index.shape[0], 3})},
-            [](const TensorList& in) -> TensorList { return {index_add(in[0], 0, in[1], in[2])}; },
-            [](const Lists& in) -> Lists {
-              return {fill(in[0].shape, [&](const Index& at) {
-                double value = in[0](at);
-                for (int64_t j = 0; j < in[1].size(0); ++j)
-                  if (static_cast<int64_t>(in[1]({j})) == at[0]) value += in[2]({j, at[1]});
-                return value;
-              })};
-            })
-        .differentiable_twice();
+    table.add(
+        "index_add", variant, {x, index, real({index.shape[0], 3})},
+        [](const TensorList& in) -> TensorList { return {index_add(in[0], 0, in[1], in[2])}; },
+        [](const Lists& in) -> Lists {
+          return {fill(in[0].shape, [&](const Index& at) {
+            double value = in[0](at);
+            for (int64_t j = 0; j < in[1].size(0); ++j)
+              if (static_cast<int64_t>(in[1]({j})) == at[0]) value += in[2]({j, at[1]});
+            return value;
+          })};
+        });
 }
 
 }  // namespace

@@ -116,8 +116,7 @@ void add_nll(OpTable& table) {
                 return {reduced_by_weight(rows(in, weight), in[1], weight, reduction)};
               })
           .wide()
-          .of_one_size()
-          .differentiable_twice();
+          .of_one_size();
     }
   table
       .add(
@@ -252,8 +251,7 @@ void add_elementwise(OpTable& table) {
               });
               return {scalar(total(losses.data) / static_cast<double>(losses.data.size()))};
             })
-        .wide()
-        .differentiable_twice();
+        .wide();
 }
 
 }  // namespace

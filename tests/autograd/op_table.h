@@ -11,8 +11,10 @@
 //       [](const Lists& in) -> Lists {                    // the formula, in plain f64
 //         return {fill(in[0].shape, [&](const Index& at) { return in[0](at) * in[1]({at[1]}); })};
 //       })
-//       .rounded(2)                // halves round twice on the way to the result
-//       .differentiable_twice();   // the gradient has a gradient, too
+//       .rounded(2);   // halves round twice on the way to the result
+//
+// The op's gradient must have gradients of every order. One that has none says what to do instead:
+// .differentiable_once("use …").
 //
 // docs/adding-an-op.md takes an op through all its files.
 #pragma once
@@ -35,7 +37,7 @@ struct Input {
   // row: the dtype a row is run in; statistics: f32 (f64 in f64), as norm weights.
   Dtype dtype = Dtype::row;
   bool differentiable = true;
-  bool distinct = false;            // no two values closer than 1/16
+  bool distinct = false;            // no two values closer than 1/16, no two of one magnitude, no 0
   std::vector<double> values = {};  // given; otherwise random in [low, high)
 
   Input& fixed() {
@@ -84,8 +86,9 @@ struct OpRow {
 
   int roundings = 1;           // to the storage dtype on the way to the result
   bool wide_result = false;    // f32 for half inputs (losses)
-  bool differentiable = true;  // checked against finite differences
-  bool twice = false;          // so is the gradient itself
+  bool differentiable = true;  // checked against finite differences, and so is its gradient,
+  std::string once = {};       // unless the op has none for it and says so with these words,
+  std::string once_when = {};  // where only some calls of the op have none: which
   bool half = true;            // runs in f16 and bf16
   bool repeats = true;         // values may repeat along dimension 0 (the expanded layout)
   bool one_size = false;       // the reference holds for the sizes of this row only
@@ -103,8 +106,9 @@ struct OpRow {
     differentiable = false;
     return *this;
   }
-  OpRow& differentiable_twice() {
-    twice = true;
+  OpRow& differentiable_once(std::string words, std::string when = {}) {
+    once = std::move(words);
+    once_when = std::move(when);
     return *this;
   }
   OpRow& no_half() {

@@ -107,6 +107,23 @@ void two_optimizers() {
   scaler.update();
 }
 
+void gradient_penalty() {
+  Mlp critic(2, 64, 1);
+  optim::AdamW optimizer(optim::split_by_decay(critic, 0));
+  optimizer.set_learning_rate(1e-3);
+  const Tensor real = randn({32, 2}), made = randn({32, 2}) * 2.0;
+
+  const Tensor mix = rand({32, 1});
+  const Tensor between = (mix * real + (1 - mix) * made).set_requires_grad(true);
+  const Tensor judged = sum(critic.forward(between));
+  const Tensor gradient = grad({judged}, {between}, {}, {.create_graph = true})[0];
+  const Tensor penalty = mean(square(norm(gradient, 2, {1}) - 1.0));
+  const Tensor loss = mean(critic.forward(made)) - mean(critic.forward(real)) + 10 * penalty;
+  optimizer.zero_grad();
+  loss.backward();
+  optimizer.step();
+}
+
 void schedule_and_groups() {
   Mlp net(16, 64, 1);
   optim::ParameterGroup slow{.lr_factor = 0.1}, fast{.weight_decay = 0.01};
@@ -182,6 +199,7 @@ int main(int argc, char** argv) {
   mixed_precision_step();
   accumulation();
   two_optimizers();
+  gradient_penalty();
   schedule_and_groups();
   states();
   data_loading(argv[1]);

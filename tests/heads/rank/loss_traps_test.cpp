@@ -293,6 +293,9 @@ TEST_CASE("the gradient of a ranking loss takes part in the graph", "[rank][loss
   (rank_loss(x, batch.arrays(), spec) * 3).backward();
   const std::vector<double> once = x.grad().to_vector<double>();
   (rank_loss(x, batch.arrays(), spec) * 3).backward();  // adds
+  CHECK_THROWS_WITH(
+      rank_loss(x, batch.arrays(), spec).backward({.create_graph = true}),
+      Catch::Contains("rank_loss: its gradient has no gradient (create_graph); write the"));
   const LossResult plain = run_loss(batch, spec, DType::f32);
   for (size_t i = 0; i < once.size(); ++i) {
     CHECK(once[i] == Approx(3 * plain.gradient[i]));
