@@ -29,7 +29,13 @@ Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative deriva
   return record(name, {x}, y, [op, x = Saved(x), derivative](const Tensor& dy) -> TensorList {
     if (grad_enabled()) {
       const DType wide = statistics_dtype(dy.dtype());
-      return {to(to(dy, wide) * derivative(to(x.tensor(), wide)), dy.dtype())};
+      const Tensor slope = derivative(to(x.tensor(), wide));
+      Tensor arriving = to(dy, wide);
+      if (op == UnaryOp::relu || op == UnaryOp::hardswish) {  // flat: not even inf · 0 passes
+        const Tensor zero = Tensor::scalar(0, wide, dy.device());
+        arriving = where(equal(slope, zero), zero, arriving);
+      }
+      return {to(arriving * slope, dy.dtype())};
     }
     const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
     BINADE_DISPATCH(dy.device(), unary_backward(op, x.array(), dy.array(), dx, 0));

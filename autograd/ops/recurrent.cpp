@@ -14,6 +14,11 @@ using namespace ops;
 
 namespace {
 
+// Whether kernels take all steps at once.
+bool takes_sequence(const Array& array) {
+  return array.device().is_cpu() && kernels::cpu::takes_sequences(array.dtype());
+}
+
 // What GRU and LSTM are given, checked, as their kernels read it.
 struct Recurrence {
   Tensor x, state;     // (B, T, G·H), (B, H)
@@ -27,6 +32,7 @@ struct Recurrence {
   int64_t batch() const { return rows.size(0); }
   int64_t steps() const { return rows.size(1); }
   int64_t width() const { return first.size(1); }
+  bool at_once() const { return takes_sequence(rows); }
   DType wide() const { return statistics_dtype(rows.dtype()); }
   Array empty(const Shape& shape) const { return Array::empty(shape, rows.dtype(), rows.device()); }
   Array empty_wide(const Shape& shape) const { return Array::empty(shape, wide(), rows.device()); }
@@ -120,7 +126,11 @@ struct GruGradient {
     const Array dsums = empty_like(dx);
     const Array carry =
         Array::zeros({batch, width}, statistics_dtype(states.dtype()), states.device());
-    for (int64_t t = steps - 1; t >= 0; --t) {
+    const bool at_once = takes_sequence(states);
+    if (at_once)
+      kernels::cpu::gru_sequence_backward(dstates, saved.weight.array(), first, states, saved.kept,
+                                          carry, dx, dsums, backward.needed(3));
+    for (int64_t t = steps - 1; t >= 0 && !at_once; --t) {
       BINADE_DISPATCH(states.device(),
                       gru_step_backward(dstates.select(1, t), saved.kept.select(0, t),
                                         state_before(first, states, t), carry, dx.select(1, t),
@@ -171,7 +181,11 @@ struct LstmGradient {
     const Array dcell = backward.grad(1).defined()
                             ? backward.grad(1).clone()
                             : Array::zeros({batch, width}, cells.dtype(), states.device());
-    for (int64_t t = steps - 1; t >= 0; --t) {
+    const bool at_once = takes_sequence(states);
+    if (at_once)
+      kernels::cpu::lstm_sequence_backward(dstates, saved.weight.array(), cells, saved.kept, carry,
+                                           dcell, da, backward.needed(3));
+    for (int64_t t = steps - 1; t >= 0 && !at_once; --t) {
       BINADE_DISPATCH(
           states.device(),
           lstm_step_backward(dstates.select(1, t), carry, saved.kept.select(0, t),
@@ -219,9 +233,10 @@ Tensor gru(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tens
   const int64_t batch = in.batch(), steps = in.steps(), width = in.width();
   const bool recorded = will_record({in.x, weight, bias, in.state});
   const Array states = in.empty({batch, steps, width});
-  const Array sums = in.empty_wide({batch, 3 * width});
   const Array kept = recorded ? in.empty({steps, batch, 4 * width}) : Array();
-  for (int64_t t = 0; t < steps; ++t) {
+  if (in.at_once()) kernels::cpu::gru_sequence(in.rows, in.weight, in.bias, in.first, states, kept);
+  const Array sums = in.at_once() ? Array() : in.empty_wide({batch, 3 * width});
+  for (int64_t t = 0; t < steps && !in.at_once(); ++t) {
     const Array before = state_before(in.first, states, t);
     multiply(before, in.weight, sums);
     BINADE_DISPATCH(states.device(),
@@ -245,13 +260,15 @@ std::pair<Tensor, Tensor> lstm(const Tensor& x, const Tensor& weight, const Tens
   const TensorList inputs = {in.x, weight, bias, in.state, cell};
   const bool recorded = will_record({in.x, weight, bias, in.state, cell});
   const Array states = in.empty({batch, steps, width});
-  const Array sums = in.empty_wide({batch, 4 * width});
   const Array kept = recorded ? in.empty({steps, batch, 4 * width}) : Array();
   // Without a backward pass two are enough, in turn.
   const int64_t count = recorded ? steps + 1 : std::min<int64_t>(steps + 1, 2);
   const Array cells = in.empty_wide({count, batch, width});
   BINADE_DISPATCH(cells.device(), copy(cell.array(), cells.select(0, 0)));
-  for (int64_t t = 0; t < steps; ++t) {
+  if (in.at_once())
+    kernels::cpu::lstm_sequence(in.rows, in.weight, in.bias, in.first, cells, states, kept);
+  const Array sums = in.at_once() ? Array() : in.empty_wide({batch, 4 * width});
+  for (int64_t t = 0; t < steps && !in.at_once(); ++t) {
     multiply(state_before(in.first, states, t), in.weight, sums);
     BINADE_DISPATCH(states.device(),
                     lstm_step(in.rows.select(1, t), sums, in.bias, cells.select(0, t % count),

@@ -32,4 +32,30 @@ BINADE_KERNEL(lstm_step, const Array& x, const Array& sums, const Array& bias, c
 BINADE_KERNEL(lstm_step_backward, const Array& dnext, const Array& carry, const Array& kept,
               const Array& cell, const Array& next_cell, const Array& dcell, const Array& da)
 
+// On the CPU all steps at once, as a loop over the above would do them with matmuls in between: for
+// dtypes of which takes_sequences() says so (f32, where the processor has no tiles).
+namespace cpu {
+
+bool takes_sequences(DType dtype);
+// x (B, T, 3H), weight (3H, H), bias (3H) or undefined, first (B, H); states (B, T, H) and kept
+// (T, B, 4H), unless undefined, are written.
+void gru_sequence(const Array& x, const Array& weight, const Array& bias, const Array& first,
+                  const Array& states, const Array& kept);
+// dstates (B, T, H), the gradients of states. carry (B, H), contiguous, holds that of the last
+// state by what comes behind, and receives that of `first` if `to_first`. dx and dsums (B, T, 3H)
+// are written.
+void gru_sequence_backward(const Array& dstates, const Array& weight, const Array& first,
+                           const Array& states, const Array& kept, const Array& carry,
+                           const Array& dx, const Array& dsums, bool to_first);
+// x (B, T, 4H), weight (4H, H). cells (T + 1, B, H), or two that take turns: the first is read.
+void lstm_sequence(const Array& x, const Array& weight, const Array& bias, const Array& first,
+                   const Array& cells, const Array& states, const Array& kept);
+// dcell (B, H), contiguous, holds the gradient of the last cell and receives that of the first.
+// da (B, T, 4H) is written.
+void lstm_sequence_backward(const Array& dstates, const Array& weight, const Array& cells,
+                            const Array& kept, const Array& carry, const Array& dcell,
+                            const Array& da, bool to_first);
+
+}  // namespace cpu
+
 }  // namespace binade::kernels

@@ -1,5 +1,6 @@
 // Values where a formula could go wrong: ties, zeros, infinities, integers, empty tensors.
 #include <cmath>
+#include <limits>
 
 #include <catch2/catch.hpp>
 
@@ -36,6 +37,40 @@ TEST_CASE("gradients at kinks and poles are the documented ones", "[ops]") {
   const Tensor exponent = leaf({0}), two = leaf({2});
   CHECK(gradient(pow(zero, exponent), zero) == Numbers{0});
   CHECK(gradient(pow(zero, two), two) == Numbers{0});
+}
+
+namespace {
+
+// As PyTorch's threshold_backward has it; inf · 0 would be NaN.
+void check_flat_parts(DType dtype, Device device) {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const double arriving : {inf, -inf, nan, 3.0})
+    for (const bool create_graph : {false, true}) {
+      CAPTURE(name_of(dtype), arriving, create_graph);
+      const Tensor x = leaf({-5, -4, 0, 4, -4, 4, -4, -4, -4}, {9}, dtype, device);
+      const Tensor seed = Tensor::scalar(arriving, dtype, device);
+      const Numbers given = gradient(relu(x) * seed, x, create_graph);
+      const Numbers bent = gradient(hardswish(x) * seed, x, create_graph);
+      for (size_t i = 0; i < given.size(); ++i) {
+        CAPTURE(i);
+        const bool above = i == 3 || i == 5;
+        CHECK((above ? given[i] == arriving || arriving != arriving : given[i] == 0));
+        if (i != 2) CHECK((above ? bent[i] == arriving || arriving != arriving : bent[i] == 0));
+      }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("nothing passes where relu and hardswish are flat, not even infinities", "[ops]") {
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16})
+    check_flat_parts(dtype, Device::cpu());
+}
+
+TEST_CASE("cuda relu and hardswish let nothing pass where they are flat", "[ops][cuda]") {
+  binade::test::require_gpu();
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+    check_flat_parts(dtype, binade::test::test_gpu());
 }
 
 TEST_CASE("losses hold their tails", "[ops]") {

@@ -1,3 +1,4 @@
+#include <omp.h>
 #include <catch2/catch.hpp>
 
 #include <limits>
@@ -21,12 +22,21 @@ struct ConvCase {
 
 const ConvCase kCases[] = {
     {2, 3, 9, 11, 4, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
-    {1, 4, 8, 7, 6, 3, 2, {2, 1, 0, 1, 1, 1, 2}},     // stride, groups
-    {2, 4, 13, 10, 4, 3, 3, {1, 2, 2, 3, 2, 3, 4}},   // dilation, depthwise
-    {3, 5, 6, 6, 7, 1, 1, {1, 1, 0, 0, 1, 1, 1}},     // pointwise
-    {2, 6, 5, 5, 4, 1, 1, {2, 2, 1, 1, 1, 1, 2}},     // pointwise that is not a plain matmul
-    {1, 2, 4, 3, 3, 5, 4, {1, 1, 4, 3, 1, 1, 1}},     // padding beyond the image
-    {1, 40, 20, 20, 3, 5, 5, {1, 1, 2, 2, 1, 1, 1}},  // several pieces of an image
+    {1, 4, 8, 7, 6, 3, 2, {2, 1, 0, 1, 1, 1, 2}},      // stride, groups
+    {2, 4, 13, 10, 4, 3, 3, {1, 2, 2, 3, 2, 3, 4}},    // dilation, depthwise
+    {3, 5, 6, 6, 7, 1, 1, {1, 1, 0, 0, 1, 1, 1}},      // pointwise
+    {2, 6, 5, 5, 4, 1, 1, {2, 2, 1, 1, 1, 1, 2}},      // pointwise that is not a plain matmul
+    {1, 2, 4, 3, 3, 5, 4, {1, 1, 4, 3, 1, 1, 1}},      // padding beyond the image
+    {1, 40, 20, 20, 3, 5, 5, {1, 1, 2, 2, 1, 1, 1}},   // few filters, many taps
+    {3, 70, 12, 40, 21, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // several steps along channels, a large
+                                                       // image
+    {19, 5, 3, 3, 40, 2, 2, {1, 1, 0, 0, 1, 1, 1}},  // pixels of several images at a time, in place
+    {2, 3, 30, 33, 5, 7, 7, {2, 2, 3, 3, 1, 1, 1}},  // columns in two phases
+    {2, 3, 9, 8, 5, 1, 1, {3, 3, 0, 0, 1, 1, 1}},    // pixels of x that nothing meets
+    {2, 4, 10, 9, 6, 3, 3, {2, 3, 2, 1, 3, 2, 2}},   // stride and dilation that share no factor
+    {3, 3, 70, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 3}},   // depthwise, a narrow image
+    {2, 3, 6, 75, 6, 3, 3, {1, 2, 1, 1, 1, 1, 3}},   // two filters a channel, a wide image
+    {9, 33, 4, 4, 70, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // small images
 };
 
 Shape output_shape(const ConvCase& c) {
@@ -129,6 +139,72 @@ TEST_CASE("cpu conv2d equals the definition", "[conv][cpu]") {
       CHECK(values_of(alone) == values_of(dweight));
     }
   }
+}
+
+// What lies beside a pixel in memory, in the same vector, must not reach its sums: 0 · NaN is NaN.
+TEST_CASE("cpu conv2d's pixels see their own patches only", "[conv][cpu]") {
+  const DType dtype = GENERATE(from_range(std::begin(kFloating), std::end(kFloating)));
+  const ConvCase c = GENERATE(from_range(std::begin(kCases), std::end(kCases)));
+  CAPTURE(name_of(dtype), c.channels, c.height, c.kernel_h);
+  Random random(23);
+  const Shape out = output_shape(c);
+  const Array x = random_array({c.images, c.channels, c.height, c.width}, dtype, random);
+  const Array weight = random_array(
+      {c.filters, c.channels / c.params.groups, c.kernel_h, c.kernel_w}, dtype, random);
+  const Array y = Array::empty(out, dtype), dy = random_array(out, dtype, random);
+  const Array dx = Array::empty(x.shape(), dtype), dweight = Array::empty(weight.shape(), dtype);
+  const auto touched_by = [&](size_t from, int place) {  // 0: y, 1: x, 2: weight
+    std::vector<char> touched(static_cast<size_t>(place == 0   ? y.numel()
+                                                  : place == 1 ? x.numel()
+                                                               : weight.numel()));
+    for_each_product(c, [&](size_t i, size_t j, size_t k) {
+      if (place != 1 && j == from) touched[place == 0 ? i : k] = 1;
+      if (place == 1 && i == from) touched[j] = 1;
+    });
+    return touched;
+  };
+  const auto check_nans = [](const Array& array, const std::vector<char>& touched) {
+    const std::vector<double> values = values_of(array);
+    for (size_t i = 0; i < values.size(); ++i)
+      if ((values[i] != values[i]) != (touched[i] != 0)) return false;
+    return true;
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const int64_t part : {0, 1, 2}) {
+    const int64_t place = part * (x.numel() - 1) / 2;
+    const Array nan_x = x.clone();
+    write(nan_x, place, nan);
+    kernels::cpu::conv2d(nan_x, weight, {}, c.params, y);
+    CHECK(check_nans(y, touched_by(static_cast<size_t>(place), 0)));
+    kernels::cpu::conv2d_backward(nan_x, weight, dy, c.params, {}, 0, dweight, 0, {}, 0);
+    CHECK(check_nans(dweight, touched_by(static_cast<size_t>(place), 2)));
+    const int64_t dy_place = part * (dy.numel() - 1) / 2;
+    const Array nan_dy = dy.clone();
+    write(nan_dy, dy_place, nan);
+    kernels::cpu::conv2d_backward(x, weight, nan_dy, c.params, dx, 0, {}, 0, {}, 0);
+    CHECK(check_nans(dx, touched_by(static_cast<size_t>(dy_place), 1)));
+  }
+}
+
+TEST_CASE("cpu conv2d does not depend on the number of threads", "[conv][cpu]") {
+  const ConvCase c = GENERATE(from_range(std::begin(kCases), std::end(kCases)));
+  CAPTURE(c.channels, c.height, c.kernel_h);
+  Random random(24);
+  const Array x = random_array({c.images, c.channels, c.height, c.width}, DType::f32, random);
+  const Array weight = random_array(
+      {c.filters, c.channels / c.params.groups, c.kernel_h, c.kernel_w}, DType::f32, random);
+  const Array dy = random_array(output_shape(c), DType::f32, random);
+  const auto results_with = [&](int count) {
+    omp_set_num_threads(count);
+    const Array y = dy.clone(), dx = x.clone(), dweight = weight.clone();
+    kernels::cpu::conv2d(x, weight, {}, c.params, y);
+    kernels::cpu::conv2d_backward(x, weight, dy, c.params, dx, 0, dweight, 0, {}, 0);
+    return std::vector{values_of(y), values_of(dx), values_of(dweight)};
+  };
+  const int threads = omp_get_max_threads();
+  const auto alone = results_with(1), together = results_with(3);
+  omp_set_num_threads(threads);
+  CHECK(alone == together);
 }
 
 TEST_CASE("cpu conv2d's gradient equals finite differences", "[conv][cpu]") {

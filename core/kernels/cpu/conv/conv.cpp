@@ -1,257 +1,144 @@
-// Convolution as matmuls: the patches that a run of output pixels sees are laid out as the
-// columns of a (C/groups · R · S, pixels) matrix, a piece of an image at a time, so that it stays
-// in cache. f16 and bf16 become f32 as patches are read.
+// Convolution: filters times the patches that output pixels see (patches.h), a part of an image at
+// a time, so that it stays in cache. f16 and bf16 become f32 as they are read.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
-#include <binade/core/kernels/cpu/matmul/block_gemm.h>
+#include <binade/core/kernels/cpu/conv/patch_matmul.h>
+#include <binade/core/kernels/cpu/conv/weight_gradient.h>
 
 namespace binade::kernels::cpu {
 
 namespace {
 
-struct ConvShape {
-  ConvShape(const Array& x, const Array& weight, const Array& y, const ConvParams& conv_params)
-      : params(conv_params),
-        images(x.size(0)),
-        groups(conv_params.groups),
-        channels(x.size(1) / groups),
-        filters(weight.size(0) / groups),
-        height(x.size(2)),
-        width(x.size(3)),
-        kernel_h(weight.size(2)),
-        kernel_w(weight.size(3)),
-        out_height(y.size(2)),
-        out_width(y.size(3)) {
-    constexpr int64_t kColumnElements = 1 << 17;  // half a MiB of f32
-    piece = std::clamp(kColumnElements / std::max<int64_t>(patch(), 1) / 16 * 16, int64_t{64},
-                       std::max<int64_t>(pixels(), 64));
-  }
-
-  int64_t patch() const { return channels * kernel_h * kernel_w; }
-  int64_t pixels() const { return out_height * out_width; }
-  int64_t pieces() const { return (pixels() + piece - 1) / piece; }
-  // A patch is one pixel: x itself is the matrix of columns.
-  bool pointwise() const {
-    return kernel_h == 1 && kernel_w == 1 && params.stride_h == 1 && params.stride_w == 1 &&
-           params.padding_h == 0 && params.padding_w == 0;
-  }
-
-  ConvParams params;
-  int64_t images, groups;
-  int64_t channels, filters;  // of a group
-  int64_t height, width, kernel_h, kernel_w, out_height, out_width;
-  int64_t piece;  // output pixels taken at a time
-};
-
-// One group's channels of one image as a (rows, pixels) matrix.
-MatrixView image_of(const Array& array, int64_t image, int64_t group, int64_t rows) {
-  const int64_t pixels = array.size(2) * array.size(3);
-  const int64_t offset = (image * array.size(1) + group * rows) * pixels;
-  return {static_cast<std::byte*>(array.data()) + offset * size_of(array.dtype()), array.dtype(),
-          pixels, 1};
+// A dimension of the forward pass.
+PatchAxis forward_axis(int64_t size, int64_t outputs, int64_t kernel, int64_t stride,
+                       int64_t padding, int64_t dilation) {
+  PatchAxis axis{size, outputs, stride, {}};
+  for (int64_t e = 0; e < kernel; ++e) axis.offsets.push_back(e * dilation - padding);
+  return axis;
 }
 
-MatrixView filters_of(const ConvShape& shape, const Array& weight, int64_t group) {
-  const int64_t offset = group * shape.filters * shape.patch();
-  return {static_cast<std::byte*>(weight.data()) + offset * size_of(weight.dtype()), weight.dtype(),
-          shape.patch(), 1};
+PatchGrid forward_grid(const Array& x, const Array& weight, const Array& y,
+                       const ConvParams& params) {
+  return {forward_axis(x.size(2), y.size(2), weight.size(2), params.stride_h, params.padding_h,
+                       params.dilation_h),
+          forward_axis(x.size(3), y.size(3), weight.size(3), params.stride_w, params.padding_w,
+                       params.dilation_w)};
 }
 
-// A stretch of output pixels within one row, and the input pixels that one element of the kernel
-// meets there: output pixels [first, first + count) of the piece read `input`, input + stride_w, …;
-// what lies outside of the image was cut off.
-struct Stretch {
-  int64_t first, count, input;
-};
-
-// Calls body(stretch) for each row of the pixels [begin, end) and kernel element (r, s).
-template <class Body>
-void for_each_stretch(const ConvShape& shape, int64_t begin, int64_t end, int64_t r, int64_t s,
-                      const Body& body) {
-  const ConvParams& params = shape.params;
-  // Columns [low, high) of a row meet the image: 0 ≤ w0 + column·stride_w < width.
-  const int64_t w0 = s * params.dilation_w - params.padding_w;
-  const int64_t low = w0 >= 0 ? 0 : (-w0 + params.stride_w - 1) / params.stride_w;
-  const int64_t high =
-      w0 >= shape.width ? 0
-                        : std::min(shape.out_width, (shape.width - 1 - w0) / params.stride_w + 1);
-  const int64_t row = begin / shape.out_width;
-  int64_t h = row * params.stride_h - params.padding_h + r * params.dilation_h;
-  for (int64_t pixel = row * shape.out_width; pixel < end;
-       pixel += shape.out_width, h += params.stride_h) {
-    if (h < 0 || h >= shape.height) continue;
-    const int64_t from = std::max(low, begin - pixel), to = std::min(high, end - pixel);
-    if (from < to)
-      body(Stretch{pixel + from - begin, to - from, h * shape.width + w0 + from * params.stride_w});
-  }
-}
-
-// count pixels, `step` apart, converted into `row`. Stretches are short: a call would cost as much
-// as the copy.
+// An array's numbers as T: in place, or in `buffer`.
 template <class T>
-void load_stretch(const MatrixView& image, int64_t channel, int64_t pixel, int64_t step,
-                  int64_t count, T* row) {
-  const std::byte* from = image.at(channel, pixel);
-  if (image.dtype != dtype_of<T>()) return load_row(from, image.dtype, step, count, row);
-  const T* pixels = reinterpret_cast<const T*>(from);
-  if (step == 1)
-    for (int64_t i = 0; i < count; ++i) row[i] = pixels[i];
-  else
-    for (int64_t i = 0; i < count; ++i) row[i] = pixels[i * step];
-}
-
-// The columns of output pixels [begin, end): (patch, end − begin).
-template <class T>
-Block<const T> columns_of(const ConvShape& shape, const MatrixView& image, int64_t begin,
-                          int64_t end, Workspace<T>& buffer) {
-  const int64_t count = end - begin;
-  if (shape.pointwise() && image.dtype == dtype_of<T>())
-    return block_of<T>(image, 0, begin, shape.channels, count, nullptr);
-  T* const columns = buffer.reserve(shape.patch() * count);
-  T* row = columns;
-  for (int64_t c = 0; c < shape.channels; ++c)
-    for (int64_t r = 0; r < shape.kernel_h; ++r)
-      for (int64_t s = 0; s < shape.kernel_w; ++s, row += count) {
-        int64_t filled = 0;
-        for_each_stretch(shape, begin, end, r, s, [&](const Stretch& stretch) {
-          std::fill(row + filled, row + stretch.first, T(0));
-          load_stretch(image, c, stretch.input, shape.params.stride_w, stretch.count,
-                       row + stretch.first);
-          filled = stretch.first + stretch.count;
-        });
-        std::fill(row + filled, row + count, T(0));
-      }
-  return {columns, count, false};
-}
-
-// The transpose of columns_of: adds every element of the columns to the pixel that it came from.
-template <class T>
-void add_columns(const ConvShape& shape, const T* columns, int64_t begin, int64_t end, T* image) {
-  const int64_t count = end - begin, step = shape.params.stride_w;
-  const T* row = columns;
-  for (int64_t c = 0; c < shape.channels; ++c)
-    for (int64_t r = 0; r < shape.kernel_h; ++r)
-      for (int64_t s = 0; s < shape.kernel_w; ++s, row += count) {
-        T* const plane = image + c * shape.height * shape.width;
-        for_each_stretch(shape, begin, end, r, s, [&](const Stretch& stretch) {
-          const T* from = row + stretch.first;
-          T* to = plane + stretch.input;
-          if (step == 1)
-            for (int64_t i = 0; i < stretch.count; ++i) to[i] += from[i];
-          else
-            for (int64_t i = 0; i < stretch.count; ++i) to[i * step] += from[i];
-        });
-      }
+const T* values_of(const Array& array, Workspace<T>& buffer) {
+  if (array.dtype() == dtype_of<T>() && array.is_contiguous()) return array.data<T>();
+  T* const values = buffer.reserve(array.numel());
+  const Array contiguous = array.contiguous();
+  load_row(contiguous.data(), contiguous.dtype(), 1, contiguous.numel(), values);
+  return values;
 }
 
 template <class T>
-void forward(const ConvShape& shape, const Array& x, const Array& weight, const Array& bias,
+void forward(const Array& x, const Array& weight, const Array& bias, const ConvParams& params,
              const Array& y) {
-  std::vector<T> biases(static_cast<size_t>(weight.size(0)), T(0));
-  if (bias.defined())
-    load_row(bias.data(), bias.dtype(), bias.stride(0), bias.numel(), biases.data());
-  const int64_t filters = shape.filters;
-  parallel_tasks(shape.images * shape.groups * shape.pieces(), [&](int64_t task) {
-    const int64_t piece = task % shape.pieces(), group = task / shape.pieces() % shape.groups;
-    const int64_t image = task / shape.pieces() / shape.groups;
-    const int64_t begin = piece * shape.piece, end = std::min(begin + shape.piece, shape.pixels());
-    const int64_t count = end - begin;
-
-    thread_local Workspace<T> column_buffer, filter_buffer, out_buffer;
-    const Block<const T> columns =
-        columns_of(shape, image_of(x, image, group, shape.channels), begin, end, column_buffer);
-    const MatrixView out = image_of(y, image, group, filters);
-    const bool direct = out.dtype == dtype_of<T>();
-    T* const sums =
-        direct ? reinterpret_cast<T*>(out.at(0, begin)) : out_buffer.reserve(filters * count);
-    const int64_t leading = direct ? shape.pixels() : count;
-    for (int64_t k = 0; k < filters; ++k)
-      std::fill_n(sums + k * leading, count, biases[static_cast<size_t>(group * filters + k)]);
-    const Block<const T> left =
-        block_of(filters_of(shape, weight, group), 0, 0, filters, shape.patch(),
-                 filter_buffer.reserve(direct ? 0 : filters * shape.patch()));
-    gemm(filters, count, shape.patch(), left, columns, true, sums, leading);
-    if (direct) return;
-    for (int64_t k = 0; k < filters; ++k)
-      store_row(sums + k * count, count, out.at(k, begin), out.dtype, 1);
-  });
+  Workspace<T> weight_buffer, bias_buffer;
+  PatchOutput out{y};
+  if (bias.defined()) out.bias = values_of(bias, bias_buffer);
+  multiply_patches<T>(x, forward_grid(x, weight, y, params), params.groups,
+                      y.size(1) / params.groups, values_of(weight, weight_buffer), out);
 }
 
-// `row` + beta · what `target` holds, stored there.
-template <class T>
-void store_with_beta(T* row, int64_t count, std::byte* target, DType dtype, float beta) {
-  if (beta != 0) {
-    thread_local Workspace<T> buffer;
-    T* const old = buffer.reserve(count);
-    load_row(target, dtype, 1, count, old);
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) row[i] += old[i];
+// Pixels of x from `first` on, a stride apart, in one dimension: those that the same elements of
+// the kernel met. Output o of them is pixel o · stride + first, and element e reached it from
+// position o + (first + padding − e · dilation) / stride of y, where that is whole.
+struct Phase {
+  PatchAxis axis;
+  std::vector<int64_t> elements;
+
+  Phase(int64_t first, int64_t size, int64_t outputs, int64_t kernel, int64_t stride,
+        int64_t padding, int64_t dilation)
+      : axis{outputs, (size - first + stride - 1) / stride, 1, {}} {
+    for (int64_t e = 0; e < kernel; ++e) {
+      const int64_t distance = first + padding - e * dilation;
+      if (distance % stride != 0) continue;
+      elements.push_back(e);
+      axis.offsets.push_back(distance / stride);
+    }
   }
-  store_row(row, count, target, dtype, 1);
-}
+};
 
-// A task owns one group of an image: patches overlap only within it.
+// filters (groups, channels, filters · elements) of a phase, from weight (groups · filters,
+// channels, R, S).
 template <class T>
-void backward_input(const ConvShape& shape, const Array& weight, const Array& dy, const Array& dx,
-                    float beta) {
-  parallel_tasks(shape.images * shape.groups, [&](int64_t task) {
-    const int64_t image = task / shape.groups, group = task % shape.groups;
-    thread_local Workspace<T> image_buffer, column_buffer, filter_buffer, dy_buffer;
-    const int64_t size = shape.channels * shape.height * shape.width;
-    T* const sums = image_buffer.reserve(size);
-    std::fill_n(sums, size, T(0));
-    const Block<const T> filters =
-        block_of(filters_of(shape, weight, group), 0, 0, shape.filters, shape.patch(),
-                 filter_buffer.reserve(shape.filters * shape.patch()));
-    const MatrixView gradients = image_of(dy, image, group, shape.filters);
-    T* const columns = column_buffer.reserve(shape.patch() * shape.piece);
-    for (int64_t begin = 0; begin < shape.pixels(); begin += shape.piece) {
-      const int64_t end = std::min(begin + shape.piece, shape.pixels()), count = end - begin;
-      const Block<const T> right = block_of(gradients, 0, begin, shape.filters, count,
-                                            dy_buffer.reserve(shape.filters * count));
-      gemm(shape.patch(), count, shape.filters, filters.flipped(), right, false, columns, count);
-      add_columns(shape, columns, begin, end, sums);
-    }
-    store_with_beta(sums, size, image_of(dx, image, group, shape.channels).data, dx.dtype(), beta);
-  });
-}
-
-// Each task sums a slice of the batch; the slices are added up in order.
-template <class T>
-void backward_weight(const ConvShape& shape, const Array& x, const Array& dy, const Array& dweight,
-                     float beta) {
-  constexpr int64_t kMaxSlices = 16, kPartialElements = 1 << 23;
-  const int64_t size = shape.filters * shape.patch(), all = shape.groups * size;
-  const int64_t slices = std::max<int64_t>(
-      1, std::min({shape.images, kMaxSlices,
-                   std::max<int64_t>(kPartialElements / std::max<int64_t>(all, 1), 2)}));
-  std::vector<T> partial(static_cast<size_t>(slices * all), T(0));
-  parallel_tasks(slices * shape.groups, [&](int64_t task) {
-    const int64_t slice = task / shape.groups, group = task % shape.groups;
-    thread_local Workspace<T> column_buffer, dy_buffer;
-    T* const sums = partial.data() + slice * all + group * size;
-    const int64_t last = (slice + 1) * shape.images / slices;
-    for (int64_t image = slice * shape.images / slices; image < last; ++image) {
-      const MatrixView pixels = image_of(x, image, group, shape.channels);
-      const MatrixView gradients = image_of(dy, image, group, shape.filters);
-      for (int64_t begin = 0; begin < shape.pixels(); begin += shape.piece) {
-        const int64_t end = std::min(begin + shape.piece, shape.pixels()), count = end - begin;
-        const Block<const T> columns = columns_of(shape, pixels, begin, end, column_buffer);
-        const Block<const T> left = block_of(gradients, 0, begin, shape.filters, count,
-                                             dy_buffer.reserve(shape.filters * count));
-        gemm(shape.filters, shape.patch(), count, left, columns.flipped(), true, sums,
-             shape.patch());
+void turn_weights(const T* weight, int64_t groups, int64_t filters, int64_t channels,
+                  int64_t kernel_h, int64_t kernel_w, const Phase& rows, const Phase& columns,
+                  T* turned) {
+  std::vector<int64_t> places;
+  for (const int64_t r : rows.elements)
+    for (const int64_t s : columns.elements) places.push_back(r * kernel_w + s);
+  const auto taps = static_cast<int64_t>(places.size()), kernel = kernel_h * kernel_w;
+  const bool all = taps == kernel;  // in their order
+  constexpr int64_t kBlock = 16;    // cache lines of both sides are used up
+  const int64_t blocks = (channels + kBlock - 1) / kBlock;
+  parallel_tasks(groups * blocks, [&](int64_t task) {
+    const int64_t group = task / blocks, begin = task % blocks * kBlock;
+    const int64_t end = std::min(begin + kBlock, channels);
+    if (all && kernel == 1)
+      return transpose(end - begin, filters, weight + group * filters * channels + begin, channels,
+                       turned + (group * channels + begin) * filters);
+    for (int64_t f = 0; f < filters; ++f)
+      for (int64_t c = begin; c < end; ++c) {
+        const T* const from = weight + ((group * filters + f) * channels + c) * kernel;
+        T* const to = turned + ((group * channels + c) * filters + f) * taps;
+        if (all)
+          for (int64_t t = 0; t < kernel; ++t) to[t] = from[t];
+        else
+          for (int64_t t = 0; t < taps; ++t) to[t] = from[places[static_cast<size_t>(t)]];
       }
-    }
   });
-  for (int64_t slice = 1; slice < slices; ++slice)
-    for (int64_t i = 0; i < all; ++i)
-      partial[static_cast<size_t>(i)] += partial[static_cast<size_t>(slice * all + i)];
-  store_with_beta(partial.data(), all, static_cast<std::byte*>(dweight.data()), dweight.dtype(),
-                  beta);
+}
+
+void fill_zeros(const Array& array) {
+  constexpr int64_t kGrain = 1 << 18;  // bytes
+  parallel_for(array.numel() * size_of(array.dtype()), kGrain, [&](int64_t begin, int64_t end) {
+    std::memset(static_cast<std::byte*>(array.data()) + begin, 0, static_cast<size_t>(end - begin));
+  });
+}
+
+// The gradient of x, one phase of its pixels after the other.
+template <class T>
+void backward_input(const Array& weight, const Array& dy, const ConvParams& params, const Array& dx,
+                    float beta) {
+  const int64_t groups = params.groups, channels = dx.size(1) / groups;
+  const int64_t filters = dy.size(1) / groups;
+  const auto phase = [&](int64_t first, int dim, int64_t stride, int64_t padding,
+                         int64_t dilation) {
+    return Phase(first, dx.size(dim), dy.size(dim), weight.size(dim), stride, padding, dilation);
+  };
+  std::vector<Phase> rows, columns;
+  for (int64_t row = 0; row < std::min(params.stride_h, dx.size(2)); ++row)
+    rows.push_back(phase(row, 2, params.stride_h, params.padding_h, params.dilation_h));
+  for (int64_t column = 0; column < std::min(params.stride_w, dx.size(3)); ++column)
+    columns.push_back(phase(column, 3, params.stride_w, params.padding_w, params.dilation_w));
+  const auto unmet = [](const Phase& some) { return some.elements.empty(); };
+  if (beta == 0 && (std::any_of(rows.begin(), rows.end(), unmet) ||
+                    std::any_of(columns.begin(), columns.end(), unmet)))
+    fill_zeros(dx);
+
+  Workspace<T> weight_buffer, turned;
+  const T* const values = values_of(weight, weight_buffer);
+  T* const phase_weights = turned.reserve(weight.numel());
+  for (size_t row = 0; row < rows.size(); ++row)
+    for (size_t column = 0; column < columns.size(); ++column) {
+      if (unmet(rows[row]) || unmet(columns[column])) continue;
+      turn_weights(values, groups, filters, channels, weight.size(2), weight.size(3), rows[row],
+                   columns[column], phase_weights);
+      multiply_patches<T>(dy, {rows[row].axis, columns[column].axis}, groups, channels,
+                          phase_weights,
+                          {dx, static_cast<int64_t>(row), params.stride_h,
+                           static_cast<int64_t>(column), params.stride_w, beta});
+    }
 }
 
 template <class T>
@@ -263,8 +150,9 @@ void backward_bias(const Array& dy, const Array& dbias, float beta) {
     T* const row = buffer.reserve(pixels);
     T total = 0;
     for (int64_t image = 0; image < images; ++image) {
-      const MatrixView plane = image_of(dy, image, filter, 1);
-      load_row(plane.data, plane.dtype, 1, pixels, row);
+      load_row(static_cast<const std::byte*>(dy.data()) +
+                   (image * filters + filter) * pixels * size_of(dy.dtype()),
+               dy.dtype(), 1, pixels, row);
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t i = 0; i < pixels; ++i) sum += row[i];
@@ -272,7 +160,8 @@ void backward_bias(const Array& dy, const Array& dbias, float beta) {
     }
     sums[static_cast<size_t>(filter)] = total;
   });
-  store_with_beta(sums.data(), filters, static_cast<std::byte*>(dbias.data()), dbias.dtype(), beta);
+  store_with_beta(sums.data(), filters, static_cast<std::byte*>(dbias.data()), dbias.dtype(), 1,
+                  beta);
 }
 
 }  // namespace
@@ -280,21 +169,21 @@ void backward_bias(const Array& dy, const Array& dbias, float beta) {
 void conv2d(const Array& x, const Array& weight, const Array& bias, const ConvParams& params,
             const Array& y) {
   check(is_floating(x.dtype()), "conv2d needs a floating-point dtype, got ", name_of(x.dtype()));
-  const ConvShape shape(x, weight, y, params);
   if (x.dtype() == DType::f64)
-    forward<double>(shape, x, weight, bias, y);
+    forward<double>(x, weight, bias, params, y);
   else
-    forward<float>(shape, x, weight, bias, y);
+    forward<float>(x, weight, bias, params, y);
 }
 
 void conv2d_backward(const Array& x, const Array& weight, const Array& dy, const ConvParams& params,
                      const Array& dx, float dx_beta, const Array& dweight, float dweight_beta,
                      const Array& dbias, float dbias_beta) {
-  const ConvShape shape(x, weight, dy, params);
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    if (dx.defined()) backward_input<T>(shape, weight, dy, dx, dx_beta);
-    if (dweight.defined()) backward_weight<T>(shape, x, dy, dweight, dweight_beta);
+    if (dx.defined()) backward_input<T>(weight, dy, params, dx, dx_beta);
+    if (dweight.defined())
+      patch_weight_gradient<T>(x, forward_grid(x, weight, dy, params), params.groups, dy, dweight,
+                               dweight_beta);
     if (dbias.defined()) backward_bias<T>(dy, dbias, dbias_beta);
   };
   if (x.dtype() == DType::f64)

@@ -2,21 +2,10 @@
 #include <binade/core/kernels/recurrent.h>
 
 #include <binade/core/kernels/cpu/common/rows.h>
-#include <binade/core/kernels/cpu/common/vector_math.h>
-#include <binade/core/kernels/recurrent_rules.h>
+#include <binade/core/kernels/cpu/recurrent/recurrent_rows.h>
 
 namespace binade::kernels::cpu {
 namespace {
-
-// A bias of `count` elements as C; zeros where there is none.
-template <class C>
-std::vector<C> bias_values(const Array& bias, int64_t count) {
-  std::vector<C> values(static_cast<size_t>(count));
-  if (bias.defined())
-    convert(static_cast<const std::byte*>(bias.data()), bias.dtype(), values.data(), dtype_of<C>(),
-            count);
-  return values;
-}
 
 // An element costs some exponentials, where a pass over memory reads and writes.
 int64_t step_grain(int64_t width) {
@@ -42,20 +31,7 @@ void gru(const Array& x, const Array& sums, const Array& bias, const Array& stat
       C* out = next_writer.target(next_rows[row], next.dtype(), width);
       C* gates = kept.defined() ? kept_writer.target(kept_rows[row], kept.dtype(), 4 * width)
                                 : unused.data();
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t z = width + i, n = 2 * width + i;
-        GruGates<C> at;
-        at.r = fast_sigmoid(in[i] + s[i] + b[i]);
-        at.z = fast_sigmoid(in[z] + s[z] + b[z]);
-        at.hidden = s[n] + b[n];
-        at.n = fast_tanh(in[n] + at.r * at.hidden);
-        out[i] = at.next(h[i]);
-        gates[i] = at.r;
-        gates[z] = at.z;
-        gates[n] = at.n;
-        gates[3 * width + i] = at.hidden;
-      }
+      gru_row(width, in, s, b, h, out, gates);
       next_writer.store();
       if (kept.defined()) kept_writer.store();
     }
@@ -78,17 +54,7 @@ void gru_backward(const Array& dnext, const Array& kept, const Array& state, con
       C* dh = reinterpret_cast<C*>(carry_rows[row]);
       C* to_x = dx_writer.target(dx_rows[row], dx.dtype(), 3 * width);
       C* to_sums = dsum_writer.target(dsum_rows[row], dsums.dtype(), 3 * width);
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t z = width + i, n = 2 * width + i;
-        const GruGates<C> at{gates[i], gates[z], gates[n], gates[3 * width + i]};
-        const GruGradient<C> gradient(at, h[i], d[i] + dh[i]);
-        to_x[i] = to_sums[i] = gradient.r;
-        to_x[z] = to_sums[z] = gradient.z;
-        to_x[n] = gradient.x_n;
-        to_sums[n] = gradient.sums_n;
-        dh[i] = gradient.state;
-      }
+      gru_row_backward(width, d, gates, h, dh, to_x, to_sums);
       dx_writer.store();
       dsum_writer.store();
     }
@@ -115,21 +81,7 @@ void lstm(const Array& x, const Array& sums, const Array& bias, const Array& cel
       C* out = next_writer.target(next_rows[row], next.dtype(), width);
       C* gates = kept.defined() ? kept_writer.target(kept_rows[row], kept.dtype(), 4 * width)
                                 : unused.data();
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t f = width + i, g = 2 * width + i, o = 3 * width + i;
-        LstmGates<C> at;
-        at.i = fast_sigmoid(in[i] + s[i] + b[i]);
-        at.f = fast_sigmoid(in[f] + s[f] + b[f]);
-        at.g = fast_tanh(in[g] + s[g] + b[g]);
-        at.o = fast_sigmoid(in[o] + s[o] + b[o]);
-        next_c[i] = at.next_cell(c[i]);
-        out[i] = at.o * fast_tanh(next_c[i]);
-        gates[i] = at.i;
-        gates[f] = at.f;
-        gates[g] = at.g;
-        gates[o] = at.o;
-      }
+      lstm_row(width, in, s, b, c, next_c, out, gates);
       next_writer.store();
       if (kept.defined()) kept_writer.store();
     }
@@ -153,17 +105,7 @@ void lstm_backward(const Array& dnext, const Array& carry, const Array& kept, co
       const C* next_c = reinterpret_cast<const C*>(next_cell_rows[row]);
       C* dc = reinterpret_cast<C*>(dcell_rows[row]);
       C* to_a = da_writer.target(da_rows[row], da.dtype(), 4 * width);
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t f = width + i, g = 2 * width + i, o = 3 * width + i;
-        const LstmGates<C> at{gates[i], gates[f], gates[g], gates[o]};
-        const LstmGradient<C> gradient(at, c[i], fast_tanh(next_c[i]), d[i] + dh[i], dc[i]);
-        to_a[i] = gradient.i;
-        to_a[f] = gradient.f;
-        to_a[g] = gradient.g;
-        to_a[o] = gradient.o;
-        dc[i] = gradient.cell;
-      }
+      lstm_row_backward(width, d, dh, gates, c, next_c, dc, to_a);
       da_writer.store();
     }
   });

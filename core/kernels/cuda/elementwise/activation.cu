@@ -11,13 +11,13 @@ struct FixedBackward {
   bool accumulate;
   __device__ bool reads_out() const { return accumulate; }
   __device__ __forceinline__ T operator()(T old, T x, T dy) const {
-    return narrow<T>(widen(old) + widen(dy) * unary_derivative(kOp, widen(x)));
+    return narrow<T>(widen(old) + unary_gradient(kOp, widen(x), widen(dy)));
   }
 };
 
 template <class C>
-__device__ __noinline__ C derivative_of_any(UnaryOp op, C x) {
-  return unary_derivative(op, x);
+__device__ __noinline__ C gradient_of_any(UnaryOp op, C x, C dy) {
+  return unary_gradient(op, x, dy);
 }
 
 template <class T>
@@ -26,7 +26,7 @@ struct AnyBackward {
   bool accumulate;
   __device__ bool reads_out() const { return accumulate; }
   __device__ __forceinline__ T operator()(T old, T x, T dy) const {
-    return narrow<T>(widen(old) + widen(dy) * derivative_of_any(op, widen(x)));
+    return narrow<T>(widen(old) + gradient_of_any(op, widen(x), widen(dy)));
   }
 };
 

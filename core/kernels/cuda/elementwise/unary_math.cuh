@@ -154,6 +154,14 @@ __device__ __forceinline__ C unary_derivative(UnaryOp op, C x) {
   }
 }
 
+// dy · op'(x). What is flat by definition lets nothing through, not even inf · 0, which is NaN.
+template <class C>
+__device__ __forceinline__ C unary_gradient(UnaryOp op, C x, C dy) {
+  const C slope = unary_derivative(op, x);
+  const bool has_flat_part = op == UnaryOp::relu || op == UnaryOp::hardswish;
+  return has_flat_part && slope == C(0) ? C(0) : dy * slope;
+}
+
 template <class C>
 __device__ __forceinline__ C shaped_value(ShapedOp op, C x, C c) {
   switch (op) {
