@@ -61,9 +61,14 @@ Session load_session(const SpeculateOptions& o) {
   check(!o.most_accepted || (!o.search_tree.empty() && o.nodes > 1),
         "--most-accepted needs --search-tree and --nodes");
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
-  check(session.kind == "medusa" || session.kind == "mtp" ||
-            (o.search_tree.empty() && o.save_tree.empty()),
+  const bool trees = session.kind == "medusa" || session.kind == "mtp";
+  check(trees || (o.search_tree.empty() && o.save_tree.empty()),
         "--search-tree and --save-tree are for trees of heads; give --medusa or --mtp");
+  check(trees || (o.tree == "auto" && o.nodes == 0),
+        "--tree and --nodes are for trees of heads; give --medusa or --mtp");
+  check(o.tree == "auto" || o.nodes == 0, "--nodes is for --tree auto, not for ", o.tree);
+  check(o.tree == "auto" || o.search_tree.empty(), "--search-tree finds the tree; leave --tree ",
+        o.tree, " out");
   // Heads are checked against the weights as the files have them.
   ModelOptions as_saved = o.model;
   as_saved.precision = "fp32";
