@@ -79,10 +79,15 @@ Session load_session(const SpeculateOptions& o) {
   check(!o.most_accepted || (!o.search_tree.empty() && o.nodes > 1),
         "--most-accepted needs --search-tree and --nodes");
   check(!o.interactive || o.batch == 1, "--interactive writes one text at a time; leave --batch 1");
-  check(session.kind == "medusa" || session.kind == "mtp" ||
-            (o.search_tree.empty() && o.save_tree.empty()),
+  const bool trees = session.kind == "medusa" || session.kind == "mtp";
+  check(trees || (o.search_tree.empty() && o.save_tree.empty()),
         "--search-tree and --save-tree are for trees of heads; give --medusa or --mtp");
-  check(o.draft_vocabulary == 0 || session.kind == "medusa" || session.kind == "mtp",
+  check(trees || (o.tree == "auto" && o.nodes == 0),
+        "--tree and --nodes are for trees of heads; give --medusa or --mtp");
+  check(o.tree == "auto" || o.nodes == 0, "--nodes is for --tree auto, not for ", o.tree);
+  check(o.tree == "auto" || o.search_tree.empty(), "--search-tree finds the tree; leave --tree ",
+        o.tree, " out");
+  check(o.draft_vocabulary == 0 || trees,
         "--draft-vocabulary is for heads; give --medusa or --mtp");
   check((o.draft_vocabulary > 0) == !o.count_tokens.empty(),
         "--draft-vocabulary and --count-tokens need each other");

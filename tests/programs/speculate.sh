@@ -141,6 +141,11 @@ refused "drawn guesses of heads that draw none" "--draft-temperature" \
   medusa --draft-temperature 1 --acceptance exact
 refused "a tree search without heads" "--medusa or --mtp" \
   speculate --proposer lookup --search-tree "$work/prompts.txt"
+refused "a tree where nothing drafts one" "--medusa or --mtp" speculate --proposer lookup --tree chain
+refused "nodes where nothing drafts a tree" "--medusa or --mtp" speculate --draft "$work/model2" --nodes 8
+refused "a size for a tree that has one" "--tree auto" medusa --tree chain --nodes 5
+refused "a tree and the search for another" "leave --tree chain out" \
+  medusa --tree chain --search-tree "$work/prompts.txt"
 refused "a typical rule at temperature 0" "temperature" medusa --acceptance typical --temperature 0
 cp -r "$work/model1" "$work/templated"
 echo "{{ messages | custom }}" >"$work/templated/chat_template.jinja"
