@@ -16,7 +16,8 @@ namespace {
 
 // Whether kernels take all steps at once.
 bool takes_sequence(const Array& array) {
-  return array.device().is_cpu() && kernels::cpu::takes_sequences(array.dtype());
+  return array.device().is_cpu() && array.numel() > 0 &&
+         kernels::cpu::takes_sequences(array.dtype());
 }
 
 // What GRU and LSTM are given, checked, as their kernels read it.
