@@ -237,10 +237,11 @@ TEST_CASE("sizes of 0 have second gradients where they have gradients", "[twice]
       }
       if (outputs.empty()) continue;
       ++taken;
-      std::string found;
-      REQUIRE_NOTHROW(found = gradgradcheck(row.call, inputs));
-      // A gradient without elements, or of zeros, may depend on nothing.
-      if (!is_flat(row)) CHECK(found == "");
+      if (!is_flat(row)) {
+        std::string found;
+        REQUIRE_NOTHROW(found = gradgradcheck(row.call, inputs));
+        CHECK(found == "");
+      }
       const std::vector<Values> plain = gradients_of(row, inputs);
       check_alike(TwoOrders(row, inputs).first, plain, DType::f64, 12);
     }
