@@ -154,6 +154,25 @@ refused "the model's own template, which is not executed" 'the filter "custom"' 
 expect "… is not asked for" 0 "$all_equal" speculate --proposer lookup --chat-template none
 target=$work/model1
 expect "more slots than prompts" 0 "$all_equal" medusa --batch 65536
+cat >"$work/replies.jsonl" <<'END'
+{"messages": [{"role": "user", "content": "the quick"}, {"role": "assistant", "content": "brown fox jumps over the lazy dog"}]}
+END
+echo '{"messages": [{"role": "user", "content": "the quick"}]}' >"$work/asked.jsonl"
+for heads in --medusa\ $work/heads --mtp\ $work/mtp; do
+  for size in 8 1000000; do
+    expect "guesses among $size tokens, ${heads%% *}" 0 "$all_equal" \
+      speculate $heads --tree chain --draft-vocabulary $size --count-tokens "$work/replies.jsonl"
+  done
+done
+refused "a draft vocabulary without counts" "need each other" medusa --draft-vocabulary 8
+refused "counts without a draft vocabulary" "need each other" \
+  medusa --count-tokens "$work/replies.jsonl"
+refused "a draft vocabulary of no heads" "--medusa or --mtp" speculate --proposer lookup \
+  --draft-vocabulary 8 --count-tokens "$work/replies.jsonl"
+refused "chats without replies" "no replies" \
+  medusa --draft-vocabulary 8 --count-tokens "$work/asked.jsonl"
+refused "more guesses than the draft vocabulary has tokens" "rank" \
+  medusa --tree auto --nodes 24 --draft-vocabulary 1 --count-tokens "$work/replies.jsonl"
 refused "an unknown chat template" "$work/nowhere" medusa --chat-template "$work/nowhere"
 echo '{"messages": [{"role": "user"}]}' >"$work/bad.jsonl"
 refused "a bad record, named" "bad.jsonl:1" run --medusa "$work/heads" --prompts "$work/bad.jsonl"
