@@ -1,7 +1,7 @@
-// Gradients of fused ops that have gradients themselves. A fused backward function writes arrays,
-// behind which there is no tape. Beside it an op may say what its gradient is in public ops; the
-// walk takes that under create_graph, and the fused function, untouched, otherwise. Both are calls
-// of one object, which holds what was saved once:
+// INTERNAL. Gradients of fused ops that have gradients themselves. A fused backward function writes
+// arrays, behind which there is no tape. Beside it an op may say what its gradient is in public
+// ops; the walk takes that under create_graph, and the fused function, untouched, otherwise. Both
+// are calls of one object, which holds what was saved once:
 //
 //   struct SoftmaxGradient {
 //     Saved y;

@@ -179,8 +179,9 @@ Tensor leaky_relu(const Tensor& x, double negative_slope) {
 }
 Tensor elu(const Tensor& x, double alpha) {
   return activate_with("elu", kernels::ShapedOp::elu, x, alpha, [alpha](const Tensor& x) {
-    // Positive elements are cut: exp would overflow where its value is not used.
-    return one_above_zero(x, exp(clamp(x, -INFINITY, 0)) * alpha);
+    // Positive elements are cut: exp would overflow where its value is not used. By relu, whose
+    // gradient at 0 is 0.
+    return one_above_zero(x, exp(-relu(-x)) * alpha);
   });
 }
 Tensor hardswish(const Tensor& x) {

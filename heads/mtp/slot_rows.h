@@ -8,7 +8,6 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
-#include <binade/core/kernels/drafts.h>
 
 namespace binade::heads::mtp {
 
@@ -73,14 +72,7 @@ class SlotRows {
   }
   // Row sources[s] of rows (R, D) for each slot s that is running, sources (S) i32 and running (S)
   // or (S, 1) bool; undefined sources: row s.
-  void update(const Tensor& rows, const Array& sources, const Array& running) {
-    const Array given = rows.array().contiguous();
-    check(given.dtype() == rows_.dtype() && given.size(1) == rows_.size(1), "rows of ",
-          given.size(1), ' ', given.dtype(), " cannot take the place of ", rows_.size(1), ' ',
-          rows_.dtype());
-    BINADE_DISPATCH(rows_.device(), keep_rows(given, sources, running, rows_));
-    rows_.bump_version();
-  }
+  void update(const Tensor& rows, const Array& sources, const Array& running);
   bool defined() const { return rows_.defined(); }
   Tensor rows() const { return Tensor(rows_); }  // (S, D)
 

@@ -251,6 +251,25 @@ TEST_CASE("sizes of 0 have second gradients where they have gradients", "[twice]
   CHECK(taken > 200);
 }
 
+TEST_CASE("second derivatives at kinks are 0", "[twice]") {
+  const std::vector<std::pair<const char*, Tensor (*)(const Tensor&)>> bent = {
+      {"relu", [](const Tensor& x) { return relu(x); }},
+      {"abs", [](const Tensor& x) { return abs(x); }},
+      {"leaky_relu", [](const Tensor& x) { return leaky_relu(x, 0.1); }},
+      {"elu", [](const Tensor& x) { return elu(x, 1.5); }},
+      {"clamp", [](const Tensor& x) { return clamp(x, 0, 1); }},
+      {"maximum", [](const Tensor& x) { return maximum(x, 2.0 * x); }}};
+  for (const auto& [name, op] : bent) {
+    INFO(name);
+    const Tensor x(Array::zeros({3}, DType::f64), true);
+    const Tensor first =
+        grad({op(x)}, {x}, {Tensor::ones({3}, DType::f64)}, {.create_graph = true})[0];
+    if (!first.requires_grad()) continue;  // constant
+    const Tensor second = grad({first}, {x}, {Tensor::ones({3}, DType::f64)})[0];
+    if (second.defined()) CHECK(second.to_vector<double>() == std::vector<double>(3, 0.0));
+  }
+}
+
 TEST_CASE("only what is asked for is computed of a gradient's graph", "[twice]") {
   // The gradient of x alone: the weights' would be matmuls for nothing.
   struct Counter : OpObserver {
