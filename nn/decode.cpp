@@ -99,13 +99,13 @@ Tensor few_rows_of_norms(const std::vector<NormedInput>& inputs, const Linear& l
       linear_and_add(joined.x, layer, {}).view(with_last(x.shape(), layer.out_features())));
 }
 
-Tensor few_rows_logits(const Tensor& hidden, const Tensor& weight) {
+Tensor output_logits(const Tensor& hidden, const Tensor& weight) {
   if (!unseen() || !hidden.device().is_cuda() ||
       hidden.numel() > kernels::kVeryFewRows * hidden.size(-1))
-    return {};
+    return linear(hidden, weight);
   const kernels::FewRows in = few_rows(hidden);
   const kernels::FewRowsLayer layer{weight.array(), {}};
-  if (!kernels::suits_few_rows(in, {layer})) return {};
+  if (!kernels::suits_few_rows(in, {layer})) return linear(hidden, weight);
   const Array out = Array::empty({in.x.size(0), weight.size(0)}, in.x.dtype(), in.x.device());
   if constexpr (kCudaBuilt) {
     const ::binade::cuda::DeviceScope scope(out.device());

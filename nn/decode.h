@@ -19,8 +19,9 @@ struct DecodedStream {
 // A stream in one piece, and its norm.
 DecodedStream decoded_norm(const kernels::FewRows& stream, const RmsNorm& norm);
 
-// hidden (…, dim) · weightᵀ (N, dim) → (…, N), or nothing where the kernels do not take them.
-Tensor few_rows_logits(const Tensor& hidden, const Tensor& weight);
+// linear(hidden (…, dim), weight (N, dim)) → (…, N): an output layer, by the kernels where they
+// take it.
+Tensor output_logits(const Tensor& hidden, const Tensor& weight);
 
 struct NormedInput {
   Tensor x;  // (…, dim)

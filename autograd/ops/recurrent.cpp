@@ -33,7 +33,6 @@ struct Recurrence {
   int64_t batch() const { return rows.size(0); }
   int64_t steps() const { return rows.size(1); }
   int64_t width() const { return first.size(1); }
-  bool at_once() const { return takes_sequence(rows); }
   DType wide() const { return statistics_dtype(rows.dtype()); }
   Array empty(const Shape& shape) const { return Array::empty(shape, rows.dtype(), rows.device()); }
   Array empty_wide(const Shape& shape) const { return Array::empty(shape, wide(), rows.device()); }
@@ -127,16 +126,17 @@ struct GruGradient {
     const Array dsums = empty_like(dx);
     const Array carry =
         Array::zeros({batch, width}, statistics_dtype(states.dtype()), states.device());
-    const bool at_once = takes_sequence(states);
-    if (at_once)
+    if (takes_sequence(states)) {
       kernels::cpu::gru_sequence_backward(dstates, saved.weight.array(), first, states, saved.kept,
                                           carry, dx, dsums, backward.needed(3));
-    for (int64_t t = steps - 1; t >= 0 && !at_once; --t) {
-      BINADE_DISPATCH(states.device(),
-                      gru_step_backward(dstates.select(1, t), saved.kept.select(0, t),
-                                        state_before(first, states, t), carry, dx.select(1, t),
-                                        dsums.select(1, t)));
-      if (t > 0 || backward.needed(3)) saved.carry_back(dsums.select(1, t), 1, carry);
+    } else {
+      for (int64_t t = steps - 1; t >= 0; --t) {
+        BINADE_DISPATCH(states.device(),
+                        gru_step_backward(dstates.select(1, t), saved.kept.select(0, t),
+                                          state_before(first, states, t), carry, dx.select(1, t),
+                                          dsums.select(1, t)));
+        if (t > 0 || backward.needed(3)) saved.carry_back(dsums.select(1, t), 1, carry);
+      }
     }
     backward.slot(0).add(dx);
     saved.finish(backward, dsums, carry);
@@ -182,16 +182,17 @@ struct LstmGradient {
     const Array dcell = backward.grad(1).defined()
                             ? backward.grad(1).clone()
                             : Array::zeros({batch, width}, cells.dtype(), states.device());
-    const bool at_once = takes_sequence(states);
-    if (at_once)
+    if (takes_sequence(states)) {
       kernels::cpu::lstm_sequence_backward(dstates, saved.weight.array(), cells, saved.kept, carry,
                                            dcell, da, backward.needed(3));
-    for (int64_t t = steps - 1; t >= 0 && !at_once; --t) {
-      BINADE_DISPATCH(
-          states.device(),
-          lstm_step_backward(dstates.select(1, t), carry, saved.kept.select(0, t),
-                             cells.select(0, t), cells.select(0, t + 1), dcell, da.select(1, t)));
-      if (t > 0 || backward.needed(3)) saved.carry_back(da.select(1, t), 0, carry);
+    } else {
+      for (int64_t t = steps - 1; t >= 0; --t) {
+        BINADE_DISPATCH(
+            states.device(),
+            lstm_step_backward(dstates.select(1, t), carry, saved.kept.select(0, t),
+                               cells.select(0, t), cells.select(0, t + 1), dcell, da.select(1, t)));
+        if (t > 0 || backward.needed(3)) saved.carry_back(da.select(1, t), 0, carry);
+      }
     }
     backward.slot(0).add(da);
     saved.finish(backward, da, carry);
@@ -235,14 +236,17 @@ Tensor gru(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tens
   const bool recorded = will_record({in.x, weight, bias, in.state});
   const Array states = in.empty({batch, steps, width});
   const Array kept = recorded ? in.empty({steps, batch, 4 * width}) : Array();
-  if (in.at_once()) kernels::cpu::gru_sequence(in.rows, in.weight, in.bias, in.first, states, kept);
-  const Array sums = in.at_once() ? Array() : in.empty_wide({batch, 3 * width});
-  for (int64_t t = 0; t < steps && !in.at_once(); ++t) {
-    const Array before = state_before(in.first, states, t);
-    multiply(before, in.weight, sums);
-    BINADE_DISPATCH(states.device(),
-                    gru_step(in.rows.select(1, t), sums, in.bias, before, states.select(1, t),
-                             recorded ? kept.select(0, t) : Array()));
+  if (takes_sequence(in.rows)) {
+    kernels::cpu::gru_sequence(in.rows, in.weight, in.bias, in.first, states, kept);
+  } else {
+    const Array sums = in.empty_wide({batch, 3 * width});
+    for (int64_t t = 0; t < steps; ++t) {
+      const Array before = state_before(in.first, states, t);
+      multiply(before, in.weight, sums);
+      BINADE_DISPATCH(states.device(),
+                      gru_step(in.rows.select(1, t), sums, in.bias, before, states.select(1, t),
+                               recorded ? kept.select(0, t) : Array()));
+    }
   }
   return record("gru", {in.x, weight, bias, in.state}, states,
                 GruGradient{{save_if(recorded, in.weight), save_if(recorded, in.first),
@@ -266,15 +270,17 @@ std::pair<Tensor, Tensor> lstm(const Tensor& x, const Tensor& weight, const Tens
   const int64_t count = recorded ? steps + 1 : std::min<int64_t>(steps + 1, 2);
   const Array cells = in.empty_wide({count, batch, width});
   BINADE_DISPATCH(cells.device(), copy(cell.array(), cells.select(0, 0)));
-  if (in.at_once())
+  if (takes_sequence(in.rows)) {
     kernels::cpu::lstm_sequence(in.rows, in.weight, in.bias, in.first, cells, states, kept);
-  const Array sums = in.at_once() ? Array() : in.empty_wide({batch, 4 * width});
-  for (int64_t t = 0; t < steps && !in.at_once(); ++t) {
-    multiply(state_before(in.first, states, t), in.weight, sums);
-    BINADE_DISPATCH(states.device(),
-                    lstm_step(in.rows.select(1, t), sums, in.bias, cells.select(0, t % count),
-                              cells.select(0, (t + 1) % count), states.select(1, t),
-                              recorded ? kept.select(0, t) : Array()));
+  } else {
+    const Array sums = in.empty_wide({batch, 4 * width});
+    for (int64_t t = 0; t < steps; ++t) {
+      multiply(state_before(in.first, states, t), in.weight, sums);
+      BINADE_DISPATCH(states.device(),
+                      lstm_step(in.rows.select(1, t), sums, in.bias, cells.select(0, t % count),
+                                cells.select(0, (t + 1) % count), states.select(1, t),
+                                recorded ? kept.select(0, t) : Array()));
+    }
   }
   const Array last = cells.select(0, steps % count).clone();
   const TensorList results =

@@ -13,7 +13,7 @@ namespace binade {
 // (B, T, H), the states behind the steps:
 //   r = σ(x_r + W_r·h + b_r), z = σ(x_z + W_z·h + b_z), n = tanh(x_n + r·(W_n·h + b_n)),
 //   h ← (1 − z)·n + z·h                                  (Cho et al. 2014, with cuDNN's n).
-// T is at least 1. A matmul and a kernel a step.
+// T is at least 1. A matmul and a kernel a step, or one kernel for all (core/kernels/recurrent.h).
 Tensor gru(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& state);
 
 // The same for x (B, T, 4H), weight (4H, H), bias (4H) in the order i, f, g, o, and a cell (B, H)

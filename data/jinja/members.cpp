@@ -261,26 +261,39 @@ Value call_text(const std::string& self, const std::string& name, const Argument
   fail("the method \"", name, "\" of strings is not supported");
 }
 
-// What str + str is where one of them is Markup: the other is escaped.
-Value added_safe(const Value& a, const Value& b) {
-  std::string sum;
-  for (const Value* part : {&a, &b})
-    for (const char c : part->text()) {
-      const bool keep = part->is_safe();
-      if (!keep && c == '&')
-        sum += "&amp;";
-      else if (!keep && c == '<')
-        sum += "&lt;";
-      else if (!keep && c == '>')
-        sum += "&gt;";
-      else if (!keep && c == '"')
-        sum += "&#34;";
-      else if (!keep && c == '\'')
-        sum += "&#39;";
-      else
-        sum += c;
+// As Markup escapes what is added to it.
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
-  return Value::safe_text(std::move(sum));
+  }
+  return out;
+}
+
+// What str + str is where one of them is Markup.
+Value added_safe(const Value& a, const Value& b) {
+  const auto part = [](const Value& value) {
+    return value.is_safe() ? value.text() : escaped(value.text());
+  };
+  return Value::safe_text(part(a) + part(b));
 }
 
 Value call_dict(const Dict& self, const std::string& name, const Arguments& arguments) {

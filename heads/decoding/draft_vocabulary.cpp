@@ -41,8 +41,7 @@ DraftOutput::DraftOutput(const Tensor& weight, const DraftVocabulary& part) {
   const NoGrad off;
   names_ = Array::from(part.ids(), {std::ssize(part.ids())}, weight.device());
   logits_ = [rows = index_select(weight, 0, Tensor(names_))](const Tensor& hidden) {
-    const Tensor few = nn::few_rows_logits(hidden, rows);
-    return few.defined() ? few : linear(hidden, rows);
+    return nn::output_logits(hidden, rows);
   };
 }
 

@@ -51,8 +51,7 @@ Tensor MedusaHeads::logits(int64_t k, const Tensor& hidden) const {
 }
 
 Tensor MedusaHeads::output(int64_t k, const Tensor& hidden) const {
-  const Tensor weight = output_weight(k), few = nn::few_rows_logits(hidden, weight);
-  return slice(few.defined() ? few : linear(hidden, weight), -1, 0, base_->config().vocab_size);
+  return slice(nn::output_logits(hidden, output_weight(k)), -1, 0, base_->config().vocab_size);
 }
 
 std::vector<DecodingHead> MedusaHeads::loss_heads(const std::vector<double>& coefficients) const {

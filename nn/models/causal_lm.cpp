@@ -48,10 +48,8 @@ Tensor CausalLm::embed(const Tensor& ids) const {
 }
 
 Tensor CausalLm::padded_logits(const Tensor& hidden) const {
-  if (!head_ || (!head_->adapter() && !head_->bias())) {
-    if (Tensor few = few_rows_logits(hidden, head_weight()); few.defined()) return few;
-  }
-  return head_ ? head_->forward(hidden) : linear(hidden, head_weight());
+  if (head_ && (head_->adapter() || head_->bias())) return head_->forward(hidden);
+  return output_logits(hidden, head_weight());
 }
 
 const Tensor& CausalLm::head_weight() const {

@@ -4,9 +4,9 @@ tests/nn/gradient_penalty_test.cpp.
 
     python scripts/long/penalty_cases.py tests/nn/torch_penalties.json
 """
-import json
 import sys
 
+import goldens
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -91,22 +91,11 @@ def train(name, network, loss_of, inputs):
                       for key, value in start.items()}}
 
 
-def plain(value):
-    if isinstance(value, torch.Tensor):
-        return [float(f"{one:.9g}") for one in value.detach().flatten().tolist()]
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, list) else value
-
-
 torch.manual_seed(4)
 images = {"real": torch.rand(STEPS, 3, 1, 8, 8), "made": torch.randn(STEPS, 3, 1, 8, 8),
           "mix": torch.rand(STEPS, 3)}
 sequences = {"real": torch.randn(STEPS, 4, 5, 3), "made": torch.rand(STEPS, 4, 5, 3)}
 with sdpa_kernel(SDPBackend.MATH):  # the others' gradients have no gradient
-    cases = [plain(train("wgan-gp", ConvCritic(), wgan_gp, images)),
-             plain(train("r1", AttentionJudge(), r1, sequences))]
-with open(sys.argv[1], "w") as file:
-    file.write('{"torch": "%s", "cases": [\n' % torch.__version__.split("+")[0])
-    file.write(",\n".join(json.dumps(case, separators=(",", ":")) for case in cases))
-    file.write("\n]}\n")
+    cases = [train("wgan-gp", ConvCritic(), wgan_gp, images),
+             train("r1", AttentionJudge(), r1, sequences)]
+goldens.write(sys.argv[1], cases)

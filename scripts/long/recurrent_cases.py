@@ -3,9 +3,9 @@
 
     python scripts/long/recurrent_cases.py tests/nn/torch_recurrent.json
 """
-import json
 import sys
 
+import goldens
 import torch
 
 
@@ -32,16 +32,5 @@ def run(kind, bias):
                       for name, value in layer.named_parameters()}}
 
 
-def plain(value):
-    if isinstance(value, torch.Tensor):
-        return [float(f"{one:.9g}") for one in value.detach().flatten().tolist()]
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, list) else value
-
-
-cases = [plain(run(*case)) for case in (("gru", True), ("lstm", True), ("lstm", False))]
-with open(sys.argv[1], "w") as file:
-    file.write('{"torch": "%s", "cases": [\n' % torch.__version__.split("+")[0])
-    file.write(",\n".join(json.dumps(case, separators=(",", ":")) for case in cases))
-    file.write("\n]}\n")
+cases = [run(*case) for case in (("gru", True), ("lstm", True), ("lstm", False))]
+goldens.write(sys.argv[1], cases)

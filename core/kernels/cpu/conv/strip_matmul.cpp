@@ -116,7 +116,6 @@ void through_tile(int64_t rows, int64_t columns, float* target, int64_t leading,
 }  // namespace
 
 bool worth_reading_strips(int64_t columns, int64_t filters) {
-  constexpr int64_t kWidth = kMostVectors * kLanes;
   if (micro_kernel().columns > kWidth) return false;  // this processor has wider tiles
   // In cycles of a row of pixels and an element of the kernel: tiles (of one vector, waiting for
   // sums, or two), and what packing costs a panel.

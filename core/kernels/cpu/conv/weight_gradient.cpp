@@ -130,8 +130,8 @@ class WeightGradient {
   static constexpr int64_t kPartial = 1 << 22;  // numbers of all slices
   static constexpr int64_t kPixels = 256;       // multiplied at a time …
   static constexpr int64_t kMostPixels = 4096;  // … or, with few filters, read at a time
-  static constexpr int64_t kPacked = 1
-                                     << 15;  // numbers of patches: in the second level of the cache
+  // Numbers of patches: in the second level of the cache.
+  static constexpr int64_t kPacked = 1 << 15;
 
   int64_t group_size() const {
     return channels_ * taps_ * filters_;

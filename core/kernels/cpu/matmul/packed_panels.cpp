@@ -150,6 +150,20 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
   }
 }
 
+void multiply_packed_in_steps(int64_t m, int64_t n, int64_t k, Block<const float> a,
+                              PackedColumns columns, bool accumulate, float* c, int64_t leading_c) {
+  const int64_t width = micro_kernel().columns;
+  const EvenParts steps(k, kPackedDepth);
+  thread_local Workspace<float> buffer;
+  for (int64_t step = 0; step < steps.count; ++step) {
+    const int64_t first = steps.begin(step), length = steps.length(step);
+    const Block<const float> rows =
+        rows_of_a(m, length, a.from(0, first), buffer.reserve(m * steps.longest()));
+    multiply_packed(m, n, length, rows, {columns.data + first * width, columns.panel},
+                    accumulate || step > 0, c, leading_c);
+  }
+}
+
 bool VectorEngine::pack_b(int64_t k, int64_t n, Block<const float> b, float* packed) const {
   cpu::pack_b(k, n, b, packed);
   return true;
@@ -188,15 +202,8 @@ void RightOperand<float>::multiply(int64_t m, int64_t n, int64_t k, Block<const 
                                    int64_t leading_c) const {
   if (packed_ == nullptr) return gemm(m, n, k, a, b_.from(row, column), accumulate, c, leading_c);
   const int64_t width = micro_kernel().columns;
-  const EvenParts steps(k, kPackedDepth);
-  thread_local Workspace<float> buffer;
-  for (int64_t step = 0; step < steps.count; ++step) {
-    const int64_t first = steps.begin(step), length = steps.length(step);
-    const Block<const float> rows =
-        rows_of_a(m, length, a.from(0, first), buffer.reserve(m * steps.longest()));
-    const PackedColumns columns{packed_ + column * depth_ + (row + first) * width, depth_ * width};
-    multiply_packed(m, n, length, rows, columns, accumulate || step > 0, c, leading_c);
-  }
+  multiply_packed_in_steps(m, n, k, a, {packed_ + column * depth_ + row * width, depth_ * width},
+                           accumulate, c, leading_c);
 }
 
 }  // namespace binade::kernels::cpu

@@ -48,6 +48,10 @@ struct PackedColumns {
 void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
                      PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
 
+// The same for rows of a as they are, with k cut into steps of kPackedDepth.
+void multiply_packed_in_steps(int64_t m, int64_t n, int64_t k, Block<const float> a,
+                              PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
+
 // How BlockedMatmul (blocked_matmul.cpp) multiplies f32: an engine packs columns of b, makes rows
 // of a ready, and multiplies these. This one works on the vectors of the micro-kernel.
 class VectorEngine {

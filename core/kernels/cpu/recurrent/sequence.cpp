@@ -27,16 +27,8 @@ class PackedWeight {
 
   // c (m, n, by rows) = a (m, k, rows `leading` apart) · the matrix, or c += a · it.
   void multiply(int64_t m, const float* a, int64_t leading, bool accumulate, float* c) const {
-    const int64_t width = micro_kernel().columns;
-    const EvenParts steps(k_, kPackedDepth);
-    thread_local Workspace<float> buffer;
-    for (int64_t step = 0; step < steps.count; ++step) {
-      const int64_t first = steps.begin(step), length = steps.length(step);
-      const Block<const float> rows =
-          rows_of_a(m, length, {a + first, leading, false}, buffer.reserve(m * length));
-      multiply_packed(m, n_, length, rows, {memory_.data() + first * width, k_ * width},
-                      accumulate || step > 0, c, n_);
-    }
+    multiply_packed_in_steps(m, n_, k_, {a, leading, false},
+                             {memory_.data(), k_ * micro_kernel().columns}, accumulate, c, n_);
   }
 
  private:
@@ -78,6 +70,24 @@ struct StatesBefore {
   int64_t leading(int64_t step) const { return step == 0 ? first.stride(0) : states.stride(0); }
 };
 
+// The steps of a forward pass: step(row, t, its sums weight · state, where it keeps 4H numbers).
+template <class Step>
+void run_forward(const Array& weight, const StatesBefore& before, const Array& kept,
+                 const Step& step) {
+  const int64_t columns = weight.size(0), width = before.states.size(2);
+  const PackedWeight packed(weight.transpose(0, 1));
+  for_rows(before.states.size(0), [&](int64_t row, int64_t rows) {
+    thread_local Workspace<float> sums_memory, unused;
+    float* const sums = sums_memory.reserve(rows * columns);
+    for (int64_t t = 0; t < before.states.size(1); ++t) {
+      packed.multiply(rows, before(row, t), before.leading(t), false, sums);
+      for (int64_t i = 0; i < rows; ++i)
+        step(row + i, t, sums + i * columns,
+             kept.defined() ? step_at(kept, row + i, t) : unused.reserve(4 * width));
+    }
+  });
+}
+
 }  // namespace
 
 bool takes_sequences(DType dtype) {
@@ -86,20 +96,11 @@ bool takes_sequences(DType dtype) {
 
 void gru_sequence(const Array& x, const Array& weight, const Array& bias, const Array& first,
                   const Array& states, const Array& kept) {
-  const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
+  const int64_t width = states.size(2);
   const std::vector<float> biases = bias_values<float>(bias, 3 * width);
-  const PackedWeight packed(weight.transpose(0, 1));
   const StatesBefore before{first, states};
-  for_rows(batch, [&](int64_t row, int64_t rows) {
-    thread_local Workspace<float> sums_memory, unused;
-    float* const sums = sums_memory.reserve(rows * 3 * width);
-    for (int64_t t = 0; t < steps; ++t) {
-      packed.multiply(rows, before(row, t), before.leading(t), false, sums);
-      for (int64_t i = 0; i < rows; ++i)
-        gru_row(width, at(x, row + i, t), sums + i * 3 * width, biases.data(), before(row + i, t),
-                at(states, row + i, t),
-                kept.defined() ? step_at(kept, row + i, t) : unused.reserve(4 * width));
-    }
+  run_forward(weight, before, kept, [&](int64_t row, int64_t t, const float* sums, float* gates) {
+    gru_row(width, at(x, row, t), sums, biases.data(), before(row, t), at(states, row, t), gates);
   });
 }
 
@@ -124,23 +125,13 @@ void gru_sequence_backward(const Array& dstates, const Array& weight, const Arra
 
 void lstm_sequence(const Array& x, const Array& weight, const Array& bias, const Array& first,
                    const Array& cells, const Array& states, const Array& kept) {
-  const int64_t batch = states.size(0), steps = states.size(1), width = states.size(2);
-  const int64_t count = cells.size(0);
+  const int64_t width = states.size(2), count = cells.size(0);
   const std::vector<float> biases = bias_values<float>(bias, 4 * width);
-  const PackedWeight packed(weight.transpose(0, 1));
-  const StatesBefore before{first, states};
-  for_rows(batch, [&](int64_t row, int64_t rows) {
-    thread_local Workspace<float> sums_memory, unused;
-    float* const sums = sums_memory.reserve(rows * 4 * width);
-    for (int64_t t = 0; t < steps; ++t) {
-      packed.multiply(rows, before(row, t), before.leading(t), false, sums);
-      for (int64_t i = 0; i < rows; ++i)
-        lstm_row(width, at(x, row + i, t), sums + i * 4 * width, biases.data(),
-                 step_at(cells, row + i, t % count), step_at(cells, row + i, (t + 1) % count),
-                 at(states, row + i, t),
-                 kept.defined() ? step_at(kept, row + i, t) : unused.reserve(4 * width));
-    }
-  });
+  run_forward(weight, {first, states}, kept,
+              [&](int64_t row, int64_t t, const float* sums, float* gates) {
+                lstm_row(width, at(x, row, t), sums, biases.data(), step_at(cells, row, t % count),
+                         step_at(cells, row, (t + 1) % count), at(states, row, t), gates);
+              });
 }
 
 void lstm_sequence_backward(const Array& dstates, const Array& weight, const Array& cells,
