@@ -156,6 +156,14 @@ class BackwardWalk {
     return edge.node && edge.node->sequence < outer_sequence_;
   }
 
+  // Whether anybody but the node itself gets the gradient of its output.
+  bool is_looked_at(const Node& node, int output) const {
+    const Node::Output& of = node.outputs[static_cast<size_t>(output)];
+    const auto tensor = of.tensor.lock();
+    return (of.hooks && !of.hooks->entries.empty()) || (tensor && tensor->retains_grad) ||
+           collected_.count({&node, output}) != 0;
+  }
+
   // Where gradients along `edge` are summed; null when nobody wants them.
   Pending* slot_of(const Edge& edge) {
     if (leads_outside(edge)) return outer_->slot_of(edge);
@@ -168,6 +176,8 @@ class BackwardWalk {
         const Node::Output& output = edge.node->outputs[i];
         found->second[i].describe(output.shape, output.dtype, output.device);
         found->second[i].wants_column_sums = output.wants_column_sums;
+        found->second[i].wants_relu_gradient =
+            output.wants_relu_gradient && !is_looked_at(*edge.node, static_cast<int>(i));
       }
       queue_.push({edge.node});
     }
@@ -304,6 +314,7 @@ class BackwardWalk {
     for (Pending& output : outputs) {
       backward.grads_.push_back(std::move(output.array));
       backward.column_sums_.push_back(std::move(output.column_sums));
+      backward.through_relu_.push_back(output.through_relu);
     }
     outputs.clear();
     function(backward);

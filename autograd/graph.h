@@ -29,6 +29,8 @@ struct Pending {
   bool bound = false;  // `array` belongs to somebody else and must be written in place
   Array column_sums;   // of `array` (…, D), if it came with them: (D)
   bool wants_column_sums = false;
+  bool through_relu = false;  // of `array`: see want_relu_gradient()
+  bool wants_relu_gradient = false;
   std::weak_ptr<GradLoan> loan;  // of a bound buffer, while this does not hold
   // What the gradient must look like.
   Shape shape;
@@ -37,7 +39,7 @@ struct Pending {
 
   void describe(const Shape& shape, DType dtype, Device device);
   GradSlot::Destination open();
-  void add(const Array& gradient, const Array& sums = {});
+  void add(const Array& gradient, const Array& sums = {}, bool masked = false);
   void add(const Tensor& gradient);
   // The buffer and what a loan of it wrote there become the gradient; false if that is no longer
   // there.
@@ -77,6 +79,7 @@ class Node {
     Device device;
     std::weak_ptr<TensorState> tensor;  // for retain_grad, while somebody holds it
     bool wants_column_sums = false;     // see want_column_sums()
+    bool wants_relu_gradient = false;   // see want_relu_gradient()
     std::shared_ptr<Hooks> hooks;       // null: none
   };
   using Function = std::variant<FusedBackward, TwofoldBackward, OpsBackward, MultiOpsBackward>;

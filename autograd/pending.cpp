@@ -28,6 +28,7 @@ GradSlot::Destination Pending::open() {
     tensor = {};
   }
   column_sums = {};
+  through_relu = false;
   if (bound) array.bump_version();
   if (!holds) {
     if (!bound) array = Array::empty(shape, dtype, device);
@@ -39,13 +40,14 @@ GradSlot::Destination Pending::open() {
   return {array, 1};
 }
 
-void Pending::add(const Array& gradient, const Array& sums) {
+void Pending::add(const Array& gradient, const Array& sums, bool masked) {
   check(gradient.shape() == shape && gradient.dtype() == dtype && gradient.device() == device,
         "backward produced a gradient of ", gradient.shape(), ' ', gradient.dtype(), " on ",
         gradient.device(), " for a tensor of ", shape, ' ', dtype, " on ", device);
   if (!holds && !bound) {
     array = gradient;
     column_sums = sums;
+    through_relu = masked;
     holds = true;
     return;
   }
@@ -72,6 +74,7 @@ bool Pending::accept(const std::shared_ptr<GradLoan>& given) {
   if (holds || loan.lock() != given) return false;
   loan.reset();
   column_sums = {};
+  through_relu = false;
   array.bump_version();
   holds = true;
   return true;
@@ -115,6 +118,14 @@ void GradSlot::add(const Array& gradient, const Array& column_sums) {
 
 bool GradSlot::accept(const std::shared_ptr<GradLoan>& loan) {
   return pending_ != nullptr && pending_->accept(loan);
+}
+
+void GradSlot::add_through_relu(const Array& gradient, const Array& column_sums) {
+  if (pending_ != nullptr) pending_->add(gradient, column_sums, /*masked=*/true);
+}
+
+bool GradSlot::wants_relu_gradient() const {
+  return pending_ != nullptr && pending_->wants_relu_gradient;
 }
 
 bool GradSlot::wants_column_sums() const {

@@ -46,7 +46,8 @@ TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array
   for (size_t i = 0; i < results.size(); ++i) {
     const auto& state = results[i].state();
     node->outputs.push_back({state->value.shape(), state->value.dtype(), state->value.device(),
-                             state, /*wants_column_sums=*/false, /*hooks=*/nullptr});
+                             state, /*wants_column_sums=*/false, /*wants_relu_gradient=*/false,
+                             /*hooks=*/nullptr});
     if (!is_floating(state->value.dtype())) continue;  // indices of a sort, say
     state->node = node;
     state->output = static_cast<int>(i);
@@ -158,6 +159,10 @@ Tensor output_of(const std::shared_ptr<Node>& node, int output, const Array& val
   state->output = output;
   state->requires_grad = true;
   return Tensor(state);
+}
+
+void want_relu_gradient(const Tensor& result) {
+  if (const auto& node = result.state()->node) node->outputs[0].wants_relu_gradient = true;
 }
 
 void want_column_sums(const Tensor& result) {

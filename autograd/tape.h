@@ -69,6 +69,11 @@ class GradSlot {
   bool accept(const std::shared_ptr<GradLoan>& loan);
   // Whether the op that gets this gradient has a use for its column sums: see want_column_sums().
   bool wants_column_sums() const;
+  // Gives a gradient that is 0 where the input, ReLU's output, is 0 or below, and the column sums
+  // of that; where wants_relu_gradient().
+  void add_through_relu(const Array& gradient, const Array& column_sums = {});
+  // Whether the op that gets this gradient would put it through ReLU: see want_relu_gradient().
+  bool wants_relu_gradient() const;
 
  private:
   friend class Backward;
@@ -87,12 +92,15 @@ class Backward {
   const Array& column_sums(int output = 0) const {
     return column_sums_[static_cast<size_t>(output)];
   }
+  // Whether grad(output), and its column sums, are through ReLU already: see want_relu_gradient().
+  bool through_relu(int output = 0) const { return through_relu_[static_cast<size_t>(output)]; }
   // Whether backward may run again (retain_graph): what was saved must stay as it is.
   bool retained() const { return retained_; }
 
  private:
   friend class BackwardWalk;
   std::vector<Array> grads_, column_sums_;
+  std::vector<bool> through_relu_;
   std::vector<GradSlot> slots_;
   bool retained_ = false;
   BackwardWalk* walk_ = nullptr;
@@ -122,6 +130,12 @@ Tensor record_constant(const char* name, std::initializer_list<Tensor> inputs, A
 // too. A linear layer does that for its bias: the norm that follows it has the numbers at hand, and
 // the layer need not read its gradient once more.
 void want_column_sums(const Tensor& result);
+
+// Asks whoever computes the gradient of `result`, which is ReLU's output and a fresh op's only one,
+// for what is left of it behind ReLU: a matmul that makes the gradient masks it, and sums its
+// columns, for less than a pass of its own. Nobody is asked while anybody else looks at the
+// gradient (hooks, retain_grad, autograd::grad).
+void want_relu_gradient(const Tensor& result);
 
 // Whether record() would put an op on these inputs on the tape: ops skip saving statistics
 // otherwise.

@@ -37,6 +37,20 @@ std::vector<Array> columns_of(const Array& y, const std::vector<int64_t>& sizes)
   return columns;
 }
 
+// Into `slot` dy·weight of this shape, put through the ReLU whose output `y` is.
+void relu_input_gradient(GradSlot& slot, const Shape& shape, const Array& dy, const Array& weight,
+                         const Array& y) {
+  const Array dx = Array::empty(y.shape(), y.dtype(), y.device());
+  kernels::MatmulEpilogue drelu;
+  drelu.drelu = true;
+  drelu.pre_activation = y;
+  // On the CPU the matmul that makes the weight's gradient sums it for less.
+  if (y.device().is_cuda())
+    drelu.out_sums = Array::empty({y.size(1)}, statistics_dtype(y.dtype()), y.device());
+  BINADE_DISPATCH(dy.device(), matmul(dy, weight, dx, drelu));
+  slot.add_through_relu(dx.reshape(shape), drelu.out_sums);
+}
+
 }  // namespace
 
 void JointBackward::operator()(Backward& backward) const {
@@ -45,7 +59,7 @@ void JointBackward::operator()(Backward& backward) const {
 
 void JointBackward::run(Backward& backward, const Array& dy, const Array& sums) const {
   const std::vector<Array> parts = columns_of(dy, sizes);
-  if (!weights.empty()) input_gradient(backward.slot(0).open(), dy, parts);
+  if (!weights.empty()) input_gradient(backward, dy, parts);
   if (sizes.size() == 1)
     return layer_gradients(backward.slot(1).open(), backward.slot(2).open(), dy, sums,
                            [&] { return x.array().reshape(x_rows); });
@@ -80,11 +94,17 @@ void JointBackward::run(BackwardOnTape& tape, const Tensor& dy) const {
   }
 }
 
-void JointBackward::input_gradient(GradSlot::Destination to, const Array& dy,
+void JointBackward::input_gradient(Backward& backward, const Array& dy,
                                    const std::vector<Array>& parts) const {
   std::vector<Array> w;
   for (const Saved& weight : weights) w.push_back(weight.array());
-  if (const Array all = stacked(w); all.defined()) return matmul_into(to, dy, all);
+  const Array all = stacked(w);
+  GradSlot& slot = backward.slot(0);
+  if (all.defined() && x.defined() && slot.wants_relu_gradient())
+    if (const Array y = x.array().reshape(x_rows); y.dtype() == dy.dtype())
+      return relu_input_gradient(slot, with_last(backward.grad().shape(), x_rows[1]), dy, all, y);
+  GradSlot::Destination to = slot.open();
+  if (all.defined()) return matmul_into(to, dy, all);
   for (size_t k = 0; k < w.size(); ++k) {
     matmul_into(to, parts[k], w[k]);
     to.beta = 1;

@@ -21,8 +21,7 @@ struct JointBackward {
   void run(BackwardOnTape& tape, const Tensor& dy) const;
 
  private:
-  void input_gradient(GradSlot::Destination to, const Array& dy,
-                      const std::vector<Array>& parts) const;
+  void input_gradient(Backward& backward, const Array& dy, const std::vector<Array>& parts) const;
   void weight_gradients(Backward& backward, const Array& dy, const std::vector<Array>& parts) const;
 };
 

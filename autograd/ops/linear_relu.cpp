@@ -22,6 +22,8 @@ struct LinearReluGradient {
   JointBackward layer;
 
   void operator()(Backward& backward) const {
+    if (backward.through_relu())
+      return layer.run(backward, rows_of(backward.grad()), backward.column_sums());
     const Array dpre = rows_of(masked_gradient_like(backward.grad()));
     // On the CPU the matmul that makes the weight's gradient sums it for less.
     Array sums;
@@ -51,7 +53,10 @@ Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   layers.forward(rows_to_write(y), relu);
   const bool recorded = grad_enabled() && any_requires_grad(layers.inputs());
   if (!recorded) return record(op, layers.inputs(), {y}, FusedBackward())[0];
-  return record(op, layers.inputs(), {y}, LinearReluGradient{Saved(y), layers.backward()})[0];
+  const Tensor result =
+      record(op, layers.inputs(), {y}, LinearReluGradient{Saved(y), layers.backward()})[0];
+  want_relu_gradient(result);
+  return result;
 }
 
 }  // namespace binade

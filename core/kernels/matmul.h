@@ -7,12 +7,16 @@ namespace binade::kernels {
 
 // What is fused behind a matmul. Arrays left undefined are not used.
 struct MatmulEpilogue {
-  float beta = 0;        // out = beta·out + a·b; 0 or 1
-  Array bias;            // (N): added to every row before the activation
-  bool relu = false;     // instead of `gelu`; keeps NaN, as UnaryOp::relu does
-  bool gelu = false;     // tanh form; then pre_activation, if defined, receives the value before it
-  Array pre_activation;  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu`
-  bool dgelu = false;    // out = (a·b) · gelu_tanh'(pre_activation)
+  float beta = 0;     // out = beta·out + a·b; 0 or 1
+  Array bias;         // (N): added to every row before the activation
+  bool relu = false;  // instead of `gelu`; keeps NaN, as UnaryOp::relu does
+  bool gelu = false;  // tanh form; then pre_activation, if defined, receives the value before it
+  // (…, M, N), out's dtype; written with `gelu`, read with `dgelu` and `drelu`
+  Array pre_activation;
+  bool dgelu = false;  // out = (a·b) · gelu_tanh'(pre_activation)
+  // out = a·b where pre_activation, or relu of it, is above 0 or NaN, else 0. Two-dimensional
+  // matmuls only, without bias, beta or another activation.
+  bool drelu = false;
   // (…, M, N), out's dtype, memory of its own; with `dgelu`: receives gelu_tanh(pre_activation),
   // rounded once. A matmul that reads the one can store the other on the way.
   Array recomputed_gelu;

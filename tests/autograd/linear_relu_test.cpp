@@ -135,6 +135,119 @@ TEST_CASE("linear_relu leaves alone what others see of its gradient", "[linear_r
   CHECK(numbers(x.grad()) == Numbers{12, 0, 16, 0});
 }
 
+namespace {
+
+// Three layers; the gradients of x, weights and biases, after `look` at the inner tensors.
+template <class Layer, class Look>
+std::vector<Numbers> stack_gradients(const Layer& layer, DType dtype, Device device,
+                                     const Look& look) {
+  Random random(5);
+  const auto leaf_of = [&](const Shape& shape) {
+    return Tensor(random_array(shape, dtype, random).to(device), true);
+  };
+  const Tensor x = leaf_of({3, 4, 16});
+  TensorList leaves = {x};
+  Tensor y = x;
+  for (const int64_t width : {24, 40, 8}) {
+    leaves.push_back(leaf_of({width, y.size(-1)}));
+    leaves.push_back(leaf_of({width}));
+    y = layer(y, leaves[leaves.size() - 2], leaves.back());
+    look(y);
+  }
+  y.backward(Tensor(random_array(y.shape(), dtype, random).to(device)));
+  std::vector<Numbers> gradients;
+  for (const Tensor& tensor : leaves) gradients.push_back(numbers(tensor.grad()));
+  return gradients;
+}
+
+}  // namespace
+
+TEST_CASE("layers with relu on each other have the gradients of the ops one by one",
+          "[linear_relu]") {
+  for (const DType dtype : kFloatingDTypes) {
+    INFO(dtype);
+    const auto leave = [](const Tensor&) {};
+    const std::vector<Numbers> expected = stack_gradients(linear_then_relu, dtype, Device(), leave);
+    CHECK(stack_gradients(linear_relu, dtype, Device(), leave) == expected);
+    // Nobody who looks at an inner gradient gets the masked one.
+    const auto kept_gradients = [&](const auto& layer) {
+      std::vector<Tensor> kept;
+      stack_gradients(layer, dtype, Device(), [&](Tensor& y) {
+        y.retain_grad();
+        kept.push_back(y);
+      });
+      std::vector<Numbers> gradients;
+      for (const Tensor& y : kept) gradients.push_back(numbers(y.grad()));
+      return gradients;
+    };
+    CHECK(kept_gradients(linear_relu) == kept_gradients(linear_then_relu));
+    const auto hooked_gradients = [&](const auto& layer) {
+      std::vector<Numbers> gradients;
+      stack_gradients(layer, dtype, Device(), [&](Tensor& y) {
+        y.register_hook([&](const Array& gradient) {
+          gradients.push_back(gradient.to_vector<double>());
+          return Array();
+        });
+      });
+      return gradients;
+    };
+    CHECK(hooked_gradients(linear_relu) == hooked_gradients(linear_then_relu));
+  }
+}
+
+TEST_CASE("a layer with relu may have other users than the next layer", "[linear_relu]") {
+  const auto run_with = [](const auto& layer, int which) {
+    Random random(6);
+    const auto leaf_of = [&](const Shape& shape) {
+      return Tensor(random_array(shape, DType::f32, random), true);
+    };
+    const Tensor x = leaf_of({5, 6}), w1 = leaf_of({7, 6}), w2 = leaf_of({7, 7}),
+                 w3 = leaf_of({7, 7}), bias = leaf_of({7});
+    const Tensor y = layer(x, w1, bias);
+    Tensor z;
+    if (which == 0) z = layer(y, w2, bias) + layer(y, w3, bias);
+    if (which == 1) z = y * layer(y, w2, bias);
+    if (which == 2) z = layer(y, w2, bias) + y;
+    if (which == 3) z = layer(y, Tensor(w2.array()), bias);  // a frozen layer saves no input
+    if (which == 4) z = linear_joint(y, {w2, w3});
+    if (which == 5) {  // the gradient of the inner tensor itself
+      z = layer(y, w2, bias);
+      return std::vector<Numbers>{grad({sum(z * z)}, {y})[0].to_vector<double>()};
+    }
+    sum(z * z).backward();
+    std::vector<Numbers> gradients;
+    for (const Tensor& tensor : {x, w1, bias}) gradients.push_back(numbers(tensor.grad()));
+    return gradients;
+  };
+  for (int which = 0; which < 6; ++which) {
+    INFO("case " << which);
+    const auto got = run_with(linear_relu, which), expected = run_with(linear_then_relu, which);
+    REQUIRE(got.size() == expected.size());
+    for (size_t i = 0; i < got.size(); ++i)
+      for (size_t j = 0; j < got[i].size(); ++j)
+        CHECK(got[i][j] == Approx(expected[i][j]).epsilon(1e-5).margin(1e-5));
+  }
+}
+
+TEST_CASE("layers with relu on each other agree on both devices", "[linear_relu][cuda]") {
+  require_gpu();
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    INFO(dtype);
+    const auto leave = [](const Tensor&) {};
+    const auto cpu = stack_gradients(linear_relu, dtype, Device(), leave);
+    const auto gpu = stack_gradients(linear_relu, dtype, test_gpu(), leave);
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      double largest = 0, worst = 0;
+      for (size_t j = 0; j < cpu[i].size(); ++j) {
+        largest = std::max(largest, std::abs(cpu[i][j]));
+        worst = std::max(worst, std::abs(cpu[i][j] - gpu[i][j]));
+      }
+      // A rounding or two of inner values, which three layers pass on.
+      CHECK(worst <= 8 * epsilon_of(dtype) * largest);
+    }
+  }
+}
+
 TEST_CASE("recompute changes no bit of linear_relu", "[linear_relu][recompute]") {
   Random random(3);
   const Array x = random_array({9, 6}, DType::f16, random);

@@ -177,6 +177,62 @@ TEST_CASE("relu behind a matmul keeps NaN on both devices", "[cuda][matmul]") {
       }
 }
 
+TEST_CASE("relu's gradient behind a matmul agrees on both devices", "[cuda][matmul]") {
+  require_gpu();
+  Random random(8);
+  for (const auto& [in, out_dtype] : kDTypes)
+    for (const Shape& size : {Shape{64, 128, 96}, Shape{33, 45, 27}, Shape{1, 64, 32},
+                              Shape{2056, 1000, 1048}})  // large ones have a kernel of their own
+      for (const bool summed : {true, false}) {
+        const Array a = random_array({size[0], size[2]}, in, random, 0.1);
+        const Array b = random_array({size[2], size[1]}, in, random, 0.1);
+        const Array out = random_array({size[0], size[1]}, out_dtype, random);
+        const Array y = random_array(out.shape(), out_dtype, random);
+        write(y, 0, 0);
+        write(y, size[1] - 1, std::nan(""));
+        INFO(in << " to " << out_dtype << ", size " << size << ", summed " << summed);
+        const DType wide = in == DType::f64 ? DType::f64 : DType::f32;
+        compare_devices(
+            [&](const auto& v) {
+              MatmulEpilogue epilogue;
+              epilogue.drelu = true;
+              epilogue.pre_activation = v[3];
+              if (summed) epilogue.out_sums = Array::empty({size[1]}, wide, v[0].device());
+              run_matmul(v[0], v[1], v[2], epilogue);
+              if (summed)
+                CHECK(column_sum_error(on_device(epilogue.out_sums, Device::cpu()),
+                                       on_device(v[2], Device::cpu())) <= 8 * epsilon_of(wide));
+            },
+            {a, b, out, y}, 3);
+      }
+}
+
+TEST_CASE("relu's gradient behind a matmul hides what it masks", "[cuda][matmul]") {
+  require_gpu();
+  Random random(9);
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+    for (const Shape& size : {Shape{64, 128, 96}, Shape{2048, 512, 2048}}) {
+      INFO(dtype << ", size " << size);
+      const Array a = random_array({size[0], size[2]}, dtype, random, 0.3);
+      for (int64_t i = 0; i < size[2]; ++i) write(a, 5 * size[2] + i, std::nan(""));
+      const Array b = gpu_random({size[2], size[1]}, dtype, random, 0.3);
+      const Array y = random_array({size[0], size[1]}, dtype, random);
+      for (int64_t j = 0; j < size[1]; j += 2) write(y, 5 * size[1] + j, 0);
+      const Array out = gpu_empty({size[0], size[1]}, dtype);
+      MatmulEpilogue epilogue;
+      epilogue.drelu = true;
+      epilogue.pre_activation = on_device(y, test_gpu());
+      run_matmul(on_device(a, test_gpu()), b, out, epilogue);
+      const Array got = on_device(out, Device::cpu());
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < got.numel(); ++i) {
+        const bool masked = read(y, i) <= 0, lost = i / size[1] == 5;
+        if (masked ? read(got, i) != 0 : std::isnan(read(got, i)) != lost) ++wrong;
+      }
+      CHECK(wrong == 0);
+    }
+}
+
 TEST_CASE("sums of a matmul's columns agree on both devices", "[cuda][matmul]") {
   require_gpu();
   Random random(5);
@@ -254,6 +310,11 @@ TEST_CASE("matmuls have the same bits each time and in a graph", "[cuda][matmul]
     backward.pre_activation = saved;
     backward.out_sums = sums;
     check_same_bits([&] { run_matmul(a, b, out, backward); }, {out, sums});
+    MatmulEpilogue masking;
+    masking.drelu = true;
+    masking.pre_activation = saved;
+    masking.out_sums = sums;
+    check_same_bits([&] { run_matmul(a, b, out, masking); }, {out, sums});
     MatmulEpilogue summing;
     summing.a_sums = gpu_empty({256}, dtype);
     check_same_bits([&] { run_matmul(a, b, out, summing); }, {out, summing.a_sums});

@@ -276,6 +276,24 @@ TEST_CASE("cpu matmul epilogues", "[matmul][cpu]") {
     if (store)
       CHECK(worst_error(epilogue.recomputed_gelu, again) <= tolerance(dtype, out_dtype, 0));
   }
+  SECTION("drelu") {
+    epilogue.drelu = true;
+    epilogue.pre_activation = random_array({m, n}, out_dtype, random);
+    write(epilogue.pre_activation, 0, 0);
+    write(epilogue.pre_activation, n, std::nan(""));
+    for_each([&](double& value, int64_t i, int64_t) {
+      if (read(epilogue.pre_activation, i) <= 0) value = 0;
+    });
+    epilogue.out_sums = random_array({n}, dtype == DType::f64 ? DType::f64 : DType::f32, random);
+    kernels::cpu::matmul(a, b, out, epilogue);
+    CHECK(worst_error(out, expected) <= allowed);
+    CHECK(column_sum_error(epilogue.out_sums, out) <= 8 * epsilon_of(epilogue.out_sums.dtype()));
+    // What is masked does not show, not even where it overflowed.
+    for (int64_t i = 0; i < k; ++i) write(a, i, std::nan(""));
+    kernels::cpu::matmul(a, b, out, epilogue);
+    for (int64_t j = 0; j < n; ++j)
+      CHECK((read(epilogue.pre_activation, j) <= 0 ? read(out, j) == 0 : std::isnan(read(out, j))));
+  }
   SECTION("sums of the rows of a") {
     const DType sums_dtype = GENERATE(DType::f32, DType::bf16);
     epilogue.a_sums = random_array({m}, dtype == DType::f64 ? DType::f64 : sums_dtype, random);

@@ -17,6 +17,8 @@ struct LineFunctions {
   void (*gelu)(T* line, const T* bias, T* pre, int64_t n);
   // line *= gelu_tanh'(pre).
   void (*multiply_by_gelu_gradient)(T* line, const T* pre, int64_t n);
+  // line = 0 where y is 0 or below.
+  void (*keep_where_above)(T* line, const T* y, int64_t n);
   // A running softmax: line = exp(line − the largest score so far), total = Σ of these so far.
   // Returns what earlier sums must be multiplied by.
   T (*exponentiate)(T* line, int64_t n, T& largest, T& total);

@@ -69,6 +69,12 @@ void multiply_line_by_gelu_gradient(T* line, const T* pre, int64_t n) {
 }
 
 template <class T>
+void keep_line_where_above(T* line, const T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) line[i] = y[i] <= T(0) ? T(0) : line[i];
+}
+
+template <class T>
 T exponentiate_line(T* line, int64_t n, T& largest, T& total) {
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
   T maximum = largest;
@@ -103,9 +109,13 @@ void softmax_moments_line(T* p, const T* dp, int64_t n, T logsumexp, T& total, T
 
 template <class T>
 constexpr LineFunctions<T> make_line_functions() {
-  return {&add_line<T>,          &relu_line<T>,
-          &gelu_line<T>,         &multiply_line_by_gelu_gradient<T>,
-          &exponentiate_line<T>, &softmax_moments_line<T>};
+  return {&add_line<T>,
+          &relu_line<T>,
+          &gelu_line<T>,
+          &multiply_line_by_gelu_gradient<T>,
+          &keep_line_where_above<T>,
+          &exponentiate_line<T>,
+          &softmax_moments_line<T>};
 }
 
 }  // namespace

@@ -84,20 +84,24 @@ template <class T>
 class LineEpilogue {
  public:
   LineEpilogue(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
-      : problem_(problem), relu_(epilogue.relu), gelu_(epilogue.gelu), dgelu_(epilogue.dgelu) {
+      : problem_(problem),
+        relu_(epilogue.relu),
+        gelu_(epilogue.gelu),
+        dgelu_(epilogue.dgelu),
+        drelu_(epilogue.drelu) {
     if (!epilogue.bias.defined()) return;
     bias_.resize(static_cast<size_t>(problem.n));
     load_row(epilogue.bias.data(), epilogue.bias.dtype(), epilogue.bias.stride(0), problem.n,
              bias_.data());
   }
 
-  bool empty() const { return bias_.empty() && !relu_ && !gelu_ && !dgelu_; }
+  bool empty() const { return bias_.empty() && !relu_ && !gelu_ && !reads_input(); }
 
   // `line` holds n sums from (row, column) of the batch's matrix; `buffer` has room for n.
   void apply(T* line, int64_t batch, int64_t row, int64_t column, int64_t n, T* buffer) const {
     const T* const bias = bias_.empty() ? nullptr : bias_.data() + column;
     if (relu_) return functions_.relu(line, bias, n);
-    if (!gelu_ && !dgelu_) {
+    if (!gelu_ && !reads_input()) {
       if (bias != nullptr) functions_.add(line, bias, n);
       return;
     }
@@ -114,12 +118,15 @@ class LineEpilogue {
     }
     if (bias != nullptr) functions_.add(line, bias, n);
     if (!in_place) load_row(place, pre.dtype, pre.column_stride, n, buffer);
+    if (drelu_) return functions_.keep_where_above(line, numbers, n);
     functions_.multiply_by_gelu_gradient(line, numbers, n);
   }
 
  private:
+  bool reads_input() const { return dgelu_ || drelu_; }
+
   const MatmulProblem& problem_;
-  bool relu_, gelu_, dgelu_;
+  bool relu_, gelu_, dgelu_, drelu_;
   std::vector<T> bias_;
   LineFunctions<T> functions_ = line_functions<T>();
 };

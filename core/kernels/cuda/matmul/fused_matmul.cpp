@@ -45,12 +45,33 @@ FusedOperands operands_of(const Array& a, const Array& weight, const Array& out)
           matrix_of(a), matrix_of(weight), matrix_of(out)};
 }
 
+// The sums that a kernel leaves for each row of tiles, until they are added up.
+class ColumnSums {
+ public:
+  ColumnSums(const Array& sums, const FusedOperands& operands) : sums_(sums) {
+    if (!sums.defined()) return;
+    partial_ = Array::empty({fused_tile_rows(operands.m), operands.n}, DType::f32, sums.device());
+  }
+  float* partial() const {
+    return partial_.defined() ? static_cast<float*>(partial_.data()) : nullptr;
+  }
+  void finish() const {
+    if (sums_.defined()) reduce(ReduceOp::sum, partial_, sums_.unsqueeze(0), 0);
+  }
+
+ private:
+  Array sums_, partial_;
+};
+
+bool fits_bias(const Array& bias, const Array& x) {
+  return !bias.defined() || (bias.dtype() == x.dtype() && bias.is_contiguous());
+}
+
 }  // namespace
 
 bool fused_matmul_gelu(const Array& x, const Array& weight, const Array& bias, const Array& pre,
                        const Array& out) {
-  if (!applies(x, {&weight, &pre, &out})) return false;
-  if (bias.defined() && (bias.dtype() != x.dtype() || !bias.is_contiguous())) return false;
+  if (!applies(x, {&weight, &pre, &out}) || !fits_bias(bias, x)) return false;
   GeluOperands operands{operands_of(x, weight, out)};
   operands.pre = matrix_of(pre);
   if (bias.defined()) operands.bias = device_pointer(bias);
@@ -65,13 +86,30 @@ bool fused_matmul_gelu_backward(const Array& dy, const Array& weight, const Arra
   GeluOperands operands{operands_of(dy, weight, out)};
   operands.pre = matrix_of(pre);
   operands.recomputed = matrix_of(recomputed_gelu);
-  Array partial;
-  if (column_sums.defined()) {
-    partial = Array::empty({fused_tile_rows(operands.m), operands.n}, DType::f32, out.device());
-    operands.partial_sums = static_cast<float*>(partial.data());
-  }
+  const ColumnSums sums(column_sums, operands);
+  operands.partial_sums = sums.partial();
   if constexpr (kBuilt) launch_gelu_backward_sm90(operands);
-  if (column_sums.defined()) reduce(ReduceOp::sum, partial, column_sums.unsqueeze(0), 0);
+  sums.finish();
+  return true;
+}
+
+bool fused_matmul_relu(const Array& x, const Array& weight, const Array& bias, const Array& out) {
+  if (!applies(x, {&weight, &out}) || !fits_bias(bias, x)) return false;
+  ReluOperands operands{operands_of(x, weight, out)};
+  if (bias.defined()) operands.bias = device_pointer(bias);
+  if constexpr (kBuilt) launch_relu_forward_sm90(operands);
+  return true;
+}
+
+bool fused_matmul_relu_backward(const Array& dy, const Array& weight, const Array& y,
+                                const Array& out, const Array& column_sums) {
+  if (!applies(dy, {&weight, &y, &out})) return false;
+  ReluOperands operands{operands_of(dy, weight, out)};
+  operands.y = matrix_of(y);
+  const ColumnSums sums(column_sums, operands);
+  operands.partial_sums = sums.partial();
+  if constexpr (kBuilt) launch_relu_backward_sm90(operands);
+  sums.finish();
   return true;
 }
 

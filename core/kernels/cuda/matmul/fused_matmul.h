@@ -1,5 +1,6 @@
 // Matmuls with an activation in their epilogue for Hopper, through CUTLASS: cuBLASLt's with GELU
-// take half as long again as the matmul alone, these little more, and SwiGLU it has none. f16 or
+// take half as long again as the matmul alone, these little more; its ReLU loses NaN, and SwiGLU it
+// has none. f16 or
 // bf16, f32 sums. Each returns false, having queued nothing, where it does not apply: on other
 // devices, without CUTLASS at build time, for rows that are not contiguous, and for sizes,
 // distances of rows or addresses that are not multiples of 8 elements.
@@ -22,6 +23,16 @@ bool fused_matmul_gelu(const Array& x, const Array& weight, const Array& bias, c
 bool fused_matmul_gelu_backward(const Array& dy, const Array& weight, const Array& pre,
                                 const Array& out, const Array& column_sums,
                                 const Array& recomputed_gelu);
+
+// out (M, N) = x (M, K) · weightᵀ + bias where that is above 0 or NaN, else 0, for weight (N, K).
+// All of one dtype; bias (N) may be undefined.
+bool fused_matmul_relu(const Array& x, const Array& weight, const Array& bias, const Array& out);
+
+// out (M, N) = dy (M, K) · weight (K, N) where y (M, N) is above 0 or NaN, else 0, all of one
+// dtype; out and y must be apart. column_sums (N), f32, unless it is undefined, receives the sums
+// over M of what out holds.
+bool fused_matmul_relu_backward(const Array& dy, const Array& weight, const Array& y,
+                                const Array& out, const Array& column_sums);
 
 // hidden (M, N) = silu(gate)·up for (gate, up) = x (M, K) · weightᵀ, weight (2 N, K), of what their
 // rounding leaves; both side by side in pre (M, 2 N), unless that is undefined. All of one dtype,

@@ -30,6 +30,13 @@ struct GeluOperands : FusedOperands {
   float* partial_sums;   // backward, or null: receives (fused_tile_rows(m), n)
 };
 
+// The weight is (n, k) forward, (k, n) backward.
+struct ReluOperands : FusedOperands {
+  const void* bias;     // forward: (n), or null
+  RowMatrix y;          // backward: (m, n), ReLU's output
+  float* partial_sums;  // backward, or null: receives (fused_tile_rows(m), n)
+};
+
 // `out` is silu(gate)·up; the weight is (2 n, k), the gate's rows before those of up, and n a
 // multiple of kSwigluColumns.
 struct SwigluForwardOperands : FusedOperands {
@@ -51,6 +58,8 @@ constexpr int64_t fused_tile_rows(int64_t m) {
 // Queue the kernel on the current stream.
 void launch_gelu_forward_sm90(const GeluOperands& operands);
 void launch_gelu_backward_sm90(const GeluOperands& operands);
+void launch_relu_forward_sm90(const ReluOperands& operands);
+void launch_relu_backward_sm90(const ReluOperands& operands);
 void launch_swiglu_forward_sm90(const SwigluForwardOperands& operands);
 void launch_swiglu_backward_sm90(const SwigluBackwardOperands& operands);
 

@@ -10,6 +10,7 @@
 #include <binade/core/cuda/libraries.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/relu_gradient.h>
 
 #include <binade/core/kernels/cuda/common/device_pointer.h>
 #include <binade/core/kernels/cuda/matmul/fused_matmul.h>
@@ -360,12 +361,36 @@ std::optional<FusedProblem> gelu_problem(const Array& a, const Array& out,
   return problem;
 }
 
+std::optional<FusedProblem> relu_problem(const Array& a, const Array& out,
+                                         const MatmulEpilogue& epilogue) {
+  if (epilogue.relu == epilogue.drelu || epilogue.beta != 0 ||
+      (epilogue.drelu && epilogue.pre_activation.shares_storage(out)))
+    return std::nullopt;
+  std::optional<FusedProblem> problem =
+      fused_problem(epilogue.drelu ? FusedProblem::relu_backward : FusedProblem::relu, a, out);
+  if (problem) problem->column_sums = epilogue.out_sums.defined();
+  return problem;
+}
+
+Array bias_for(const Array& out, const MatmulEpilogue& epilogue) {
+  return epilogue.bias.defined() ? epilogue.bias.to(out.dtype()).contiguous() : Array();
+}
+
+bool launch_relu(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
+  if (epilogue.drelu)
+    return fused_matmul_relu_backward(a, b, epilogue.pre_activation, out, epilogue.out_sums);
+  if (!fused_matmul_relu(a, b.transpose(0, 1), bias_for(out, epilogue), out)) return false;
+  sum_columns(out, epilogue);
+  return true;
+}
+
 bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   if (epilogue.dgelu)
     return fused_matmul_gelu_backward(a, b, epilogue.pre_activation, out, epilogue.out_sums,
                                       epilogue.recomputed_gelu);
-  const Array bias = epilogue.bias.defined() ? epilogue.bias.to(out.dtype()).contiguous() : Array();
-  if (!fused_matmul_gelu(a, b.transpose(0, 1), bias, epilogue.pre_activation, out)) return false;
+  if (!fused_matmul_gelu(a, b.transpose(0, 1), bias_for(out, epilogue), epilogue.pre_activation,
+                         out))
+    return false;
   sum_columns(out, epilogue);
   return true;
 }
@@ -374,14 +399,23 @@ bool launch_gelu(const Array& a, const Array& b, const Array& out, const MatmulE
 
 void matmul(const Array& a, const Array& b, const Array& out, const MatmulEpilogue& epilogue) {
   const auto library = [&] {
+    if (epilogue.drelu) {
+      library_matmul(a, b, out, {});
+      relu_gradient(epilogue.pre_activation, out, out, epilogue.out_sums);
+      return;
+    }
     // First, because the library's matmuls may write over pre_activation.
     if (epilogue.recomputed_gelu.defined())
       unary(UnaryOp::gelu_tanh, epilogue.pre_activation, epilogue.recomputed_gelu);
     library_matmul(a, b, out, epilogue);
     sum_columns(out, epilogue);
   };
-  const auto own = [&] { return launch_gelu(a, b, out, epilogue); };
-  const std::optional<FusedProblem> problem = gelu_problem(a, out, epilogue);
+  const bool is_relu = epilogue.relu || epilogue.drelu;
+  const auto own = [&] {
+    return is_relu ? launch_relu(a, b, out, epilogue) : launch_gelu(a, b, out, epilogue);
+  };
+  const std::optional<FusedProblem> problem =
+      is_relu ? relu_problem(a, out, epilogue) : gelu_problem(a, out, epilogue);
   if (!problem || !prefers_own_kernel(*problem, own, library) || !own()) library();
   if (epilogue.a_sums.defined()) sum_rows(a, epilogue);
 }

@@ -56,7 +56,7 @@ void launch_matmul(const MatmulProblem& problem, const MatmulOperands& operands,
 
 // What decides whether a matmul of fused_matmul.h is faster than cuBLASLt's, in the same table.
 struct FusedProblem {
-  enum Kind : int64_t { gelu, gelu_backward, swiglu, swiglu_backward };
+  enum Kind : int64_t { gelu, gelu_backward, swiglu, swiglu_backward, relu, relu_backward };
 
   int64_t type = 0;  // cudaDataType_t
   int64_t m = 0, n = 0, k = 0;
