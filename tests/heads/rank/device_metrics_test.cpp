@@ -57,7 +57,7 @@ std::vector<int64_t> all_lengths() {
 void check_device(Device device) {
   const Batch batch(5, all_lengths());
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64})
-    for (const int64_t cut : {0, 1, 5, 10, 64, 65, 200})
+    for (const int64_t cut : {0, 1, 5, 10, 32, 33, 64, 65, 200})
       for (const EmptyLists empty : {EmptyLists::zero, EmptyLists::one, EmptyLists::skip})
         for (const Gain gain : {Gain::exponential, Gain::linear}) {
           CAPTURE(name_of(dtype), cut, static_cast<int>(empty), static_cast<int>(gain));

@@ -13,6 +13,8 @@ using Columns = RankMetricColumns;
 
 constexpr int kListBlock = 256;  // threads of a list, documents of a tile
 constexpr int kMostFound = 64;   // ranks that are found rather than counted
+// Documents that a warp ranks alone: to wait for a block's other warps would take longer.
+constexpr int kWarpDocuments = 256;
 constexpr int kSumBlock = 512;
 
 struct Plus {
@@ -46,51 +48,53 @@ struct ListSums {
   int64_t first = INT64_MAX;  // the first rank of a relevant document
 };
 
-// The document that ranks first among those of [0, count) for which takes(document) holds.
-template <class C, class Value, class Takes>
+// The document that ranks first among those of [0, count) for which takes(document) holds. Here and
+// below, by the first kThreads threads of the block.
+template <int kThreads, class C, class Value, class Takes>
 __device__ Ranked<C> first_of(int64_t count, const Value& value, const Takes& takes) {
   Ranked<C> best;
-  for (int64_t i = threadIdx.x; i < count; i += kListBlock) {
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
     const Ranked<C> document{value(i), i};
     if (takes(document)) best = RanksFirst()(best, document);
   }
-  return block_reduce<kListBlock>(best, RanksFirst(), Ranked<C>{});
+  return block_reduce<kThreads>(best, RanksFirst(), Ranked<C>{});
 }
 
-// DCG of the order by value(i): thread r looks after the document of rank r + 1. cut ≤ kMostFound.
-template <class C, class Value>
+// DCG of the order by value(i): thread r looks after the document of rank r + 1, of which there may
+// not be more than threads.
+template <int kThreads, class C, class Value>
 __device__ double found_dcg(int64_t count, const float* labels, const RankMetricRules& rules,
                             const Value& value) {
   const int64_t ranks = rules.cut < count ? rules.cut : count;
   Ranked<C> last;
   int64_t mine = -1;
   for (int64_t r = 0; r < ranks; ++r) {
-    last = first_of<C>(count, value, [&](const Ranked<C>& document) {
+    last = first_of<kThreads, C>(count, value, [&](const Ranked<C>& document) {
       return last.place < 0 || ranks_before(last.value, last.place, document.value, document.place);
     });
     if (threadIdx.x == r) mine = last.place;
   }
   const double term =
       mine < 0 ? 0.0 : rules.gain(labels[mine]) * rules.discount(int64_t{threadIdx.x} + 1);
-  return block_reduce<kListBlock>(term, Plus(), 0.0);
+  return block_reduce<kThreads>(term, Plus(), 0.0);
 }
 
-template <class T>
+template <int kThreads, class T>
 __device__ ListSums found_sums(const T* scores, const float* labels, int64_t count,
                                const RankMetricRules& rules) {
   using C = ComputeOf<T>;
   const auto score = [&](int64_t i) { return widen(scores[i]); };
   const auto label = [&](int64_t i) { return labels[i]; };
   ListSums sums;
-  sums.dcg = found_dcg<C>(count, labels, rules, score);
-  sums.ideal = found_dcg<float>(count, labels, rules, label);
-  const Ranked<C> first = first_of<C>(
+  sums.dcg = found_dcg<kThreads, C>(count, labels, rules, score);
+  sums.ideal = found_dcg<kThreads, float>(count, labels, rules, label);
+  const Ranked<C> first = first_of<kThreads, C>(
       count, score, [&](const Ranked<C>& document) { return labels[document.place] >= 1; });
   if (first.place < 0) return sums;
   int64_t before = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kListBlock)
+  for (int64_t i = threadIdx.x; i < count; i += kThreads)
     before += ranks_before(score(i), i, first.value, first.place) ? 1 : 0;
-  sums.first = 1 + block_reduce<kListBlock>(before, Plus(), int64_t{0});
+  sums.first = 1 + block_reduce<kThreads>(before, Plus(), int64_t{0});
   return sums;
 }
 
@@ -137,6 +141,24 @@ __device__ ListSums counted_sums(const T* scores, const float* labels, int64_t c
   return sums;
 }
 
+template <int kThreads, class T>
+__device__ void write_metrics(const T* scores, int64_t count, const RankMetricRules& rules,
+                              const ListSums& sums, double* out) {
+  int64_t nans = 0;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
+    const auto score = widen(scores[i]);
+    nans += score != score ? 1 : 0;
+  }
+  nans = block_reduce<kThreads>(nans, Plus(), int64_t{0});
+  if (threadIdx.x != 0) return;
+  const bool relevant = sums.first != INT64_MAX;
+  const bool within = relevant && (rules.cut == 0 || sums.first <= rules.cut);
+  out[Columns::kNdcg] = count == 0 ? NAN : rules.or_empty(sums.ideal > 0, sums.dcg / sums.ideal);
+  out[Columns::kReciprocal] =
+      count == 0 ? NAN : rules.or_empty(relevant, within ? 1 / static_cast<double>(sums.first) : 0);
+  out[Columns::kNan] = static_cast<double>(nans);
+}
+
 // A block a list.
 template <class T>
 __global__ void __launch_bounds__(kListBlock)
@@ -145,23 +167,16 @@ __global__ void __launch_bounds__(kListBlock)
   const int64_t begin = offsets[blockIdx.x], count = offsets[blockIdx.x + 1] - begin;
   scores += begin;
   labels += begin;
-  const ListSums sums = rules.cut > 0 && rules.cut <= kMostFound
-                            ? found_sums(scores, labels, count, rules)
-                            : counted_sums(scores, labels, count, rules);
-  int64_t nans = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kListBlock) {
-    const auto score = widen(scores[i]);
-    nans += score != score ? 1 : 0;
-  }
-  nans = block_reduce<kListBlock>(nans, Plus(), int64_t{0});
-  if (threadIdx.x != 0) return;
   double* out = each + int64_t{blockIdx.x} * Columns::kEach;
-  const bool relevant = sums.first != INT64_MAX;
-  const bool within = relevant && (rules.cut == 0 || sums.first <= rules.cut);
-  out[Columns::kNdcg] = count == 0 ? NAN : rules.or_empty(sums.ideal > 0, sums.dcg / sums.ideal);
-  out[Columns::kReciprocal] =
-      count == 0 ? NAN : rules.or_empty(relevant, within ? 1 / static_cast<double>(sums.first) : 0);
-  out[Columns::kNan] = static_cast<double>(nans);
+  const bool finds = rules.cut > 0 && rules.cut <= kMostFound;
+  if (finds && count <= kWarpDocuments && (rules.cut < count ? rules.cut : count) <= 32) {
+    if (threadIdx.x < 32)
+      write_metrics<32>(scores, count, rules, found_sums<32>(scores, labels, count, rules), out);
+    return;
+  }
+  const ListSums sums = finds ? found_sums<kListBlock>(scores, labels, count, rules)
+                              : counted_sums(scores, labels, count, rules);
+  write_metrics<kListBlock>(scores, count, rules, sums, out);
 }
 
 // One block.
