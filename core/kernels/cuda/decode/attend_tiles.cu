@@ -6,7 +6,7 @@
 
 #include <binade/core/kernels/cuda/decode/attend_mma.cuh>
 #include <binade/core/kernels/cuda/decode/attend_problem.cuh>
-#include <binade/core/kernels/cuda/decode/block_rows.cuh>
+#include <binade/core/kernels/cuda/decode/block_launch.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -209,19 +209,9 @@ template <int kDim, class T>
 void run(AttendProblem& p, const Array& q, const Array& keys, const Array& values,
          const Array& out) {
   const auto with = [&]<int kHalves>(std::integral_constant<int, kHalves>) {
-    const int64_t batch = q.size(0), tiles = p.key_heads * ceil_div(p.queries(), 8 * kHalves);
-    check(tiles <= 65535 && batch <= 65535,
-          "cached attention takes batches and heads · queries below 65536, got a batch of ", batch,
-          " and ", tiles, " tiles");
-    const auto& device = ::binade::cuda::device_properties();
-    constexpr int64_t kBlocksPerProcessor = 2;
-    const int64_t wanted = std::min(kBlocksPerProcessor * device.multiprocessors / (batch * tiles),
-                                    ceil_div(p.capacity, 2 * kLeastTileShare<kDim>));
-    p.shares = 1;
-    while (device.major >= 9 && p.shares < std::min<int64_t>(wanted, kMostShares)) p.shares *= 2;
-    launch_early("cached_attention", attend_tiles_kernel<kDim, kHalves, T>,
-                 dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
-                      static_cast<unsigned>(batch)),
+    const dim3 grid =
+        share_keys(p, q.size(0), 8 * kHalves, /*blocks_per_processor=*/2, kLeastTileShare<kDim>);
+    launch_early("cached_attention", attend_tiles_kernel<kDim, kHalves, T>, grid,
                  kTileWarps<kDim> * kWarp, EarlyOptions{.cluster = static_cast<unsigned>(p.shares)},
                  p, device_data<const T>(q), device_data<const T>(keys),
                  device_data<const T>(values), device_data<T>(out));
@@ -244,16 +234,12 @@ bool suits_tiles(const AttendProblem& p, DType dtype) {
 
 void attend_tiles(AttendProblem p, const Array& q, const Array& keys, const Array& values,
                   const Array& out) {
-  const auto as = [&]<class T>(T) {
+  visit_half(q.dtype(), "cached_attention", [&]<class T>(T) {
     if (p.dim == 64)
       run<64, T>(p, q, keys, values, out);
     else
       run<128, T>(p, q, keys, values, out);
-  };
-  if (q.dtype() == DType::f16)
-    as(__half{});
-  else
-    as(__nv_bfloat16{});
+  });
 }
 
 }  // namespace binade::kernels::cuda

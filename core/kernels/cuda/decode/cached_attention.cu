@@ -2,8 +2,7 @@
 // for a handful of its queries; groups of lanes take keys in turn, each with a running softmax of
 // its own (Milakov & Gimelshein 2018). The blocks that share a query are a cluster, and read each
 // other's sums to merge them (after Dao et al. 2023, "Flash-Decoding", where a second kernel does
-// that). Devices without clusters have one share. The number of shares follows from the capacity
-// and the batch, never from the lengths, which only the device knows.
+// that).
 #include <cooperative_groups.h>
 
 #include <algorithm>
@@ -119,28 +118,14 @@ bool reads_whole(const Array& array) {
 template <class T, int kLanes>
 void attend(AttendProblem p, int64_t batch, const Array& q, const Array& keys, const Array& values,
             const Array& out) {
-  const int64_t queries = p.queries();
   const auto run = [&]<int kQueries>(std::integral_constant<int, kQueries>) {
-    const int64_t tiles = p.key_heads * ceil_div(queries, kQueries);
-    check(tiles <= 65535 && batch <= 65535,
-          "cached attention takes batches and heads · queries "
-          "below 65536, got a batch of ",
-          batch, " and ", tiles, " tiles");
-    // A power of two.
-    const auto& device = ::binade::cuda::device_properties();
-    constexpr int64_t kBlocksPerProcessor = 4;
-    const int64_t wanted = std::min(kBlocksPerProcessor * device.multiprocessors / (batch * tiles),
-                                    ceil_div(p.capacity, 2 * kLeastShare));
-    p.shares = 1;
-    while (device.major >= 9 && p.shares < std::min<int64_t>(wanted, kMostShares)) p.shares *= 2;
-    launch_early("cached_attention", attend_kernel<T, kLanes, kQueries>,
-                 dim3(static_cast<unsigned>(p.shares), static_cast<unsigned>(tiles),
-                      static_cast<unsigned>(batch)),
-                 kAttendThreads, EarlyOptions{.cluster = static_cast<unsigned>(p.shares)}, p,
+    const dim3 grid = share_keys(p, batch, kQueries, /*blocks_per_processor=*/4, kLeastShare);
+    launch_early("cached_attention", attend_kernel<T, kLanes, kQueries>, grid, kAttendThreads,
+                 EarlyOptions{.cluster = static_cast<unsigned>(p.shares)}, p,
                  device_data<const T>(q), device_data<const T>(keys), device_data<const T>(values),
                  device_data<T>(out));
   };
-  if (queries == 1)
+  if (p.queries() == 1)
     run(std::integral_constant<int, 1>());
   else
     run(std::integral_constant<int, 4>());
