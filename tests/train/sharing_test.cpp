@@ -152,8 +152,9 @@ void check_ranks(const Setup& setup, const std::vector<int>& sizes) {
   const Outcome alone = train(setup);
   REQUIRE(std::ssize(alone.reports) == setup.steps);
   if (setup.model.preset.starts_with("fp16")) {
-    CHECK(alone.reports.front().skipped);
-    CHECK_FALSE(alone.reports.back().skipped);
+    const int64_t skipped = alone.reports.back().skipped_total;
+    CHECK(skipped > 0);
+    CHECK(skipped < setup.steps);
   }
   for (const int size : sizes)
     for (const int stage : {0, 1}) {
@@ -176,8 +177,8 @@ TEST_CASE("sharing: ranks that share states are equal to one process, bit by bit
           "[dist][train]") {
   check_ranks({}, {2, 4});
   check_ranks({.lanes = 8}, {2, 4});
-  Setup setup;
-  setup.steps = 6;
+  Setup setup{.steps = 8};
+  setup.model.scaler.init_scale = 0x1p20;
   for (const char* preset : {"fp32", "bf16", "fp16-no-masters"}) {
     setup.model.preset = preset;
     check_ranks(setup, {2, 4});
@@ -187,7 +188,7 @@ TEST_CASE("sharing: ranks that share states are equal to one process, bit by bit
 TEST_CASE("sharing: every optimizer, Muon's matrices whole", "[dist][train]") {
   for (const char* optimizer : {"sgd", "lion", "muon"}) {
     Setup setup{.optimizer = optimizer, .steps = 8};
-    setup.model.scaler.init_scale = 0x1p22;
+    setup.model.scaler.init_scale = 0x1p20;
     check_ranks(setup, {2, 4});
   }
 }
@@ -196,10 +197,10 @@ TEST_CASE("sharing: a group of one chunk, frozen layers, two optimizers, recompu
           "[dist][train]") {
   Setup small{.steps = 8};
   small.model.dim = 16;
-  small.model.scaler.init_scale = 0x1p22;
+  small.model.scaler.init_scale = 0x1p20;
   check_ranks(small, {4});
   Setup setup{.steps = 10, .freeze_at = 5};
-  setup.model.scaler.init_scale = 0x1p22;
+  setup.model.scaler.init_scale = 0x1p20;
   check_ranks(setup, {4});
   setup.freeze_at = -1;
   setup.two_parts = true;
@@ -265,6 +266,8 @@ TEST_CASE("sharing: what is in pieces cannot be read by mistake", "[dist][train]
     expect_error([&] { run.ema->load_state({}); }, in_pieces);
     expect_error([&] { optimizer.share(world.communicator()); }, {"already"});
     optimizer.zero_grad();
+    const Tensor& values = first->tensor();
+    values.backward(Tensor(Array::zeros(values.shape(), values.dtype())));
     expect_error([&] { optimizer.step(); }, {"train::TrainStep"});
     expect_error([&] { optimizer.accumulate(); }, {"train::TrainStep"});
     run.step->complete_state();
