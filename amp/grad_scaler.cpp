@@ -117,12 +117,9 @@ void GradScaler::unscale_all(const std::vector<optim::Optimizer*>& optimizers) {
   for (const optim::Optimizer* optimizer : optimizers) {
     const auto index = static_cast<int64_t>(checks_.size());
     const int64_t first_group = groups_;
-    for (const optim::FlatGroup& group : optimizer->groups()) {
-      const Array& gradient = optimizer->gradient(group);
-      BINADE_DISPATCH(gradient.device(),
-                      gradient_stats(gradient, state_.inv_scale, norm_sq_.select(0, index),
-                                     first_bad_.select(0, groups_++)));
-    }
+    groups_ += std::ssize(optimizer->groups());
+    optimizer->measure(state_.inv_scale, norm_sq_.select(0, index),
+                       first_bad_.slice(0, first_group, groups_));
     checks_.push_back(
         {optimizer->life(), index, first_group, groups_ - first_group, optimizer->gradient_mark()});
   }

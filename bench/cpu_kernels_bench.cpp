@@ -196,7 +196,12 @@ void normal(benchmark::State& state, DType dtype) {
 void gradient_stats(benchmark::State& state, DType dtype) {
   const Array grad = random_array({kParameters}, dtype), scale = Array::full({1}, 1, DType::f32);
   const Array norm = Array::zeros({1}, DType::f64), bad = Array::zeros({1}, DType::i64);
-  measure(state, grad.bytes(), [&] { cpu::gradient_stats(grad, scale, norm, bad); });
+  const Array statistics =
+      Array::zeros({(kParameters + kGradientChunk - 1) / kGradientChunk, 2}, DType::f64);
+  measure(state, grad.bytes(), [&] {
+    cpu::gradient_stats(grad, scale, statistics);
+    cpu::add_gradient_stats(statistics, norm, bad);
+  });
 }
 
 // f32 gradients update the masters alone; with half gradients a half copy is written too.

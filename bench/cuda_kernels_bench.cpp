@@ -363,11 +363,15 @@ void optimizer(Table& table) {
   };
   const Array one = scalar(1, DType::f32), norm_sq = scalar(0, DType::f64);
   const Array first_bad = scalar(0, DType::i64);
+  const Array statistics = Array::zeros({(kParameters + kGradientChunk - 1) / kGradientChunk, 2},
+                                        DType::f64, Device::cuda());
   const UpdateContext context{one, scalar(0, DType::f32), scalar(1e-4, DType::f32),
                               scalar(10, DType::i64)};
   const double count = static_cast<double>(kParameters);
-  table.row("gradient_stats 124M", 2 * count, 0,
-            [&] { gpu::gradient_stats(buffers.grad, one, norm_sq, first_bad); });
+  table.row("gradient_stats 124M", 2 * count, 0, [&] {
+    gpu::gradient_stats(buffers.grad, one, statistics);
+    gpu::add_gradient_stats(statistics, norm_sq, first_bad);
+  });
   table.row("adamw_update 124M", 28 * count, 0,
             [&] { gpu::optimizer_update(buffers, context, AdamWParams{}); });
 }

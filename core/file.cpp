@@ -107,6 +107,17 @@ void AtomicFile::write(const void* data, size_t bytes) {
   if (!write_all(descriptor_, data, bytes)) fail("cannot write ", path_.string(), ": ", reason());
 }
 
+void AtomicFile::overwrite(uint64_t offset, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written =
+        ::pwrite(descriptor_, text.data(), text.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    check(written > 0, "cannot write ", path_.string(), ": ", reason());
+    text.remove_prefix(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
 void AtomicFile::commit() {
   check(::fsync(descriptor_) == 0, "cannot write ", path_.string(), ": ", reason());
   const int closed = ::close(descriptor_);

@@ -37,6 +37,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
+  // Writes over what stands at `offset`; the next write() goes on at the end.
+  void overwrite(uint64_t offset, std::string_view text);
   void commit();
 
  private:

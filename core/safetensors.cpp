@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
@@ -163,43 +164,100 @@ Array SafetensorsFile::get(const std::string& name) const {
   fail(path_.string(), " has no tensor ", name, did_you_mean(name, names_));
 }
 
-void write_safetensors(const std::filesystem::path& path,
-                       const std::map<std::string, Array>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+std::vector<std::string> SafetensorsWriter::order(
+    const std::map<std::string, TensorForm>& tensors) {
+  std::vector<std::string> order;
+  for (const auto& [name, form] : tensors) order.push_back(name);
+  std::stable_sort(order.begin(), order.end(), [&](const std::string& a, const std::string& b) {
+    return size_of(tensors.at(a).dtype) > size_of(tensors.at(b).dtype);
+  });
+  return order;
+}
+
+struct SafetensorsWriter::State {
+  State(const std::filesystem::path& path, std::map<std::string, TensorForm> tensors)
+      : path(path), tensors(std::move(tensors)), order(SafetensorsWriter::order(this->tensors)) {}
+  // Without its size in front; a multiple of 8 bytes.
+  std::string header(const std::map<std::string, std::string>& metadata) const;
+
+  std::filesystem::path path;
+  std::map<std::string, TensorForm> tensors;
+  std::vector<std::string> order;
+  size_t written = 0;       // tensors
+  size_t header_bytes = 0;  // without its size
+  std::optional<AtomicFile> file;
+};
+
+std::string SafetensorsWriter::State::header(
+    const std::map<std::string, std::string>& metadata) const {
   Json header = Json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
-  // Wide elements first, so that every tensor is aligned to its element size.
-  std::vector<std::pair<std::string, Array>> order(tensors.begin(), tensors.end());
-  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
-    return size_of(a.second.dtype()) > size_of(b.second.dtype());
-  });
   uint64_t offset = 0;
-  for (const auto& [name, array] : order) {
-    check(array.defined(), path.string(), ": tensor ", name, " is undefined");
+  for (const std::string& name : order) {
     check(name != kMetadata, path.string(), ": a tensor cannot be called ", name);
-    const DType dtype = array.dtype();  // clang 14 cannot capture a structured binding
+    const TensorForm& form = tensors.at(name);
     const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
-                                    [&](const DTypeName& d) { return dtype == d.dtype; });
+                                    [&](const DTypeName& d) { return form.dtype == d.dtype; });
     Json& entry = header[name];
     entry["dtype"] = known->name;
-    entry["shape"] = array.shape().span();
-    const uint64_t end = offset + static_cast<uint64_t>(array.bytes());
+    entry["shape"] = form.shape.span();
+    const uint64_t end = offset + static_cast<uint64_t>(form.shape.numel() * size_of(form.dtype));
     entry["data_offsets"] = {offset, end};
     offset = end;
   }
   std::string text = dump_header(header, path.string());
   text.append((8 - text.size() % 8) % 8, ' ');  // the format's way to align the data
+  return text;
+}
 
-  AtomicFile file(path);
-  const uint64_t header_bytes = text.size();
-  file.write(&header_bytes, 8);
-  file.write(text);
-  for (const auto& [name, array] : order) {
-    if (array.numel() == 0) continue;
-    const Array host = array.to(Device::cpu()).contiguous();
-    file.write(host.data(), static_cast<size_t>(host.bytes()));
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
+                                     std::map<std::string, TensorForm> tensors,
+                                     const std::map<std::string, std::string>& longest)
+    : state_(std::make_unique<State>(path, std::move(tensors))) {
+  const std::string reserved = state_->header(longest);
+  state_->header_bytes = reserved.size();
+  state_->file.emplace(path);
+  const uint64_t header_bytes = reserved.size();
+  state_->file->write(&header_bytes, 8);
+  state_->file->write(reserved);
+}
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+void SafetensorsWriter::write(const Array& next) {
+  check(state_->written < state_->order.size(), state_->path.string(), ": all tensors are written");
+  const std::string& name = state_->order[state_->written++];
+  const TensorForm& form = state_->tensors.at(name);
+  check(next.defined() && next.dtype() == form.dtype && next.shape() == form.shape,
+        state_->path.string(), ": tensor ", name, " is not the one that was announced");
+  if (next.numel() == 0) return;
+  const Array host = next.to(Device::cpu()).contiguous();
+  state_->file->write(host.data(), static_cast<size_t>(host.bytes()));
+}
+
+void SafetensorsWriter::commit(const std::map<std::string, std::string>& metadata) {
+  check(state_->written == state_->order.size(), state_->path.string(), ": tensor ",
+        state_->written < state_->order.size() ? state_->order[state_->written] : "",
+        " was not written");
+  std::string header = state_->header(metadata);
+  check(header.size() <= state_->header_bytes, state_->path.string(),
+        ": the metadata is longer than what was reserved for it");
+  header.resize(state_->header_bytes, ' ');
+  state_->file->overwrite(8, header);
+  state_->file->commit();
+}
+
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, Array>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, TensorForm> forms;
+  for (const auto& [name, array] : tensors) {
+    check(array.defined(), path.string(), ": tensor ", name, " is undefined");
+    forms.insert({name, {array.dtype(), array.shape()}});
   }
-  file.commit();
+  SafetensorsWriter writer(path, forms, metadata);
+  for (const std::string& name : SafetensorsWriter::order(forms)) writer.write(tensors.at(name));
+  writer.commit(metadata);
 }
 
 }  // namespace binade

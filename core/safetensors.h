@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,33 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes beside the path, fsyncs, renames; throws Error (disk full, …) and leaves nothing
-// half-written. Arrays may be on any device.
+// What is known of a tensor before its values are at hand.
+struct TensorForm {
+  DType dtype;
+  Shape shape;
+};
+
+// Writes a file tensor by tensor, beside the path; commit() fsyncs and renames. Whatever throws
+// Error (disk full, …) leaves nothing half-written.
+class SafetensorsWriter {
+ public:
+  // Throws Error where a name cannot be written. commit() takes metadata whose text is no longer
+  // than that of `longest`; the header is as long in any case.
+  SafetensorsWriter(const std::filesystem::path& path, std::map<std::string, TensorForm> tensors,
+                    const std::map<std::string, std::string>& longest = {});
+  ~SafetensorsWriter();
+  // The order in which write() takes the tensors, on any device: wide elements first, so that every
+  // tensor is aligned to its element size, then by name.
+  static std::vector<std::string> order(const std::map<std::string, TensorForm>& tensors);
+  void write(const Array& next);
+  void commit(const std::map<std::string, std::string>& metadata = {});
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// The same of tensors that are at hand.
 void write_safetensors(const std::filesystem::path& path,
                        const std::map<std::string, Array>& tensors,
                        const std::map<std::string, std::string>& metadata = {});

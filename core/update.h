@@ -27,6 +27,10 @@ struct UpdateBuffers {
   Array moment1, moment2;  // master's dtype; those an optimizer does not use are undefined
 };
 
+// Squares of gradients are added up in chunks of so many elements, from the start of their group
+// on, so that a norm does not depend on who adds up which of them.
+inline constexpr int64_t kGradientChunk = 8192;
+
 // Where a group's gradients are not finite: 2·position + (1 if NaN, 0 if infinite) of the first
 // such element, or this.
 inline constexpr int64_t kNoBadGradient = INT64_MAX;

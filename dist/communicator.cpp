@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <binade/core/error.h>
+#include <binade/core/update.h>
 
 namespace binade::dist {
 
@@ -51,9 +52,8 @@ void Communicator::barrier() {
 }
 
 std::vector<Slice> slices(int64_t elements, int ranks) {
-  constexpr int64_t kAlignment = 128;
-  const int64_t units = (elements + kAlignment - 1) / kAlignment;
-  const int64_t share = (units + ranks - 1) / ranks * kAlignment;
+  const int64_t chunks = (elements + kGradientChunk - 1) / kGradientChunk;
+  const int64_t share = (chunks + ranks - 1) / ranks * kGradientChunk;
   std::vector<Slice> all;
   for (int rank = 0; rank < ranks; ++rank)
     all.push_back({std::min(elements, rank * share), std::min(elements, (rank + 1) * share)});

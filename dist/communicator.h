@@ -51,7 +51,7 @@ class Communicator {
 };
 
 // The blocks of `elements` elements that ranks own: contiguous, in order of ranks, equal up to
-// whole multiples of 128 elements; the last ones may be empty.
+// whole chunks of gradients (kGradientChunk, core/update.h); the last ones may be empty.
 struct Slice {
   int64_t begin = 0, end = 0;
 };

@@ -23,6 +23,20 @@ Parameter::Parameter(Array value, bool keep_full_precision)
   tensor_ = Tensor(std::move(value), /*requires_grad=*/true);
 }
 
+void Parameter::require_whole_master() const {
+  if (!in_pieces_) return;
+  const auto binding = binding_.lock();
+  fail("the ranks of the run hold the master of parameter ",
+       binding ? binding->name : "(its optimizer is gone)",
+       " in pieces, which a run puts together when it ends; in a loop of your own call "
+       "train::DataParallel::complete() on every rank first");
+}
+
+const Array& Parameter::master() const {
+  require_whole_master();
+  return master_.defined() ? master_ : tensor_.array();
+}
+
 void Parameter::set_trainable(bool trainable) {
   tensor_.set_requires_grad(trainable);
   if (needs_master(tensor_.dtype(), wants_master_) && !has_master() && binding_.expired())
@@ -51,6 +65,7 @@ void Parameter::set_compute_dtype(DType dtype, bool with_master) {
 void Parameter::assign(const Array& values) {
   check(values.shape() == shape(), "a parameter of shape ", shape(),
         " cannot take values of shape ", values.shape());
+  require_whole_master();
   if (master_.defined()) master_.copy_from(values);
   // Through the master, so that the copy is always the master rounded.
   tensor_.array().copy_from(master_.defined() ? master_ : values);
@@ -61,6 +76,14 @@ void Parameter::to(Device device) {
   require_unbound(kDeviceIsFixed);
   if (master_.defined()) master_ = master_.to(device);
   renew(tensor_, tensor_.array().to(device));
+}
+
+void Parameter::move_master(Array whole) {
+  check(has_master(), "a parameter without a master has none to move");
+  check(!whole.defined() || whole.shape() == shape(), "a parameter of shape ", shape(),
+        " cannot have a master of shape ", whole.shape());
+  in_pieces_ = !whole.defined();
+  master_ = std::move(whole);
 }
 
 void Parameter::require_unbound(const char* what) const {

@@ -17,8 +17,10 @@ class Parameter {
 
   const Tensor& tensor() const { return tensor_; }
   // The values that the optimizer owns: the master if there is one, otherwise the compute copy.
-  const Array& master() const { return master_.defined() ? master_ : tensor_.array(); }
-  bool has_master() const { return master_.defined(); }
+  // Throws Error while the ranks of a run hold pieces of the master (optim/optimizer.h).
+  const Array& master() const;
+  bool has_master() const { return master_.defined() || in_pieces_; }
+  bool master_in_pieces() const { return in_pieces_; }
   const Shape& shape() const { return tensor_.shape(); }
   int64_t numel() const { return tensor_.numel(); }
   bool trainable() const { return tensor_.requires_grad(); }
@@ -50,6 +52,9 @@ class Parameter {
   // result lives; one that is held already throws Error.
   [[nodiscard]] std::shared_ptr<const Binding> bind(Array value, Array grad, Array master,
                                                     const std::string& name);
+  // The optimizer holds the master in another place from here on: `whole`, in the parameter's
+  // shape, has its values; undefined: other ranks hold some of them, and master() throws.
+  void move_master(Array whole);
   // Throws Error while an optimizer holds the parameter: "parameter <name> belongs to an optimizer,
   // …, so <what>".
   void require_unbound(const char* what) const;
@@ -64,9 +69,11 @@ class Parameter {
 
  private:
   bool needs_master(DType dtype, bool with_master) const;
+  void require_whole_master() const;
 
   Tensor tensor_;
   Array master_;
+  bool in_pieces_ = false;  // there is a master, and it is not here
   bool keep_full_precision_;
   bool wants_master_ = false;  // when it is trainable
   std::weak_ptr<Binding> binding_;

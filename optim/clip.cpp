@@ -36,9 +36,9 @@ Array clipped_step(const std::vector<Optimizer*>& optimizers, double max_norm) {
   int64_t place = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Optimizer& optimizer = *optimizers[static_cast<size_t>(i)];
-    for (const FlatGroup& group : optimizer.groups())
-      BINADE_DISPATCH(device, gradient_stats(optimizer.gradient(group), one, norm_sq.select(0, i),
-                                             first_bad.select(0, place++)));
+    const int64_t end = place + std::ssize(optimizer.groups());
+    optimizer.measure(one, norm_sq.select(0, i), first_bad.slice(0, place, end));
+    place = end;
   }
   const auto scalar = [&] { return Array::empty({}, DType::f32, device); };
   const Array found_inf = scalar(), norm = scalar(), factor = scalar();

@@ -7,7 +7,7 @@
 namespace binade::optim {
 
 Ema::Ema(const Optimizer& optimizer, double decay, const std::vector<nn::NamedBuffer>& statistics)
-    : optimizer_(&optimizer), life_(optimizer.life()), decay_(decay) {
+    : optimizer_(&optimizer), life_(optimizer.life()), decay_(decay), shared_(optimizer.shared()) {
   check(decay > 0 && decay < 1, "EMA needs a decay in (0, 1), got ", decay);
   check(!optimizer.life()->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
@@ -52,15 +52,47 @@ void Ema::update(const Array& found_inf) {
   }
 }
 
-nn::StateDict Ema::state() const {
-  nn::StateDict state;
+std::vector<MemberState> Ema::parameter_averages() const {
+  std::vector<MemberState> all;
   const std::vector<FlatGroup>& groups = optimizer().groups();
   for (size_t g = 0; g < groups.size(); ++g)
     for (const FlatGroup::Member& member : groups[g].members())
-      state[member.parameter.name] = groups[g].part(average(g), member);
+      all.push_back({member.parameter.name, &groups[g], &member, average(g)});
+  return all;
+}
+
+nn::StateDict Ema::statistics() const {
+  nn::StateDict state;
   for (size_t i = 0; i < statistics_.size(); ++i)
-    state[statistics_[i].name] = average(groups.size() + i);
+    state[statistics_[i].name] = average(optimizer().groups().size() + i);
   return state;
+}
+
+nn::StateDict Ema::state() const {
+  check(!shared_,
+        "EMA: the ranks of the run hold the averages in pieces; call "
+        "train::DataParallel::complete() on every rank first");
+  nn::StateDict state = statistics();
+  for (const MemberState& one : parameter_averages())
+    state[one.name] = one.group->part(one.buffer, *one.member);
+  return state;
+}
+
+void Ema::share() {
+  check(!in_use_, "EMA: ranks cannot share averages that are in use; end the Ema::Scope first");
+  if (shared_) return;
+  const std::vector<FlatGroup>& groups = optimizer().groups();
+  for (size_t g = 0; g < groups.size(); ++g)
+    if (groups[g].shared()) averages_[g] = groups[g].own(averages_[g]).clone();
+  shared_ = true;
+}
+
+void Ema::unshare() {
+  check(!in_use_, "EMA: averages in use cannot be put together; end the Ema::Scope first");
+  if (!shared_) return;
+  const std::vector<FlatGroup>& groups = optimizer().groups();
+  for (size_t g = 0; g < groups.size(); ++g) averages_[g] = groups[g].whole(averages_[g]);
+  shared_ = false;
 }
 
 void Ema::load_state(const nn::StateDict& saved) {
@@ -90,8 +122,10 @@ void Ema::swap() {
         kept_[i] = before;
       }
     }
-    if (i < groups.size() && !groups[i].value().shares_storage(master))
-      groups[i].value().copy_from(master);
+    if (i >= groups.size()) continue;
+    if (!groups[i].value().shares_storage(master))
+      groups[i].own(groups[i].value()).copy_from(master);
+    groups[i].gather_values();
   }
   in_use_ = !in_use_;
   life->averages_in_use = in_use_;

@@ -25,14 +25,23 @@ class Ema {
   // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
   // are in use.
   void update(const Array& found_inf);
-  // The averages by the names of parameters and statistics.
+  // The averages by the names of parameters and statistics. Throws Error while ranks share them.
   nn::StateDict state() const;
   // Throws Error naming what does not fit; nothing is written then. Not while the averages are in
   // use.
   void load_state(const nn::StateDict& saved);
 
+  // The averages follow the optimizer's slices: share() after Optimizer::share(), unshare(), which
+  // all ranks call together, before Optimizer::unshare(). Not while the averages are in use.
+  void share();
+  void unshare();
+  // Those of the parameters, and of the statistics.
+  std::vector<MemberState> parameter_averages() const;
+  nn::StateDict statistics() const;
+
   // The model computes with the averages while this lives; afterwards it has its own weights again,
-  // bit by bit, also when an exception ends the scope. The optimizer makes no step meanwhile.
+  // bit by bit, also when an exception ends the scope. The optimizer makes no step meanwhile. Ranks
+  // that share the averages begin and end it together.
   class Scope {
    public:
     explicit Scope(Ema& ema);
@@ -61,6 +70,7 @@ class Ema {
   std::vector<Array> averages_;  // with masters of the same dtype: what was exchanged, while in use
   std::vector<Array> kept_;      // while in use: masters that cannot hold the averages' bits
   bool in_use_ = false;
+  bool shared_;
 };
 
 }  // namespace binade::optim

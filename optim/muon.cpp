@@ -46,9 +46,13 @@ Muon::Muon(std::vector<ParameterGroup> groups, const MuonOptions& options)
   add_moment("exp_avg_sq", MomentOf::squares);
 }
 
+bool Muon::is_elementwise(const FlatGroup& group) const {
+  return !is_hidden_matrix(group.members().front().parameter);
+}
+
 void Muon::update_group(size_t index, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& group = groups()[index];
-  if (!is_hidden_matrix(group.members().front().parameter)) {
+  if (is_elementwise(group)) {
     BINADE_DISPATCH(device(),
                     optimizer_update(buffers, context,
                                      kernels::AdamWParams{.lr_factor = group.lr_factor(),

@@ -5,6 +5,9 @@
 //   m ← μ m + g;  u = g + μ m;  O = NS5(u);  w ← w − lr (s·O + wd·w),  s = √max(1, rows/cols)
 // NS5: X = u/‖u‖; five times X ← a X + (b A + c A²) X with A = X Xᵀ, (a, b, c) = (3.4445,
 // −4.7750, 2.0315).
+//
+// The iteration needs whole matrices: ranks that share the optimizer's state (ZeRO stage 1) share
+// AdamW's part, and each of them has all of Muon's.
 #pragma once
 
 #include <binade/optim/adamw.h>
@@ -28,6 +31,7 @@ class Muon : public Optimizer {
  private:
   void update_group(size_t group, const UpdateBuffers& buffers,
                     const UpdateContext& context) override;
+  bool is_elementwise(const FlatGroup& group) const override;
   Array direction(const Array& update) const;  // s·NS5(update), f32
   MuonOptions options_;
 };

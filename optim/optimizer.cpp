@@ -57,15 +57,16 @@ bool has_negative(const Array& values) {
   return least.item() < 0;
 }
 
-// What frozen members have in some buffers of their group, to be put back after an update.
+// What frozen members have in some buffers of their group's own elements, to be put back after an
+// update.
 class FrozenParts {
  public:
   FrozenParts(const FlatGroup& group, const std::vector<Array>& buffers) {
     for (const FlatGroup::Member& member : group.members()) {
       if (!member.frozen()) continue;
       for (const Array& buffer : buffers) {
-        const Array part = group.part(buffer, member);
-        parts_.emplace_back(part, part.clone());
+        const Array part = group.own_part(buffer, member);
+        if (part.numel() > 0) parts_.emplace_back(part, part.clone());
       }
     }
   }
@@ -114,6 +115,9 @@ bool Optimizer::has_grads() const {
 }
 
 void Optimizer::accumulate() {
+  check(!shared_, name(),
+        ": ranks share the optimizer's state; a train::TrainStep on all of them brings the "
+        "gradients together");
   accumulate([](FlatGroup& group, bool first) { group.add_to_accumulated(first); });
 }
 
@@ -131,11 +135,11 @@ void Optimizer::gather_grads() {
   check(has_grads() || accumulated_any_, name(),
         ": no gradient reached a parameter since zero_grad(): call backward() on a loss that "
         "depends on them before the step; after a model was changed, make its optimizer anew");
-  if (accumulated_ == 0) {
+  if (accumulated_ == 0 && !shared_) {
     fill_missing_grads();
     return;
   }
-  if (has_pending_grads()) accumulate();
+  if (accumulated_ == 0 || has_pending_grads()) accumulate();
   for (const FlatGroup& group : groups_) group.zero_frozen_sums();
 }
 
@@ -147,6 +151,36 @@ std::vector<uint64_t> Optimizer::gradient_mark() const {
   std::vector<uint64_t> mark = {static_cast<uint64_t>(accumulated_), has_grads() ? 1U : 0U};
   for (const FlatGroup& group : groups_) mark.push_back(gradient(group).storage()->version());
   return mark;
+}
+
+void Optimizer::measure(const Array& inv_scale, const Array& norm_sq,
+                        const Array& first_bad) const {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const Array& statistics = groups_[g].measure(gradient(groups_[g]), inv_scale);
+    BINADE_DISPATCH(device(), add_gradient_stats(statistics, norm_sq,
+                                                 first_bad.select(0, static_cast<int64_t>(g))));
+  }
+}
+
+void Optimizer::share(dist::Communicator& ranks) {
+  check(!shared_, name(), ": ranks share the optimizer's state already");
+  check(accumulated_ == 0, name(), ": ranks cannot share its state while a sum is under way");
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    FlatGroup& group = groups_[g];
+    if (!is_elementwise(group)) continue;
+    group.share(ranks);
+    for (Moment& moment : moments_) moment.buffers[g] = group.own(moment.buffers[g]).clone();
+  }
+  shared_ = true;
+}
+
+void Optimizer::unshare() {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    for (Moment& moment : moments_) moment.buffers[g] = groups_[g].whole(moment.buffers[g]);
+    groups_[g].unshare();
+  }
+  shared_ = false;
+  zero_grad();
 }
 
 void Optimizer::fill_missing_grads() {
@@ -183,20 +217,21 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   const UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    std::vector<Array> written = {group.value(), group.master()};
+    const Array value = group.own(group.value());
+    std::vector<Array> written = {value, group.master()};
     for (const Moment& moment : moments_) written.push_back(moment.buffers[g]);
     const FrozenParts frozen(group, written);
     // Without masters the weights live in half precision and are widened for the update alone.
     const Array master =
         is_half(group.master().dtype()) ? group.master().to(DType::f32) : group.master();
-    const UpdateBuffers buffers{gradient(group), master, group.value(),
+    const UpdateBuffers buffers{gradient(group), master, value,
                                 moments_.size() > 0 ? moment(0, g) : Array(),
                                 moments_.size() > 1 ? moment(1, g) : Array()};
     update_group(g, buffers, context);
     frozen.restore();
     // Backward of a graph recorded before this update would read changed weights: let it notice.
-    for (const Array& written : {group.value(), group.master()}) written.bump_version();
-    for (const Moment& moment : moments_) moment.buffers[g].bump_version();
+    for (const Array& changed : written) changed.bump_version();
+    group.gather_values();
   }
   BINADE_DISPATCH(device(), advance_step(step_scalar_, found_inf));
   step_scalar_.bump_version();
@@ -212,14 +247,23 @@ int64_t Optimizer::steps_done() const {
   return step_scalar_.to_vector<int64_t>()[0];
 }
 
-nn::StateDict Optimizer::state() const {
-  nn::StateDict state;
-  state["step"] = step_scalar_.clone();
+std::vector<MemberState> Optimizer::moments() const {
+  std::vector<MemberState> all;
   for (const Moment& moment : moments_)
     for (size_t g = 0; g < groups_.size(); ++g)
       for (const FlatGroup::Member& member : groups_[g].members())
-        state[moment.name + '.' + member.parameter.name] =
-            groups_[g].part(moment.buffers[g], member);
+        all.push_back(
+            {moment.name + '.' + member.parameter.name, &groups_[g], &member, moment.buffers[g]});
+  return all;
+}
+
+nn::StateDict Optimizer::state() const {
+  nn::StateDict state = scalars();
+  for (const MemberState& one : moments()) {
+    check(!one.group->shared(), name(), ": the ranks of the run hold ", one.name,
+          " in pieces; call train::DataParallel::complete() on every rank first");
+    state[one.name] = one.group->part(one.buffer, *one.member);
+  }
   return state;
 }
 

@@ -57,10 +57,13 @@ class Optimizer {
   // Stays equal as long as gradient() of every group holds what it holds now: after backward(),
   // accumulate(), zero_grad() or a write into it, another.
   std::vector<uint64_t> gradient_mark() const;
-  // The gradient buffer of a group that statistics and update read, after gather_grads().
-  const Array& gradient(const FlatGroup& group) const {
-    return accumulated_ > 0 ? group.accumulated() : group.grad();
+  // The gradients of a group's own elements that statistics and update read, after gather_grads().
+  Array gradient(const FlatGroup& group) const {
+    return accumulated_ > 0 ? group.accumulated() : group.own(group.grad());
   }
+  // Σ (g·inv_scale)² over all finite gradients is added to norm_sq (f64 scalar); first_bad
+  // ((groups) i64) becomes the first bad one of each group (core/update.h). After gather_grads().
+  void measure(const Array& inv_scale, const Array& norm_sq, const Array& first_bad) const;
   // Zeroes gradients that backward did not reach.
   void fill_missing_grads();
   std::vector<FlatGroup>& groups() { return groups_; }
@@ -68,6 +71,18 @@ class Optimizer {
   Device device() const { return groups_.front().device(); }
   // Which parameters are frozen now, in the order of the groups' members.
   std::vector<bool> frozen() const;
+
+  // ---- ranks that share the state (ZeRO stage 1; flat_group.h) ----------------------------------
+  // From here on each rank has the masters, sums and moments of its own elements; update() gives
+  // all of them the values. Groups that an update needs whole stay so, on every rank. All ranks
+  // call this together, and measure(), update() and unshare() then. Not while a sum is under way.
+  void share(dist::Communicator& ranks);
+  // Every rank has everything again.
+  void unshare();
+  bool shared() const { return shared_; }
+  // state(), which throws Error while it is shared, in parts: the moments, and what is no buffer.
+  std::vector<MemberState> moments() const;
+  nn::StateDict scalars() const { return {{"step", step_scalar_.clone()}}; }
 
   // Lives as long as the optimizer, and tells optimizers apart.
   struct Life {
@@ -97,8 +112,11 @@ class Optimizer {
   // Gives every group a zero buffer under this name (call from the constructor).
   size_t add_moment(const std::string& name, MomentOf kind = MomentOf::gradients);
   const Array& moment(size_t index, size_t group) const { return moments_[index].buffers[group]; }
+  // `buffers` are those of the group's own elements.
   virtual void update_group(size_t group, const UpdateBuffers& buffers,
                             const UpdateContext& context) = 0;
+  // Whether an element's update depends on that element alone, so that ranks may share the group.
+  virtual bool is_elementwise(const FlatGroup&) const { return true; }
 
  private:
   bool has_grads() const;
@@ -108,6 +126,7 @@ class Optimizer {
   std::shared_ptr<Life> life_ = std::make_shared<Life>();
   std::optional<double> learning_rate_;
   int accumulated_ = 0;
+  bool shared_ = false;
   bool accumulated_any_ = false;  // a backward pass reached a parameter for these sums
   Array learning_rate_scalar_, step_scalar_;
 };

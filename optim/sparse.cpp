@@ -5,6 +5,7 @@
 
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/optimizer.h>
+#include <binade/optim/gradient_norm.h>
 #include <binade/optim/state_loading.h>
 
 namespace binade::optim {
@@ -132,8 +133,8 @@ bool SparseOptimizer::step(double factor) {
     bad.copy_from(none);
     if (!touched.back().index.defined()) continue;
     any = true;
-    BINADE_DISPATCH(device, gradient_stats(touched.back().gradient.contiguous().flatten(), scale,
-                                           norm_sq.select(0, t), bad.select(0, 0)));
+    measure_gradients(touched.back().gradient.contiguous().flatten(), scale, norm_sq.select(0, t),
+                      bad.select(0, 0));
   }
   check(any, name(),
         ": no gradient reached a sparse table since zero_grad(): call backward() on a ",

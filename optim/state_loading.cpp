@@ -1,6 +1,7 @@
 #include <binade/optim/state_loading.h>
 
-#include <binade/core/kernels/optimizer.h>
+#include <binade/core/update.h>
+#include <binade/optim/gradient_norm.h>
 
 namespace binade::optim {
 
@@ -13,7 +14,7 @@ bool all_finite(const Array& values) {
   const Array one = Array::full({}, 1, DType::f32, device);
   const Array norm_sq = Array::zeros({}, DType::f64, device);
   const Array first_bad = Array::zeros({}, DType::i64, device);
-  BINADE_DISPATCH(device, gradient_stats(flat, one, norm_sq, first_bad));
+  measure_gradients(flat, one, norm_sq, first_bad);
   return first_bad.to_vector<int64_t>()[0] == kNoBadGradient;
 }
 

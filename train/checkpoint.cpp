@@ -9,6 +9,7 @@
 #include <binade/core/log.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
+#include <binade/train/checkpoint_source.h>
 
 namespace binade::train {
 
@@ -83,6 +84,13 @@ void check_replaceable(const fs::path& path) {
       "elsewhere");
 }
 
+void copy_over(const fs::path& from, const fs::path& to) {
+  const MappedFile source(from);
+  AtomicFile copy(to);
+  copy.write(source.bytes().data(), source.bytes().size());
+  copy.commit();
+}
+
 // The number in step-<number>.safetensors.
 std::optional<int64_t> step_of(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -111,31 +119,6 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 uint32_t checksum_of(const Array& array) {
   const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
   return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
-}
-
-void write_checkpoint(const fs::path& path, const Checkpoint& checkpoint) {
-  std::map<std::string, Array> tensors;
-  Json checksums = Json::object();
-  for (const auto& [section, state] : checkpoint.sections) {
-    for (const auto& [name, array] : state) {
-      const std::string full = section + '.' + name;
-      const Array host = array.to(Device::cpu()).contiguous();
-      checksums[full] = checksum_of(host);
-      tensors[full] = host;
-    }
-  }
-  std::string values, sums;
-  try {
-    values = Json(checkpoint.values).dump();
-    sums = checksums.dump();
-  } catch (const Json::exception&) {
-    fail("cannot write ", path.string(), ": the name of a tensor or a value is not UTF-8");
-  }
-  write_safetensors(path, tensors,
-                    {{"binade_checkpoint", std::to_string(kCheckpointFormat)},
-                     {"values", values},
-                     {"checksums", sums},
-                     {"metadata_checksum", std::to_string(checksum(values + sums))}});
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
@@ -203,12 +186,17 @@ CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
 }
 
 void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool best) {
+  CheckpointSource source(checkpoint);
+  save(step, source, best);
+}
+
+void CheckpointFolder::save(int64_t step, CheckpointSource& source, bool best) {
   std::string number = std::to_string(step);
   number.insert(0, 9 - std::min<size_t>(number.size(), 9), '0');
   const fs::path path = folder_ / (kPrefix + number + kSuffix);
   check_replaceable(path);
   if (best) check_replaceable(best_path());
-  write_checkpoint(path, checkpoint);
+  write_checkpoint(path, source);
   if (best) {
     // A hard link costs nothing and is replaced atomically; a copy where links are not to be had.
     const fs::path link = folder_ / "best.safetensors.writing-link";
@@ -216,7 +204,7 @@ void CheckpointFolder::save(int64_t step, const Checkpoint& checkpoint, bool bes
     fs::remove(link, error);
     fs::create_hard_link(path, link, error);
     if (!error) fs::rename(link, best_path(), error);
-    if (error) write_checkpoint(best_path(), checkpoint);
+    if (error) copy_over(path, best_path());
   }
   const auto remove = [](const fs::path& old) {
     std::error_code ignored;

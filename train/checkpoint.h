@@ -35,6 +35,8 @@ class DamagedCheckpoint : public Error {
   using Error::Error;
 };
 
+class CheckpointSource;  // checkpoint_source.h
+
 // CRC-32C of dtype, shape and bytes; `array` lies in host memory without gaps.
 uint32_t checksum_of(const Array& array);
 
@@ -58,6 +60,7 @@ class CheckpointFolder {
   // keeps it as best.safetensors. Throws Error where a file that it does not understand has the
   // name it would write.
   void save(int64_t step, const Checkpoint& checkpoint, bool best);
+  void save(int64_t step, CheckpointSource& source, bool best);
   struct Found {
     std::filesystem::path path;
     Checkpoint checkpoint;

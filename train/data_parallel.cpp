@@ -27,8 +27,10 @@ void check_lanes(int64_t micro_batches, int ranks) {
        " (the number of micro-batches belongs to the run: --accumulation)");
 }
 
-DataParallel::DataParallel(dist::World& world, Device device)
-    : world_(world), communicator_(world.communicator(device)) {}
+DataParallel::DataParallel(dist::World& world, Device device, int stage)
+    : world_(world), communicator_(world.communicator(device)), stage_(stage) {
+  check(stage == 0 || stage == 1, "the stages of ZeRO that there are: 0 and 1, got ", stage);
+}
 
 std::vector<Batch> DataParallel::own(const std::vector<Batch>& micro_batches) const {
   check_lanes(std::ssize(micro_batches), size());
@@ -67,6 +69,7 @@ void DataParallel::accumulate(optim::Optimizer& optimizer) {
 
 void DataParallel::gather_sums(optim::Optimizer& optimizer) {
   for (const optim::FlatGroup& group : optimizer.groups()) {
+    if (group.shared()) continue;
     std::vector<Block> blocks;
     for (const dist::Slice& part : dist::slices(group.numel(), size()))
       blocks.push_back(block_of(group.accumulated().slice(0, part.begin, part.end)));
@@ -82,6 +85,20 @@ std::vector<Array> DataParallel::gather_scalar(const Array& scalar) {
   std::vector<Array> scalars;
   for (int peer = 0; peer < size(); ++peer) scalars.push_back(values.select(0, peer));
   return scalars;
+}
+
+bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
+  if (stage_ == 0 || optimizer.shared()) return false;
+  optimizer.zero_grad();  // what was left of an earlier step
+  optimizer.share(communicator_);
+  if (averages != nullptr) averages->share();
+  return true;
+}
+
+void DataParallel::complete(optim::Optimizer& optimizer, optim::Ema* averages) {
+  if (!optimizer.shared()) return;
+  if (averages != nullptr) averages->unshare();
+  optimizer.unshare();
 }
 
 bool DataParallel::any(bool here) {

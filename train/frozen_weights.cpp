@@ -48,6 +48,25 @@ nn::StateDict FrozenWeights::state() {
   return state;
 }
 
+void FrozenWeights::add_to(CheckpointSource& source) {
+  look();
+  std::map<const nn::Parameter*, optim::MemberState> masters;
+  for (const optim::Optimizer* optimizer : optimizers_)
+    for (const optim::FlatGroup& group : optimizer->groups())
+      for (const optim::FlatGroup::Member& member : group.members())
+        masters[member.parameter.parameter.get()] = {"", &group, &member, group.master()};
+  for (const nn::NamedParameter& named : model_.named_parameters()) {
+    if (!kept_.count(named.name)) continue;
+    if (named.parameter->master_in_pieces()) {
+      source.add("model", named.name, masters.at(named.parameter.get()));
+    } else {
+      source.add("model", named.name, named.parameter->master());
+    }
+  }
+  for (const nn::NamedBuffer& one : model_.named_buffers())
+    source.add("model", one.name, one.buffer.array());
+}
+
 uint32_t FrozenWeights::fingerprint(const std::string& name, const Array& values) {
   const auto known = fingerprints_.find(name);
   if (known != fingerprints_.end()) return known->second;

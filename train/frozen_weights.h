@@ -10,6 +10,7 @@
 
 #include <binade/nn/module.h>
 #include <binade/optim/optimizer.h>
+#include <binade/train/checkpoint_source.h>
 
 namespace binade::train {
 
@@ -23,8 +24,10 @@ class FrozenWeights {
   // The same of several optimizers.
   FrozenWeights(nn::Module& model, std::vector<const optim::Optimizer*> optimizers);
 
-  // Masters and buffers that are not frozen.
+  // Masters and buffers that are not frozen. state() throws Error while ranks hold masters in
+  // pieces; add_to() makes them the section "model" of a checkpoint.
   nn::StateDict state();
+  void add_to(CheckpointSource& source);
   // A JSON object: name → CRC-32C of dtype, shape and values; empty if nothing is frozen. Each
   // parameter is read once, when it is first met as a frozen one: at the first call, or in load().
   std::string fingerprints();

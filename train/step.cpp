@@ -249,6 +249,15 @@ void TrainStep::capture() {
 #endif
 }
 
+optim::Ema* TrainStep::averages_of(const Part& part) const {
+  return ema_ != nullptr && ema_->averages(*part.optimizer) ? ema_ : nullptr;
+}
+
+void TrainStep::complete_state() {
+  if (options_.parallel == nullptr) return;
+  for (const Part& part : parts_) options_.parallel->complete(*part.optimizer, averages_of(part));
+}
+
 int64_t TrainStep::lane(size_t m) const {
   const auto own = static_cast<int64_t>(m);
   return options_.parallel ? options_.parallel->lane(own) : own;
@@ -267,6 +276,9 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& all_micro_batches,
   }
   check(any, "the batch of step ", step, " has no valid target: every normaliser is 0 (",
         normalisers.names(), ")");
+  for (const Part& part : parts_)
+    if (options_.parallel && options_.parallel->share(*part.optimizer, averages_of(part)))
+      invalidate();
   Prepared& prepared = prepare(micro_batches, normalisers);
   upload(step, micro_batches, normalisers);
   std::vector<bool> frozen;
@@ -378,7 +390,8 @@ void TrainStep::queue_work() {
   put(report_, kScale, scaler_.scale_scalar());
   scaler_.update();
   for (const Part& part : parts_)
-    if (ema_ && ema_->averages(*part.optimizer)) ema_->update(scaler_.found_inf(*part.optimizer));
+    if (optim::Ema* averages = averages_of(part))
+      averages->update(scaler_.found_inf(*part.optimizer));
   report_step();
   partly_done_ = false;
 }

@@ -122,6 +122,9 @@ class TrainStep {
   int64_t graphs() const;  // that are ready to be replayed
   // Whether the last run() threw between the updates of two parts.
   bool partly_done() const { return partly_done_; }
+  // Of a run on several ranks, which hold optimizer states in pieces since the first step: every
+  // rank has everything again, until the next step (DataParallel::complete). All ranks call it.
+  void complete_state();
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();
 
@@ -149,6 +152,7 @@ class TrainStep {
     Named<Array> scalar_sums;    // f32 scalars
     bool scalars_known = false;  // the loss ran before with what is prepared
   };
+  optim::Ema* averages_of(const Part& part) const;  // or null
   void queue_part(Part& part);
   void report_step();
   void zero_grad();

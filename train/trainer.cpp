@@ -1,9 +1,7 @@
 #include <binade/train/trainer.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <deque>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -12,6 +10,7 @@
 #include <binade/core/log.h>
 #include <binade/core/text.h>
 #include <binade/train/data_parallel.h>
+#include <binade/train/pace.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>
 #if BINADE_HAVE_CUDA
@@ -22,15 +21,8 @@ namespace binade::train {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr double kSmoothing = 0.95;  // share of the past in the smoothed loss
 
-double seconds_between(Clock::time_point a, Clock::time_point b) {
-  return std::chrono::duration<double>(b - a).count();
-}
-
-constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr double kNone = std::numeric_limits<double>::infinity();  // in checkpoints: no validation
 
 // What a row of metrics may have beside the scalars of the loss.
@@ -126,49 +118,6 @@ const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char
 
 }  // namespace
 
-// Throughput, without the time that went into validation and checkpoints. Reports arrive in
-// bursts, so the recent pace is that of a window of steps.
-class Trainer::Pace {
- public:
-  ProgressLine line;
-  int64_t tokens_per_step = 0;
-
-  void start() { last_ = Clock::now(); }
-  void tick() {
-    const auto now = Clock::now();
-    training_ += seconds_between(last_, now);
-    last_ = now;
-    // The first steps choose algorithms and are captured; they would spoil the mean for long.
-    if (++ticks_ < kFirstCounted) return;
-    if (ticks_ == kFirstCounted) first_ = training_;
-    window_.push_back(training_);
-    if (window_.size() > kWindow) window_.pop_front();
-  }
-  // Tokens a second; NaN while too few steps were counted to tell.
-  double recent() const {
-    return rate(static_cast<int64_t>(window_.size()) - 1,
-                window_.empty() ? 0 : window_.back() - window_.front());
-  }
-  double mean() const { return rate(ticks_ - kFirstCounted, training_ - first_); }
-  double seconds_for(int64_t steps) const {
-    return static_cast<double>(steps * tokens_per_step) / recent();
-  }
-
- private:
-  static constexpr int64_t kFirstCounted = 4;
-  static constexpr size_t kWindow = 24;
-
-  double rate(int64_t steps, double seconds) const {
-    return steps > 0 && seconds > 0 ? static_cast<double>(steps * tokens_per_step) / seconds
-                                    : kUnknown;
-  }
-
-  Clock::time_point last_ = Clock::now();
-  int64_t ticks_ = 0;
-  double training_ = 0, first_ = 0;  // seconds
-  std::deque<double> window_;        // `training_` at the last ticks
-};
-
 Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
                  const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
                  optim::Ema* ema)
@@ -188,11 +137,11 @@ Trainer::Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler
       frozen_(*task_.model, optimizers_of(parts_)),
       train_step_(parts_, scaler, preset, options.step, ema),
       parallel_(options.step.parallel),
-      pace_(std::make_shared<Pace>()) {
+      pace_(std::make_unique<Pace>()),
+      line_(std::make_unique<ProgressLine>()) {
   check(parts_.size() == 1 || task_.loss == nullptr,
         "a task of several optimizers has a loss for each in its part, and none of its own");
   if (parallel_ == nullptr) return;
-  check(parts_.size() == 1, "several optimizers train on one rank only");
   check(!options.diagnose_overflow && options.underflow_every == 0,
         "the diagnosis of overflow and the underflow report look at one rank's micro-batches; "
         "use them on one rank");
@@ -201,6 +150,8 @@ Trainer::Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler
          " follow every micro-batch in turn, which several ranks do not support");
   options_.quiet = options_.quiet || !folder_.writes();
 }
+
+Trainer::~Trainer() = default;
 
 std::vector<std::pair<std::string, optim::Optimizer*>> Trainer::optimizer_sections() const {
   std::vector<std::pair<std::string, optim::Optimizer*>> sections;
@@ -267,13 +218,18 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   best_->shown = number(checkpoint.values, "best_shown");
 }
 
-Checkpoint Trainer::snapshot() {
-  Checkpoint checkpoint;
-  checkpoint.sections["model"] = frozen_.state();
-  for (const auto& [section, optimizer] : optimizer_sections())
-    checkpoint.sections[section] = optimizer->state();
-  checkpoint.sections["scaler"] = scaler_.state();
-  if (ema_) checkpoint.sections["ema"] = ema_->state();
+CheckpointSource Trainer::snapshot() {
+  CheckpointSource checkpoint;
+  frozen_.add_to(checkpoint);
+  for (const auto& [section, optimizer] : optimizer_sections()) {
+    checkpoint.add(section, optimizer->scalars());
+    for (const optim::MemberState& moment : optimizer->moments()) checkpoint.add(section, moment);
+  }
+  checkpoint.add("scaler", scaler_.state());
+  if (ema_) {
+    checkpoint.add("ema", ema_->statistics());
+    for (const optim::MemberState& one : ema_->parameter_averages()) checkpoint.add("ema", one);
+  }
   checkpoint.values = {{"step", std::to_string(step_)},
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},
@@ -295,15 +251,17 @@ Checkpoint Trainer::snapshot() {
 }
 
 bool Trainer::save(bool best) {
-  const bool saved = !folder_.writes() || write(best);
+  CheckpointSource checkpoint = snapshot();
+  const bool saved = !folder_.writes() || write(checkpoint, best);
+  checkpoint.finish();
   if (!(parallel_ ? parallel_->as_first(saved) : saved)) return false;
   last_saved_ = step_;
   return true;
 }
 
-bool Trainer::write(bool best) {
+bool Trainer::write(CheckpointSource& checkpoint, bool best) {
   try {
-    checkpoints_.save(step_, snapshot(), best);
+    checkpoints_.save(step_, checkpoint, best);
     return true;
   } catch (const Error& error) {
     // A full disk must not cost the run: what was saved before is still there.
@@ -341,26 +299,26 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
       const KeptBuffers kept(*task_.model);
       std::string text = train_step_.diagnose_overflow(report.scale);
       if (text.empty()) text = "no op produced a non-finite value when the step ran again";
-      pace_->line.message(concat("step ", done, " was skipped: ", text));
+      line_->message(concat("step ", done, " was skipped: ", text));
       row.emplace_back("overflow", text);
     }
   }
   for (const auto& [name, value] : report.scalars) row.emplace_back(name, value);
   folder_.add_metrics(done, row);
   if (!options_.quiet) {
-    pace_->line.update(format_progress({.step = done,
-                                        .steps = options_.steps,
-                                        .loss = report.loss,
-                                        .smoothed = smoothed_,
-                                        .tokens_per_second = pace_->recent(),
-                                        .unit = options_.unit == "tokens" ? "tok" : options_.unit,
-                                        .learning_rate = learning_rate,
-                                        .grad_norm = report.grad_norm,
-                                        .scale = report.scale,
-                                        .skipped = report.skipped_total,
-                                        .seconds_left = pace_->seconds_for(options_.steps - done),
-                                        .peak_bytes = peak}),
-                       done == options_.steps);
+    line_->update(format_progress({.step = done,
+                                   .steps = options_.steps,
+                                   .loss = report.loss,
+                                   .smoothed = smoothed_,
+                                   .tokens_per_second = pace_->recent(),
+                                   .unit = options_.unit == "tokens" ? "tok" : options_.unit,
+                                   .learning_rate = learning_rate,
+                                   .grad_norm = report.grad_norm,
+                                   .scale = report.scale,
+                                   .skipped = report.skipped_total,
+                                   .seconds_left = pace_->seconds_for(options_.steps - done),
+                                   .peak_bytes = peak}),
+                  done == options_.steps);
   }
 }
 
@@ -369,7 +327,7 @@ void Trainer::report_underflow() {
   const amp::UnderflowReport report = train_step_.underflow_report();
   folder_.add_underflow_report(report.to_json(step_));
   folder_.add_metrics(step_, {{"underflow_share", report.share()}});
-  pace_->line.message(concat("step ", step_, ": ", report.summary()));
+  line_->message(concat("step ", step_, ": ", report.summary()));
 }
 
 void Trainer::validate_now() {
@@ -400,9 +358,9 @@ void Trainer::validate_now() {
       (!best_ || (score ? present.value > best_->value : present.value < best_->value));
   if (best) best_ = present;
   if (!options_.quiet)
-    pace_->line.message(concat("step ", step_, ": validation loss ", validation->loss,
-                               score ? concat(", ", present.name, ' ', present.shown) : "",
-                               best ? " (best)" : ""));
+    line_->message(concat("step ", step_, ": validation loss ", validation->loss,
+                          score ? concat(", ", present.name, ' ', present.shown) : "",
+                          best ? " (best)" : ""));
   // What could not be saved is not the best that is kept.
   if (best && !save(true)) best_ = best_before;
 }
@@ -471,9 +429,13 @@ void Trainer::rescue() {
   });
   attempt("a last checkpoint", [&] {
     check(!train_step_.partly_done(), "some of its optimizers have made the step, others have not");
+    if (step_ == 0 || last_saved_ == step_ || !folder_.writes()) return;
+    for (const StepPart& part : parts_)
+      check(!part.optimizer->shared(), "the other ranks hold pieces of it");
     // On a GPU the steps that are queued may have computed with what a lost rank did not send.
-    const bool whole = !parallel_ || device().is_cpu() || !parallel_->world().failed();
-    if (step_ > 0 && last_saved_ != step_ && folder_.writes() && whole) write(false);
+    if (parallel_ && device().is_cuda() && parallel_->world().failed()) return;
+    CheckpointSource checkpoint = snapshot();
+    write(checkpoint, false);
   });
   attempt("its chart", [&] { folder_.write_chart(); });
 }
@@ -488,6 +450,7 @@ Trainer::Outcome Trainer::run() {
     rescue();
     throw;
   }
+  train_step_.complete_state();
   return {step_, stopped_, patience_lost(), last_loss_, best_, pace_->mean()};
 }
 

@@ -94,6 +94,9 @@ struct TrainerOptions {
 // Steps with the scale stuck at its floor before the run is given up.
 inline constexpr int64_t kMostStepsAtFloor = 100;
 
+class Pace;
+class ProgressLine;
+
 class Trainer {
  public:
   Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
@@ -107,13 +110,16 @@ class Trainer {
           const amp::Preset& preset, RunFolder& folder, const TrainerOptions& options,
           optim::Ema* ema = nullptr);
 
+  ~Trainer();
+
   // Goes on from the newest whole checkpoint of the folder; false if there is none. Throws Error
   // when it is past options.steps, or when the model's frozen weights are not the run's.
   bool resume();
   // Trains up to options.steps, or until a signal asked to stop (signals.h), and writes a
   // checkpoint and the chart. Throws Error when the scale is stuck at its floor (naming the
   // offender). What is thrown here or in the task leaves a checkpoint of the last whole step, and
-  // the chart, as well.
+  // the chart, as well; not the checkpoint where ranks hold the optimizer's state in pieces
+  // (data_parallel.h), of which no rank alone can write one. On return every rank has everything.
   struct Outcome {
     int64_t steps_done = 0;
     bool stopped = false;  // by a signal
@@ -137,11 +143,11 @@ class Trainer {
   void handle(const StepReport& report, bool diagnose);
   void validate_now();
   void report_underflow();
-  bool save(bool best);   // false, with a warning, when it could not be written
-  bool write(bool best);  // the same on this rank alone
-  bool stop_asked();      // by a signal, on any rank
-  void rescue();          // what an exception leaves behind
-  Checkpoint snapshot();
+  bool save(bool best);  // false, with a warning, when it could not be written
+  bool write(CheckpointSource& checkpoint, bool best);  // the same on the rank that writes
+  bool stop_asked();                                    // by a signal, on any rank
+  void rescue();                                        // what an exception leaves behind
+  CheckpointSource snapshot();
   void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
   int64_t best_step() const { return best_ ? best_->step : record_began_; }
@@ -173,8 +179,8 @@ class Trainer {
   bool has_smoothed_ = false;
   std::optional<BestValidation> best_;
   int64_t record_began_ = 0;  // the step from which on a best one is looked for
-  class Pace;
-  std::shared_ptr<Pace> pace_;
+  std::unique_ptr<Pace> pace_;
+  std::unique_ptr<ProgressLine> line_;
 };
 
 }  // namespace binade::train

@@ -11,12 +11,19 @@
 
 namespace binade::kernels {
 
-// One group's share of the step's gradient statistics (all on grad's device):
-//   norm_sq (f64 scalar) += Σ (g·inv_scale)² over finite elements, in a fixed order (unscaled
-//     before squaring, in f32; partial sums in f64);
-//   first_bad (i64 scalar, the group's own) = the first non-finite element, or kNoBadGradient.
+// The statistics of gradients, a row for every kGradientChunk elements, in which nothing depends on
+// the chunks around it (all on grad's device). statistics: (⌈n/kGradientChunk⌉, 2) f64, of a row
+//   Σ (g·inv_scale)² over its finite elements, in a fixed order (unscaled before squaring, in f32;
+//     partial sums in f64);
+//   2·position + (1 if NaN, 0 if infinite) of its first element that is not finite, positions from
+//     the start of the chunk; infinity if all are finite.
 // grad (n) is contiguous f16, bf16, f32 or f64; inv_scale f32 scalar.
-BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, const Array& norm_sq,
+BINADE_KERNEL(gradient_stats, const Array& grad, const Array& inv_scale, const Array& statistics)
+
+// Of all rows of a group, (chunks, 2): norm_sq (f64 scalar) += the sums, in an order that depends
+// on their number alone; first_bad (i64 scalar, the group's own) = its first bad element, positions
+// from the start of the group, or kNoBadGradient.
+BINADE_KERNEL(add_gradient_stats, const Array& statistics, const Array& norm_sq,
               const Array& first_bad)
 
 // From the statistics of what steps together (norm_sq: (optimizers) f64, added up in order;

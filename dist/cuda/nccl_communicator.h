@@ -11,8 +11,9 @@
 namespace binade::dist {
 
 // Called by every rank; `control` is theirs on the CPU. Throws Error where NCCL cannot be loaded,
-// or two ranks have the same GPU. When the store hears of a failure, what is queued is given up and
-// the coming verb throws.
+// or two ranks have the same GPU (a test that wants that sets BINADE_SHARED_GPU, and gives every
+// rank another NCCL_HOSTID, as NCCL refuses it on one host). When the store hears of a failure,
+// what is queued is given up and the coming verb throws.
 std::unique_ptr<Communicator> make_nccl_communicator(Store& store, Communicator& control,
                                                      Device device);
 

@@ -9,7 +9,7 @@ namespace binade::examples {
 
 struct TrainingOptions {
   // training
-  int64_t steps = 200, batch_size = 8, seq_len = 128, accumulation = 1;
+  int64_t steps = 200, batch_size = 8, seq_len = 128, accumulation = 1, zero = 1;
   std::string optimizer = "adamw";
   double learning_rate = 1e-3, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double momentum = 0.9, ema = 0, clip = 1;
@@ -37,6 +37,10 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
   group.add("--seq-len", o.seq_len, "Tokens a row").at_least(1);
   group.add("--accumulation", o.accumulation, "Micro-batches a step; divides --batch-size")
       .at_least(1);
+  group
+      .add("--zero", o.zero,
+           "On several ranks: stage of ZeRO; 0: every rank has all optimizer states")
+      .range(0, 1);
   group.add("--optimizer", o.optimizer, "adamw, sgd, lion or muon")
       .one_of({"adamw", "sgd", "lion", "muon"});
   group.add("--learning-rate", o.learning_rate, "Highest learning rate").rate();

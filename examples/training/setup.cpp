@@ -153,7 +153,7 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& option
     return train::configuration_differences(first, "rank 0's configuration", own, {});
   });
   train::check_lanes(options.accumulation, world.size());
-  return std::make_unique<train::DataParallel>(world, device);
+  return std::make_unique<train::DataParallel>(world, device, static_cast<int>(options.zero));
 }
 
 std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,

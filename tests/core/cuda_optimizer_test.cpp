@@ -143,12 +143,22 @@ TEST_CASE("updates have the same bits each time and in a graph", "[cuda][optimiz
   }
 }
 
+// Rows for the statistics of so many gradients, which hold something else so far.
+Array statistics_rows(int64_t count) {
+  return Array::full({(count + kGradientChunk - 1) / kGradientChunk, 2}, 7, DType::f64);
+}
+// v: gradients, inverse scale, statistics, norm_sq, first_bad.
+void measure(const std::vector<Array>& v) {
+  BINADE_DISPATCH(v[0].device(), gradient_stats(v[0], v[1], v[2]));
+  BINADE_DISPATCH(v[0].device(), add_gradient_stats(v[2], v[3], v[4]));
+}
+
 TEST_CASE("gradient statistics agree on both devices", "[cuda][optimizer]") {
   require_gpu();
   Random random(35);
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
   for (const DType dtype : kFloatingDTypes)
-    for (const int64_t count : {1, 7, 4096, 300007})
+    for (const int64_t count : {1, 7, 4096, 8192, 8193, 300007})
       for (const int64_t skip : {0, 1})
         for (const double bad : {0.0, inf, -inf, nan}) {
           INFO(dtype << ", count " << count << ", skip " << skip << ", bad " << bad);
@@ -158,30 +168,37 @@ TEST_CASE("gradient statistics agree on both devices", "[cuda][optimizer]") {
             write(grad, count - 1, bad);
           }
           // Squares of f32 add up in different orders: 1e-11 · 1e5.
-          compare_devices(
-              [](const auto& v) {
-                BINADE_DISPATCH(v[0].device(), gradient_stats(v[0], v[1], v[2], v[3]));
-              },
-              {grad, scalar(1.0 / 1024, DType::f32), scalar(0.5, DType::f64),
-               scalar(5, DType::i64)},
-              1e5);
+          compare_devices(measure,
+                          {grad, scalar(1.0 / 1024, DType::f32), statistics_rows(count),
+                           scalar(0.5, DType::f64), scalar(5, DType::i64)},
+                          1e5);
         }
   // No gradients at all.
-  compare_devices(
-      [](const auto& v) { BINADE_DISPATCH(v[0].device(), gradient_stats(v[0], v[1], v[2], v[3])); },
-      {Array::empty({0}, DType::f16), scalar(1, DType::f32), scalar(0.5, DType::f64),
-       scalar(5, DType::i64)});
+  compare_devices(measure, {Array::empty({0}, DType::f16), scalar(1, DType::f32),
+                            statistics_rows(0), scalar(0.5, DType::f64), scalar(5, DType::i64)});
 }
 
-TEST_CASE("gradient statistics have the same bits each time and in a graph", "[cuda][optimizer]") {
+TEST_CASE("gradient statistics have the same bits each time, in a graph and by slices",
+          "[cuda][optimizer]") {
   require_gpu();
   Random random(36);
-  const Array grad = gpu_random({1000003}, DType::f16, random);
+  const int64_t count = 1000003;
+  const Array grad = gpu_random({count}, DType::f16, random);
   const Array inv_scale = on_device(scalar(0.5, DType::f32), test_gpu());
   const Array norm_sq = gpu_empty({}, DType::f64), first_bad = gpu_empty({}, DType::i64);
+  const Array rows = on_device(statistics_rows(count), test_gpu());
   check_same_bits(
-      [&] { BINADE_DISPATCH(grad.device(), gradient_stats(grad, inv_scale, norm_sq, first_bad)); },
-      {norm_sq, first_bad});
+      [&] {
+        measure({grad, inv_scale, rows, norm_sq, first_bad});
+      },
+      {rows, norm_sq, first_bad});
+  const Array pieces = on_device(statistics_rows(count), test_gpu());
+  const int64_t cut = 57;
+  BINADE_DISPATCH(grad.device(), gradient_stats(grad.slice(0, 0, cut * kGradientChunk), inv_scale,
+                                                pieces.slice(0, 0, cut)));
+  BINADE_DISPATCH(grad.device(), gradient_stats(grad.slice(0, cut * kGradientChunk), inv_scale,
+                                                pieces.slice(0, cut)));
+  CHECK(pieces.to_vector<double>() == rows.to_vector<double>());
 }
 
 TEST_CASE("the clip factor agrees on both devices", "[cuda][optimizer]") {

@@ -431,6 +431,41 @@ TEST_CASE("headers at their edges are read as the reference implementation reads
   }
 }
 
+TEST_CASE("safetensors: a file is written tensor by tensor, its metadata last", "[safetensors]") {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "a.safetensors";
+  const std::map<std::string, TensorForm> forms = {{"a", {DType::f16, {2}}},
+                                                   {"b", {DType::f64, {3}}},
+                                                   {"none", {DType::f32, {0}}},
+                                                   {"c", {DType::f32, {}}}};
+  // Wide ones first, then by name.
+  CHECK(SafetensorsWriter::order(forms) == std::vector<std::string>{"b", "c", "none", "a"});
+  const Array b = Array::from(std::vector<double>{1, 2, 3}, {3});
+  {
+    SafetensorsWriter writer(path, forms, {{"sum", "1234567890"}});
+    CHECK_THROWS_WITH(writer.commit({{"sum", "1"}}), Contains("tensor b was not written"));
+    writer.write(b);
+    CHECK_THROWS_WITH(writer.write(b), Contains("tensor c is not the one that was announced"));
+  }
+  CHECK_FALSE(fs::exists(path));
+  CHECK(fs::is_empty(folder.path()));
+  for (const char* sum : {"7", "1234567890"}) {
+    SafetensorsWriter writer(path, forms, {{"sum", "1234567890"}});
+    writer.write(b);
+    writer.write(Array::full({}, 4, DType::f32));
+    writer.write(Array::empty({0}, DType::f32));
+    writer.write(Array::full({2}, 5, DType::f16));
+    CHECK_THROWS_WITH(writer.write(b), Contains("all tensors are written"));
+    CHECK_THROWS_WITH(writer.commit({{"sum", std::string(40, 'x')}}), Contains("longer"));
+    writer.commit({{"sum", sum}});
+    const SafetensorsFile file(path);
+    CHECK(file.metadata().at("sum") == sum);
+    CHECK(file.get("b").to_vector<double>() == std::vector<double>{1, 2, 3});
+    CHECK(file.get("c").item() == 4);
+    CHECK(file.get("a").to_vector<float>() == std::vector<float>{5, 5});
+  }
+}
+
 TEST_CASE("errors about files whose names are not UTF-8 can be read", "[core][safetensors]") {
   const test::TemporaryFolder folder;
   CHECK_THROWS_WITH(SafetensorsFile(folder / "caf\xE9.safetensors"), Catch::Contains("caf\\xE9"));

@@ -1,5 +1,6 @@
 // Gradient statistics, clip factor and the loss-scale automaton of the CPU.
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -94,12 +95,20 @@ TEST_CASE("a constant scale stays, and skips are still counted", "[scaler][cpu]"
   CHECK(state.skipped.item() == 2);
 }
 
+Array chunk_statistics(const Array& grad, double inv_scale) {
+  const int64_t chunks = (grad.numel() + kGradientChunk - 1) / kGradientChunk;
+  const Array statistics = Array::full({chunks, 2}, 7, DType::f64);
+  cpu::gradient_stats(grad, scalar(inv_scale, DType::f32), statistics);
+  return statistics;
+}
+
 struct Statistics {
   double norm_sq, first_bad;
 };
 Statistics statistics_of(const Array& grad, double inv_scale) {
   const Array norm_sq = scalar(0, DType::f64), first_bad = scalar(0, DType::i64);
-  cpu::gradient_stats(grad, scalar(inv_scale, DType::f32), norm_sq, first_bad);
+  const Array chunks = chunk_statistics(grad, inv_scale);
+  cpu::add_gradient_stats(chunks, norm_sq, first_bad);
   return {norm_sq.item(), first_bad.item()};
 }
 
@@ -132,6 +141,29 @@ TEST_CASE("gradient statistics: norm and the first bad element", "[scaler][cpu]"
       write(grad, at, NAN);
       CHECK(statistics_of(grad, 1.0 / 1024).first_bad == 2 * static_cast<double>(at) + 1);
     }
+}
+
+TEST_CASE("gradient statistics: a chunk's depend on its own elements alone", "[scaler][cpu]") {
+  Random random(84);
+  constexpr int64_t kBytes = 2 * sizeof(double);
+  for (const DType dtype : kFloatingTypes) {
+    const int64_t n = 3 * kGradientChunk + 1001;
+    const Array grad = random_array({n}, dtype, random, 100);
+    write(grad, kGradientChunk + 5, INFINITY);
+    write(grad, n - 2, NAN);
+    const Array all = chunk_statistics(grad, 0.5);
+    CHECK(std::isinf(read(all, 1)));
+    CHECK(read(all, 3) == 2 * 5);
+    CHECK(read(all, 7) == 2 * 999 + 1);
+    for (int64_t chunk = 0; chunk < 4; ++chunk) {
+      INFO(name_of(dtype) << " chunk " << chunk);
+      const int64_t begin = chunk * kGradientChunk;
+      const Array one =
+          chunk_statistics(grad.slice(0, begin, std::min(begin + kGradientChunk, n)), 0.5);
+      CHECK(std::memcmp(one.data(), all.slice(0, chunk).data(), kBytes) == 0);
+    }
+  }
+  CHECK(statistics_of(Array::empty({0}, DType::f16), 1).first_bad == kNone);
 }
 
 TEST_CASE("gradients are unscaled before they are squared", "[scaler][cpu]") {

@@ -164,6 +164,25 @@ TEST_CASE("a bound parameter lives in the buffers it was given", "[module]") {
   CHECK(parameter.tensor().to_vector<float>() == std::vector<float>{4, 4});
 }
 
+TEST_CASE("a master may lie elsewhere, in pieces", "[module]") {
+  using Catch::Contains;
+  Parameter parameter(Array::full({2}, 3, DType::f32));
+  CHECK_THROWS_WITH(parameter.move_master({}), Contains("has none to move"));
+  parameter.set_compute_dtype(DType::f16, true);
+  const Array values = Array::zeros({2}, DType::f16), masters = Array::zeros({2}, DType::f32);
+  const auto binding = parameter.bind(values, {}, masters, "weight");
+  CHECK_THROWS_WITH(parameter.move_master(Array::zeros({3}, DType::f32)), Contains("shape (3)"));
+  parameter.move_master({});
+  CHECK(parameter.has_master());
+  CHECK(parameter.master_in_pieces());
+  CHECK_THROWS_WITH(parameter.master(), Contains("master of parameter weight in pieces"));
+  CHECK_THROWS_WITH(parameter.assign(Array::zeros({2}, DType::f32)), Contains("in pieces"));
+  CHECK(parameter.tensor().to_vector<float>() == std::vector<float>{3, 3});
+  parameter.move_master(Array::full({2}, 5, DType::f32));
+  CHECK_FALSE(parameter.master_in_pieces());
+  CHECK(parameter.master().to_vector<float>() == std::vector<float>{5, 5});
+}
+
 TEST_CASE("batch norm's running statistics are part of the state", "[module]") {
   BatchNorm2d norm(2);
   const Tensor x = Tensor::full({2, 2, 2, 2}, 3);

@@ -59,6 +59,13 @@ same "… in bf16 with Muon, on Llama with recompute" --accumulation 4 --precisi
 same "… with LoRA" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
 same "… with multi-token prediction" --accumulation 4 --mtp sequential:1
 
+# Every rank has all states, and all have the rows and files of the run before.
+problem=
+ranks 4 run-0 --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 --zero 0 \
+  >"$case_output" 2>&1 || problem="4 ranks end with status $?"
+[[ -n $problem ]] || problem=$(difference run-1 run-0)
+report "… and with whole optimizer states on every rank" "$problem"
+
 # ---- another number of ranks ---------------------------------------------------------------------
 half=(--accumulation 4 --precision fp16 --init-scale 16777216 --dropout 0.1 --checkpoint-every 7)
 problem=
@@ -74,12 +81,29 @@ done
 [[ -n $problem ]] || problem=$(difference whole parts)
 report "4 ranks, then 2, then 4 end where one does" "$problem"
 
+# A checkpoint that cannot be written: files of more than 64 KiB fail in the middle.
+problem=
+ranks 4 full --steps 7 "${half[@]}" >"$case_output" 2>&1 || problem="status $? at first"
+cp -r "$work/full/checkpoints" "$work/before"
+small_files() { bash -c 'ulimit -f 64; exec "$@"' sh "$@"; }
+[[ -n $problem ]] || small_files timeout 120 "$bin/binade-run" -n 4 "$bin/train_gpt" "${options[@]}" --steps 14 \
+  "${half[@]}" --resume --run-dir "$work/full" >"$case_output" 2>&1 || problem="status $? where nothing can be written"
+grep -q "no checkpoint was written at step 14" "$case_output" || problem=${problem:-"nothing is said"}
+problem=${problem:-$(diff -r "$work/before" "$work/full/checkpoints" | head -n 5)} || true
+[[ -n $problem ]] || ranks 2 full --steps 21 "${half[@]}" --resume --zero 0 >"$case_output" 2>&1 ||
+  problem="status $? afterwards"
+[[ -n $problem ]] || cmp "$work"/{whole,full}/checkpoints/step-000000021.safetensors >"$case_output" 2>&1 ||
+  problem="it ends elsewhere"
+report "a checkpoint that cannot be written leaves the one before, and no rank waits" "$problem"
+
 gpu_count() { nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true; }
 # train_on_gpus N FOLDER ARGUMENTS...
 train_on_gpus() {
-  local n=$1 folder=$2
+  local n=$1 folder=$2 as_hosts=()
   shift 2
-  timeout 300 "$bin/binade-run" -n "$n" "$bin/train_gpt" "${options[@]/#cpu/cuda}" --steps 20 \
+  [[ -z ${GPU_RANKS_AS_HOSTS:-} ]] ||
+    as_hosts=(sh -c 'NCCL_HOSTID=host-$BINADE_RANK exec "$@"' sh)
+  timeout 300 "$bin/binade-run" -n "$n" "${as_hosts[@]}" "$bin/train_gpt" "${options[@]/#cpu/cuda}" --steps 20 \
     --precision fp16 --init-scale 16777216 --accumulation 4 --dropout 0.1 --ema 0.9 --deterministic \
     --run-dir "$work/$folder" "$@"
 }
@@ -167,22 +191,47 @@ problem=$(RUN=$run complaint 0 "starting again (1 of 2)" launch -n 2 --restarts 
 [[ -n $problem ]] || problem=$(difference whole again)
 report "a run that is started again ends where one that was not does" "$problem"
 
-# ---- a GPU for each rank -------------------------------------------------------------------------
+# ---- ranks with GPUs -----------------------------------------------------------------------------
+# gpu_difference A B: what differs between the rows of two runs.
+gpu_difference() { diff <(rows "$1") <(rows "$2") | head -n 5 || true; }
+# same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows of one, captured
+# and eager, in both stages of ZeRO.
+same_on_gpus() {
+  local name=$1 mode problem=
+  shift
+  for mode in "" --eager "--zero 0" "--zero 0 --eager"; do
+    # shellcheck disable=SC2086
+    problem=$("$@" complaint 0 "" train_on_gpus 2 "gpu-2${mode// /}$1" $mode)
+    [[ -n $problem ]] || problem=$(gpu_difference gpu-1 "gpu-2${mode// /}$1")
+    [[ -z $problem ]] || break
+  done
+  report "$name" "${problem:+${mode:-captured}: $problem}"
+}
+# NCCL takes ranks that say they are on different hosts, and they talk through the loopback.
+on_one_gpu() {
+  CUDA_VISIBLE_DEVICES=0 BINADE_SHARED_GPU=1 NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 \
+    GPU_RANKS_AS_HOSTS=1 "$@"
+}
+on_two_gpus() { "$@"; }
+
 problem=$(complaint 0 "" train_on_gpus 1 gpu-0)
-if grep -qF "cannot be used" "$case_output" || (($(gpu_count) < 2)); then
-  echo "skip two ranks with a GPU each: there are no two GPUs"
+if grep -qF "cannot be used" "$case_output" || (($(gpu_count) < 1)); then
+  echo "skip ranks with GPUs: there is no GPU"
 else
   # The first run has chosen the matmul algorithms that the others find.
-  for n in 1 2; do
-    for mode in captured eager; do
-      [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus "$n" "gpu-$n-$mode" \
-        $([[ $mode == captured ]] || echo --eager))
-    done
-  done
-  [[ -n $problem ]] || problem=$(diff <(rows gpu-1-captured) <(rows gpu-1-eager) | head -n 5) || true
-  [[ -n $problem ]] || problem=$(diff <(rows gpu-1-captured) <(rows gpu-2-captured) | head -n 5) || true
-  [[ -n $problem ]] || problem=$(diff <(rows gpu-1-captured) <(rows gpu-2-eager) | head -n 5) || true
-  report "two ranks with a GPU each are equal to one, captured and eager" "$problem"
+  [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1)
+  [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1-eager --eager)
+  [[ -n $problem ]] || problem=$(gpu_difference gpu-1 gpu-1-eager)
+  report "one rank with a GPU, captured and eager" "$problem"
+  same_on_gpus "two ranks on one GPU are equal to one" on_one_gpu
+  expect "two ranks on one GPU are refused otherwise" 2 "have the same GPU" \
+    env CUDA_VISIBLE_DEVICES=0 "$bin/binade-run" -n 2 "${train[@]/#cpu/cuda}" --accumulation 2 \
+    --run-dir "$work/gpu-shared"
+fi
+if (($(gpu_count) < 2)); then
+  echo "skip two ranks with a GPU each: there are no two GPUs"
+else
+  same_on_gpus "two ranks with a GPU each are equal to one" on_two_gpus
   expect "more ranks than GPUs are refused" 2 "start fewer ranks" \
     launch -n $(($(gpu_count) + 1)) "${train[@]/#cpu/cuda}" --accumulation \
     $(($(gpu_count) + 1)) --run-dir "$work/gpu-many"

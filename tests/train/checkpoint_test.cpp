@@ -1,5 +1,5 @@
 // Checkpoints: what is written is read back, damage is noticed, a full disk costs nothing.
-#include <binade/train/checkpoint.h>
+#include <binade/train/checkpoint_source.h>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -76,6 +76,23 @@ TEST_CASE("a checkpoint is read back as it was written", "[train][checkpoint]") 
   CHECK(equal(train::read_checkpoint(path), example()));
   CHECK(!equal(train::read_checkpoint(path), example(13)));
   CHECK(names_in(folder.path()) == std::vector<std::string>{"a.safetensors"});
+}
+
+TEST_CASE("a checkpoint is written tensor by tensor, to the same bytes", "[train][checkpoint]") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "a.safetensors", other = folder.path() / "b.safetensors";
+  train::write_checkpoint(path, example());
+  train::CheckpointSource source;
+  source.values = example().values;
+  const std::map<std::string, nn::StateDict> sections = example().sections;
+  for (auto section = sections.rbegin(); section != sections.rend(); ++section)
+    for (const auto& [name, array] : section->second) source.add(section->first, name, array);
+  CHECK_THROWS_WITH(source.add(sections.begin()->first, sections.begin()->second),
+                    Contains("two tensors named " + sections.begin()->first));
+  train::write_checkpoint(other, source);
+  CHECK(bytes_of(path) == bytes_of(other));
+  source.finish();  // nothing is left
+  CHECK_THROWS_WITH(source.add("late", "one", Array::zeros({1}, DType::f32)), Contains("late.one"));
 }
 
 TEST_CASE("every damaged byte of a checkpoint is noticed or harmless", "[train][checkpoint]") {

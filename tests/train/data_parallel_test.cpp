@@ -53,6 +53,7 @@ Outcome train(const SmallRunOptions& options, train::DataParallel* parallel) {
     const train::StepData data = lanes_of(index);
     step.run(index, data.micro_batches, data.normalisers, 0.01);
   }
+  step.complete_state();
   Outcome outcome;
   outcome.reports = step.take_reports(/*wait=*/true);
   outcome.weights = run.weights();
@@ -93,7 +94,7 @@ TEST_CASE("data parallel: ranks with unequal and empty micro-batches are equal t
         all.push_back(std::move(outcome));
       });
       CAPTURE(preset, size);
-      for (const std::string& error : errors) CHECK(error.empty());
+      for (const std::string& error : errors) CHECK(error == "");
       REQUIRE(std::ssize(all) == size);
       for (const Outcome& one : all) check_equal(alone, one);
     }
@@ -139,7 +140,7 @@ TEST_CASE("data parallel: evaluations are dealt out and added up in order", "[di
         return term(index);
       });
     });
-    for (const std::string& error : errors) CHECK(error.empty());
+    for (const std::string& error : errors) CHECK(error == "");
     for (const double sum : sums) CHECK(sum == expected);
     CHECK(made[0] + made[1] + made[2] == count);
   }

@@ -19,6 +19,7 @@ inline constexpr int64_t kVocabulary = 29, kLength = 6;
 struct SmallRunOptions {
   std::string preset = "fp32";
   double dropout = 0;
+  int64_t dim = 16;
   Recompute recompute = Recompute::nothing;
   double clip = 1;
   uint64_t seed = 1;
@@ -33,7 +34,7 @@ struct SmallRun {
       : preset(amp::Preset::parse(options.preset)) {
     nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::gpt2);
     config.vocab_size = kVocabulary;
-    config.dim = 16;
+    config.dim = options.dim;
     config.layers = 2;
     config.heads = 2;
     config.max_positions = kLength;

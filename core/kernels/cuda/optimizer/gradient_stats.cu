@@ -1,6 +1,10 @@
-// One pass over a group's gradients: finite check and squared norm. Each block leaves a partial
-// sum, a single block adds them up in their order, so that the bits depend on the count alone.
+// One pass over a group's gradients: finite check and squared norm. A block takes a chunk, so that
+// its row depends on nothing else; one block adds the rows up in their order.
 #include <binade/core/kernels/optimizer.h>
+
+#include <climits>
+
+#include <math_constants.h>
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>
@@ -11,29 +15,32 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-constexpr int64_t kMaxPartials = 1024;
+// Of the block that adds up.
+constexpr int kAdders = 512;
 
 template <class T>
-__global__ void __launch_bounds__(kBlock)
-    gradient_partials(const T* grad, int64_t count, bool aligned, const float* inv_scale,
-                      double* sums, int64_t* first_bad) {
+__global__ void __launch_bounds__(kBlock) chunk_stats(const T* grad, int64_t count, bool aligned,
+                                                      const float* inv_scale, double2* chunks) {
   using C = ComputeOf<T>;
   constexpr int kWidth = kVecWidth<T>;
+  constexpr int kNone = INT_MAX;
   const C factor = static_cast<C>(*inv_scale);
+  const int64_t begin = int64_t{blockIdx.x} * kGradientChunk;
+  const int length = static_cast<int>(min(kGradientChunk, count - begin));
+  const T* chunk = grad + begin;
   double sum = 0;
-  constexpr int64_t kNone = kNoBadGradient;
-  int64_t bad = kNone;
-  const int64_t step = int64_t{gridDim.x} * kBlock * kWidth;
-  for (int64_t i = (int64_t{blockIdx.x} * kBlock + threadIdx.x) * kWidth; i < count; i += step) {
+  int bad = kNone;
+#pragma unroll 4
+  for (int i = threadIdx.x * kWidth; i < length; i += kBlock * kWidth) {
     C values[kWidth] = {};
-    if (aligned && i + kWidth <= count) {
-      const auto vec = load_vec<kWidth>(grad + i);
+    if (aligned && i + kWidth <= length) {
+      const auto vec = load_vec<kWidth>(chunk + i);
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) values[j] = widen(vec[j]);
     } else {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j)
-        if (i + j < count) values[j] = widen(grad[i + j]);
+        if (i + j < length) values[j] = widen(chunk[i + j]);
     }
     C squares = 0;  // of a few elements: rounds no more than the squares themselves
 #pragma unroll
@@ -48,24 +55,23 @@ __global__ void __launch_bounds__(kBlock)
     sum += static_cast<double>(squares);
   }
   sum = block_reduce<kBlock>(sum, Sum(), 0.0);
-  bad = block_reduce<kBlock>(bad, Min(), int64_t{kNone});
-  if (threadIdx.x != 0) return;
-  sums[blockIdx.x] = sum;
-  first_bad[blockIdx.x] = bad;
+  if (__syncthreads_or(bad != kNone)) bad = block_reduce<kBlock>(bad, Min(), int{kNone});
+  if (threadIdx.x == 0)
+    chunks[blockIdx.x] = {sum, bad == kNone ? CUDART_INF : static_cast<double>(bad)};
 }
 
-__global__ void __launch_bounds__(kBlock)
-    add_partials(const double* sums, const int64_t* bads, int count, double* norm_sq,
-                 int64_t* first_bad) {
+__global__ void __launch_bounds__(kAdders)
+    add_chunks(const double2* chunks, int64_t count, double* norm_sq, int64_t* first_bad) {
   constexpr int64_t kNone = kNoBadGradient;
   double sum = 0;
   int64_t bad = kNone;
-  for (int i = threadIdx.x; i < count; i += kBlock) {
-    sum += sums[i];
-    bad = min(bad, bads[i]);
+  for (int64_t i = threadIdx.x; i < count; i += kAdders) {
+    const double2 chunk = chunks[i];
+    sum += chunk.x;
+    if (!isinf(chunk.y)) bad = min(bad, 2 * kGradientChunk * i + static_cast<int64_t>(chunk.y));
   }
-  sum = block_reduce<kBlock>(sum, Sum(), 0.0);
-  bad = block_reduce<kBlock>(bad, Min(), int64_t{kNone});
+  sum = block_reduce<kAdders>(sum, Sum(), 0.0);
+  bad = block_reduce<kAdders>(bad, Min(), int64_t{kNone});
   if (threadIdx.x != 0) return;
   *norm_sq += sum;
   *first_bad = bad;
@@ -73,20 +79,20 @@ __global__ void __launch_bounds__(kBlock)
 
 }  // namespace
 
-void gradient_stats(const Array& grad, const Array& inv_scale, const Array& norm_sq,
-                    const Array& first_bad) {
+void gradient_stats(const Array& grad, const Array& inv_scale, const Array& statistics) {
   visit_floating(grad.dtype(), "gradient_stats", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    const int64_t count = grad.numel();
-    const int64_t blocks = std::min(ceil_div(count, kBlock * kVecWidth<T>), kMaxPartials);
-    const Workspace<double> sums(blocks);
-    const Workspace<int64_t> bads(blocks);
-    launch("gradient_stats", gradient_partials<T>, static_cast<unsigned>(blocks), kBlock, 0,
-           device_data<T>(grad), count, rows_aligned(grad.data(), 0, sizeof(T)),
-           device_data<float>(inv_scale), sums.data(), bads.data());
-    launch("add_partials", add_partials, 1, kBlock, 0, sums.data(), bads.data(),
-           static_cast<int>(blocks), device_data<double>(norm_sq), device_data<int64_t>(first_bad));
+    launch("gradient_stats", chunk_stats<T>, static_cast<unsigned>(statistics.size(0)), kBlock, 0,
+           device_data<T>(grad), grad.numel(), rows_aligned(grad.data(), 0, sizeof(T)),
+           device_data<float>(inv_scale),
+           reinterpret_cast<double2*>(device_data<double>(statistics)));
   });
+}
+
+void add_gradient_stats(const Array& statistics, const Array& norm_sq, const Array& first_bad) {
+  launch("add_gradient_stats", add_chunks, 1, kAdders, 0,
+         reinterpret_cast<const double2*>(device_data<double>(statistics)), statistics.size(0),
+         device_data<double>(norm_sq), device_data<int64_t>(first_bad));
 }
 
 }  // namespace binade::kernels::cuda

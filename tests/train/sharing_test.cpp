@@ -1,0 +1,330 @@
+// Ranks that share optimizer states (ZeRO stage 1): equal to those that do not, and to one process.
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <binade/nn/state.h>
+#include <binade/optim/lion.h>
+#include <binade/optim/muon.h>
+#include <binade/optim/sgd.h>
+#include <binade/train/data_parallel.h>
+
+#include "../dist/ranks.h"
+#include "small_run.h"
+
+namespace binade::test {
+namespace {
+
+// Ranks are threads here, in which Catch's own checks cannot be used: run_ranks() has what they
+// throw.
+template <class Work>
+void expect_error(const Work& work, const std::vector<std::string>& parts) {
+  std::string message = "nothing was thrown";
+  try {
+    work();
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  for (const std::string& part : parts)
+    check(message.find(part) != std::string::npos, "'", message, "' does not say '", part, "'");
+}
+
+using Bytes = std::map<std::string, std::vector<std::byte>>;
+
+void add_bytes(Bytes& all, const std::string& section, const nn::StateDict& state) {
+  for (const auto& [name, array] : state) {
+    const Array host = array.to(Device::cpu()).contiguous();
+    const auto* data = static_cast<const std::byte*>(host.data());
+    all[section + '.' + name] = {data, data + host.bytes()};
+  }
+}
+
+// What a run is: its model has 13 chunks of decayed weights, in which members and slices end at
+// different places, and less than one of others.
+struct Setup {
+  SmallRunOptions model = {.preset = "fp16",
+                           .dropout = 0.1,
+                           .dim = 64,
+                           .scaler = {.init_scale = 0x1p24, .growth_interval = 5}};
+  std::string optimizer = "adamw";
+  int64_t lanes = 4, steps = 20;
+  bool averages = true;
+  bool two_parts = false;  // an optimizer for each of the groups
+  int64_t freeze_at = -1;  // the step before which a layer is frozen; 4 steps later it trains again
+};
+
+std::unique_ptr<optim::Optimizer> make_optimizer(const std::string& name,
+                                                 std::vector<optim::ParameterGroup> groups) {
+  if (name == "sgd")
+    return std::make_unique<optim::Sgd>(std::move(groups), optim::SgdOptions{.momentum = 0.9});
+  if (name == "lion") return std::make_unique<optim::Lion>(std::move(groups));
+  if (name == "muon") return std::make_unique<optim::Muon>(std::move(groups));
+  return std::make_unique<optim::AdamW>(std::move(groups));
+}
+
+// A run whose optimizers are those of a setup.
+struct Run : SmallRun {
+  explicit Run(const Setup& setup, train::DataParallel* parallel) : SmallRun(setup.model) {
+    step.reset();
+    optimizer.reset();
+    std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*model, 0.1);
+    if (setup.two_parts) {
+      for (optim::ParameterGroup& group : groups)
+        optimizers.push_back(make_optimizer(setup.optimizer, {std::move(group)}));
+    } else {
+      optimizers.push_back(make_optimizer(setup.optimizer, std::move(groups)));
+    }
+    if (setup.averages) ema = std::make_unique<optim::Ema>(*optimizers.front(), 0.9);
+    step_options.parallel = parallel;
+    const train::LossFunction loss = heads::language_model::loss(*model);
+    std::vector<train::StepPart> parts;
+    for (const auto& one : optimizers)
+      parts.push_back(
+          {setup.two_parts ? concat("part", parts.size()) : "", loss, one.get(), setup.model.clip});
+    step = std::make_unique<train::TrainStep>(parts, *scaler, preset, step_options, ema.get());
+  }
+  Bytes state() const {
+    Bytes all;
+    add_bytes(all, "model", model->state());
+    for (size_t i = 0; i < optimizers.size(); ++i)
+      add_bytes(all, concat("optimizer", i), optimizers[i]->state());
+    add_bytes(all, "scaler", scaler->state());
+    if (ema) add_bytes(all, "ema", ema->state());
+    for (const nn::NamedParameter& one : model->named_parameters())
+      add_bytes(all, "values", {{one.name, one.parameter->tensor().array()}});
+    return all;
+  }
+
+  std::vector<std::unique_ptr<optim::Optimizer>> optimizers;
+  std::unique_ptr<optim::Ema> ema;
+};
+
+struct Outcome {
+  Bytes state;
+  std::vector<train::StepReport> reports;
+};
+
+void run_steps(Run& run, const Setup& setup, int64_t first, int64_t last) {
+  for (int64_t index = first; index < last; ++index) {
+    if (setup.freeze_at >= 0 && (index == setup.freeze_at || index == setup.freeze_at + 4))
+      for (const nn::NamedParameter& one : run.model->named_parameters())
+        if (one.name.find("h.0.mlp") != std::string::npos)
+          one.parameter->set_trainable(index != setup.freeze_at);
+    const train::StepData data = small_batch(index, 8, setup.lanes);
+    run.step->run(index, data.micro_batches, data.normalisers, 0.01);
+  }
+}
+
+Outcome train(const Setup& setup, train::DataParallel* parallel = nullptr) {
+  Run run(setup, parallel);
+  run_steps(run, setup, 0, setup.steps / 2);
+  run.step->complete_state();  // between steps, which share it again
+  run_steps(run, setup, setup.steps / 2, setup.steps);
+  run.step->complete_state();
+  return {run.state(), run.step->take_reports(/*wait=*/true)};
+}
+
+void check_equal(const Outcome& one, const Outcome& other) {
+  REQUIRE(one.state.size() == other.state.size());
+  for (const auto& [name, bytes] : one.state) {
+    CAPTURE(name);
+    CHECK(bytes == other.state.at(name));
+  }
+  REQUIRE(one.reports.size() == other.reports.size());
+  for (size_t i = 0; i < one.reports.size(); ++i) {
+    const train::StepReport &a = one.reports[i], &b = other.reports[i];
+    CAPTURE(i);
+    const double left[] = {a.loss, a.grad_norm, a.scale}, right[] = {b.loss, b.grad_norm, b.scale};
+    CHECK(std::memcmp(left, right, sizeof left) == 0);
+    CHECK(a.skipped == b.skipped);
+    CHECK(a.offender.has_value() == b.offender.has_value());
+    if (!a.offender || !b.offender) continue;
+    CHECK(a.offender->parameter == b.offender->parameter);
+    CHECK(a.offender->element == b.offender->element);
+  }
+}
+
+// Trains on so many ranks, in each stage, and compares them with one process.
+void check_ranks(const Setup& setup, const std::vector<int>& sizes) {
+  const Outcome alone = train(setup);
+  REQUIRE(std::ssize(alone.reports) == setup.steps);
+  if (setup.model.preset.starts_with("fp16")) {
+    const int64_t skipped = alone.reports.back().skipped_total;
+    CHECK(skipped > 0);
+    CHECK(skipped < setup.steps);
+  }
+  for (const int size : sizes)
+    for (const int stage : {0, 1}) {
+      std::mutex mutex;
+      std::vector<Outcome> all;
+      const auto errors = run_ranks(size, [&](dist::World& world) {
+        train::DataParallel parallel(world, Device::cpu(), stage);
+        Outcome outcome = train(setup, &parallel);
+        const std::lock_guard lock(mutex);
+        all.push_back(std::move(outcome));
+      });
+      CAPTURE(setup.model.preset, setup.optimizer, size, stage);
+      for (const std::string& error : errors) CHECK(error == "");
+      REQUIRE(std::ssize(all) == size);
+      for (const Outcome& one : all) check_equal(alone, one);
+    }
+}
+
+TEST_CASE("sharing: ranks that share states are equal to one process, bit by bit",
+          "[dist][train]") {
+  check_ranks({}, {2, 4});
+  check_ranks({.lanes = 8}, {2, 4});
+  Setup setup{.steps = 8};
+  setup.model.scaler.init_scale = 0x1p20;
+  for (const char* preset : {"fp32", "bf16", "fp16-no-masters"}) {
+    setup.model.preset = preset;
+    check_ranks(setup, {2, 4});
+  }
+}
+
+TEST_CASE("sharing: every optimizer, Muon's matrices whole", "[dist][train]") {
+  for (const char* optimizer : {"sgd", "lion", "muon"}) {
+    Setup setup{.optimizer = optimizer, .steps = 8};
+    setup.model.scaler.init_scale = 0x1p20;
+    check_ranks(setup, {2, 4});
+  }
+}
+
+TEST_CASE("sharing: a group of one chunk, frozen layers, two optimizers, recompute",
+          "[dist][train]") {
+  Setup small{.steps = 8};
+  small.model.dim = 16;
+  small.model.scaler.init_scale = 0x1p20;
+  check_ranks(small, {4});
+  Setup setup{.steps = 10, .freeze_at = 5};
+  setup.model.scaler.init_scale = 0x1p20;
+  check_ranks(setup, {4});
+  setup.freeze_at = -1;
+  setup.two_parts = true;
+  check_ranks(setup, {4});
+  setup.two_parts = false;
+  setup.model.recompute = Recompute::blocks;
+  check_ranks(setup, {4});
+}
+
+TEST_CASE("sharing: a rank holds its share of the state, and no more", "[dist][train]") {
+  constexpr int kRanks = 4;
+  std::mutex mutex;
+  int64_t held = 0, elements = 0;
+  const auto errors = run_ranks(kRanks, [&](dist::World& world) {
+    train::DataParallel parallel(world, Device::cpu());
+    const Setup setup{.steps = 4};
+    Run run(setup, &parallel);
+    run_steps(run, setup, 0, 2);
+    const optim::Optimizer& optimizer = *run.optimizers.front();
+    int64_t bytes = 0, copies = 0, most = 0;
+    for (const optim::FlatGroup& group : optimizer.groups()) {
+      // Where there are no masters, the values are, which every rank has.
+      if (!group.master().shares_storage(group.value())) bytes += group.master().storage()->bytes();
+      copies +=
+          group.master().shares_storage(group.value()) ? 3 * group.numel() : 4 * group.numel();
+      most += (group.numel() / kRanks + kGradientChunk) * 4;
+    }
+    check(bytes <= most, "masters take ", bytes, " bytes");
+    const auto size_of_all = [&](const std::vector<optim::MemberState>& states, int buffers) {
+      std::map<const Storage*, int64_t> storages;
+      for (const optim::MemberState& one : states)
+        storages[one.buffer.storage().get()] = one.buffer.storage()->bytes();
+      int64_t sum = 0;
+      for (const auto& [storage, size] : storages) sum += size;
+      check(sum <= buffers * most, "moments or averages take ", sum, " bytes");
+      return sum;
+    };
+    bytes += size_of_all(optimizer.moments(), 2);
+    bytes += size_of_all(run.ema->parameter_averages(), 1);
+    const std::lock_guard lock(mutex);
+    held += bytes;
+    elements = copies;
+  });
+  for (const std::string& error : errors) CHECK(error == "");
+  // Two moments, an average, and what masters there are: each once over all ranks.
+  CHECK(held == 4 * elements);
+}
+
+TEST_CASE("sharing: what is in pieces cannot be read by mistake", "[dist][train]") {
+  const auto errors = run_ranks(2, [](dist::World& world) {
+    train::DataParallel parallel(world, Device::cpu());
+    const Setup setup{.steps = 2};
+    Run run(setup, &parallel);
+    run_steps(run, setup, 0, 1);
+    const std::vector<std::string> in_pieces = {"in pieces", "complete()"};
+    const nn::ParameterPtr first = run.model->named_parameters()[0].parameter;
+    optim::Optimizer& optimizer = *run.optimizers.front();
+    expect_error([&] { run.model->state(); }, {"in pieces", "complete()", "wte"});
+    expect_error([&] { first->assign(Array::zeros(first->shape(), DType::f32)); }, in_pieces);
+    expect_error([&] { optimizer.state(); }, {"in pieces", "complete()", "exp_avg"});
+    expect_error([&] { optimizer.load_state({}); }, in_pieces);
+    expect_error([&] { run.ema->state(); }, in_pieces);
+    expect_error([&] { run.ema->load_state({}); }, in_pieces);
+    expect_error([&] { optimizer.share(world.communicator()); }, {"already"});
+    optimizer.zero_grad();
+    const Tensor& values = first->tensor();
+    values.backward(Tensor(Array::zeros(values.shape(), values.dtype())));
+    expect_error([&] { optimizer.step(); }, {"train::TrainStep"});
+    expect_error([&] { optimizer.accumulate(); }, {"train::TrainStep"});
+    run.step->complete_state();
+    run.model->state();
+    optimizer.load_state(nn::copy_of(optimizer.state()));
+    run_steps(run, setup, 1, 2);
+    // Without its optimizer the masters are lost, and that is said, too.
+    run.step.reset();
+    run.ema.reset();
+    run.optimizers.clear();
+    expect_error([&] { first->master(); }, {"its optimizer is gone"});
+  });
+  for (const std::string& error : errors) CHECK(error == "");
+}
+
+TEST_CASE("sharing: averages in use are whole on every rank, and go again bit by bit",
+          "[dist][train]") {
+  for (const char* preset : {"fp32", "fp16", "fp16-no-masters"}) {
+    Setup setup{.steps = 6};
+    setup.model.preset = preset;
+    setup.model.scaler.init_scale = 1024;
+    // The values while the averages are in use, and all state after.
+    const auto swapped = [&](train::DataParallel* parallel) {
+      Run run(setup, parallel);
+      run_steps(run, setup, 0, 3);
+      Bytes during;
+      {
+        const optim::Ema::Scope scope(*run.ema);
+        for (const nn::NamedParameter& one : run.model->named_parameters())
+          add_bytes(during, "values", {{one.name, one.parameter->tensor().array()}});
+        expect_error([&] { run.ema->share(); }, {"in use"});
+        expect_error([&] { run.ema->unshare(); }, {"in use"});
+      }
+      run_steps(run, setup, 3, 6);
+      run.step->complete_state();
+      return std::pair(during, run.state());
+    };
+    const auto alone = swapped(nullptr);
+    const auto errors = run_ranks(4, [&](dist::World& world) {
+      train::DataParallel parallel(world, Device::cpu());
+      const auto got = swapped(&parallel);
+      check(got.first == alone.first, "the averages in use differ");
+      check(got.second == alone.second, "the state after them differs");
+    });
+    CAPTURE(preset);
+    for (const std::string& error : errors) CHECK(error == "");
+  }
+}
+
+TEST_CASE("sharing: stages that there are not", "[dist][train]") {
+  const auto errors = run_ranks(2, [](dist::World& world) {
+    for (const int stage : {-1, 2})
+      expect_error([&] { train::DataParallel(world, Device::cpu(), stage); },
+                   {concat("0 and 1, got ", stage)});
+  });
+  for (const std::string& error : errors) CHECK(error == "");
+}
+
+}  // namespace
+}  // namespace binade::test
