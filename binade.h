@@ -50,6 +50,10 @@
 #include <binade/heads/decoding/model_proposer.h>
 #include <binade/heads/decoding/speculative_decoder.h>
 #include <binade/heads/decoding/trunk_with_heads.h>
+#include <binade/heads/eagle/eagle.h>
+#include <binade/heads/eagle/files.h>
+#include <binade/heads/eagle/proposer.h>
+#include <binade/heads/eagle/training.h>
 #include <binade/heads/language_model/documents.h>
 #include <binade/heads/language_model/language_model.h>
 #include <binade/heads/medusa/files.h>

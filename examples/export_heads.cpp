@@ -120,7 +120,10 @@ DType dtype_of(const Options& o, const std::map<std::string, Array>& source) {
   if (o.dtype == "fp16") return DType::f16;
   if (o.dtype == "bf16") return DType::bf16;
   if (o.dtype == "fp32") return DType::f32;
-  return source.begin()->second.dtype();
+  // Some hold ids, too.
+  for (const auto& [name, values] : source)
+    if (is_floating(values.dtype())) return values.dtype();
+  fail("--from ", o.from, " has no weights");
 }
 
 // Before anything is read.

@@ -98,7 +98,8 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
   heads::decoding::TrunkWithHeads both(model, "medusa", heads);
   run.place(both);
 
-  medusa::MedusaLossOptions loss{.decay = o.decay_of_heads, .joint = {}};
+  medusa::MedusaLossOptions loss{
+      .decay = o.decay_of_heads, .acceptance = o.acceptance, .joint = {}};
   if (o.joint) {
     loss.joint = medusa::JointOptions{
         .weight = o.joint_weight, .ramp = 0, .teacher = {}, .teacher_weight = {}};

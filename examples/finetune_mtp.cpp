@@ -46,7 +46,8 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
   }
   run.place(both);
 
-  const mtp::MtpLossOptions loss{.weight = o.weight, .beta = o.beta, .joint = o.joint};
+  const mtp::MtpLossOptions loss{
+      .weight = o.weight, .beta = o.beta, .acceptance = o.acceptance, .joint = o.joint};
   const bool finished = run.train(
       {.what = concat(mtp::name_of(heads->config().kind), " prediction of ", heads->config().depth,
                       " more tokens"),

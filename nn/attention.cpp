@@ -49,7 +49,8 @@ SelfAttention::SelfAttention(const SelfAttentionOptions& options) : options_(che
   const int64_t head = options.head_size();
   const int64_t query_dim = options.heads * head, key_dim = options.key_heads() * head;
   const auto projection = [&](const char* name, int64_t out) {
-    return add<Linear>(name, options.dim, out, options.bias, options.weight);
+    return add<Linear>(name, options.input_dim ? options.input_dim : options.dim, out, options.bias,
+                       options.weight);
   };
   if (options.fused) {
     qkv_proj_ = projection("qkv_proj", query_dim + 2 * key_dim);

@@ -18,9 +18,10 @@ enum class QkNorm : uint8_t {
 };
 
 struct SelfAttentionOptions {
-  int64_t layer = 0;  // its number in the model: the key of the cache
-  int64_t dim = 0;    // of the hidden states
-  int64_t heads = 0;  // query heads
+  int64_t layer = 0;      // its number in the model: the key of the cache
+  int64_t dim = 0;        // of the hidden states
+  int64_t input_dim = 0;  // of what queries, keys and values read; 0: dim
+  int64_t heads = 0;      // query heads
   int64_t kv_heads =
       0;  // key and value heads (grouped queries, Ainslie et al. 2023); 0: as `heads`
   int64_t head_dim = 0;  // 0: dim / heads
@@ -46,7 +47,7 @@ struct SelfAttentionOptions {
 class SelfAttention : public Module {
  public:
   explicit SelfAttention(const SelfAttentionOptions& options);
-  // x (B, T, dim) → (B, T, dim).
+  // x (B, T, input_dim) → (B, T, dim).
   Tensor forward(const Tensor& x, const Sequence& sequence, const RotaryTables& rotary) const;
 
   // residual + attention(in) for few rows (core/kernels/few_rows.h): in.x and residual (B·T, dim);

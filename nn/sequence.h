@@ -21,7 +21,7 @@ class KeyValueStore {
   // q (B, Hq, T, D), k and v (B, Hkv, T, D) of a layer, rotated where the model rotates → (B, Hq,
   // T, D). Its memory is laid out (B, T, Hq, D), so that merging the heads copies nothing. `scale`
   // of the scores; 0: 1/√D. window > 0: a token sees so many positions at most, its own among
-  // them. No gradient flows through it.
+  // them. What generation uses has no gradient.
   virtual Tensor attend(int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
                         double scale, int64_t window) = 0;
 

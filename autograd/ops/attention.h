@@ -32,6 +32,17 @@ struct AttentionOptions {
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& options = {});
 
+// Attention where each query sees, beside the keys, one key of each column: that of its own place.
+// It is how a draft layer is trained on its own output (EAGLE-3's training-time test, Li et al.
+// 2025, arXiv 2503.01840): at step s the query of token t sees the keys of step 0 up to t, and of
+// each step since then the key at t. q (B, Hq, T, D); k, v and every column (B, Hkv, T, D) → (B,
+// Hq, T, D), laid out as above. At most 16 columns, on a GPU with D ≤ 256; no mask, window or
+// dropout. The keys take the fused kernels, the columns are merged into their result: no mask of
+// T·(1 + columns) keys is made, and memory grows with T.
+Tensor attention_with_columns(const Tensor& q, const Tensor& k, const Tensor& v,
+                              const TensorList& column_keys, const TensorList& column_values,
+                              const AttentionOptions& options = {});
+
 // The same on packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first, then k, then v → (B,
 // T, Hq·D). The gradient is packed too. Nothing is copied, unless heads are to be rotated in a qkv
 // that somebody else still holds: give a temporary to have it rotated where it lies.

@@ -2,6 +2,8 @@
 // Grouped heads: query head h reads key head h / (Hq / Hkv).
 #pragma once
 
+#include <vector>
+
 #include <binade/core/kernels/kernels.h>
 #include <binade/core/random.h>
 
@@ -18,6 +20,10 @@ struct AttentionParams {
   Array documents;
   double dropout = 0;  // probability; the mask is drawn from `key` and never stored
   PhiloxKey key;
+  // Of attention_backward, where queries see further keys beside these (attend_columns): out and
+  // logsumexp are over all keys, and this is Σ out · dout of each query, (B, Hq, Tq), f32 (f64 for
+  // f64), contiguous.
+  Array inner;
 };
 
 // q (B, Hq, Tq, D), k and v (B, Hkv, Tk, D), out (B, Hq, Tq, D): views with a contiguous last
@@ -32,6 +38,26 @@ BINADE_KERNEL(attention, const Array& q, const Array& k, const Array& v,
 BINADE_KERNEL(attention_backward, const Array& q, const Array& k, const Array& v, const Array& out,
               const Array& logsumexp, const Array& dout, const AttentionParams& params,
               const Array& dq, const Array& dk, const Array& dv)
+
+// Further keys, of which each query sees one a column: that of its own place. (B, Hkv, Tq, D) each,
+// views with a contiguous last dimension.
+struct AttentionColumns {
+  std::vector<Array> keys, values;
+};
+inline constexpr int64_t kMostAttentionColumns = 16;
+
+// Takes the columns into an attention: out (B, Hq, Tq, D) and logsumexp (B, Hq, Tq), as attention()
+// left them, become those over its keys and the columns (merged as blocks of keys are, Dao et al.
+// 2022). D ≤ 256 on a GPU.
+BINADE_KERNEL(attend_columns, const Array& q, const AttentionColumns& columns, double scale,
+              const Array& out, const Array& logsumexp)
+// inner (B, Hq, Tq): Σ out · dout over the last dimension.
+BINADE_KERNEL(attention_inner, const Array& out, const Array& dout, const Array& inner)
+// With logsumexp and inner over all keys: adds the columns' share to dq, and overwrites the
+// gradients of the columns. Sums over the query heads of a key head run in f32.
+BINADE_KERNEL(attend_columns_backward, const Array& q, const AttentionColumns& columns,
+              double scale, const Array& logsumexp, const Array& inner, const Array& dout,
+              const Array& dq, const AttentionColumns& gradients)
 
 // Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face's Llama:
 // x (B, H, T, D) view; cos and sin (T, R/2) f32 contiguous with even R ≤ D (the first R of D are

@@ -1,5 +1,7 @@
 #include "kinds.h"
 
+#include <binade/autograd/ops.h>
+#include <binade/heads/eagle/files.h>
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/mtp/files.h>
 
@@ -77,6 +79,40 @@ std::unique_ptr<DecodingHeads> read_mtp(const fs::path& folder,
   return std::make_unique<Mtp>(heads::mtp::load_mtp(folder, std::move(base)));
 }
 
+class Eagle : public DecodingHeads {
+ public:
+  explicit Eagle(std::shared_ptr<heads::eagle::EagleHead> head) : head_(std::move(head)) {
+    head_->eval();
+  }
+  const nn::Module& module() const override { return *head_; }
+  // Of three drafting steps.
+  std::vector<Tensor> logits(const Tensor& ids) const override {
+    std::vector<Tensor> logits;
+    for (const Tensor& output : head_->unroll(head_->trunk(ids, {}), ids, {}, {}, 3))
+      logits.push_back(select(head_->logits(output), 0, 0));
+    return logits;
+  }
+  void write(const fs::path& folder, const WriteHeadsOptions& options) const override {
+    heads::eagle::save_eagle(*head_, folder,
+                             {.layout = heads::eagle::parse_layout(options.layout),
+                              .base_name = options.base_name,
+                              .dtype = options.dtype});
+  }
+
+ private:
+  std::shared_ptr<heads::eagle::EagleHead> head_;
+};
+
+std::string eagle_layout(const fs::path& folder) {
+  const auto layout = heads::eagle::layout_of(folder);
+  return layout ? std::string(heads::eagle::name_of(*layout)) : std::string();
+}
+
+std::unique_ptr<DecodingHeads> read_eagle(const fs::path& folder,
+                                          std::shared_ptr<const nn::CausalLm> base) {
+  return std::make_unique<Eagle>(heads::eagle::load_eagle(folder, std::move(base)));
+}
+
 }  // namespace
 
 const std::vector<HeadKind>& head_kinds() {
@@ -93,6 +129,10 @@ const std::vector<HeadKind>& head_kinds() {
         {"plain", "Binade"}},
        mtp_format,
        read_mtp},
+      {"eagle",
+       {{"vllm", "vLLM, SafeAILab's EAGLE"}, {"sglang", "SGLang"}},
+       eagle_layout,
+       read_eagle},
   };
   return kinds;
 }

@@ -15,9 +15,9 @@ struct SpeculateOptions {
   int64_t limit = 0;
   bool skip_bad = false;
   // Drafts.
-  std::string proposer = "auto", medusa, mtp, draft, tree = "auto";
+  std::string proposer = "auto", medusa, mtp, eagle, draft, tree = "auto";
   bool most_accepted = false;
-  int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3;
+  int64_t early_exit = 0, nodes = 0, guesses = 4, longest_ngram = 3, tree_width = 1;
   int64_t draft_vocabulary = 0;
   std::string count_tokens;
   std::string search_tree, save_tree, charts;
@@ -46,16 +46,25 @@ inline void add_options(CommandLine& command, SpeculateOptions& o) {
   group.name = "Drafts";
   group
       .add("--proposer", o.proposer,
-           "What drafts: medusa, mtp (modules or heads of multi-token prediction), draft (another "
-           "model), early-exit (the model's first layers), lookup (the text so far), none; auto: "
+           "What drafts: medusa, mtp (modules or heads of multi-token prediction), eagle, draft "
+           "(another model), early-exit (the model's first layers), lookup (the text so far), "
+           "none; auto: "
            "what the options below name")
-      .one_of({"auto", "medusa", "mtp", "draft", "early-exit", "lookup", "none"});
+      .one_of({"auto", "medusa", "mtp", "eagle", "draft", "early-exit", "lookup", "none"});
   group.add("--medusa", o.medusa, "Folder of Medusa heads for the model, in any layout");
   group.add("--mtp", o.mtp, "Folder of multi-token prediction for the model, in any format");
+  group.add("--eagle", o.eagle, "Folder of an EAGLE head for the model, in any layout");
   group.add("--draft", o.draft, "Folder of a smaller model with the same tokenizer");
   group.add("--early-exit", o.early_exit, "Draft with so many of the model's first layers")
       .at_least(0);
-  group.add("--guesses", o.guesses, "Length of the chains of draft, early-exit and lookup")
+  group
+      .add("--guesses", o.guesses,
+           "Length of the chains of draft, early-exit and lookup, and of EAGLE's chains and trees")
+      .range(int64_t{1}, int64_t{63});
+  group
+      .add("--tree-width", o.tree_width,
+           "Of EAGLE: tokens of a level that the next is guessed behind, and guesses behind each "
+           "(10 in EAGLE-2); 1: a chain")
       .range(int64_t{1}, int64_t{63});
   group.add("--longest-ngram", o.longest_ngram, "Tokens that lookup matches at most")
       .range(int64_t{1}, int64_t{64});
@@ -68,13 +77,18 @@ inline void add_options(CommandLine& command, SpeculateOptions& o) {
             "Chats whose replies are counted for --draft-vocabulary, as heads are trained on");
   group
       .add("--draft-temperature", o.draft_temperature,
-           "Draw the guesses of draft and early-exit at this temperature; 0: the likeliest")
+           "Draw the guesses of draft, early-exit and EAGLE's chains at this temperature; 0: the "
+           "likeliest")
       .range(0.0, 1e3);
   group.add(
       "--tree", o.tree,
       "Of Medusa heads and --mtp: chain, a JSON file of choices ([[0], [0, 0], [1]]), or auto: "
       "the one that --search-tree finds, else one by published accuracies (a chain for --mtp)");
-  group.add("--nodes", o.nodes, "Nodes of --tree auto, the root included; 0: 24, or what pays best")
+  group
+      .add(
+          "--nodes", o.nodes,
+          "Nodes of --tree auto and of EAGLE's trees, the root included; 0: 24, or what pays best, "
+          "and 60 for EAGLE")
       .range(int64_t{0}, int64_t{64});
   group.add("--search-tree", o.search_tree,
             "A file of prompts, not those that are tested: finds the best tree for this model, "

@@ -8,6 +8,8 @@
 #include <binade/heads/decoding/lookup_proposer.h>
 #include <binade/heads/decoding/model_proposer.h>
 #include <binade/heads/decoding/tree_search.h>
+#include <binade/heads/eagle/files.h>
+#include <binade/heads/eagle/proposer.h>
 #include <binade/heads/medusa/files.h>
 #include <binade/heads/medusa/proposer.h>
 #include <binade/heads/mtp/files.h>
@@ -31,6 +33,7 @@ struct Named {
 std::string kind_of(const SpeculateOptions& o) {
   const Named all[] = {{"medusa", "--medusa", !o.medusa.empty()},
                        {"mtp", "--mtp", !o.mtp.empty()},
+                       {"eagle", "--eagle", !o.eagle.empty()},
                        {"draft", "--draft", !o.draft.empty()},
                        {"early-exit", "--early-exit", o.early_exit > 0}};
   std::string kind = o.proposer;
@@ -71,8 +74,12 @@ void convert(nn::Module& module, const std::string& precision) {
 Session load_session(const SpeculateOptions& o) {
   Session session;
   session.kind = kind_of(o);
-  check(session.kind == "draft" || session.kind == "early-exit" || o.draft_temperature == 0,
-        "--draft-temperature is for --draft and --early-exit, whose guesses can be drawn");
+  const bool eagle = session.kind == "eagle";
+  check(session.kind == "draft" || session.kind == "early-exit" || (eagle && o.tree_width == 1) ||
+            o.draft_temperature == 0,
+        "--draft-temperature is for --draft, --early-exit and chains of --eagle, whose guesses can "
+        "be drawn");
+  check(eagle || o.tree_width == 1, "--tree-width is for --eagle");
   check(o.draft_temperature == 0 || o.acceptance == "exact",
         "--draft-temperature is for --acceptance exact; ", o.acceptance,
         " acceptance does best with the likeliest guesses");
@@ -82,8 +89,9 @@ Session load_session(const SpeculateOptions& o) {
   const bool trees = session.kind == "medusa" || session.kind == "mtp";
   check(trees || (o.search_tree.empty() && o.save_tree.empty()),
         "--search-tree and --save-tree are for trees of heads; give --medusa or --mtp");
-  check(trees || (o.tree == "auto" && o.nodes == 0),
-        "--tree and --nodes are for trees of heads; give --medusa or --mtp");
+  check(trees || o.tree == "auto", "--tree is for trees of heads; give --medusa or --mtp");
+  check(trees || (eagle && o.tree_width > 1) || o.nodes == 0,
+        "--nodes is for trees of heads; give --medusa or --mtp, or --eagle with --tree-width");
   check(o.tree == "auto" || o.nodes == 0, "--nodes is for --tree auto, not for ", o.tree);
   check(o.tree == "auto" || o.search_tree.empty(), "--search-tree finds the tree; leave --tree ",
         o.tree, " out");
@@ -100,6 +108,7 @@ Session load_session(const SpeculateOptions& o) {
   if (session.kind == "medusa")
     session.medusa = heads::medusa::load_medusa(o.medusa, session.base.model);
   if (session.kind == "mtp") session.mtp = heads::mtp::load_mtp(o.mtp, session.base.model);
+  if (eagle) session.eagle = heads::eagle::load_eagle(o.eagle, session.base.model);
   if (o.model.precision != "fp32")
     nn::warn_about_range(*session.base.model,
                          o.model.precision == "fp16" ? DType::f16 : DType::bf16);
@@ -112,6 +121,7 @@ Session load_session(const SpeculateOptions& o) {
   };
   if (session.medusa) prepare(*session.medusa);
   if (session.mtp) prepare(*session.mtp);
+  if (session.eagle) prepare(*session.eagle);
   if (session.kind == "draft") {
     ModelOptions draft = o.model;
     draft.model = o.draft;
@@ -217,6 +227,14 @@ std::unique_ptr<decoding::Proposer> proposer_of(const Session& session, const Sp
     return heads::mtp::make_proposer(
         *session.mtp, tree,
         {.slots = o.batch, .capacity = capacity, .vocabulary = session.vocabulary});
+  if (session.eagle)
+    return std::make_unique<heads::eagle::EagleProposer>(
+        *session.eagle, heads::eagle::EagleProposerOptions{.slots = o.batch,
+                                                           .capacity = capacity,
+                                                           .depth = o.guesses,
+                                                           .width = o.tree_width,
+                                                           .nodes = o.nodes,
+                                                           .temperature = o.draft_temperature});
   if (session.kind == "draft" || session.kind == "early-exit") {
     decoding::ModelProposerOptions options{
         .slots = o.batch, .capacity = capacity, .guesses = o.guesses, .layers = o.early_exit};

@@ -9,6 +9,7 @@
 #include <binade/data/chat_template.h>
 #include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/heads/decoding/speculative_decoder.h>
+#include <binade/heads/eagle/eagle.h>
 #include <binade/heads/medusa/medusa.h>
 #include <binade/heads/mtp/mtp.h>
 
@@ -26,7 +27,8 @@ struct Session {
 
   std::shared_ptr<heads::medusa::MedusaHeads> medusa;
   std::shared_ptr<heads::mtp::MtpHeads> mtp;
-  heads::decoding::DraftVocabulary vocabulary;  // that they guess among
+  std::shared_ptr<heads::eagle::EagleHead> eagle;
+  heads::decoding::DraftVocabulary vocabulary;  // that Medusa and mtp guess among
   LoadedModel draft;
 
   int64_t positions() const { return base.model->config().max_positions; }

@@ -25,7 +25,7 @@ struct HeadTrainingOptions : TrainingOptions {
   bool skip_bad = false, pack = true;
   double validation_fraction = 0.02;
   int64_t validation_batches = 20;
-  double epochs = 0;
+  double epochs = 0, acceptance = 0;
   std::string save, save_dtype = "fp16";
   // The model, too.
   bool joint = false;
@@ -55,6 +55,11 @@ inline void add_head_training_options(CommandLine& command, HeadTrainingOptions&
   add_training_options(command, o);
   OptionGroup group{command, "Training"};
   group.add("--epochs", o.epochs, "Passes over the data, in place of --steps; 0: --steps").rate();
+  group
+      .add("--acceptance-weight", o.acceptance,
+           "Share of the heads' loss that is the chance that a sampled draft is accepted (LK), in "
+           "place of the likelihood of tokens")
+      .range(0.0, 1.0);
   group.name = "Run";
   group.add("--save", o.save, "Write the heads to this folder at the end");
   group.add("--save-dtype", o.save_dtype, "fp16, bf16 or fp32").one_of({"fp16", "bf16", "fp32"});

@@ -37,8 +37,10 @@ class DraftVocabulary {
 // An output layer as guesses are made with it.
 class DraftOutput {
  public:
-  // Of all tokens: logits(hidden) (R, V) for hidden (R, dim).
-  explicit DraftOutput(std::function<Tensor(const Tensor&)> logits) : logits_(std::move(logits)) {}
+  // logits(hidden) (R, N) for hidden (R, dim). names (N) i32: the tokens of its columns; undefined:
+  // they are their own.
+  explicit DraftOutput(std::function<Tensor(const Tensor&)> logits, Array names = {})
+      : logits_(std::move(logits)), names_(std::move(names)) {}
   // Of a part: the rows of weight (≥ V, dim) that belong to its tokens are copied.
   DraftOutput(const Tensor& weight, const DraftVocabulary& part);
 

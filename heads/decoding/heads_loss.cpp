@@ -61,4 +61,16 @@ train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
   return loss;
 }
 
+void learn_acceptance(std::span<DecodingHead> heads, double share, const Tensor& hidden,
+                      const Tensor& weight) {
+  check(share >= 0 && share <= 1, "the share of the acceptance loss lies in [0, 1], got ", share);
+  if (share == 0) return;
+  int64_t ahead = 0;
+  for (DecodingHead& head : heads) {
+    head.hard = 1 - share;
+    head.acceptance = share;
+    head.teacher = Teacher{hidden.detach(), weight.detach(), 1, ++ahead};
+  }
+}
+
 }  // namespace binade::heads::decoding

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <binade/autograd/ops/multi_head_loss.h>
@@ -38,5 +39,12 @@ std::function<train::StepData(int64_t)> heads_data(
 train::Loss heads_loss(const HeadSet& set, const Tensor& hidden,
                        const std::vector<DecodingHead>& heads, const train::LossInputs& in,
                        int64_t classes, const Tensor& factors = {});
+
+// For heads 1, 2, …: `share`, in [0, 1], of what each learns from its labels becomes the chance
+// that a draft sampled from it is accepted, −Σ min(p, q) in place of the cross-entropy ("LK" loss).
+// p is what the model itself says there, constant: of its hidden states (B, T, dim) behind the last
+// norm and its output layer. Reported losses then have that share, too. Share 0 changes nothing.
+void learn_acceptance(std::span<DecodingHead> heads, double share, const Tensor& hidden,
+                      const Tensor& weight);
 
 }  // namespace binade::heads::decoding

@@ -5,7 +5,6 @@
 #include <binade/core/error.h>
 #include <binade/core/kernels/drafts.h>
 #include <binade/core/kernels/indexing.h>
-#include <binade/infer/token_distribution.h>
 
 namespace binade::heads::decoding {
 namespace {
@@ -38,7 +37,9 @@ const ModelProposerOptions& checked(const nn::CausalLm& model, const nn::CausalL
 
 ModelProposer::ModelProposer(const nn::CausalLm& model, const nn::CausalLm& target,
                              const ModelProposerOptions& options)
-    : options_(checked(model, target, options)), decoder_(model, decoder_options(options)) {
+    : options_(checked(model, target, options)),
+      drawn_({.sampling = options.sampling, .vocabulary = model.config().vocab_size, .names = {}}),
+      decoder_(model, decoder_options(options)) {
   check(model.device() == target.device(), "the draft model is on ", model.device(),
         ", the target on ", target.device());
   next_ = Array::zeros({options.slots}, DType::i32, model.device());
@@ -74,14 +75,7 @@ Drafts ModelProposer::propose(const BatchDraws& draws) {
   drafts.tree = DraftTree::chain(options_.guesses);
   drafts.tokens = Array::empty({slots, nodes}, DType::i32, device);
   drafts.tokens.select(1, 0).copy_from(next_);
-  if (options_.sampling.temperature > 0) {
-    drafts.drawn = Drawn::with_replacement;
-    drafts.q =
-        Array::empty({slots, options_.guesses, model.config().vocab_size}, DType::f32, device);
-    std::vector<int32_t> rows(static_cast<size_t>(nodes), -1);
-    for (size_t n = 0; n + 1 < rows.size(); ++n) rows[n] = static_cast<int32_t>(n);
-    drafts.q_row_of = Array::from(rows, {nodes}, device);
-  }
+  if (options_.sampling.temperature > 0) drawn_.prepare(drafts);
   for (int64_t n = 0; n < nodes; ++n) {
     const Array column = drafts.tokens.slice(1, n, n + 1).contiguous();
     const Array ids = Array::empty({slots, 1}, DType::i32, device);
@@ -101,27 +95,7 @@ void ModelProposer::guess(const Array& logits, int64_t number, const BatchDraws&
     BINADE_DISPATCH(logits.device(), top_tokens(logits, {}, column));
     return;
   }
-  const std::vector<float> all = logits.to_vector<float>();
-  const std::vector<int32_t> passes = draws.passes.to_vector<int32_t>();
-  const std::vector<int32_t> places = draws.places.to_vector<int32_t>();
-  const auto vocabulary = static_cast<size_t>(logits.size(1));
-  std::vector<float> q;
-  std::vector<int32_t> tokens;
-  for (size_t slot = 0; slot < passes.size(); ++slot) {
-    const std::span<const float> row(all.data() + slot * vocabulary, vocabulary);
-    std::vector<double> p =
-        infer::token_probabilities(row, options_.sampling, "the draft's logits");
-    const std::vector<float> rounded(p.begin(), p.end());
-    q.insert(q.end(), rounded.begin(), rounded.end());
-    tokens.push_back(draw_siblings(rounded, 1, drafts.drawn,
-                                   {.seed = draws.seed,
-                                    .pass = static_cast<uint64_t>(passes[slot]),
-                                    .place = static_cast<uint64_t>(places[slot])},
-                                   number)[0]);
-  }
-  const auto slots = static_cast<int64_t>(passes.size());
-  column.copy_from(Array::from(tokens, {slots, 1}));
-  drafts.q.select(1, number - 1).copy_from(Array::from(q, {slots, logits.size(1)}));
+  drawn_.draw(logits, number, draws, drafts);
 }
 
 }  // namespace binade::heads::decoding

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <binade/heads/decoding/drawn_guess.h>
 #include <binade/heads/decoding/proposer.h>
 #include <binade/infer/decoder.h>
 
@@ -42,6 +43,7 @@ class ModelProposer : public Proposer {
   void guess(const Array& logits, int64_t number, const BatchDraws& draws, const Drafts& drafts);
 
   ModelProposerOptions options_;
+  DrawnGuesses drawn_;
   infer::Decoder decoder_;
   Array next_;  // (S) i32
 };

@@ -23,9 +23,10 @@ Tensor base_states(const MedusaHeads& heads, const train::Named<Tensor>& batch, 
 
 // The heads in the order of head_set(), with these coefficients.
 std::vector<DecodingHead> all_heads(const MedusaHeads& heads, const std::vector<double>& lambda,
-                                    const MedusaLossOptions& options,
+                                    const MedusaLossOptions& options, const Tensor& hidden,
                                     const train::Named<Tensor>& batch, bool packed) {
   std::vector<DecodingHead> all = heads.loss_heads(lambda);
+  decoding::learn_acceptance(all, options.acceptance, hidden, heads.base().head_weight());
   if (!options.joint) return all;
   DecodingHead main;
   main.weight = heads.base().head_weight();
@@ -94,9 +95,9 @@ train::LossFunction medusa_loss(const MedusaHeads& heads, const decoding::Packin
   return [&heads, options, set = head_set(count, options), packed = packing.pack,
           lambda = coefficients(count, options)](const train::LossInputs& in) {
     const Tensor hidden = base_states(heads, in.batch, packed, options.joint.has_value());
-    return decoding::heads_loss(set, hidden, all_heads(heads, lambda, options, in.batch, packed),
-                                in, heads.base().config().vocab_size,
-                                ramp_factors(set, options, in.step));
+    return decoding::heads_loss(
+        set, hidden, all_heads(heads, lambda, options, hidden, in.batch, packed), in,
+        heads.base().config().vocab_size, ramp_factors(set, options, in.step));
   };
 }
 
@@ -106,6 +107,7 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
                                      const MedusaLossOptions& options) {
   const decoding::HeadSet set = head_set(heads.config().heads, options);
   MedusaLossOptions against_text = options;  // the model's own loss, too, whatever teaches it
+  against_text.acceptance = 0;
   if (options.joint) against_text.joint->teacher = {};
   const std::vector<double> ones(static_cast<size_t>(set.count), 1);
   const bool packed = documents.options().pack;
@@ -117,8 +119,9 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
        .set = set},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& loss) {
-        return multi_head_loss(base_states(heads, batch, packed, false),
-                               all_heads(heads, ones, against_text, batch, packed), labels, loss);
+        const Tensor hidden = base_states(heads, batch, packed, false);
+        return multi_head_loss(hidden, all_heads(heads, ones, against_text, hidden, batch, packed),
+                               labels, loss);
       });
 }
 

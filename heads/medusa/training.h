@@ -28,6 +28,7 @@ struct JointOptions {
 
 struct MedusaLossOptions {
   double decay = 0.8;                 // λ_k = decay^k
+  double acceptance = 0;              // decoding::learn_acceptance()
   std::optional<JointOptions> joint;  // without: Medusa-1
 };
 // Of the heads in the whole loss: λ_k, times λ0 for Medusa-2.

@@ -66,7 +66,7 @@ void ModuleProposer::observe(const decoding::Observation& observation) {
 void ModuleProposer::observe_prompts(const decoding::Observation& observation) {
   const int64_t rows = observation.tokens.size(0), length = observation.tokens.size(1);
   const Device device = observation.hidden.device();
-  const std::vector<int32_t> slots = slots_of(observation.slots, rows);
+  const std::vector<int32_t> slots = decoding::slots_of(observation.slots, rows);
   const auto tokens = observation.tokens.to_vector<int32_t>(),
              counts = observation.counts.to_vector<int32_t>(),
              next = observation.next.to_vector<int32_t>();
@@ -98,8 +98,8 @@ void ModuleProposer::observe_prompts(const decoding::Observation& observation) {
     for (size_t b = 0; b < slots.size(); ++b)
       if (last[b] < 0) depth.cache->lengths().slice(0, slots[b], slots[b] + 1).zero();
     const Tensor newest = Tensor::from(last, {rows}, device);
-    depth.last.put(slots, element_at(states.recurring, newest), slots_);
-    if (k == 0) output_.put(slots, element_at(states.output, newest), slots_);
+    depth.last.put(slots, decoding::element_at(states.recurring, newest), slots_);
+    if (k == 0) output_.put(slots, decoding::element_at(states.output, newest), slots_);
     hidden = states.recurring;
   }
   next_.put(slots, reshape(Tensor(observation.next), {rows, 1}), slots_);
@@ -169,13 +169,14 @@ void ModuleProposer::learn_accepted() {
                         Tensor(Array::zeros({}, DType::i32, tokens.device())));
       columns = counts - skipped;
       learnt = gather(tokens, 1, moved_index(skipped, length));
-      read = elements_at(read, moved_index(skipped, length));
+      read = decoding::elements_at(read, moved_index(skipped, length));
     }
     infer::KvCache& cache = *depths_[static_cast<size_t>(k + 1)].cache;
     const nn::Sequence sequence = cache.decode(length, columns.array());
     recurring = heads_.module(k + 1).forward(heads_.base().embed(learnt), read, sequence).recurring;
     cache.advance(columns.array());
-    if (skipped.defined()) recurring = elements_at(recurring, moved_index(-skipped, length));
+    if (skipped.defined())
+      recurring = decoding::elements_at(recurring, moved_index(-skipped, length));
   }
   accepted_.waiting = false;
 }
@@ -201,7 +202,7 @@ MtpModule::States ModuleProposer::learn_beside_guesses(int64_t k, const Tensor& 
                                      Array::empty({slots_, rows}, DType::i32, device),
                                      Array::empty({slots_}, DType::i32, device)};
   BINADE_DISPATCH(device, module_pass_rows(pass, made));
-  SlotRows& above = depths_[static_cast<size_t>(k - 1)].last;
+  decoding::SlotRows& above = depths_[static_cast<size_t>(k - 1)].last;
   const Tensor before = cat({unsqueeze(above.rows(), 1), states}, 1);
   const Tensor read =
       embedding(reshape(before, {-1, before.size(2)}), Tensor(made.sources));  // (S, rows, dim)

@@ -30,12 +30,12 @@ void ParallelProposer::observe(const decoding::Observation& observation) {
         "parallel heads need the residual streams that enter the last layer, and the token behind");
   const Tensor stream(observation.residuals[0]), counts(observation.counts);
   const int64_t rows = stream.size(0);
-  const std::vector<int32_t> slots = slots_of(observation.slots, rows);
+  const std::vector<int32_t> slots = decoding::slots_of(observation.slots, rows);
   check(observation.prompts || (observation.slots.empty() && rows == slots_),
         "accepted tokens come for all ", slots_, " slots, got ", rows, " rows");
-  const NewestRows newest(counts, stream.size(1));
+  const decoding::NewestRows newest(counts, stream.size(1));
   const Tensor next = reshape(Tensor(observation.next), {rows, 1});
-  const auto keep = [&](SlotRows& kept, const Tensor& values) {
+  const auto keep = [&](decoding::SlotRows& kept, const Tensor& values) {
     if (observation.prompts)
       kept.put(slots, values, slots_);
     else

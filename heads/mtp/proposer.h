@@ -7,9 +7,9 @@
 
 #include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/heads/decoding/proposer.h>
+#include <binade/heads/decoding/slot_rows.h>
 #include <binade/heads/mtp/draft_plan.h>
 #include <binade/heads/mtp/mtp.h>
-#include <binade/heads/mtp/slot_rows.h>
 
 namespace binade::heads::mtp {
 
@@ -47,7 +47,7 @@ class ModuleProposer : public decoding::Proposer {
  private:
   struct Depth {
     std::unique_ptr<infer::KvCache> cache;
-    SlotRows last;  // what the next depth reads of the newest token
+    decoding::SlotRows last;  // what the next depth reads of the newest token
   };
   // Tokens that the first depth has learnt, and the deeper ones have not: they do beside guesses,
   // in one pass. In memory that stays where it is.
@@ -80,8 +80,8 @@ class ModuleProposer : public decoding::Proposer {
   int64_t slots_;
   std::vector<Depth> depths_;
   Accepted accepted_;
-  SlotRows output_;             // of the first depth, for the newest token
-  SlotRows next_;               // (S, 1) i32
+  decoding::SlotRows output_;   // of the first depth, for the newest token
+  decoding::SlotRows next_;     // (S, 1) i32
   std::vector<int64_t> known_;  // tokens before the newest of each slot, at least; −1: no text
 };
 
@@ -101,7 +101,7 @@ class ParallelProposer : public decoding::Proposer {
  private:
   struct Head {
     std::unique_ptr<infer::KvCache> cache;
-    SlotRows output;  // for the newest token that was fed
+    decoding::SlotRows output;  // for the newest token that was fed
   };
 
   const MtpHeads& heads_;
@@ -109,7 +109,7 @@ class ParallelProposer : public decoding::Proposer {
   decoding::DraftOutput guesses_;
   int64_t slots_;
   std::vector<Head> levels_;
-  SlotRows next_;  // (S, 1) i32
+  decoding::SlotRows next_;  // (S, 1) i32
 };
 
 }  // namespace binade::heads::mtp

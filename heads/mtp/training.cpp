@@ -22,6 +22,7 @@ std::vector<DecodingHead> evaluate(const MtpHeads& heads, const train::Named<Ten
   }
   std::vector<DecodingHead> result =
       heads.loss_heads(heads.outputs(trunk, ids, documents, sequence), lambda);
+  decoding::learn_acceptance(result, options.acceptance, trunk.hidden, heads.base().head_weight());
   if (options.joint)
     result.insert(result.begin(),
                   {.hidden = trunk.hidden, .blocks = {}, .weight = heads.base().head_weight()});
@@ -66,6 +67,8 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
                                      const MtpLossOptions& options) {
   const decoding::HeadSet set = head_set(heads.config(), options);
   const std::vector<double> ones(static_cast<size_t>(set.count), 1);
+  MtpLossOptions against_text = options;
+  against_text.acceptance = 0;
   return decoding::head_accuracy(
       documents, heads.base().device(),
       {.preset = preset,
@@ -74,8 +77,8 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
        .set = set},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& loss) {
-        return multi_head_loss({}, evaluate(heads, batch, documents.options().pack, options, ones),
-                               labels, loss);
+        return multi_head_loss(
+            {}, evaluate(heads, batch, documents.options().pack, against_text, ones), labels, loss);
       });
 }
 

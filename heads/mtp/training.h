@@ -12,8 +12,9 @@
 namespace binade::heads::mtp {
 
 struct MtpLossOptions {
-  double weight = 1;  // λ
-  double beta = 0.6;  // β, in (0, 1]: recursive modules alone
+  double weight = 1;      // λ
+  double beta = 0.6;      // β, in (0, 1]: recursive modules alone
+  double acceptance = 0;  // decoding::learn_acceptance()
   // The model is trained as well: its own next-token loss counts, with 1, and its passes are
   // recorded.
   bool joint = false;

@@ -49,6 +49,16 @@ Values attention_of(const Values& q, const Values& k, const Values& v,
   });
 }
 
+// Keys and columns side by side along T, for attention_of with a mask that says who sees what.
+Values side_by_side(const std::vector<const Values*>& parts) {
+  Shape shape = parts[0]->shape;
+  const int64_t length = shape[2];
+  shape[2] *= std::ssize(parts);
+  return fill(shape, [&](const Index& i) {
+    return (*parts[static_cast<size_t>(i[2] / length)])({i[0], i[1], i[2] % length, i[3]});
+  });
+}
+
 }  // namespace
 
 void add_attention_rows(OpTable& table) {
@@ -253,6 +263,43 @@ void add_attention_rows(OpTable& table) {
                                           {.causal = true}))};
             })
         .rounded(8);
+
+  const auto columns_row = [&](const char* variant, const Shape& q, const Shape& kv, double scale) {
+    const Shape documents{kv[0], kv[2]};
+    std::vector<double> numbers;
+    for (int64_t n = 0; n < kv[0] * kv[2]; ++n)
+      numbers.push_back(static_cast<double>(n % kv[2] < 2 ? 0 : 7));
+    table
+        .add(
+            "attention_with_columns", variant,
+            {real(q), real(kv), real(kv), real(kv), real(kv), real(kv), real(kv),
+             integers(documents, numbers, Input::Dtype::i32)},
+            [scale](const TensorList& in) -> TensorList {
+              AttentionOptions options;
+              options.causal = true;
+              options.documents = in[7];
+              options.scale = scale;
+              return {attention_with_columns(in[0], in[1], in[2], {in[3], in[4]}, {in[5], in[6]},
+                                             options)};
+            },
+            [scale](const Lists& in) -> Lists {
+              const int64_t length = in[0].size(2);
+              const auto bias = [&](const Index& at) {
+                const int64_t i = at[2], j = at[3];
+                const bool sees =
+                    j < length ? j <= i && in[7]({at[0], i}) == in[7]({at[0], j}) : j % length == i;
+                return sees ? 0 : -INFINITY;
+              };
+              return {attention_of(in[0], side_by_side({&in[1], &in[3], &in[4]}),
+                                   side_by_side({&in[2], &in[5], &in[6]}),
+                                   {.scale = scale, .bias = bias})};
+            })
+        .rounded(3)
+        .of_one_size();
+  };
+  columns_row("two columns", {2, 2, 5, 8}, {2, 2, 5, 8}, 0.5);
+  columns_row("grouped heads", {1, 4, 3, 4}, {1, 2, 3, 4}, 0.25);
+  columns_row("a wide head", {1, 2, 2, 40}, {1, 1, 2, 40}, 0.1);
 
   table.add(
       "rope", "part of the head",

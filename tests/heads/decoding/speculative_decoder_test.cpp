@@ -19,6 +19,7 @@
 #include <binade/nn/hf.h>
 
 #include "heads/decoding/guided_proposer.h"
+#include "heads/decoding/sample_fit.h"
 #include "nn/tiny_models.h"
 #include "shared.h"
 
@@ -143,77 +144,6 @@ void check_model_proposers(Device device) {
   }
 }
 
-// χ² as a standard normal (Wilson & Hilferty 1931).
-double z_of(const std::vector<double>& seen, const std::vector<double>& expected) {
-  double chi2 = 0;
-  int used = 0;
-  double rare_seen = 0, rare_expected = 0;
-  for (size_t i = 0; i < seen.size(); ++i) {
-    if (expected[i] < 10) {
-      rare_seen += seen[i];
-      rare_expected += expected[i];
-      continue;
-    }
-    chi2 += std::pow(seen[i] - expected[i], 2) / expected[i];
-    ++used;
-  }
-  if (rare_expected >= 10) {
-    chi2 += std::pow(rare_seen - rare_expected, 2) / rare_expected;
-    ++used;
-  }
-  const double freedom = used - 1, scale = 2 / (9 * freedom);
-  return (std::cbrt(chi2 / freedom) - (1 - scale)) / std::sqrt(scale);
-}
-
-constexpr int64_t kWords = 4;
-constexpr size_t kLength = 3;
-constexpr size_t kTexts = 2500;
-constexpr double kTemperature = 0.8;
-
-nn::CausalLmConfig few_words() {
-  nn::CausalLmConfig config = small_config(Family::llama);
-  config.vocab_size = kWords;
-  config.initializer_range = 0.2;
-  return config;
-}
-
-// What the model says of texts of three tokens behind the prompt {2}, times the number of texts.
-std::vector<double> expected_counts(const nn::CausalLm& model, double temperature) {
-  std::vector<double> expected;
-  const NoGrad no_grad;
-  for (int32_t a = 0; a < kWords; ++a)
-    for (int32_t b = 0; b < kWords; ++b)
-      for (int32_t c = 0; c < kWords; ++c) {
-        const std::vector<int32_t> text = {2, a, b, c};
-        const std::vector<float> logits =
-            model.forward(Tensor::from(text, {1, 4}, model.device())).to_vector<float>();
-        double chance = static_cast<double>(kTexts);
-        for (size_t i = 0; i < kLength; ++i) {
-          double all = 0;
-          for (size_t x = 0; x < kWords; ++x)
-            all += std::exp(static_cast<double>(logits[i * kWords + x]) / temperature);
-          const auto token = static_cast<size_t>(text[i + 1]);
-          chance *= std::exp(static_cast<double>(logits[i * kWords + token]) / temperature) / all;
-        }
-        expected.push_back(chance);
-      }
-  return expected;
-}
-
-double z_of_samples(const nn::CausalLm& model, Proposer& proposer, double temperature,
-                    double said_temperature) {
-  const auto rule = speculative_sampling({.temperature = said_temperature});
-  SpeculativeDecoder decoder(model, proposer, *rule, {.slots = 50, .capacity = 8, .seed = 3});
-  const Rows prompts(kTexts, {2});
-  const DecodedTexts result = decode_texts(decoder, prompts, {.max_new_tokens = kLength});
-  std::vector<double> seen(static_cast<size_t>(kWords * kWords * kWords));
-  for (const std::vector<int32_t>& text : result.texts) {
-    REQUIRE(text.size() == kLength);
-    seen[static_cast<size_t>((text[0] * kWords + text[1]) * kWords + text[2])] += 1;
-  }
-  return z_of(seen, expected_counts(model, temperature));
-}
-
 void check_samples(Device device) {
   const auto model = small_model(few_words());
   model->to(device);
@@ -222,8 +152,8 @@ void check_samples(Device device) {
   const auto draft_model = small_model(other);
   draft_model->to(device);
   const auto heads = random_heads(model, 2);
-  const auto z = [&](Proposer& proposer, double said = kTemperature) {
-    return z_of_samples(*model, proposer, kTemperature, said);
+  const auto z = [&](Proposer& proposer, double said = kSampleTemperature) {
+    return z_of_samples(*model, proposer, kSampleTemperature, said);
   };
   MedusaProposer chain(*heads, DraftTree::chain(2), {.slots = 50});
   CHECK(std::abs(z(chain)) < 4);

@@ -121,7 +121,11 @@ class Backward {
       drop(row, j, count, ds + j);
       functions_.softmax_moments(p + j, ds + j, count, shift, total, inner);
     }
-    const T share = total == T(0) ? T(0) : T(1) / total, delta = inner * share;
+    T share = total == T(0) ? T(0) : T(1) / total, delta = inner * share;
+    if (problem_.params.inner.defined()) {  // these are not all of the row's keys
+      share = 1;
+      delta = number(problem_.params.inner, row);
+    }
     const T scale = static_cast<T>(problem_.params.scale);
 #pragma omp simd
     for (int64_t j = start; j < seen; ++j) {
@@ -143,12 +147,16 @@ class Backward {
 
   // A row's logsumexp; +∞ for one that saw nothing, which makes its probabilities 0.
   T logsumexp(int64_t row) const {
-    const Array& saved = gradients_.logsumexp;
-    T value;
-    load_row(static_cast<const std::byte*>(saved.data()) + row * size_of(saved.dtype()),
-             saved.dtype(), 1, 1, &value);
+    const T value = number(gradients_.logsumexp, row);
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
     return value == -kInfinity ? kInfinity : value;
+  }
+  // A row's element of a contiguous array.
+  static T number(const Array& of_rows, int64_t row) {
+    T value;
+    load_row(static_cast<const std::byte*>(of_rows.data()) + row * size_of(of_rows.dtype()),
+             of_rows.dtype(), 1, 1, &value);
+    return value;
   }
 
   Block<const T> whole(const MatrixView& matrix, Workspace<T>& buffer) const {

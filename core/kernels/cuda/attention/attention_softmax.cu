@@ -132,11 +132,11 @@ __global__ void __launch_bounds__(kRowBlock)
 template <class T>
 __global__ void __launch_bounds__(kRowBlock)
     softmax_rows_backward(RowRules<ComputeOf<T>> rules, const ComputeOf<T>* scores,
-                          const void* logsumexp, DType logsumexp_dtype,
+                          const void* logsumexp, const void* inner_of_rows, DType row_dtype,
                           const ComputeOf<T>* dprobabilities, T* probabilities, T* dscores) {
   using C = ComputeOf<T>;
   const Row<C> row(rules, scores);
-  const C lse = load_as<C>(logsumexp, row.index(), logsumexp_dtype);
+  const C lse = load_as<C>(logsumexp, row.index(), row_dtype);
   const auto probability = [&](int64_t j) {
     return lse == -INFINITY ? C(0) : exp(row.score(j) - lse);
   };
@@ -151,8 +151,12 @@ __global__ void __launch_bounds__(kRowBlock)
   }
   total = block_reduce<kRowBlock>(total, Sum(), C(0));
   inner = block_reduce<kRowBlock>(inner, Sum(), C(0));
-  const C share = total == C(0) ? C(0) : C(1) / total;
+  C share = total == C(0) ? C(0) : C(1) / total;
   inner *= share;
+  if (inner_of_rows != nullptr) {  // these are not all of the row's keys
+    share = C(1);
+    inner = load_as<C>(inner_of_rows, row.index(), row_dtype);
+  }
   for (int64_t j = threadIdx.x; j < rules.keys; j += kRowBlock) {
     const C p = probability(j) * share, factor = row.dropout_factor(j);
     probabilities[row.begin() + j] = narrow<T>(p * factor);
@@ -179,7 +183,8 @@ void masked_softmax_backward(const Array& scores, const AttentionParams& params,
     using T = DeviceOf<decltype(element)>;
     launch("masked_softmax_backward", softmax_rows_backward<T>, one_block_each(logsumexp.numel()),
            kRowBlock, 0, rules_of<ComputeOf<T>>(scores, params),
-           device_data<const ComputeOf<T>>(scores), logsumexp.data(), logsumexp.dtype(),
+           device_data<const ComputeOf<T>>(scores), logsumexp.data(),
+           params.inner.defined() ? params.inner.data() : nullptr, logsumexp.dtype(),
            device_data<const ComputeOf<T>>(dprobabilities), device_data<T>(probabilities),
            device_data<T>(dscores));
   });

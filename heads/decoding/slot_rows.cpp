@@ -1,9 +1,9 @@
-#include <binade/heads/mtp/slot_rows.h>
+#include <binade/heads/decoding/slot_rows.h>
 
 #include <binade/core/error.h>
 #include <binade/core/kernels/drafts.h>
 
-namespace binade::heads::mtp {
+namespace binade::heads::decoding {
 
 void SlotRows::update(const Tensor& rows, const Array& sources, const Array& running) {
   const Array given = rows.array().contiguous();
@@ -13,4 +13,4 @@ void SlotRows::update(const Tensor& rows, const Array& sources, const Array& run
   rows_.bump_version();
 }
 
-}  // namespace binade::heads::mtp
+}  // namespace binade::heads::decoding

@@ -9,7 +9,7 @@
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
 
-namespace binade::heads::mtp {
+namespace binade::heads::decoding {
 
 // x (B, M, D) → (B, N, D): elements index (B, N) i32 of each row, cut to 0 … M − 1.
 inline Tensor elements_at(const Tensor& x, const Tensor& index) {
@@ -80,4 +80,4 @@ class SlotRows {
   Array rows_;
 };
 
-}  // namespace binade::heads::mtp
+}  // namespace binade::heads::decoding
