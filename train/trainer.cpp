@@ -146,8 +146,9 @@ Trainer::Trainer(Task task, std::vector<StepPart> parts, amp::GradScaler& scaler
         "the diagnosis of overflow and the underflow report look at one rank's micro-batches; "
         "use them on one rank");
   for (const nn::NamedBuffer& one : task_.model->named_buffers())
-    fail("the running statistics ", one.name,
-         " follow every micro-batch in turn, which several ranks do not support");
+    fail(one.name,
+         ", as running statistics and sparse tables do, follows every micro-batch in turn, ",
+         "which several ranks do not support");
   options_.quiet = options_.quiet || !folder_.writes();
 }
 

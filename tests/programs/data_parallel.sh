@@ -66,6 +66,21 @@ ranks 4 run-0 --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential
 [[ -n $problem ]] || problem=$(difference run-1 run-0)
 report "… and with whole optimizer states on every rank" "$problem"
 
+# What rank 0 does when a run has ended, with the averages.
+problem=
+for n in 1 4; do
+  for extra in "" "--lora-rank 4"; do
+    # shellcheck disable=SC2086
+    [[ -n $problem ]] || ranks "$n" "saved-$n$extra" --steps 6 --accumulation 4 --precision fp16 --ema 0.9 \
+      --save-hf "$work/model-$n$extra" $extra >"$case_output" 2>&1 ||
+      problem="$n ranks end with status $?"
+  done
+done
+for extra in "" "--lora-rank 4"; do
+  [[ -n $problem ]] || problem=$(diff -r "$work/model-1$extra" "$work/model-4$extra" | head -n 5) || true
+done
+report "… and the models that are saved at the end" "$problem"
+
 # ---- another number of ranks ---------------------------------------------------------------------
 half=(--accumulation 4 --precision fp16 --init-scale 16777216 --dropout 0.1 --checkpoint-every 7)
 problem=

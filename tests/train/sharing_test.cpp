@@ -1,19 +1,24 @@
 // Ranks that share optimizer states (ZeRO stage 1): equal to those that do not, and to one process.
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include <binade/core/file.h>
 #include <binade/nn/state.h>
 #include <binade/optim/lion.h>
 #include <binade/optim/muon.h>
 #include <binade/optim/sgd.h>
 #include <binade/train/data_parallel.h>
+#include <binade/train/signals.h>
+#include <binade/train/trainer.h>
 
 #include "../dist/ranks.h"
 #include "small_run.h"
+#include "temporary_folder.h"
 
 namespace binade::test {
 namespace {
@@ -80,7 +85,6 @@ struct Run : SmallRun {
     if (setup.averages) ema = std::make_unique<optim::Ema>(*optimizers.front(), 0.9);
     step_options.parallel = parallel;
     const train::LossFunction loss = heads::language_model::loss(*model);
-    std::vector<train::StepPart> parts;
     for (const auto& one : optimizers)
       parts.push_back(
           {setup.two_parts ? concat("part", parts.size()) : "", loss, one.get(), setup.model.clip});
@@ -100,6 +104,7 @@ struct Run : SmallRun {
 
   std::vector<std::unique_ptr<optim::Optimizer>> optimizers;
   std::unique_ptr<optim::Ema> ema;
+  std::vector<train::StepPart> parts;
 };
 
 struct Outcome {
@@ -208,6 +213,49 @@ TEST_CASE("sharing: a group of one chunk, frozen layers, two optimizers, recompu
   setup.two_parts = false;
   setup.model.recompute = Recompute::blocks;
   check_ranks(setup, {4});
+}
+
+// A trainer's run of two optimizers up to a step, in a folder of the ranks.
+void run_trainer(const std::filesystem::path& path, int64_t steps, train::DataParallel* parallel) {
+  const Setup setup{.two_parts = true};
+  Run run(setup, parallel);
+  const bool resume = steps > 4;
+  train::RunFolder folder(path, resume, parallel == nullptr || parallel->rank() == 0);
+  folder.set_config("{}");
+  const train::Task task{.model = run.model.get(),
+                         .data = [&](int64_t index) { return small_batch(index, 8, setup.lanes); }};
+  train::TrainerOptions options;
+  options.steps = steps;
+  options.schedule = {.learning_rate = 0.01, .total = 8};
+  options.step = run.step_options;
+  options.quiet = true;
+  train::Trainer trainer(task, run.parts, *run.scaler, run.preset, folder, options, run.ema.get());
+  check(trainer.resume() == resume, "the trainer found no checkpoint");
+  trainer.run();
+  run.state();  // which is whole
+}
+
+TEST_CASE("sharing: a trainer of two optimizers writes one file, whatever the number of ranks",
+          "[dist][train]") {
+  const TemporaryFolder folder;
+  const train::StopSignals outermost;  // those of the threads come and go in any order
+  run_trainer(folder.path() / "alone", 4, nullptr);
+  run_trainer(folder.path() / "alone", 8, nullptr);
+  for (const auto& [first, then] : {std::pair{2, 4}, std::pair{4, 2}}) {
+    const std::filesystem::path path = folder.path() / concat(first);
+    for (const auto& [ranks, steps] : {std::pair{first, 4}, std::pair{then, 8}}) {
+      const auto errors = run_ranks(ranks, [&, steps = steps](dist::World& world) {
+        train::DataParallel parallel(world, Device::cpu(), /*stage=*/1);
+        run_trainer(path, steps, &parallel);
+      });
+      for (const std::string& error : errors) CHECK(error == "");
+    }
+    for (const char* name : {"step-000000004.safetensors", "step-000000008.safetensors"}) {
+      CAPTURE(first, name);
+      CHECK((read_text_file(path / "checkpoints" / name) ==
+             read_text_file(folder.path() / "alone" / "checkpoints" / name)));
+    }
+  }
 }
 
 TEST_CASE("sharing: a rank holds its share of the state, and no more", "[dist][train]") {
