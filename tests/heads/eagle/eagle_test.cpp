@@ -8,6 +8,7 @@
 
 #include <binade/core/random.h>
 #include <binade/heads/decoding/base_weights.h>
+#include <binade/heads/decoding/trunk_with_heads.h>
 #include <binade/optim/adamw.h>
 
 #include "heads/eagle/eagle_oracle.h"
@@ -281,6 +282,42 @@ TEST_CASE("training an EAGLE head lowers its loss and leaves the model alone", "
     CHECK(untrained.tokens_per_pass >= 1);
     CHECK(decoding::weights_fingerprint(*base) == before);
   }
+}
+
+TEST_CASE("EAGLE heads train on the GPU as on the CPU, from a replayed graph",
+          "[heads][eagle][cuda]") {
+  const Device gpu = cuda_or_skip();
+  for (const eagle::EagleConfig& config : eagle_configs(eagle_base()->config()))
+    for (const Recompute choice : {Recompute::nothing, Recompute::blocks}) {
+      std::vector<std::vector<double>> losses;
+      for (const Device device : {Device::cpu(), gpu}) {
+        const auto base = eagle_base();
+        const auto head = eagle_head(base, config);
+        head->set_recompute(choice);
+        head->train();
+        decoding::TrunkWithHeads both(base, "eagle", head);
+        both.to(device);
+        eagle::EagleLossOptions options = eagle::EagleLossOptions::of(config.version);
+        options.steps = kSteps;
+        optim::AdamW optimizer(optim::split_by_decay(*head, 0));
+        amp::GradScaler scaler(device, {});
+        train::TrainStep step(eagle::eagle_loss(*head, true, options), optimizer, scaler,
+                              amp::Preset::parse("fp32"), {});
+        const auto data = decoding::heads_data(
+            std::make_shared<const decoding::PackedDocuments>(packed_documents(true)),
+            eagle::head_set(config.version, options), 1);
+        for (int64_t i = 0; i < 5; ++i) {
+          const train::StepData now = data(i);
+          step.run(i, now.micro_batches, now.normalisers, 1e-3);
+        }
+        CHECK(step.captured() == device.is_cuda());
+        std::vector<double>& found = losses.emplace_back();
+        for (const train::StepReport& report : step.take_reports(true))
+          found.push_back(report.loss);
+      }
+      REQUIRE(losses[0].size() == 5);
+      for (size_t i = 0; i < 5; ++i) CHECK(losses[1][i] == Approx(losses[0][i]).epsilon(1e-4));
+    }
 }
 
 TEST_CASE("what an EAGLE head cannot be is refused", "[heads][eagle][errors]") {
