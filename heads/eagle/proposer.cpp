@@ -5,7 +5,6 @@
 #include <binade/autograd/ops.h>
 #include <binade/autograd/tape.h>
 #include <binade/core/kernels/drafts.h>
-#include <binade/heads/decoding/drawn_guess.h>
 
 namespace binade::heads::eagle {
 
@@ -59,6 +58,9 @@ EagleProposerOptions checked(const EagleHead& head, EagleProposerOptions options
 EagleProposer::EagleProposer(const EagleHead& head, const EagleProposerOptions& options)
     : head_(head),
       options_(checked(head, options)),
+      drawn_({.sampling = {.temperature = options_.temperature},
+              .vocabulary = head.base().config().vocab_size,
+              .names = head.config().vocabulary.ids()}),
       // What pads accepted paths and what was guessed goes behind the text.
       cache_(1, options_.slots, options_.capacity + infer::KvCache::kMostPending,
              head.base().device()) {
@@ -171,17 +173,15 @@ decoding::Drafts EagleProposer::chain(const decoding::BatchDraws& draws) {
   drafts.tree = decoding::DraftTree::chain(depth);
   drafts.tokens = Array::empty({slots, depth + 1}, DType::i32, device);
   drafts.tokens.select(1, 0).copy_from(next_.rows().array().view({slots}));
-  const decoding::DrawnGuesses drawn({.sampling = {.temperature = options_.temperature},
-                                      .vocabulary = head_.base().config().vocab_size,
-                                      .names = head_.config().vocabulary.ids()});
-  if (options_.temperature > 0) drawn.prepare(drafts);
-  const decoding::DraftOutput likeliest = decoding::DraftOutput(
-      [this](const Tensor& output) { return head_.logits(output); }, head_.draft_tokens());
+  if (options_.temperature > 0) drawn_.prepare(drafts);
+  const decoding::DraftOutput likeliest(
+      [this](const Tensor& output) { return head_.logits(output); },
+      token_of_place_.defined() ? token_of_place_.array() : Array());
   Tensor output = output_.rows(), recurring = recurring_.rows();
   for (int64_t level = 1; level <= depth; ++level) {
     const Array column = drafts.tokens.slice(1, level, level + 1);
     if (options_.temperature > 0)
-      drawn.draw(head_.logits(output).array(), level, draws, drafts);
+      drawn_.draw(head_.logits(output).array(), level, draws, drafts);
     else
       likeliest.guess(output, column);
     if (level == depth) break;

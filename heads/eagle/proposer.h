@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include <binade/heads/decoding/drawn_guess.h>
 #include <binade/heads/decoding/proposer.h>
 #include <binade/heads/decoding/slot_rows.h>
 #include <binade/heads/eagle/eagle.h>
@@ -78,6 +79,7 @@ class EagleProposer : public decoding::Proposer {
 
   const EagleHead& head_;
   EagleProposerOptions options_;
+  decoding::DrawnGuesses drawn_;
   Tensor token_of_place_;  // (N) i32; undefined: places are tokens
   Tensor own_bits_;        // (64) i64: 1 << n
   Tensor parent_of_;       // (W·W) i32: n / W

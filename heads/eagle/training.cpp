@@ -39,9 +39,10 @@ class DraftLabels {
         reshape(index_select(places_, 0, reshape(maximum(tokens, zero), {-1})), tokens.shape());
     return where(less(tokens, zero), tokens, found);
   }
-  // The rows of an output layer.
-  Tensor rows(const Tensor& weight) const {
-    return tokens_.defined() ? index_select(weight, 0, tokens_) : weight;
+  // The rows of the model's output layer, without its padding.
+  Tensor rows(const nn::CausalLm& base) const {
+    if (tokens_.defined()) return index_select(base.head_weight(), 0, tokens_);
+    return slice(base.head_weight(), 0, 0, base.config().vocab_size);
   }
 
  private:
@@ -152,7 +153,8 @@ train::LossFunction eagle_loss(const EagleHead& head, bool packed,
   const DraftLabels draft(head);
   return [&head, packed, options, draft, set = head_set(head.config().version, options),
           teacher_rows =
-              draft.rows(head.base().head_weight()).detach()](const train::LossInputs& in) {
+              (head.own_output() ? draft.rows(head.base()) : head.base().head_weight()).detach()](
+             const train::LossInputs& in) {
     EagleHead::Trunk trunk;
     train::LossInputs mapped = in;
     {

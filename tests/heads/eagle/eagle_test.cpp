@@ -8,6 +8,7 @@
 
 #include <binade/core/random.h>
 #include <binade/heads/decoding/base_weights.h>
+#include <binade/heads/decoding/trunk_with_heads.h>
 #include <binade/optim/adamw.h>
 
 #include "heads/eagle/eagle_oracle.h"
@@ -144,59 +145,63 @@ TEST_CASE("steps of a training-time test that are recomputed change no gradient"
 TEST_CASE("the loss of EAGLE-3 is the model's distribution over the draft vocabulary, by step",
           "[heads][eagle]") {
   const auto base = eagle_base(64);
-  const eagle::EagleConfig config =
-      eagle::EagleConfig::eagle3(base->config(), some_tokens(base->config()));
-  const auto head = eagle_head(base, config);
-  const decoding::PackedDocuments documents = packed_documents(true);
-  const std::vector<int32_t>& draft = config.vocabulary.ids();
-  for (const double acceptance : {0.0, 1.0}) {
-    eagle::EagleLossOptions options;
-    options.steps = kSteps;
-    options.soft = 1 - acceptance;
-    options.acceptance = acceptance;
-    const train::StepData data =
-        decoding::heads_data(std::make_shared<decoding::PackedDocuments>(documents),
-                             eagle::head_set(config.version, options), 1)(0);
-    train::LossInputs in;
-    in.batch = tensors_of(data.micro_batches[0]);
-    for (const auto& [name, count] : data.normalisers)
-      in.normalisers.add(name, Tensor::scalar(count, DType::f32));
-    const train::Loss loss = eagle::eagle_loss(*head, true, options)(in);
+  // Over all tokens, too, of which the model's output layer has padded rows.
+  for (const bool whole : {false, true}) {
+    const eagle::EagleConfig config = eagle::EagleConfig::eagle3(
+        base->config(), whole ? decoding::DraftVocabulary() : some_tokens(base->config()));
+    const auto head = eagle_head(base, config);
+    const decoding::PackedDocuments documents = packed_documents(true);
+    std::vector<int32_t> draft = config.vocabulary.ids();
+    for (int32_t id = 0; whole && id < 61; ++id) draft.push_back(id);
+    for (const double acceptance : {0.0, 1.0}) {
+      eagle::EagleLossOptions options;
+      options.steps = kSteps;
+      options.soft = 1 - acceptance;
+      options.acceptance = acceptance;
+      const train::StepData data =
+          decoding::heads_data(std::make_shared<decoding::PackedDocuments>(documents),
+                               eagle::head_set(config.version, options), 1)(0);
+      train::LossInputs in;
+      in.batch = tensors_of(data.micro_batches[0]);
+      for (const auto& [name, count] : data.normalisers)
+        in.normalisers.add(name, Tensor::scalar(count, DType::f32));
+      const train::Loss loss = eagle::eagle_loss(*head, true, options)(in);
 
-    const NoGrad off;
-    const TensorList outputs = outputs_of(*head, in.batch, true);
-    const auto teacher =
-        rows_in_double(base->forward(in.batch.at("ids"), decoding::sequence_of(in.batch, true)));
-    const auto numbers = in.batch.at("documents").to_vector<int32_t>(),
-               labels = in.batch.at("labels").to_vector<int32_t>();
-    const auto softmax = [](EagleOracle::Row x) {
-      double total = 0;
-      for (double& value : x) total += value = std::exp(value);
-      for (double& value : x) value /= total;
-      return x;
-    };
-    double expected = 0;
-    for (size_t s = 0; s < kSteps; ++s) {
-      const auto logits = rows_in_double(head->logits(outputs[s]));
-      double of_step = 0, count = 0;
-      for (size_t row = 0; row < labels.size(); ++row) {
-        const size_t at = row + s + 1;  // where the model says what the step guesses
-        if (at / 16 != row / 16 || numbers[at] != numbers[row] || labels[at] < 0) continue;
-        ++count;
-        const EagleOracle::Row& all = teacher[at];
-        const auto best = std::max_element(all.begin(), all.begin() + 61) - all.begin();
-        if (!std::binary_search(draft.begin(), draft.end(), best)) continue;
-        EagleOracle::Row restricted;
-        for (const int32_t id : draft) restricted.push_back(all[static_cast<size_t>(id)]);
-        const EagleOracle::Row p = softmax(restricted), q = softmax(logits[row]);
-        for (size_t v = 0; v < p.size(); ++v)
-          of_step += acceptance > 0 ? -std::min(p[v], q[v]) : p[v] * std::log(p[v] / q[v]);
+      const NoGrad off;
+      const TensorList outputs = outputs_of(*head, in.batch, true);
+      const auto teacher =
+          rows_in_double(base->forward(in.batch.at("ids"), decoding::sequence_of(in.batch, true)));
+      const auto numbers = in.batch.at("documents").to_vector<int32_t>(),
+                 labels = in.batch.at("labels").to_vector<int32_t>();
+      const auto softmax = [](EagleOracle::Row x) {
+        double total = 0;
+        for (double& value : x) total += value = std::exp(value);
+        for (double& value : x) value /= total;
+        return x;
+      };
+      double expected = 0;
+      for (size_t s = 0; s < kSteps; ++s) {
+        const auto logits = rows_in_double(head->logits(outputs[s]));
+        double of_step = 0, count = 0;
+        for (size_t row = 0; row < labels.size(); ++row) {
+          const size_t at = row + s + 1;  // where the model says what the step guesses
+          if (at / 16 != row / 16 || numbers[at] != numbers[row] || labels[at] < 0) continue;
+          ++count;
+          const EagleOracle::Row& all = teacher[at];
+          const auto best = std::max_element(all.begin(), all.begin() + 61) - all.begin();
+          if (!std::binary_search(draft.begin(), draft.end(), best)) continue;
+          EagleOracle::Row restricted;
+          for (const int32_t id : draft) restricted.push_back(all[static_cast<size_t>(id)]);
+          const EagleOracle::Row p = softmax(restricted), q = softmax(logits[row]);
+          for (size_t v = 0; v < p.size(); ++v)
+            of_step += acceptance > 0 ? -std::min(p[v], q[v]) : p[v] * std::log(p[v] / q[v]);
+        }
+        CHECK(count == data.normalisers.at("head" + std::to_string(s + 1)));
+        expected += std::pow(0.8, static_cast<double>(s)) * of_step / count;
       }
-      CHECK(count == data.normalisers.at("head" + std::to_string(s + 1)));
-      expected += std::pow(0.8, static_cast<double>(s)) * of_step / count;
+      CHECK(std::abs(expected) > 0.05);
+      CHECK(loss.value.item() == Approx(expected).epsilon(2e-4));
     }
-    CHECK(std::abs(expected) > 0.05);
-    CHECK(loss.value.item() == Approx(expected).epsilon(2e-4));
   }
 }
 
@@ -277,6 +282,42 @@ TEST_CASE("training an EAGLE head lowers its loss and leaves the model alone", "
     CHECK(untrained.tokens_per_pass >= 1);
     CHECK(decoding::weights_fingerprint(*base) == before);
   }
+}
+
+TEST_CASE("EAGLE heads train on the GPU as on the CPU, from a replayed graph",
+          "[heads][eagle][cuda]") {
+  const Device gpu = cuda_or_skip();
+  for (const eagle::EagleConfig& config : eagle_configs(eagle_base()->config()))
+    for (const Recompute choice : {Recompute::nothing, Recompute::blocks}) {
+      std::vector<std::vector<double>> losses;
+      for (const Device device : {Device::cpu(), gpu}) {
+        const auto base = eagle_base();
+        const auto head = eagle_head(base, config);
+        head->set_recompute(choice);
+        head->train();
+        decoding::TrunkWithHeads both(base, "eagle", head);
+        both.to(device);
+        eagle::EagleLossOptions options = eagle::EagleLossOptions::of(config.version);
+        options.steps = kSteps;
+        optim::AdamW optimizer(optim::split_by_decay(*head, 0));
+        amp::GradScaler scaler(device, {});
+        train::TrainStep step(eagle::eagle_loss(*head, true, options), optimizer, scaler,
+                              amp::Preset::parse("fp32"), {});
+        const auto data = decoding::heads_data(
+            std::make_shared<const decoding::PackedDocuments>(packed_documents(true)),
+            eagle::head_set(config.version, options), 1);
+        for (int64_t i = 0; i < 5; ++i) {
+          const train::StepData now = data(i);
+          step.run(i, now.micro_batches, now.normalisers, 1e-3);
+        }
+        CHECK(step.captured() == device.is_cuda());
+        std::vector<double>& found = losses.emplace_back();
+        for (const train::StepReport& report : step.take_reports(true))
+          found.push_back(report.loss);
+      }
+      REQUIRE(losses[0].size() == 5);
+      for (size_t i = 0; i < 5; ++i) CHECK(losses[1][i] == Approx(losses[0][i]).epsilon(1e-4));
+    }
 }
 
 TEST_CASE("what an EAGLE head cannot be is refused", "[heads][eagle][errors]") {
