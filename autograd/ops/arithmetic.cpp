@@ -3,6 +3,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 
 #include <cmath>
+#include <vector>
 
 #include <binade/autograd/ops/broadcast.h>
 #include <binade/autograd/ops/common.h>
@@ -74,26 +75,68 @@ Tensor radius_of(const Tensor& y, const Tensor& x) {
   return scale * sqrt(square(y / scale) + square(x / scale));
 }
 
-// aᵇ·ln a, the derivative of aᵇ by b; 0 at a = 0 where b ≥ 0, which is its limit for b > 0. A node
-// of its own, so that its derivatives are their limits, too.
-Tensor pow_log(const Tensor& a, const Tensor& b) {
+// b(b−1)…(b−m+1), differentiated n times and divided by n!: its coefficients from b⁰ on.
+std::vector<double> falling_factorial(int m, int n) {
+  std::vector<double> factors = {1};
+  for (int k = 0; k < m; ++k) {
+    factors.push_back(0);
+    for (size_t i = factors.size(); i-- > 0;)
+      factors[i] = (i == 0 ? 0 : factors[i - 1]) - k * factors[i];
+  }
+  std::vector<double> result;
+  for (int i = n; i <= m; ++i) {
+    double binomial = 1;
+    for (int k = 0; k < n; ++k) binomial = binomial * (i - k) / (k + 1);
+    result.push_back(binomial * factors[static_cast<size_t>(i)]);
+  }
+  return result;
+}
+
+Tensor polynomial(const std::vector<double>& coefficients, const Tensor& x) {
+  Tensor y = number_like(x, coefficients.empty() ? 0 : coefficients.back());
+  for (size_t i = coefficients.size(); i-- > 1;) y = y * x + coefficients[i - 1];
+  return y;
+}
+
+// a·b with 0·∞ = 0.
+Tensor times_or_zero(const Tensor& a, const Tensor& b) {
+  const Tensor zero = number_like(a, 0);
+  return where(logical_and(equal(a, zero), is_inf(b)), zero, a * b);
+}
+
+// ∂ᵐ/∂aᵐ ∂ⁿ/∂bⁿ aᵇ = aᵇ⁻ᵐ·Σⱼ n!/j!·qₙ₋ⱼ(b)·(ln a)ʲ, where qₖ is the kth derivative of
+// b(b−1)…(b−m+1) over k!. One node, so that at a = 0 all derivatives are their limits from above.
+Tensor pow_derivative(const Tensor& a, const Tensor& b, int m, int n) {
   const Operands x("pow", a, b);
   Array y;
   {
     const NoGrad no_grad;
+    Tensor factor = polynomial(falling_factorial(m, 0), b);
+    double weight = 1;
+    for (int j = n; j-- > 0;) {  // the power of ln a that grows fastest first
+      weight *= j + 1;
+      factor = times_or_zero(factor, log(a)) + weight * polynomial(falling_factorial(m, n - j), b);
+    }
     const Tensor zero = number_like(a, 0);
-    const Tensor at_zero = logical_and(equal(a, zero), greater_equal(b, zero));
-    y = where(at_zero, zero, pow(a, b) * log(a)).array();
+    const Tensor vanishes = logical_and(equal(a, zero), greater(b, number_like(b, m)));
+    y = where(vanishes, zero, times_or_zero(factor, pow(a, b - m))).array();
   }
   return record_binary(
       "pow", x, std::move(y), true,
-      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        return dy * (b * pow_log(a, b - 1) + pow(a, b - 1));
+      [m, n](const Tensor& dy, const Tensor& a, const Tensor& b) {
+        return dy * pow_derivative(a, b, m + 1, n);
       },
-      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        const Tensor zero = number_like(a, 0);
-        return dy * pow_log(a, b) * log(where(equal(a, zero), number_like(a, 1), a));
+      [m, n](const Tensor& dy, const Tensor& a, const Tensor& b) {
+        return dy * pow_derivative(a, b, m, n + 1);
       });
+}
+
+// The same with 0 where a and b are 0: the slopes of 0⁰, by convention.
+Tensor pow_slope(const Tensor& dy, const Tensor& a, const Tensor& b, int m, int n) {
+  const Tensor zero = number_like(a, 0);
+  const Tensor origin = logical_and(equal(a, zero), equal(b, zero));
+  const Tensor slope = pow_derivative(where(origin, number_like(a, 1), a), b, m, n);
+  return dy * where(origin, zero, slope);
 }
 
 }  // namespace
@@ -160,15 +203,8 @@ Tensor pow(const Tensor& a, const Tensor& b) {
   check_floating("pow", "base", x.a);
   return record_binary(
       "pow", x, compute("pow", BinaryOp::pow, x), true,
-      [](const Tensor& dy, const Tensor& a, const Tensor& b) {
-        // 0⁰ has the gradient 0, not 0·∞. At other bases b·aᵇ⁻¹ stays as it is at b = 0, since its
-        // derivative by b is not 0 there.
-        const Tensor zero = number_like(a, 0);
-        const Tensor base =
-            where(logical_and(equal(a, zero), equal(b, zero)), number_like(a, 1), a);
-        return dy * (b * pow(base, b - 1));
-      },
-      [](const Tensor& dy, const Tensor& a, const Tensor& b) { return dy * pow_log(a, b); });
+      [](const Tensor& dy, const Tensor& a, const Tensor& b) { return pow_slope(dy, a, b, 1, 0); },
+      [](const Tensor& dy, const Tensor& a, const Tensor& b) { return pow_slope(dy, a, b, 0, 1); });
 }
 
 Tensor atan2(const Tensor& y, const Tensor& x) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compares values and gradients of the ops with PyTorch, on the samples of PyTorch's own operator
-# database (OpInfo), made anew: in f64, f32, f16 and bf16, and from f32 under autocast to f16 and
-# bf16. A difference that tests/opinfo/differences.json does not explain fails it.
+# database (OpInfo), made anew: in f64 (there also gradients of gradients), f32, f16 and bf16, and
+# from f32 under autocast to f16 and bf16. A difference that tests/opinfo/differences.json does not
+# explain fails it.
 #
 # Usage: scripts/long/opinfo.sh [--device cpu|cuda] [--only NAMES] [--verbose]
 #

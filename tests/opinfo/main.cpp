@@ -5,8 +5,10 @@
 //   amp::Autocast
 //
 // FOLDER/samples.json and samples.safetensors say what to call, with seeds "<id>.seed.<output>" for
-// backward. FOLDER/results.json tells the state of every sample ("ran", "not offered" or
-// "refused"), results.safetensors holds "<id>.out.<output>" and "<id>.grad.<leaf>".
+// backward and "<id>.secondseed.<leaf>" for that of the gradients. FOLDER/results.json tells the
+// state of every sample ("ran", "not offered" or "refused") and, under "once", why it has no second
+// gradient; results.safetensors holds "<id>.out.<output>", "<id>.grad.<leaf>" and
+// "<id>.second.<leaf>".
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -32,9 +34,27 @@ std::vector<Row> all_rows() {
 
 using Results = std::map<std::string, Array>;
 
-// Adds outputs and gradients of a sample, which has the id `id`.
-void run(const std::string& id, const Row& row, Sample& sample, const SafetensorsFile& file,
-         Device device, const amp::Preset* preset, Results& results) {
+// Adds the gradients of the leaves' gradients, times seeds.
+void run_twice(const std::string& id, const std::vector<std::string>& names,
+               const TensorList& gradients, const TensorList& leaves, const SafetensorsFile& file,
+               Device device, Results& results) {
+  TensorList tops, seeds;
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const std::string seed = id + ".secondseed." + names[i];
+    if (!file.contains(seed) || !gradients[i].defined() || !gradients[i].requires_grad()) continue;
+    tops.push_back(gradients[i]);
+    seeds.emplace_back(file.get(seed).to(device).to(gradients[i].dtype()));
+  }
+  if (tops.empty()) return;
+  const TensorList second = grad(tops, leaves, seeds);
+  for (size_t i = 0; i < leaves.size(); ++i)
+    if (second[i].defined()) results[id + ".second." + names[i]] = second[i].array();
+}
+
+// Adds outputs and gradients of a sample, which has the id `id`. Returns why it has no second
+// gradients, if they were asked for.
+std::string run(const std::string& id, const Row& row, Sample& sample, const SafetensorsFile& file,
+                Device device, const amp::Preset* preset, Results& results) {
   TensorList outputs;
   {
     std::optional<amp::Autocast> autocast;
@@ -59,10 +79,21 @@ void run(const std::string& id, const Row& row, Sample& sample, const Safetensor
     names.push_back(name);
     leaves.push_back(leaf);
   }
-  if (seeded.empty() || leaves.empty()) return;
-  const TensorList gradients = grad(seeded, leaves, seeds);
+  if (seeded.empty() || leaves.empty()) return "";
+  bool twice = false;
+  for (const std::string& name : names) twice |= file.contains(id + ".secondseed." + name);
+  const TensorList gradients = grad(seeded, leaves, seeds, {.retain_graph = twice});
   for (size_t i = 0; i < leaves.size(); ++i)
     if (gradients[i].defined()) results[id + ".grad." + names[i]] = gradients[i].array();
+  if (!twice) return "";
+  TensorList differentiable;
+  try {
+    differentiable = grad(seeded, leaves, seeds, {.create_graph = true});
+  } catch (const Error& error) {
+    return error.what();
+  }
+  run_twice(id, names, differentiable, leaves, file, device, results);
+  return "";
 }
 
 int run_all(const std::string& folder, Device device, const amp::Preset* preset) {
@@ -77,12 +108,12 @@ int run_all(const std::string& folder, Device device, const amp::Preset* preset)
   for (const json& description : samples) {
     const std::string id = std::to_string(description.at("id").get<int64_t>());
     Results own;
-    std::string state = "ran", message;
+    std::string state = "ran", message, once;
     try {
       const auto row = rows.find(description.at("op").get<std::string>());
       if (row == rows.end()) throw NotOffered("the op has no row");
       Sample sample(description, file, device);
-      run(id, row->second, sample, file, device, preset, own);
+      once = run(id, row->second, sample, file, device, preset, own);
       for (auto& [name, array] : own) results.emplace(name, array.to(Device::cpu()).contiguous());
     } catch (const NotOffered& missing) {
       state = "not offered";
@@ -92,6 +123,7 @@ int run_all(const std::string& folder, Device device, const amp::Preset* preset)
       message = error.what();
     }
     states[id] = {{"state", state}, {"message", message}};
+    if (!once.empty()) states[id]["once"] = once;
   }
   write_safetensors(folder + "/results.safetensors", results);
   std::ofstream(folder + "/results.json") << states.dump(0);

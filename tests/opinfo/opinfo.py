@@ -1,4 +1,5 @@
-"""Compares Binade with PyTorch's operator database (OpInfo), values and gradients.
+"""Compares Binade with PyTorch's operator database (OpInfo), values and gradients; in f64 also the
+gradients of gradients.
 
   opinfo.py make FOLDER --program BINARY --dtype f32 [--device cuda] [--autocast bf16]
   opinfo.py compare FOLDER --listed differences.json
@@ -112,17 +113,34 @@ def mapped(value, change):
     return value
 
 
-def outputs_and_gradients(op, sample, seeds, autocast, wide):
+def second_gradients(gradients, leaves, seeds):
+    """The gradients of the leaves' gradients, times seeds, by the leaves; None where there is none or
+    PyTorch has none."""
+    reached = [i for i, gradient in enumerate(gradients)
+               if gradient is not None and gradient.requires_grad]
+    for i in reached:
+        seeds[i] = torch.randn(gradients[i].shape).bfloat16().to(gradients[i])
+    if not reached:
+        return [None] * len(leaves)
+    try:
+        return torch.autograd.grad([gradients[i] for i in reached], leaves,
+                                   [seeds[i] for i in reached], allow_unused=True)
+    except (RuntimeError, NotImplementedError):
+        seeds.clear()
+        return [None] * len(leaves)
+
+
+def outputs_and_gradients(op, sample, seeds, autocast, wide, second_seeds=None):
     """The op's outputs and the gradients of the sample's leaves (by their place), in the sample's
-    dtypes or (`wide`) from the same numbers in f64."""
+    dtypes or (`wide`) from the same numbers in f64; with second_seeds the gradients' gradients, too."""
     copies = []
 
     def copy(tensor):
         for original, twin in copies:
             if original is tensor:
                 return twin
-        twin = tensor.detach()
-        twin = twin.double() if wide and tensor.is_floating_point() else twin.clone()
+        dtype = torch.float64 if wide and tensor.is_floating_point() else tensor.dtype
+        twin = tensor.detach().to(dtype, copy=True)  # running statistics are written
         copies.append((tensor, twin.requires_grad_(tensor.requires_grad)))
         return twin
 
@@ -136,14 +154,21 @@ def outputs_and_gradients(op, sample, seeds, autocast, wide):
     for i in reached:
         if i not in seeds:  # exact in every dtype
             seeds[i] = torch.randn(result[i].shape).bfloat16().float()
-    gradients = [None] * len(copies)
+    gradients, seconds = [None] * len(copies), [None] * len(copies)
     wanted = [i for i, (_, twin) in enumerate(copies) if twin.requires_grad]
     if reached and wanted:
-        found = torch.autograd.grad([result[i] for i in reached], [copies[i][1] for i in wanted],
-                                    [seeds[i].to(result[i]) for i in reached], allow_unused=True)
+        leaves = [copies[i][1] for i in wanted]
+        found = torch.autograd.grad([result[i] for i in reached], leaves,
+                                    [seeds[i].to(result[i]) for i in reached], allow_unused=True,
+                                    create_graph=second_seeds is not None)
         for i, gradient in zip(wanted, found):
-            gradients[i] = gradient
-    return [item.detach() for item in result], copies, gradients
+            gradients[i] = None if gradient is None else gradient.detach()
+        if second_seeds is not None:
+            by_place = {}
+            for i, second in zip(wanted, second_gradients(found, leaves, by_place)):
+                seconds[i] = second
+            second_seeds.update({wanted[i]: seed for i, seed in by_place.items()})
+    return [item.detach() for item in result], copies, gradients, seconds
 
 
 def drawn(op, device, dtype, with_grad):
@@ -179,6 +204,7 @@ def make(args):
         for sample in drawn(op, args.device, dtype, with_grad):
             sample_id = len(descriptions)
             own, leaves, seeds = {}, {}, {}
+            second_seeds = {} if args.dtype == "f64" else None
             try:
                 description = {
                     "id": sample_id, "op": op.name, "variant": op.variant_test_name,
@@ -186,13 +212,14 @@ def make(args):
                              for value in (sample.input, *sample.args)],
                     "kwargs": {key: describe(value, sample_id, own, leaves)
                                for key, value in sample.kwargs.items()}}
-                given, copies, gradients = outputs_and_gradients(op, sample, seeds, autocast, False)
-                _, _, true_gradients = exact = outputs_and_gradients(op, sample, seeds, autocast, True)
+                given, copies, gradients, seconds = outputs_and_gradients(
+                    op, sample, seeds, autocast, False, second_seeds)
+                exact, _, true_gradients, _ = outputs_and_gradients(op, sample, seeds, autocast, True)
             except (Unsupported, RuntimeError, NotImplementedError, ValueError, TypeError) as error:
                 skipped[f"{op.name}: {str(error).splitlines()[0][:60]}"] += 1
                 continue
             names = {id(leaf): name for name, leaf in leaves.items()}
-            for i, (value, truth) in enumerate(zip(given, exact[0])):
+            for i, (value, truth) in enumerate(zip(given, exact)):
                 if value.dtype not in NAMES:
                     continue
                 expected[f"{sample_id}.out.{i}"] = value
@@ -202,8 +229,14 @@ def make(args):
                     name = names[id(leaf)]
                     expected[f"{sample_id}.grad.{name}"] = gradient
                     expected[f"{sample_id}.truegrad.{name}"] = truth
+            for (leaf, _), second in zip(copies, seconds):
+                if second is not None:  # in f64, where there is no truer one
+                    for kind in ("second", "truesecond"):
+                        expected[f"{sample_id}.{kind}.{names[id(leaf)]}"] = second
             for i, seed in seeds.items():
                 own[f"{sample_id}.seed.{i}"] = seed
+            for i, seed in (second_seeds or {}).items():
+                own[f"{sample_id}.secondseed.{names[id(copies[i][0])]}"] = seed
             tensors.update({name: tensor.detach() for name, tensor in own.items()})
             descriptions.append(description)
     write_safetensors(folder / "samples.safetensors", tensors)
@@ -309,10 +342,10 @@ def only_ties(sample, results, expected, inputs):
 
 def reason_for(entry_list, sample, what, dtype, setting, message, off, tie):
     """The reason of the first entry that the difference meets. An entry names op, what (refused,
-    value or gradient) and a part of the message; it may be held to dtypes, to a setting ("cpu",
-    "cuda autocast"), to samples with or without an argument, to so many ulps of the tensor's
-    largest number, or ("ties") to samples of which tie() says that only another choice among equal
-    numbers was made."""
+    value, gradient or second gradient) and a part of the message; it may be held to dtypes, to a
+    setting ("cpu", "cuda autocast"), to samples with or without an argument, to so many ulps of the
+    tensor's largest number, or ("ties") to samples of which tie() says that only another choice
+    among equal numbers was made."""
     for entry in entry_list:
         if (entry["op"] == sample["op"] and entry["what"] == what and
                 off <= entry.get("ulps", math.inf) and
@@ -342,7 +375,7 @@ def compare(args):
     by_sample = collections.defaultdict(list)
     for name in expected:
         sample_id, kind, rest = name.split(".", 2)
-        if kind in ("out", "grad"):
+        if kind in ("out", "grad", "second"):
             by_sample[sample_id].append((kind, rest))
     for sample in samples:
         sample_id = str(sample["id"])
@@ -357,8 +390,10 @@ def compare(args):
             differences.append(("refused", state["message"], math.inf))
         else:
             for kind, rest in by_sample[sample_id]:
+                if kind == "second" and "once" in state:
+                    continue
                 theirs = expected[f"{sample_id}.{kind}.{rest}"]
-                truth = expected[f"{sample_id}.{'true' if kind == 'out' else 'truegrad'}.{rest}"]
+                truth = expected[f"{sample_id}.true{'' if kind == 'out' else kind}.{rest}"]
                 ours = results.get(f"{sample_id}.{kind}.{rest}")
                 if ours is None and kind == "out":
                     differences.append(("value", f"output {rest} is missing", math.inf))
@@ -367,7 +402,9 @@ def compare(args):
                     ours = theirs[0], numpy.zeros_like(theirs[1])
                 why = difference(ours, theirs, truth)
                 if why:
-                    differences.append(("value" if kind == "out" else "gradient", *why))
+                    what = {"out": "value", "grad": "gradient", "second": "second gradient"}[kind]
+                    differences.append((what, *why))
+        counts["once"] += "once" in state
         if not differences:
             counts["matched"] += 1
             continue
@@ -388,7 +425,7 @@ def compare(args):
         (f" under autocast to {made['autocast']}" if made["autocast"] else "")
     print(f"{title} (PyTorch {made['torch']}): {counts['run']} run, {counts['matched']} matched, "
           f"{counts['listed']} listed, {counts['different']} different; {counts['not offered']} not "
-          "offered")
+          f"offered; {counts['once']} without a second gradient")
     if args.verbose:
         for what, count in sorted(not_offered.items()):
             print(f"  not offered {count:5d}  {what}")

@@ -49,6 +49,7 @@ TensorList power(Sample& s) {
 
 TensorList clamped(Sample& s) {
   const Tensor x = s.tensor(0);
+  if (!is_floating(x.dtype())) throw NotOffered("clamping integers");
   if (s.is_tensor(1, "min") || s.is_tensor(2, "max")) {
     const auto bound = [&](int position, const char* name) {
       const Tensor given = s.given(position, name) ? s.tensor(position, name) : Tensor();
