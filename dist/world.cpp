@@ -70,6 +70,18 @@ void World::leave() {
   if (store_) store_->leave();
 }
 
+void World::first_alone(const std::function<void()>& body) {
+  constexpr double kNoLimit = 1e9;  // s; a rank that is lost ends the waiting
+  const std::string key = concat("alone/", ++alone_count_);
+  if (is_first()) body();
+  if (alone()) return;
+  if (is_first()) {
+    store_->set(key, "done");
+  } else {
+    store_->get(key, kNoLimit);
+  }
+}
+
 void World::require_same(
     const std::string& what, const std::string& text,
     const std::function<std::string(const std::string&, const std::string&)>& differences) {
@@ -82,8 +94,9 @@ void World::require_same(
     communicator_->barrier();  // the others may have something to say
     return;
   }
-  fail("the ranks have different ", what,
-       differences ? concat(": ", differences(first, text)) : "");
+  fail("the ranks have different ", what, ": ",
+       differences ? differences(first, text)
+                   : concat(first, " on rank 0, ", text, " on rank ", rank()));
 }
 
 }  // namespace binade::dist

@@ -40,8 +40,11 @@ class World {
   bool failed() const;
   // Every rank calls it when its work is done.
   void leave();
+  // Rank 0 does it alone, for as long as it takes; then all go on. For files that one rank writes
+  // and all read.
+  void first_alone(const std::function<void()>& body);
   // Throws Error on every rank unless all have the same text; `differences(first, own)` says in
-  // what rank 0's and this one differ.
+  // what rank 0's and this one differ. Without it both are told.
   void require_same(const std::string& what, const std::string& text,
                     const std::function<std::string(const std::string& first,
                                                     const std::string& own)>& differences = {});
@@ -49,6 +52,7 @@ class World {
  private:
   Launch launch_;
   std::unique_ptr<Store> store_;
+  int alone_count_ = 0;  // of first_alone()
   std::unique_ptr<Communicator> communicator_, gpu_communicator_;
 };
 
