@@ -139,6 +139,7 @@ class Trainer {
   void report_underflow();
   bool save(bool best);   // false, with a warning, when it could not be written
   bool write(bool best);  // the same on this rank alone
+  void note_saved();      // the state after step_
   bool stop_asked();      // by a signal, on any rank
   void rescue();          // what an exception leaves behind
   Checkpoint snapshot();

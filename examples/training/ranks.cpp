@@ -4,8 +4,11 @@
 
 namespace binade::examples {
 
-void on_every_rank(const std::function<void(dist::World& world)>& body) {
-  dist::World world(dist::read_launch(), {.join_seconds = dist::join_seconds()});
+void on_every_rank(const TrainingOptions& options,
+                   const std::function<void(dist::World& world)>& body) {
+  dist::Launch launch = dist::read_launch();
+  launch.transport = dist::parse_transport(options.transport);
+  dist::World world(launch, dist::read_limits());
   silent() = !world.is_first();
   try {
     body(world);

@@ -11,9 +11,11 @@
 
 namespace binade::examples {
 
-// Runs `body` on the ranks of this launch (binade-run, torchrun, mpirun, srun; one without any). A
-// failure on one of them is told to all; those behind rank 0 say nothing else.
-void on_every_rank(const std::function<void(dist::World& world)>& body);
+// Runs `body` on the ranks of this launch (binade-run, torchrun, mpirun, srun; one without any),
+// which speak over --transport. A failure on one of them is told to all; those behind rank 0 say
+// nothing else.
+void on_every_rank(const TrainingOptions& options,
+                   const std::function<void(dist::World& world)>& body);
 // For a program that runs on one rank: throws Error, with the reason, when a launcher has started
 // several.
 void require_one_rank(const std::string& reason);
@@ -28,7 +30,8 @@ int run_training(const std::string& description, int argc, char** argv, const Tr
   return run_program(
       command, argv[0], with_saved_config<Options>({argv + 1, argv + argc}),
       [&] {
-        on_every_rank([&](dist::World& world) { train(options, command.configuration(), world); });
+        on_every_rank(options,
+                      [&](dist::World& world) { train(options, command.configuration(), world); });
       },
       Output::narration);
 }

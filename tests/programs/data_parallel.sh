@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Training on several ranks: equal, byte for byte, to training on one; what binade-run does when a
-# rank ends.
+# Training on several ranks: equal, byte for byte, to training on one.
 set -euo pipefail
 source "$(dirname "$0")/cases.sh"
 source "$(dirname "$0")/shared/ranks.sh"
@@ -76,48 +75,7 @@ expect "an absent rank is told with those who came" 2 "not all 2 ranks are there
   "${train[@]}" --run-dir "$work/absent" --accumulation 2
 expect "one rank runs as without a launcher" 3 "" launch -n 1 sh -c 'exit 3'
 
-# ---- ranks that end ------------------------------------------------------------------------------
-endless=("$bin/train_gpt" "${options[@]}" --steps 1000000 --accumulation 4 --checkpoint-every 5)
-count() { wc -l 2>/dev/null <"$run/metrics.jsonl" || echo 0; }
-wait_for_rows() {
-  for _ in {1..600}; do
-    (($(count) < $1)) || return 0
-    sleep 0.1
-  done
-}
-# The process of rank $1 of the run in the background.
-process_of() { pgrep -P "$pid" | sed -n "$(($1 + 1))p"; }
-
-for rank in 0 2; do
-  run=$work/killed-$rank
-
-  "$bin/binade-run" -n 4 "${endless[@]}" --run-dir "$run" >"$case_output" 2>&1 &
-  pid=$!
-  wait_for_rows 12
-  process=$(process_of $rank)
-  [[ -z $process ]] || kill -KILL "$process"
-  begin=$SECONDS status=0
-  wait "$pid" || status=$?
-  problem=
-  ((status == 137)) || problem="exit status $status"
-  ((SECONDS - begin <= 15)) || problem="it took $((SECONDS - begin)) s"
-  [[ $(tail -n 1 "$case_output") == "rank $rank of 4 was ended by signal 9"* ]] ||
-    problem="the first failure is not the last line"
-  for other in 0 1 2 3; do
-    ((other == rank)) || grep -qE "^\[$other\] error: rank $rank of 4 " "$case_output" ||
-      problem="rank $other does not name it"
-  done
-  report "rank $rank of 4 is killed" "$problem"
-done
-
-run=$work/killed-2
-problem=$(complaint 0 "stopped by a signal" timeout --preserve-status -s TERM 8 \
-  "$bin/binade-run" -n 2 "${endless[@]}" --run-dir "$run" --resume)
-last=$(sed -n 's/.*stopped by a signal at step \([0-9]*\):.*/\1/p' "$case_output")
-[[ -s $run/checkpoints/step-$(printf %09d "${last:-0}").safetensors ]] ||
-  problem=${problem:-no checkpoint of its last step}
-report "SIGTERM stops all ranks at one step, with a checkpoint; a killed run goes on" "$problem"
-
+# ---- a run that is started again ------------------------------------------------------------------
 # Rank 1 kills itself in its first life.
 cat >"$work/once.sh" <<'END'
 if [ "$BINADE_RANK" = 1 ] && [ -z "${BINADE_RESTART:-}" ]; then
