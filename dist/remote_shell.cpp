@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <memory>
 
 #include <binade/dist/socket.h>
@@ -47,29 +48,59 @@ std::string host_name() {
   return name;
 }
 
-bool is_this_host(const std::string& host) {
-  return host == "localhost" || host.starts_with("127.") || host == host_name();
-}
+namespace {
 
-std::string address_towards(const std::string& host) {
+struct Address {
+  bool known = false;
+  sockaddr_in value{};
+};
+
+// What ssh alone may know is not known here.
+Address look_up(const std::string& host) {
   addrinfo hints{};
   hints.ai_family = AF_INET;
   hints.ai_socktype = SOCK_DGRAM;
-  // ssh may know names that nobody else does; a user may be in front.
-  const std::string name =
-      host.substr(host.find('@') == std::string::npos ? 0 : host.find('@') + 1);
   addrinfo* found = nullptr;
-  if (::getaddrinfo(name.c_str(), "9", &hints, &found) != 0) return host_name();
+  if (::getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return {};
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, ::freeaddrinfo);
+  Address address{true, {}};
+  std::memcpy(&address.value, found->ai_addr, sizeof address.value);
+  return address;
+}
+
+Socket datagram_socket() {
+  return Socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+}
+
+const sockaddr* plain(const sockaddr_in& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
+
+}  // namespace
+
+bool is_this_host(const std::string& host) {
+  if (host == host_name()) return true;
+  const Address address = look_up(host);
+  // Only an own address can be listened on.
+  const Socket socket = datagram_socket();
+  return address.known && socket &&
+         ::bind(socket.get(), plain(address.value), sizeof address.value) == 0;
+}
+
+std::string address_towards(const std::string& host) {
+  const size_t user = host.find('@');
+  Address address = look_up(user == std::string::npos ? host : host.substr(user + 1));
+  address.value.sin_port = htons(9);
   // Nothing is sent: the kernel only chooses the way.
-  const Socket socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!socket || ::connect(socket.get(), found->ai_addr, found->ai_addrlen) != 0)
+  const Socket socket = datagram_socket();
+  if (!address.known || !socket ||
+      ::connect(socket.get(), plain(address.value), sizeof address.value) != 0)
     return host_name();
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  sockaddr_in own{};
+  socklen_t size = sizeof own;
+  ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&own), &size);
   char text[INET_ADDRSTRLEN] = "";
-  ::inet_ntop(AF_INET, &address.sin_addr, text, sizeof text);
+  ::inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
   return text;
 }
 

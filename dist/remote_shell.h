@@ -19,7 +19,7 @@ std::string shell_command(const std::string& folder, const Variables& variables,
 std::vector<std::string> on_host(const std::string& host, const std::string& shell_command);
 
 std::string host_name();  // of this host
-// Whether a name is this host's: its own, localhost, or an address of the loopback.
+// Whether a name or address is this host's.
 bool is_this_host(const std::string& host);
 // The address that this host has towards another one; its name where that is no address's.
 std::string address_towards(const std::string& host);
