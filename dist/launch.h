@@ -6,7 +6,9 @@
 //   srun        SLURM_PROCID SLURM_NTASKS SLURM_LOCALID
 //
 // The first family of which a variable is set counts (mpirun inside a batch job of SLURM's has
-// both). Open MPI and SLURM do not say where the ranks meet: MASTER_ADDR and MASTER_PORT have to.
+// both). Where MASTER_ADDR and MASTER_PORT do not say where ranks meet, those of mpirun tell each
+// other through MPI, and those of srun meet on the first host of SLURM_STEP_NODELIST, at a port
+// made of the numbers of job and step.
 #pragma once
 
 #include <functional>
@@ -15,15 +17,25 @@
 
 namespace binade::dist {
 
+// What carries bytes between ranks that have their memory on the CPU.
+enum class Transport {
+  automatic,  // MPI under mpirun, TCP otherwise
+  tcp,
+  mpi,
+};
+Transport parse_transport(const std::string& text);  // "auto", "tcp", "mpi"; throws Error
+
 struct Launch {
   int rank = 0, size = 1;
   int local_rank = 0;  // among the ranks of this host: its GPU
-  // Where rank 0 listens; without several ranks empty and 0.
+  // Where rank 0 listens. Empty and 0 without several ranks, and where MPI will tell.
   std::string address;
   int port = 0;
-  // A listening socket that rank 0 has inherited from its launcher, or -1: nobody else can take
-  // the port meanwhile.
-  int listener = -1;
+  // Whether the launcher serves the store (store.h) at that address, as binade-run does
+  // (BINADE_SERVED); otherwise rank 0 does.
+  bool served = false;
+  bool by_mpirun = false, on_one_host = false;  // the second is known of mpirun's
+  Transport transport = Transport::automatic;
 };
 
 // The value of an environment variable, or nothing.
@@ -33,8 +45,17 @@ using Environment = std::function<std::optional<std::string>(const std::string& 
 // Without any of them: one rank.
 Launch read_launch(const Environment& environment);
 Launch read_launch();  // of this process
-// How long ranks wait for each other at the start: BINADE_JOIN_SECONDS, or 120.
-double join_seconds();
+
+// How long ranks wait for each other.
+struct Limits {
+  double join_seconds = 120;   // for all ranks to come; BINADE_JOIN_SECONDS
+  double silent_seconds = 20;  // without a word, after which a rank is lost; BINADE_SILENT_SECONDS
+  // That a rank lets others wait in a step, which may also last 20 usual steps and, before three
+  // are done, five times as long; BINADE_STUCK_SECONDS.
+  double stuck_seconds = 120;
+};
+Limits read_limits();  // from the environment of this process; throws Error for no such numbers
+
 // Whether the launcher has started the run again after a failure: BINADE_RESTART is there.
 bool restarted();
 

@@ -22,9 +22,19 @@ namespace binade::dist {
 
 namespace {
 
+constexpr int kNetworkSeconds = 20;
+
 void prepare(int descriptor) {
-  const int on = 1;
-  ::setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  const auto set = [&](int level, int option, int value) {
+    ::setsockopt(descriptor, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  // A network that is gone ends the connection, though nobody closed it.
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, kNetworkSeconds / 2);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kNetworkSeconds / 4);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 2);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, kNetworkSeconds * 1000);
   ::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) | O_NONBLOCK);
   ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
 }
@@ -91,6 +101,23 @@ Socket& Socket::operator=(Socket&& other) noexcept {
 
 Socket::~Socket() {
   if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+Pipe::Pipe(int flags) {
+  int ends[2];
+  check(::pipe2(ends, O_CLOEXEC | flags) == 0, "cannot make a pipe: ", std::strerror(errno));
+  out = Socket(ends[0]);
+  in = Socket(ends[1]);
+}
+
+void Pipe::wake() const {
+  [[maybe_unused]] const ssize_t ignored = ::write(in.get(), "x", 1);
+}
+
+void Pipe::drain() const {
+  char buffer[64];
+  while (::read(out.get(), buffer, sizeof buffer) > 0) {
+  }
 }
 
 Socket listen_on(int port, bool loopback) {

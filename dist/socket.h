@@ -21,7 +21,7 @@ inline Deadline after(double seconds) {
 }
 int milliseconds_to(Deadline deadline);  // for poll(); 0 when it is past
 
-// Owner of a descriptor.
+// Owner of a descriptor, which it closes.
 class Socket {
  public:
   Socket() = default;
@@ -34,6 +34,14 @@ class Socket {
 
  private:
   int descriptor_ = -1;
+};
+
+// A pipe; both ends close with it. `flags` as of pipe2(), close-on-exec in any case. Throws Error.
+struct Pipe {
+  explicit Pipe(int flags = 0);
+  void wake() const;   // makes `out` readable
+  void drain() const;  // not any more; for one that does not block
+  Socket out, in;
 };
 
 // Listens on this port of all addresses, or of the loopback alone; port 0: a free one. Throws

@@ -1,7 +1,10 @@
-// Where the ranks of a run meet: texts under keys, kept by rank 0, and news of ranks that ended.
+// INTERNAL
+// Where the ranks of a run meet: texts under keys, kept by binade-run or by rank 0, and news of
+// ranks that ended.
 //
-// Every rank has a thread that says each second that it is there and hears at once when another one
-// failed, ended or went silent: what it hears first is what every rank reports.
+// Every rank has a thread that says each second that it is there and how far it is, and hears at
+// once when another one failed, ended, went silent or got stuck: what it hears first is what every
+// rank reports.
 #pragma once
 
 #include <atomic>
@@ -13,22 +16,18 @@
 #include <vector>
 
 #include <binade/dist/launch.h>
+#include <binade/dist/progress.h>
+#include <binade/dist/socket.h>
 
 namespace binade::dist {
 
-class Socket;
 class StoreServer;
-
-struct StoreOptions {
-  double join_seconds = 120;   // for all ranks to come
-  double silent_seconds = 20;  // without a word, after which a rank counts as lost
-};
 
 class Store {
  public:
-  // Rank 0 serves the others. Returns when every rank is there; throws Error telling who came when
-  // one did not.
-  explicit Store(const Launch& launch, const StoreOptions& options = {});
+  // Returns when every rank is there; throws Error telling who came when one did not.
+  // `listener`: rank 0's, where it listens already.
+  explicit Store(const Launch& launch, const Limits& limits = {}, Socket listener = {});
   // Of a rank that did not leave(), the others are told that it ended. Rank 0 first gives them some
   // seconds to hear of a failure.
   ~Store();
@@ -51,27 +50,44 @@ class Store {
   // What went wrong first, naming the rank; nothing so far. With `seconds` waits so long for it.
   std::optional<std::string> failure(double seconds = 0) const;
   // A descriptor that poll() finds readable once there is a failure.
-  int failure_descriptor() const { return failed_pipe_[0]; }
+  int failure_descriptor() const { return failed_.out.get(); }
+
+  // ---- how far this rank is, for what failures say and for finding out who is stuck -------------
+  void note_step(int64_t step) { step_ = step; }  // which it begins, counted from 1
+  void note_checkpoint(int64_t step) { checkpoint_ = step; }
+  void note_exchange() { ++exchanges_; }
+  // Between these it does what takes as long as it takes: others wait without a limit.
+  void begin_busy();
+  void end_busy() { --busy_; }
+
   // The last word of a rank that has done its work.
   void leave();
 
  private:
   void watch();
-  void set_failure(const std::string& text);
-  void tell_failure(const std::string& text);
+  bool hear(std::string& received);  // false: nobody is there any more
+  void beat();
+  Progress progress() const;
+  void set_failure(const std::string& what, const std::string& reason = "",
+                   const Progress& others = {});
+  void tell_failure(int rank, const std::string& what, const std::string& reason = "");
   std::vector<std::string> ask(const std::vector<std::string>& request, double seconds);
+  [[noreturn]] void tell_who_came();
   void stop_watching();
+  std::string server_name() const;
 
   Launch launch_;
-  StoreOptions options_;
+  Limits limits_;
   std::vector<std::string> names_;
-  std::unique_ptr<StoreServer> server_;       // at rank 0
-  std::unique_ptr<Socket> questions_, news_;  // connections to it
+  std::unique_ptr<StoreServer> server_;  // at rank 0, unless the launcher has it
+  Socket questions_, news_;              // connections to it
   std::mutex asking_, telling_;
   mutable std::mutex mutex_;
   std::optional<std::string> failure_;
-  int failed_pipe_[2] = {-1, -1}, stop_pipe_[2] = {-1, -1};
+  std::atomic<int64_t> step_ = 0, checkpoint_ = 0, exchanges_ = 0;
+  std::atomic<int> busy_ = 0;
   std::atomic<bool> leaving_ = false;
+  Pipe failed_, stop_;
   std::thread watcher_;
 };
 

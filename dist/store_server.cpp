@@ -17,21 +17,25 @@ namespace {
 
 constexpr double kFarewellSeconds = 5;
 constexpr double kSendSeconds = 2;  // a message fits into the buffer of a socket that is alive
+constexpr int kAllRanks = -1;
+constexpr double kWordSeconds = 0.5;  // for a launcher to say how a rank ended
+
+// A rank is stuck when others have waited for it for Limits::stuck_seconds and this many steps.
+constexpr int64_t kStuckSteps = 20;
+// Before so many steps are done, how long one takes is not known: the limit is longer by a factor.
+constexpr int64_t kKnownSteps = 3;
+constexpr double kUnknownFactor = 5;
 
 }  // namespace
 
-StoreServer::StoreServer(Socket listener, int ranks, double silent_seconds)
-    : listener_(std::move(listener)),
-      ranks_(static_cast<size_t>(ranks)),
-      silent_seconds_(silent_seconds) {
-  check(::pipe2(stop_pipe_, O_CLOEXEC) == 0, "cannot make a pipe: ", std::strerror(errno));
+StoreServer::StoreServer(Socket listener, const ServerOptions& options)
+    : listener_(std::move(listener)), options_(options), news_(O_NONBLOCK) {
   thread_ = std::thread([this] { serve(); });
 }
 
 StoreServer::~StoreServer() {
-  ::close(stop_pipe_[1]);
+  stop_.in = Socket();
   thread_.join();
-  ::close(stop_pipe_[0]);
 }
 
 std::vector<std::string> StoreServer::who_came(const std::string& address, int port) {
@@ -44,29 +48,65 @@ std::vector<std::string> StoreServer::who_came(const std::string& address, int p
   }
 }
 
+void StoreServer::ended(int rank, const std::string& how) {
+  {
+    const std::lock_guard lock(mutex_);
+    endings_.emplace_back(rank, how);
+  }
+  news_.wake();
+}
+
+void StoreServer::send_signal(int rank, int number) {
+  {
+    const std::lock_guard lock(mutex_);
+    signals_.emplace_back(rank, number);
+  }
+  news_.wake();
+}
+
+Progress StoreServer::furthest() const {
+  Progress all;
+  for (const auto& [rank, progress] : progress_) all.reach(progress);
+  return all;
+}
+
+std::optional<StoreServer::Failure> StoreServer::failure() const {
+  const std::lock_guard lock(mutex_);
+  if (!failure_) return {};
+  return Failure{failure_->rank, failure_text(failure_->what, failure_->reason, furthest())};
+}
+
+Message StoreServer::failed_message() const {
+  Message message = {"failed", failure_->what, failure_->reason};
+  append(message, furthest());
+  return message;
+}
+
 bool StoreServer::all_gone() const {
   return std::none_of(connections_.begin(), connections_.end(),
                       [](const Connection& one) { return one.rank >= 0 && !one.left; });
 }
 
+std::string StoreServer::name_of(int rank) const {
+  const auto found = names_.find(rank);
+  return found != names_.end() ? found->second : concat("rank ", rank, " of ", options_.ranks);
+}
+
 void StoreServer::serve() {
   std::optional<Deadline> end;  // once it was asked to stop
   while (!end || (Clock::now() < *end && !all_gone())) {
-    std::vector<pollfd> entries = {{listener_.get(), POLLIN, 0}};
-    if (!end) entries.push_back({stop_pipe_[0], POLLIN, 0});
+    std::vector<pollfd> entries = {{listener_.get(), POLLIN, 0},
+                                   {news_.out.get(), POLLIN, 0},
+                                   {end ? -1 : stop_.out.get(), POLLIN, 0}};
     const size_t first = entries.size(), count = connections_.size();
     for (const Connection& one : connections_) entries.push_back({one.socket.get(), POLLIN, 0});
-    if (::poll(entries.data(), entries.size(), end ? 20 : 500) < 0 && errno != EINTR) return;
-    if (!end && entries[1].revents != 0) end = after(kFarewellSeconds);
+    if (::poll(entries.data(), entries.size(), end ? 20 : 200) < 0 && errno != EINTR) return;
+    if (entries[2].revents != 0) end = after(kFarewellSeconds);
     for (size_t i = 0; i < count; ++i)
       if (entries[first + i].revents != 0 && !read(connections_[i]))
         connections_[i].socket = Socket();
-    for (const Connection& one : connections_) {
-      if (one.rank < 0 || one.left) continue;
-      if (!one.socket) set_failure(names_[one.rank] + " ended without a word");
-      if (one.socket && Clock::now() > one.heard + duration_of(silent_seconds_))
-        set_failure(concat(names_[one.rank], " has been silent for ", silent_seconds_, " s"));
-    }
+    look_for_lost();
+    look_for_stuck();
     std::erase_if(connections_, [](const Connection& one) { return !one.socket; });
     if (entries[0].revents != 0)
       if (std::optional<Socket> socket = accept_from(listener_, Clock::now())) {
@@ -74,6 +114,56 @@ void StoreServer::serve() {
         connections_.back().socket = std::move(*socket);
       }
   }
+}
+
+void StoreServer::look_for_lost() {
+  std::vector<std::pair<int, std::string>> endings;
+  std::vector<std::pair<int, int>> signals;
+  {
+    news_.drain();
+    const std::lock_guard lock(mutex_);
+    endings.swap(endings_);
+    signals.swap(signals_);
+  }
+  for (const auto& [rank, number] : signals) send_to(rank, {"signal", std::to_string(number)});
+  for (const auto& [rank, how] : endings) set_failure(rank, name_of(rank) + ' ' + how);
+  const auto now = Clock::now();
+  for (const Connection& one : connections_) {
+    if (one.rank < 0 || one.left) continue;
+    if (!one.socket) lost_.emplace(one.rank, options_.told_of_ends ? after(kWordSeconds) : now);
+    if (one.socket && now > one.heard + duration_of(options_.limits.silent_seconds))
+      set_failure(one.rank, concat(name_of(one.rank), " has been silent for ",
+                                   options_.limits.silent_seconds, " s"));
+  }
+  for (const auto& [rank, until] : lost_)
+    if (now >= until) set_failure(rank, name_of(rank) + " ended without a word");
+}
+
+double StoreServer::stuck_seconds() const {
+  const int64_t step = furthest().step;
+  const double limit = options_.limits.stuck_seconds;
+  if (step - first_step_ < kKnownSteps) return kUnknownFactor * limit;
+  const double seconds = std::chrono::duration<double>(moved_ - first_moved_).count();
+  return std::max(limit, kStuckSteps * seconds / static_cast<double>(step - first_step_));
+}
+
+// Ranks do their steps together: those in front wait for the one that is behind.
+void StoreServer::look_for_stuck() {
+  if (any_left_ || progress_.size() < static_cast<size_t>(options_.ranks)) return;
+  const auto behind = [](const auto& a, const auto& b) {
+    return a.second.place() < b.second.place();
+  };
+  const auto [last, first] = std::minmax_element(progress_.begin(), progress_.end(), behind);
+  const bool busy = std::any_of(progress_.begin(), progress_.end(),
+                                [](const auto& one) { return one.second.busy; });
+  if (busy || last->second.place() == first->second.place() || last->second.step == 0) {
+    if (busy) moved_ = Clock::now();
+    return;
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - moved_).count();
+  if (seconds < stuck_seconds()) return;
+  set_failure(last->first, concat(name_of(last->first), " has been stuck for ",
+                                  static_cast<int64_t>(seconds), " s while others wait for it"));
 }
 
 bool StoreServer::read(Connection& connection) {
@@ -97,16 +187,32 @@ void StoreServer::take(Connection& connection, const Message& message) {
   const std::string& verb = message[0];
   if (verb == "join") {
     join(connection, message);
-  } else if (verb == "failed" && message.size() == 2) {
-    set_failure(message[1]);
+  } else if (verb == "beat") {
+    take_progress(connection.rank, progress_at(message, 1));
+    send_message(connection.socket, {"beat"}, after(kSendSeconds));
+  } else if (verb == "failed") {
+    take_progress(connection.rank, progress_at(message, 4));
+    set_failure(static_cast<int>(parse_number(message[1]).value_or(-1)), message[2], message[3]);
   } else if (verb == "leave") {
-    connection.left = true;
-  } else if (verb != "beat" && !answer(connection, message)) {
+    connection.left = any_left_ = true;
+  } else if (!answer(connection, message)) {
     connection.waiting = message;
   }
   if (verb != "join" && verb != "set") return;
   for (Connection& other : connections_)
     if (other.waiting && answer(other, *other.waiting)) other.waiting.reset();
+}
+
+void StoreServer::take_progress(int rank, const Progress& progress) {
+  if (rank < 0) return;
+  const std::lock_guard lock(mutex_);
+  Progress& before = progress_[rank];
+  if (before == progress) return;
+  before = progress;
+  moved_ = Clock::now();
+  if (first_step_ > 0 || progress.step == 0) return;
+  first_step_ = progress.step;
+  first_moved_ = moved_;
 }
 
 void StoreServer::join(Connection& connection, const Message& message) {
@@ -115,17 +221,18 @@ void StoreServer::join(Connection& connection, const Message& message) {
   check(number >= 0 && number < 1e6, "a rank joins with its number");
   const auto rank = static_cast<int>(number);
   std::string problem;
-  if (message[2] != std::to_string(ranks_))
-    problem = concat(" was told of ", message[2], " ranks, rank 0 of ", ranks_);
+  if (message[2] != std::to_string(options_.ranks))
+    problem = concat(" was told of ", message[2], " ranks, its store of ", options_.ranks);
   if (names_.contains(rank)) problem = " is there twice: " + names_[rank];
   if (!problem.empty()) {
-    send_message(connection.socket, {"failed", message[3] + problem}, after(kSendSeconds));
-    set_failure(message[3] + problem);
+    set_failure(-1, message[3] + problem);
+    send_message(connection.socket, failed_message(), after(kSendSeconds));
     return;
   }
   names_[rank] = message[3];
   connection.rank = rank;
-  if (failure_) send_message(connection.socket, {"failed", *failure_}, after(kSendSeconds));
+  take_progress(rank, {});
+  if (failure_) send_message(connection.socket, failed_message(), after(kSendSeconds));
 }
 
 bool StoreServer::answer(Connection& connection, const Message& question) {
@@ -138,7 +245,7 @@ bool StoreServer::answer(Connection& connection, const Message& question) {
     if (found == values_.end()) return false;
     reply = {found->second};
   } else if (verb == "who" || verb == "everybody") {
-    if (verb == "everybody" && names_.size() < ranks_) return false;
+    if (verb == "everybody" && names_.size() < static_cast<size_t>(options_.ranks)) return false;
     for (const auto& [rank, name] : names_) reply.push_back(name);
   } else {
     fail("an unknown message ", verb);
@@ -147,13 +254,20 @@ bool StoreServer::answer(Connection& connection, const Message& question) {
   return true;
 }
 
-void StoreServer::set_failure(const std::string& text) {
-  if (failure_) return;
-  failure_ = text;
+void StoreServer::set_failure(int rank, const std::string& what, const std::string& reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = First{rank, what, reason};
+  }
+  send_to(kAllRanks, failed_message());
+}
+
+void StoreServer::send_to(int rank, const Message& message) {
   for (const Connection& one : connections_) {
-    if (one.rank < 0 || !one.socket) continue;
+    if (one.rank < 0 || !one.socket || (rank != kAllRanks && rank != one.rank)) continue;
     try {
-      send_message(one.socket, {"failed", text}, after(kSendSeconds));
+      send_message(one.socket, message, after(kSendSeconds));
     } catch (const Error&) {
       // It has ended, too, which the next look at it tells.
     }

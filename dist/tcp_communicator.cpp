@@ -8,17 +8,12 @@
 #include <cstring>
 
 #include <binade/core/error.h>
+#include <binade/dist/exchange_header.h>
 #include <binade/dist/socket.h>
 
 namespace binade::dist {
 
 namespace {
-
-// Precedes the bytes of an exchange: ranks that call different verbs, or with blocks of other
-// sizes, shall notice.
-struct Header {
-  uint64_t sequence = 0, bytes = 0;
-};
 
 // A rank that hears of a lost one directly waits so long for the store's word on who was first.
 constexpr double kFailureSeconds = 1;
@@ -27,14 +22,14 @@ constexpr double kFailureSeconds = 1;
 
 // What is left to be sent to a peer and received from it.
 struct TcpCommunicator::Transfer {
-  Transfer(int peer, int descriptor, Header own, const Block& out, const Block& in)
+  Transfer(int peer, int descriptor, ExchangeHeader own, const Block& out, const Block& in)
       : peer(peer), descriptor(descriptor), own(own), out(out), in(in) {}
 
   int64_t to_send() const { return static_cast<int64_t>(sizeof own) + out.bytes - sent; }
   int64_t to_receive() const { return static_cast<int64_t>(sizeof own) + in.bytes - received; }
 
   int peer, descriptor;
-  Header own, theirs;
+  ExchangeHeader own, theirs;
   Block out, in;
   int64_t sent = 0, received = 0;  // headers included
 };
@@ -113,17 +108,16 @@ bool TcpCommunicator::receive_some(Transfer& transfer) {
     if (done < 0) return errno == EAGAIN || errno == EINTR;
     transfer.received += done;
     if (transfer.received == header && in_header)
-      check(transfer.theirs.sequence == transfer.own.sequence &&
-                transfer.theirs.bytes == static_cast<uint64_t>(transfer.in.bytes),
-            store_.name_of(transfer.peer), " sends ", transfer.theirs.bytes, " bytes in exchange ",
-            transfer.theirs.sequence, " where this rank expects ", transfer.in.bytes, " in ",
-            transfer.own.sequence, ": the ranks do not run the same program on the same input");
+      transfer.theirs.check_expected(
+          {transfer.own.sequence, static_cast<uint64_t>(transfer.in.bytes)},
+          store_.name_of(transfer.peer));
   }
   return true;
 }
 
 void TcpCommunicator::exchange(const std::vector<Block>& send, const std::vector<Block>& receive) {
   ++sequence_;
+  store_.note_exchange();
   std::vector<Transfer> transfers;
   for (int peer = 0; peer < size(); ++peer) {
     const Block &out = send[static_cast<size_t>(peer)], &in = receive[static_cast<size_t>(peer)];
@@ -133,7 +127,7 @@ void TcpCommunicator::exchange(const std::vector<Block>& send, const std::vector
       continue;
     }
     transfers.emplace_back(peer, peers_[static_cast<size_t>(peer)]->get(),
-                           Header{sequence_, static_cast<uint64_t>(out.bytes)}, out, in);
+                           ExchangeHeader{sequence_, static_cast<uint64_t>(out.bytes)}, out, in);
   }
   Deadline deadline = after(options_.idle_seconds);
   for (;;) {

@@ -13,9 +13,9 @@ namespace binade::dist {
 
 struct TcpOptions {
   double connect_seconds = 60;
-  // The longest that a verb waits for bytes of another rank; that one may be validating or writing
-  // a checkpoint meanwhile.
-  double idle_seconds = 600;
+  // The longest that a verb waits for bytes of another rank, which may be writing a checkpoint or
+  // reading its data meanwhile. In a step the store finds out earlier who is stuck.
+  double idle_seconds = 3600;
 };
 
 class TcpCommunicator : public Communicator {

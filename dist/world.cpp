@@ -1,11 +1,14 @@
 #include <binade/dist/world.h>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
+#include <cstdio>
+#include <sstream>
+#include <utility>
 
 #include <binade/core/error.h>
+#include <binade/dist/mpi_communicator.h>
+#include <binade/dist/remote_shell.h>
 #include <binade/dist/socket.h>
+#include <binade/dist/store.h>
 #include <binade/dist/tcp_communicator.h>
 #if BINADE_HAVE_CUDA
 #include <binade/dist/cuda/nccl_communicator.h>
@@ -13,30 +16,43 @@
 
 namespace binade::dist {
 
-namespace {
-
-// The address that this host has towards rank 0.
-std::string address_towards(const std::string& host, int port) {
-  const Socket socket = connect_to(host, port, after(20));
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  check(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0,
-        "this host has no address towards ", host);
-  char text[INET_ADDRSTRLEN] = "";
-  ::inet_ntop(AF_INET, &address.sin_addr, text, sizeof text);
-  return text;
-}
-
-}  // namespace
-
-World::World(const Launch& launch, const StoreOptions& options) : launch_(launch) {
+World::World(const Launch& launch, const Limits& limits) : launch_(launch) {
+  const bool chosen = launch.transport == Transport::mpi;
+  check(!chosen || !alone(), "MPI as a transport is for several ranks, which mpirun starts");
   if (alone()) return;
-  store_ = std::make_unique<Store>(launch, options);
-  communicator_ = std::make_unique<TcpCommunicator>(*store_, "tcp",
-                                                    address_towards(launch.address, launch.port));
+  if (chosen || (launch.transport == Transport::automatic && launch.by_mpirun)) {
+    meet_over_mpi(limits);
+    return;
+  }
+  check(!launch.address.empty(), "mpirun does not say where ranks meet over TCP: set MASTER_ADDR ",
+        "and MASTER_PORT to a host and a free port of rank 0's, or take MPI as the transport");
+  store_ = std::make_unique<Store>(launch, limits);
+  communicator_ =
+      std::make_unique<TcpCommunicator>(*store_, "tcp", address_towards(launch.address));
 }
 
-World::~World() = default;
+// Without an address rank 0 listens where there is room, and tells the others.
+void World::meet_over_mpi(const Limits& limits) {
+  mpi_ = std::make_unique<MpiSession>(launch_);
+  Socket listener;
+  if (launch_.address.empty()) {
+    char place[300] = "";
+    if (is_first()) {
+      listener = listen_on(0, launch_.on_one_host);
+      launch_.address = launch_.on_one_host ? "127.0.0.1" : host_name();
+      launch_.port = port_of(listener);
+      std::snprintf(place, sizeof place, "%d %s", launch_.port, launch_.address.c_str());
+    }
+    mpi_->broadcast(place, sizeof place);
+    std::istringstream(place) >> launch_.port >> launch_.address;
+  }
+  store_ = std::make_unique<Store>(launch_, limits, std::move(listener));
+  communicator_ = std::make_unique<MpiCommunicator>(*store_, *mpi_);
+}
+
+World::~World() {
+  if (mpi_ && failed()) mpi_->give_up();
+}
 
 Communicator& World::communicator() {
   check(!alone(), "a run of one rank has nobody to communicate with");
@@ -58,7 +74,7 @@ Communicator& World::communicator([[maybe_unused]] Device device) {
 
 void World::report_failure(const std::string& reason) {
   if (!store_) return;
-  store_->report_failure("failed: " + reason);
+  store_->report_failure(reason);
   store_->failure(/*seconds=*/1);  // until this rank hears of it itself
 }
 
@@ -66,8 +82,39 @@ bool World::failed() const {
   return store_ && store_->failure().has_value();
 }
 
+void World::note_step(int64_t step) const {
+  if (store_) store_->note_step(step);
+}
+
+void World::note_checkpoint(int64_t step) const {
+  if (store_) store_->note_checkpoint(step);
+}
+
+World::Busy::Busy(Store* store) : store_(store) {
+  if (store_ != nullptr) store_->begin_busy();
+}
+
+World::Busy::~Busy() {
+  if (store_ != nullptr) store_->end_busy();
+}
+
 void World::leave() {
   if (store_) store_->leave();
+}
+
+void World::first_alone(const std::function<void()>& body) {
+  constexpr double kNoLimit = 1e9;  // s; a rank that is lost ends the waiting
+  const std::string key = concat("alone/", ++alone_count_);
+  if (is_first()) {
+    const Busy scope = busy();
+    body();
+  }
+  if (alone()) return;
+  if (is_first()) {
+    store_->set(key, "done");
+  } else {
+    store_->get(key, kNoLimit);
+  }
 }
 
 void World::require_same(
@@ -82,8 +129,9 @@ void World::require_same(
     communicator_->barrier();  // the others may have something to say
     return;
   }
-  fail("the ranks have different ", what,
-       differences ? concat(": ", differences(first, text)) : "");
+  fail("the ranks have different ", what, ": ",
+       differences ? differences(first, text)
+                   : concat(first, " on rank 0, ", text, " on rank ", rank()));
 }
 
 }  // namespace binade::dist

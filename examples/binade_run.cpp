@@ -1,10 +1,12 @@
-// Runs a training program on several ranks of this host.
+// Runs a training program on several ranks, of this host or several.
 //
 //   binade-run -n 4 build/examples/train_gpt --text book.txt --accumulation 4
 //   binade-run -n 2 --restarts 3 build/examples/train_gpt …    goes on from the last checkpoint
+//   binade-run -n 8 --hosts node1,node2 build/examples/train_gpt …    through ssh
 #include <algorithm>
+#include <sstream>
 
-#include <binade/dist/local_ranks.h>
+#include <binade/dist/launcher.h>
 
 #include "common.h"
 
@@ -13,7 +15,9 @@ using namespace binade;
 namespace {
 
 struct Options {
-  int64_t ranks = 0, restarts = 0, join_seconds = 120;
+  int64_t ranks = 0, restarts = 0;
+  std::string hosts, address;
+  dist::Limits limits = dist::read_limits();
 };
 
 // How many of the arguments are ours: all up to the program's name.
@@ -32,18 +36,44 @@ size_t own_arguments(const examples::CommandLine& command,
   return at;
 }
 
+// "a,b" → a, b.
+std::vector<std::string> names_in(const std::string& list) {
+  std::vector<std::string> names;
+  std::istringstream text(list);
+  for (std::string name; std::getline(text, name, ',');) {
+    check(!name.empty() && !name.starts_with('-'), "--hosts ", list, " is no list of hosts");
+    names.push_back(name);
+  }
+  return names;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   examples::CommandLine command(
-      "Runs a program on several ranks of this host: binade-run -n 4 PROGRAM ARGUMENTS…");
+      "Runs a program on several ranks: binade-run -n 4 PROGRAM ARGUMENTS…");
   Options options;
-  command.add("-n,--ranks", options.ranks, "Processes to start").range(1, 1024).required();
+  command.add("-n,--ranks", options.ranks, "Processes to start, on all hosts")
+      .range(1, 1024)
+      .required();
   command
       .add("--restarts", options.restarts,
            "Times a run that failed is started again; it goes on from its last checkpoint")
       .at_least(0);
-  command.add("--join-seconds", options.join_seconds, "For all ranks to be there").range(1, 86400);
+  command.add("--hosts", options.hosts,
+              "Their names, with commas: each runs its share, through ssh; default: this one");
+  command.add("--address", options.address,
+              "Under which other hosts reach this one; default: what the first is reached from");
+  command.add("--join-seconds", options.limits.join_seconds, "For all ranks to be there")
+      .range(1, 86400);
+  command
+      .add("--silent-seconds", options.limits.silent_seconds,
+           "Without a word from a rank, until it counts as lost")
+      .range(1, 86400);
+  command
+      .add("--stuck-seconds", options.limits.stuck_seconds,
+           "That a rank may let others wait in a step, at least")
+      .range(1, 86400);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const size_t own = own_arguments(command, arguments);
   std::vector<std::string> ours(arguments.begin(), arguments.begin() + static_cast<ptrdiff_t>(own));
@@ -55,10 +85,12 @@ int main(int argc, char** argv) {
         const std::vector<std::string> program(arguments.begin() + static_cast<ptrdiff_t>(own),
                                                arguments.end());
         check(!program.empty(), "give the program to run, and its arguments, behind the options");
-        status = dist::run_local_ranks({.ranks = static_cast<int>(options.ranks),
-                                        .command = program,
-                                        .restarts = static_cast<int>(options.restarts),
-                                        .join_seconds = static_cast<int>(options.join_seconds)});
+        status = dist::run_ranks({.ranks = static_cast<int>(options.ranks),
+                                  .command = program,
+                                  .hosts = names_in(options.hosts),
+                                  .address = options.address,
+                                  .restarts = static_cast<int>(options.restarts),
+                                  .limits = options.limits});
       },
       examples::Output::narration);
   return failed != 0 ? failed : status;

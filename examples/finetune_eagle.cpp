@@ -31,10 +31,11 @@ std::shared_ptr<eagle::EagleHead> make_head(const examples::FinetuneEagleOptions
   return std::make_shared<eagle::EagleHead>(run.model(), std::move(config));
 }
 
-void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config) {
+void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config,
+                    dist::World& world) {
   check(o.kind == "eagle3" || o.feature_layers.empty(),
         "--feature-layers is for eagle3; eagle1 reads the model's last hidden states");
-  examples::HeadRun run(o, config);
+  examples::HeadRun run(o, config, world);
   const std::shared_ptr<nn::CausalLm>& model = run.model();
   const std::shared_ptr<eagle::EagleHead> head = make_head(o, run);
   if (o.recompute) head->set_recompute(Recompute::blocks);
@@ -78,11 +79,6 @@ void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config
 }  // namespace
 
 int main(int argc, char** argv) {
-  examples::CommandLine command("Trains an EAGLE head for a language model");
-  examples::FinetuneEagleOptions options;
-  examples::add_options(command, options);
-  return examples::run_program(
-      command, argv[0],
-      examples::with_saved_config<examples::FinetuneEagleOptions>({argv + 1, argv + argc}),
-      [&] { finetune_eagle(options, command.configuration()); }, examples::Output::narration);
+  return examples::run_training<examples::FinetuneEagleOptions>(
+      "Trains an EAGLE head for a language model", argc, argv, finetune_eagle);
 }

@@ -39,7 +39,8 @@ std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
   if (o.hidden_cache.empty()) return nullptr;
   const nn::CausalLm& model = *run.model();
   const heads::decoding::PackedDocuments& documents = *run.documents();
-  if (!std::filesystem::exists(o.hidden_cache)) {
+  run.world().first_alone([&] {
+    if (std::filesystem::exists(o.hidden_cache)) return;
     train::ProgressLine line;
     heads::decoding::write_hidden_cache(
         o.hidden_cache, model, run.base_fingerprint(), documents, run.preset(),
@@ -47,7 +48,7 @@ std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
            if (!o.quiet)
              line.update(fmt::format("hidden states of {}/{} rows", row, rows), row == rows);
          }});
-  }
+  });
   auto cache = std::make_shared<const heads::decoding::HiddenCache>(
       o.hidden_cache, run.base_fingerprint(), model.config().dim, documents, heads);
   examples::say("{} positions of hidden states are in {}\n", cache->positions(), o.hidden_cache);
@@ -72,9 +73,10 @@ void add_teacher(const examples::FinetuneMedusaOptions& o, const examples::HeadR
   };
 }
 
-void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& config) {
+void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& config,
+                     dist::World& world) {
   check_together(o);
-  examples::HeadRun run(o, config);
+  examples::HeadRun run(o, config, world);
   const std::shared_ptr<nn::CausalLm>& model = run.model();
   const std::shared_ptr<medusa::MedusaHeads> heads =
       o.init_heads.empty() ? std::make_shared<medusa::MedusaHeads>(
@@ -136,11 +138,6 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
 }  // namespace
 
 int main(int argc, char** argv) {
-  examples::CommandLine command("Trains Medusa heads for a language model");
-  examples::FinetuneMedusaOptions options;
-  examples::add_options(command, options);
-  return examples::run_program(
-      command, argv[0],
-      examples::with_saved_config<examples::FinetuneMedusaOptions>({argv + 1, argv + argc}),
-      [&] { finetune_medusa(options, command.configuration()); }, examples::Output::narration);
+  return examples::run_training<examples::FinetuneMedusaOptions>(
+      "Trains Medusa heads for a language model", argc, argv, finetune_medusa);
 }

@@ -17,11 +17,11 @@ namespace mtp = binade::heads::mtp;
 
 namespace {
 
-void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
+void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config, dist::World& world) {
   check(!o.joint || o.save.empty() || !o.save_model.empty(),
         "--joint trains the model as well: heads of --save need it, so give --save-model, too");
   check(o.joint || o.save_model.empty(), "--save-model is for --joint; the model stays as it is");
-  examples::HeadRun run(o, config);
+  examples::HeadRun run(o, config, world);
   const std::shared_ptr<nn::CausalLm>& model = run.model();
   const mtp::Format format = o.format == "auto"
                                  ? mtp::default_format(mtp::parse_kind(o.kind), model->config())
@@ -76,11 +76,6 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  examples::CommandLine command("Trains multi-token prediction for a language model");
-  examples::FinetuneMtpOptions options;
-  examples::add_options(command, options);
-  return examples::run_program(
-      command, argv[0],
-      examples::with_saved_config<examples::FinetuneMtpOptions>({argv + 1, argv + argc}),
-      [&] { finetune_mtp(options, command.configuration()); }, examples::Output::narration);
+  return examples::run_training<examples::FinetuneMtpOptions>(
+      "Trains multi-token prediction for a language model", argc, argv, finetune_mtp);
 }

@@ -7,6 +7,7 @@
 
 #include "common.h"
 #include "device.h"
+#include "training/ranks.h"
 
 using namespace binade;
 
@@ -77,6 +78,7 @@ struct Options {
 };
 
 void train_fashion_mnist(const Options& o) {
+  examples::require_one_rank("its batch norm follows every batch in turn");
   const Device device = examples::choose_device(o.device);
   const amp::Preset preset =
       o.precision.empty() ? amp::Preset::default_for(device) : amp::Preset::parse(o.precision);

@@ -13,6 +13,7 @@
 #include "train_gpt/mtp.h"
 #include "train_gpt/options.h"
 #include "train_gpt/setup.h"
+#include "training/ranks.h"
 
 using namespace binade;
 
@@ -63,6 +64,7 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config, di
     task.data = mtp->data(task.data);
     task.loss = mtp->loss();
   }
+  world.require_same("data", task.data_fingerprint);
   train::Trainer trainer(task, *optimizer, scaler, preset, folder,
                          examples::trainer_options(o, parallel.get()), ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
@@ -103,15 +105,6 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config, di
 }  // namespace
 
 int main(int argc, char** argv) {
-  examples::CommandLine command("Trains a GPT-2 or Llama-family model on text, in mixed precision");
-  examples::TrainGptOptions options;
-  examples::add_options(command, options);
-  return examples::run_program(
-      command, argv[0],
-      examples::with_saved_config<examples::TrainGptOptions>({argv + 1, argv + argc}),
-      [&] {
-        examples::on_every_rank(
-            [&](dist::World& world) { train_gpt(options, command.configuration(), world); });
-      },
-      examples::Output::narration);
+  return examples::run_training<examples::TrainGptOptions>(
+      "Trains a GPT-2 or Llama-family model on text, in mixed precision", argc, argv, train_gpt);
 }

@@ -11,6 +11,7 @@
 
 #include "train_ranker/options.h"
 #include "train_ranker/setup.h"
+#include "training/ranks.h"
 
 using namespace binade;
 
@@ -32,14 +33,14 @@ void judge(const examples::TrainRankerOptions& o, const rank::Ranker& ranker,
   if (!o.test_scores.empty()) data::write_scores(o.test_scores, set.host(), scores);
 }
 
-void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
-  const Device device = examples::choose_device(o.device);
+void train_ranker(examples::TrainRankerOptions& o, const std::string& config, dist::World& world) {
+  const Device device = examples::choose_device(o, world);
   const amp::Preset preset = examples::preset_of(o, device);
   examples::set_gpu_switches(o, device);
   examples::check_names(o);
   const rank::JudgeOptions judging = examples::judge_of(o);
-  examples::require_one_rank();
-  train::RunFolder folder(o.run_dir, o.resume);
+  const auto parallel = examples::data_parallel(o, config, world, device);
+  train::RunFolder folder(o.run_dir, o.resume, world.is_first());
   folder.check_config(config, examples::may_change());
 
   // Files → scaled features on the device; the ranker.
@@ -83,14 +84,15 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
                    .data_fingerprint = train_set->fingerprint()};
   if (valid_set)
     task.validate = [&] { return rank::validate(*ranker, *valid_set, made.loss, preset, judging); };
-  train::TrainerOptions loop = examples::trainer_options(o);
+  world.require_same("data", task.data_fingerprint);
+  train::TrainerOptions loop = examples::trainer_options(o, parallel.get());
   loop.unit = "documents";
   loop.patience = valid_set ? o.patience : 0;
   loop.validate_first = !o.init.empty();  // so that nothing worse takes its place unsaid
   train::Trainer trainer(task, *optimizer, scaler, preset, folder, loop, ema ? &*ema : nullptr);
   examples::resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
-  if (!o.save.empty()) create_folder(o.save);
+  if (!o.save.empty() && world.is_first()) create_folder(o.save);
   for (const std::string& note : notes) examples::say("{}\n", note);
   examples::say(
       "{} ranker, {} parameters, loss {}; {} of {} lists, {} documents of {} features; "
@@ -104,7 +106,7 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
   folder.write_manifest(examples::manifest(device));  // now with the algorithms that were chosen
   examples::say("{}; everything is in {}\n", examples::summary(outcome, finished, "documents"),
                 o.run_dir);
-  if (outcome.stopped) return;
+  if (outcome.stopped || !world.is_first()) return;  // the rest is for one rank
 
   // The best by validation is what is tested and saved.
   const bool best = valid_set && trainer.load_best();
@@ -125,11 +127,6 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  examples::CommandLine command("Trains a neural ranker on lists of documents with graded labels");
-  examples::TrainRankerOptions options;
-  examples::add_options(command, options);
-  return examples::run_program(
-      command, argv[0],
-      examples::with_saved_config<examples::TrainRankerOptions>({argv + 1, argv + argc}),
-      [&] { train_ranker(options, command.configuration()); }, examples::Output::narration);
+  return examples::run_training<examples::TrainRankerOptions>(
+      "Trains a neural ranker on lists of documents with graded labels", argc, argv, train_ranker);
 }

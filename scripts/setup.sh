@@ -17,7 +17,7 @@ packages=(
   g++ cmake ninja-build pkg-config ccache
   libdnnl-dev libeigen3-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
   libsentencepiece-dev libpcre2-dev libutf8proc-dev zlib1g-dev
-  catch2 dataset-fashion-mnist
+  catch2 dataset-fashion-mnist openmpi-bin
 )
 pip_packages=(python3 python3-pip ca-certificates)
 

@@ -182,7 +182,8 @@ bool Trainer::resume() {
   for (const auto& [section, optimizer] : optimizer_sections())
     optimizer->load_state(section_of(*found, section.c_str()));
   scaler_.load_state(section_of(*found, "scaler"));
-  step_ = last_saved_ = steps_done;
+  step_ = steps_done;
+  note_saved();
   smoothed_ = number(checkpoint.values, "loss_smoothed");
   has_smoothed_ = step_ > 0;
   last_loss_ = checkpoint.values.contains("loss") ? number(checkpoint.values, "loss") : smoothed_;
@@ -256,8 +257,13 @@ bool Trainer::save(bool best) {
   const bool saved = !folder_.writes() || write(checkpoint, best);
   checkpoint.finish();
   if (!(parallel_ ? parallel_->as_first(saved) : saved)) return false;
-  last_saved_ = step_;
+  note_saved();
   return true;
+}
+
+void Trainer::note_saved() {
+  last_saved_ = step_;
+  if (parallel_) parallel_->world().note_checkpoint(step_);
 }
 
 bool Trainer::write(CheckpointSource& checkpoint, bool best) {
@@ -392,6 +398,7 @@ void Trainer::loop() {
   while (step_ < options_.steps && !stop_asked() && !patience_lost()) {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
+    if (parallel_) parallel_->world().note_step(step_ + 1);
     train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
     ++step_;
     collect(options_.diagnose_overflow);
@@ -400,6 +407,7 @@ void Trainer::loop() {
     const bool saves = due(options_.checkpoint_every);
     const bool looks = due(options_.underflow_every);
     if (!validates && !saves && !looks) continue;
+    const auto busy = parallel_ ? parallel_->world().busy() : dist::World::Busy(nullptr);
     collect(true);
     check_device_faults(device());
     if (looks) report_underflow();
@@ -436,7 +444,7 @@ void Trainer::rescue() {
     // On a GPU the steps that are queued may have computed with what a lost rank did not send.
     if (parallel_ && device().is_cuda() && parallel_->world().failed()) return;
     CheckpointSource checkpoint = snapshot();
-    write(checkpoint, false);
+    if (write(checkpoint, false)) note_saved();
   });
   attempt("its chart", [&] { folder_.write_chart(); });
 }

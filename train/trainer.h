@@ -145,6 +145,7 @@ class Trainer {
   void report_underflow();
   bool save(bool best);  // false, with a warning, when it could not be written
   bool write(CheckpointSource& checkpoint, bool best);  // the same on the rank that writes
+  void note_saved();                                    // the state after step_
   bool stop_asked();                                    // by a signal, on any rank
   void rescue();                                        // what an exception leaves behind
   CheckpointSource snapshot();

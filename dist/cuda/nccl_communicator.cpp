@@ -115,14 +115,12 @@ class NcclCommunicator : public Communicator {
     // Before the others wait for this rank.
     control.broadcast(id_block(nccl()));
     nccl().check_status(nccl().comm_init_rank(&comm_, size(), id_, rank()), "ncclCommInitRank");
-    check(::pipe(stop_pipe_) == 0, "cannot make a pipe: ", std::strerror(errno));
     watcher_ = std::thread([this] { watch(); });
   }
 
   ~NcclCommunicator() override {
-    ::close(stop_pipe_[1]);
+    stop_.wake();
     watcher_.join();
-    ::close(stop_pipe_[0]);
     // What is queued would wait for a lost rank.
     if (aborted_) return;
     store_.failure() ? nccl().comm_abort(comm_) : nccl().comm_destroy(comm_);
@@ -132,6 +130,7 @@ class NcclCommunicator : public Communicator {
 
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
+    store_.note_exchange();
     const std::lock_guard lock(mutex_);
     if (aborted_) fail(store_.failure().value_or("a rank failed"));
     const cuda::DeviceScope scope(device_);
@@ -168,7 +167,7 @@ class NcclCommunicator : public Communicator {
   // A kernel that waits for a rank that has ended waits forever, and the host with it: what is
   // queued has to be given up from another thread.
   void watch() {
-    pollfd entries[] = {{store_.failure_descriptor(), POLLIN, 0}, {stop_pipe_[0], POLLIN, 0}};
+    pollfd entries[] = {{store_.failure_descriptor(), POLLIN, 0}, {stop_.out.get(), POLLIN, 0}};
     while (::poll(entries, 2, -1) < 0 && errno == EINTR) {
     }
     if (entries[1].revents != 0) return;
@@ -183,7 +182,7 @@ class NcclCommunicator : public Communicator {
   NcclComm comm_ = nullptr;
   std::mutex mutex_;
   std::atomic<bool> aborted_ = false;
-  int stop_pipe_[2] = {-1, -1};
+  Pipe stop_;
   std::thread watcher_;
 };
 

@@ -30,19 +30,22 @@ void print_accuracy(const heads::decoding::HeadAccuracy& accuracy, std::optional
 
 }  // namespace
 
-HeadRun::HeadRun(HeadTrainingOptions& options, std::string config)
+HeadRun::HeadRun(HeadTrainingOptions& options, std::string config, dist::World& world)
     : options_(options),
       config_(std::move(config)),
-      device_((require_one_rank(), choose_device(options.device))),
+      world_(world),
+      device_(choose_device(options, world)),
+      parallel_(data_parallel(options, config_, world, device_)),
       preset_(preset_of(options, device_)),
       folder_((check(!options.model.empty(), "give the language model's folder as --model"),
                options.run_dir),
-              options.resume) {
+              options.resume, world.is_first()) {
   set_gpu_switches(options, device_);
   folder_.check_config(config_, kMayChange);
   tokenizer_ = data::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
   model_ = nn::load_hf(options.model, {.vocabulary_multiple = 64});
   base_fingerprint_ = heads::decoding::weights_fingerprint(*model_);
+  world.require_same("model files", concat("weights with CRC-32C ", base_fingerprint_));
   nn::check_vocabulary(*model_, tokenizer_->vocab_size());
   check(options.seq_len <= model_->config().max_positions, "--seq-len ", options.seq_len,
         " is beyond the model's ", model_->config().max_positions, " positions");
@@ -118,8 +121,9 @@ bool HeadRun::train(const HeadTask& head_task) {
   o.steps = steps();
   std::optional<optim::Ema> ema;
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
-  train::Trainer trainer(task, *optimizer, scaler, preset_, folder_, trainer_options(o),
-                         ema ? &*ema : nullptr);
+  world_.require_same("data", task.data_fingerprint);
+  train::Trainer trainer(task, *optimizer, scaler, preset_, folder_,
+                         trainer_options(o, parallel_.get()), ema ? &*ema : nullptr);
   resume_if_asked(o, trainer);
   const bool finished = o.resume && trainer.steps_done() == o.steps;
   say("{}, {} parameters trained; {} documents in {} rows of {}, {} labels; {} on {}\n",
@@ -129,13 +133,14 @@ bool HeadRun::train(const HeadTask& head_task) {
   if (documents_->cut_documents() > 0)
     say("{} documents were cut at {} tokens\n", documents_->cut_documents(), o.seq_len);
 
-  if (!o.save.empty()) create_folder(o.save);  // not only after hours of training
+  if (!o.save.empty() && world_.is_first())
+    create_folder(o.save);  // not only after hours of training
   folder_.set_config(config_);
   folder_.write_manifest(manifest(device_));
   const train::Trainer::Outcome outcome = trainer.run();
   folder_.write_manifest(manifest(device_));  // now with the algorithms that were chosen
   say("{}; everything is in {}\n", summary(outcome, finished), o.run_dir);
-  if (outcome.stopped) return false;
+  if (outcome.stopped || !world_.is_first()) return false;
   head_task.module->eval();
   if (ema) ema->swap();  // what was validated is what is saved
   if (held_out_) print_accuracy(head_task.accuracy(*held_out_), before);

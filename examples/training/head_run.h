@@ -9,7 +9,7 @@
 #include <binade/binade.h>
 
 #include "head_options.h"
-#include "setup.h"
+#include "ranks.h"
 
 namespace binade::examples {
 
@@ -27,10 +27,11 @@ struct HeadTask {
 
 class HeadRun {
  public:
-  // Reads the model, on the CPU in f32, and the documents; the seed is set. `options` must outlive
-  // the run. Throws Error for what does not fit together.
-  HeadRun(HeadTrainingOptions& options, std::string config);
+  // Reads the model, on the CPU in f32, and the documents; the seed is set. `options` and `world`
+  // must outlive the run. Throws Error for what does not fit together, or differs between ranks.
+  HeadRun(HeadTrainingOptions& options, std::string config, dist::World& world);
 
+  dist::World& world() const { return world_; }
   Device device() const { return device_; }
   const amp::Preset& preset() const { return preset_; }
   const std::shared_ptr<nn::CausalLm>& model() const { return model_; }
@@ -50,13 +51,16 @@ class HeadRun {
 
   // Moves the module to the device, in the precision of the run.
   void place(nn::Module& module) const;
-  // Trains to the end, and prints the accuracy on held-out documents; false: stopped by a signal.
+  // Trains to the end, and prints the accuracy on held-out documents. Whether what was trained is
+  // to be saved now: not when a signal has stopped it, and by one rank alone.
   bool train(const HeadTask& task);
 
  private:
   HeadTrainingOptions& options_;
   std::string config_;
+  dist::World& world_;
   Device device_;
+  std::unique_ptr<train::DataParallel> parallel_;  // or null
   amp::Preset preset_;
   train::RunFolder folder_;
   std::unique_ptr<data::Tokenizer> tokenizer_;

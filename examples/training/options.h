@@ -24,6 +24,7 @@ struct TrainingOptions {
   bool diagnose_overflow = false;
   int64_t underflow_report = 0;
   bool eager = false, deterministic = false, allow_tf32 = false;
+  std::string transport = "auto";
   // run folder
   std::string run_dir = "runs/run";
   bool resume = false, quiet = false;
@@ -85,6 +86,10 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
   group.add("--eager", o.eager, "Do not replay the step from a CUDA graph");
   group.add("--deterministic", o.deterministic, "Bitwise reproducible on a GPU");
   group.add("--allow-tf32", o.allow_tf32, "Let f32 matmuls round their inputs to TF32");
+  group
+      .add("--transport", o.transport,
+           "What ranks on the CPU speak over: tcp, mpi, or auto: mpi under mpirun, else tcp")
+      .one_of({"auto", "tcp", "mpi"});
 
   group.name = "Run";
   group.add("--run-dir", o.run_dir,

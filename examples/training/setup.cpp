@@ -117,45 +117,6 @@ void resume_if_asked(const TrainingOptions& options, train::Trainer& trainer) {
   }
 }
 
-void on_every_rank(const std::function<void(dist::World& world)>& body) {
-  dist::World world(dist::read_launch(), {.join_seconds = dist::join_seconds()});
-  silent() = !world.is_first();
-  try {
-    body(world);
-    world.leave();
-  } catch (const std::exception& error) {
-    world.report_failure(error.what());
-    throw;
-  }
-}
-
-void require_one_rank() {
-  const int ranks = dist::read_launch().size;
-  check(ranks == 1, "this program runs on one rank so far, and was started on ", ranks);
-}
-
-Device choose_device(const TrainingOptions& options, const dist::World& world) {
-  const Device chosen = choose_device(options.device);
-  if (world.alone() || chosen.is_cpu()) return chosen;
-  check(options.device == "auto" || options.device == "cuda", "--device ", options.device,
-        " is one GPU for ", world.size(), " ranks; give --device cuda, and each takes its own");
-  const int count = cuda_device_count();
-  check(count == 1 || world.local_rank() < count, "rank ", world.rank(), " is number ",
-        world.local_rank(), " on its host, which has ", count, " GPUs; start fewer ranks");
-  return Device::cuda(count == 1 ? 0 : world.local_rank());
-}
-
-std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
-                                                   const std::string& config, dist::World& world,
-                                                   Device device) {
-  if (world.alone()) return nullptr;
-  world.require_same("options", config, [](const std::string& first, const std::string& own) {
-    return train::configuration_differences(first, "rank 0's configuration", own, {});
-  });
-  train::check_lanes(options.accumulation, world.size());
-  return std::make_unique<train::DataParallel>(world, device, static_cast<int>(options.zero));
-}
-
 std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,
                     std::string_view unit) {
   std::string text = fmt::format("{} at step {}",

@@ -22,6 +22,7 @@ inline const std::vector<std::string> kMayChange = {"steps",
                                                     "keep-checkpoints",
                                                     "eager",
                                                     "zero",
+                                                    "transport",
                                                     "sample-prompt",
                                                     "validate-every",
                                                     "validation-batches",
@@ -54,19 +55,6 @@ int64_t trained_count(const optim::Optimizer& optimizer);
 std::map<std::string, std::string> manifest(Device device);
 // Resumes with --resume, and says from where.
 void resume_if_asked(const TrainingOptions& options, train::Trainer& trainer);
-// Runs `body` on the ranks of this launch (binade-run, torchrun, mpirun, srun; one without any). A
-// failure on one of them is told to all; those behind rank 0 say nothing else.
-void on_every_rank(const std::function<void(dist::World& world)>& body);
-// For programs that run on one rank: throws Error when a launcher has started several.
-void require_one_rank();
-// --device on these ranks: of several, each has the GPU of its number on its host, or the only one
-// that it sees.
-Device choose_device(const TrainingOptions& options, const dist::World& world);
-// Null on one rank. Throws Error for ranks that cannot share out the micro-batches, or have
-// different options.
-std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
-                                                   const std::string& config, dist::World& world,
-                                                   Device device);
 // "done at step 200: loss 3.1415, 9507 tokens/s"
 std::string summary(const train::Trainer::Outcome& outcome, bool finished_before,
                     std::string_view unit = "tokens");

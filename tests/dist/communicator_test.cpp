@@ -169,7 +169,7 @@ TEST_CASE("dist: a rank without rank 0 says whom it waited for", "[dist]") {
 
 TEST_CASE("dist: the same rank twice, and another number of ranks, are refused", "[dist]") {
   const std::pair<dist::Launch, const char*> cases[] = {
-      {{.rank = 1, .size = 2}, "was told of 2 ranks, rank 0 of 3"},
+      {{.rank = 1, .size = 2}, "was told of 2 ranks, its store of 3"},
       {{.rank = 0, .size = 3}, "is there twice"}};
   for (const auto& [given, expected] : cases) {
     const int port = dist::port_of(dist::listen_on(0, true));

@@ -100,5 +100,11 @@ TEST_CASE("dist: a variable that is no such number is an error", "[dist]") {
   CHECK(error_of(beyond).find("RANK is 3") != std::string::npos);
 }
 
+TEST_CASE("dist: the store is the launcher's where binade-run says so", "[dist]") {
+  CHECK(!launch_of(kBinade).served);
+  CHECK(launch_of(joined(kBinade, {{"BINADE_SERVED", "1"}})).served);
+  CHECK(!launch_of(joined(kTorchrun, {{"BINADE_SERVED", "1"}})).served);
+}
+
 }  // namespace
 }  // namespace binade::dist

@@ -15,8 +15,7 @@ namespace binade::test {
 // What each rank threw; empty where it threw nothing. A rank that throws reports it, as programs
 // do.
 inline std::vector<std::string> run_ranks(int size, const std::function<void(dist::World&)>& body,
-                                          const dist::StoreOptions& options = {
-                                              .join_seconds = 20}) {
+                                          const dist::Limits& limits = {.join_seconds = 20}) {
   const int port = dist::port_of(dist::listen_on(0, /*loopback=*/true));
   std::vector<std::string> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
@@ -24,7 +23,7 @@ inline std::vector<std::string> run_ranks(int size, const std::function<void(dis
     threads.emplace_back([&, rank] {
       std::string& error = errors[static_cast<size_t>(rank)];
       try {
-        dist::World world({rank, size, rank, "127.0.0.1", port}, options);
+        dist::World world({rank, size, rank, "127.0.0.1", port}, limits);
         try {
           body(world);
           world.leave();

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Training on several ranks: equal, byte for byte, to training on one; what binade-run does when a
-# rank ends.
+# Training on several ranks: equal, byte for byte, to training on one.
 set -euo pipefail
 source "$(dirname "$0")/cases.sh"
+source "$(dirname "$0")/shared/ranks.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
@@ -14,50 +14,19 @@ options=(--text "$work/text.txt" --tokenizer bytes --layers 2 --dim 32 --heads 2
   --batch-size 8 --sample-tokens 0 --device cpu --warmup 4 --schedule constant
   --validate-every 7 --validation-batches 5 --keep-checkpoints 9 --quiet)
 
-# ranks N FOLDER ARGUMENTS...: trains on N ranks into a folder of $work.
-ranks() {
-  local n=$1 folder=$2
-  shift 2
-  timeout 120 "$bin/binade-run" -n "$n" --join-seconds 20 "$bin/train_gpt" "${options[@]}" \
-    --run-dir "$work/$folder" "$@"
-}
-# What a run's rows say, without how fast it was and how much memory it took.
-rows() { sed -E 's/"(peak_gib|tokens_per_s)":[^,}]*,?//g' "$work/$1/metrics.jsonl"; }
-# What differs between two runs.
-difference() {
-  local file
-  for file in "$work/$1"/checkpoints/*; do
-    cmp "$file" "$work/$2/checkpoints/$(basename "$file")" || return 0
-  done 2>&1
-  diff <(rows "$1") <(rows "$2") | head -n 5 || true
-}
-
-# same NAME ARGUMENTS...: 1, 2 and 4 ranks write the same checkpoints and rows.
-same() {
-  local name=$1 n problem=
-  shift
-  rm -rf "$work"/run-*
-  for n in 1 2 4; do
-    ranks "$n" "run-$n" --steps 20 --checkpoint-every 10 "$@" >"$case_output" 2>&1 || problem="$n ranks end with status $?"
-    [[ -n $problem || $n == 1 ]] || problem=$(difference run-1 "run-$n")
-    [[ -z $problem ]] || break
-  done
-  report "$name" "${problem:+$n ranks: $problem}"
-}
+program=("$bin/train_gpt" "${options[@]}")
+made=(--steps 20 --checkpoint-every 10)
 
 more=(--dropout 0.1 --ema 0.9)
-same "1, 2 and 4 ranks with 4 micro-batches are equal in fp32" --accumulation 4 "${more[@]}"
-same "… with 8 micro-batches" --accumulation 8 "${more[@]}"
-same "… in fp16 that overflows at first" --accumulation 4 --precision fp16 --init-scale 16777216 \
+same "1, 2 and 4 ranks with 4 micro-batches are equal in fp32" "${made[@]}" --accumulation 4 "${more[@]}"
+same "… with 8 micro-batches" "${made[@]}" --accumulation 8 "${more[@]}"
+same "… in fp16 that overflows at first" "${made[@]}" --accumulation 4 --precision fp16 --init-scale 16777216 \
   "${more[@]}"
-problem=
-grep -q '"skipped":true' "$work/run-1/metrics.jsonl" || problem="no step was skipped"
-grep -q '"skipped":false' "$work/run-1/metrics.jsonl" || problem="every step was skipped"
-report "… and some of its steps were skipped" "$problem"
-same "… in bf16 with Muon, on Llama with recompute" --accumulation 4 --precision bf16 \
+some_skipped
+same "… in bf16 with Muon, on Llama with recompute" "${made[@]}" --accumulation 4 --precision bf16 \
   --family llama --optimizer muon --recompute blocks
-same "… with LoRA" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
-same "… with multi-token prediction" --accumulation 4 --mtp sequential:1
+same "… with LoRA" "${made[@]}" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
+same "… with multi-token prediction" "${made[@]}" --accumulation 4 --mtp sequential:1
 
 # Every rank has all states, and all have the rows and files of the run before.
 problem=
@@ -143,52 +112,9 @@ refused "half of a launcher's variables" "BINADE_RANKS, BINADE_LOCAL_RANK is mis
 expect "an absent rank is told with those who came" 2 "not all 2 ranks are there; there are: rank 0" \
   launch -n 2 --join-seconds 2 sh -c '[ $BINADE_RANK = 0 ] || exec sleep 4; exec "$@"' sh \
   "${train[@]}" --run-dir "$work/absent" --accumulation 2
-expect "a program for one rank" 2 "runs on one rank so far" launch -n 2 "$bin/finetune_medusa" \
-  --model "$work/none" --run-dir "$work/heads"
 expect "one rank runs as without a launcher" 3 "" launch -n 1 sh -c 'exit 3'
 
-# ---- ranks that end ------------------------------------------------------------------------------
-endless=("$bin/train_gpt" "${options[@]}" --steps 1000000 --accumulation 4 --checkpoint-every 5)
-count() { wc -l 2>/dev/null <"$run/metrics.jsonl" || echo 0; }
-wait_for_rows() {
-  for _ in {1..600}; do
-    (($(count) < $1)) || return 0
-    sleep 0.1
-  done
-}
-# The process of rank $1 of the run in the background.
-process_of() { pgrep -P "$pid" | sed -n "$(($1 + 1))p"; }
-
-for rank in 0 2; do
-  run=$work/killed-$rank
-
-  "$bin/binade-run" -n 4 "${endless[@]}" --run-dir "$run" >"$case_output" 2>&1 &
-  pid=$!
-  wait_for_rows 12
-  process=$(process_of $rank)
-  [[ -z $process ]] || kill -KILL "$process"
-  begin=$SECONDS status=0
-  wait "$pid" || status=$?
-  problem=
-  ((status == 137)) || problem="exit status $status"
-  ((SECONDS - begin <= 15)) || problem="it took $((SECONDS - begin)) s"
-  [[ $(tail -n 1 "$case_output") == "rank $rank of 4 was ended by signal 9"* ]] ||
-    problem="the first failure is not the last line"
-  for other in 0 1 2 3; do
-    ((other == rank)) || grep -qE "^\[$other\] error: rank $rank of 4 " "$case_output" ||
-      problem="rank $other does not name it"
-  done
-  report "rank $rank of 4 is killed" "$problem"
-done
-
-run=$work/killed-2
-problem=$(complaint 0 "stopped by a signal" timeout --preserve-status -s TERM 8 \
-  "$bin/binade-run" -n 2 "${endless[@]}" --run-dir "$run" --resume)
-last=$(sed -n 's/.*stopped by a signal at step \([0-9]*\):.*/\1/p' "$case_output")
-[[ -s $run/checkpoints/step-$(printf %09d "${last:-0}").safetensors ]] ||
-  problem=${problem:-no checkpoint of its last step}
-report "SIGTERM stops all ranks at one step, with a checkpoint; a killed run goes on" "$problem"
-
+# ---- a run that is started again ------------------------------------------------------------------
 # Rank 1 kills itself in its first life.
 cat >"$work/once.sh" <<'END'
 if [ "$BINADE_RANK" = 1 ] && [ -z "${BINADE_RESTART:-}" ]; then

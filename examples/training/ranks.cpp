@@ -1,0 +1,51 @@
+#include "ranks.h"
+
+#include <binade/core/version.h>
+
+namespace binade::examples {
+
+void on_every_rank(const TrainingOptions& options,
+                   const std::function<void(dist::World& world)>& body) {
+  dist::Launch launch = dist::read_launch();
+  launch.transport = dist::parse_transport(options.transport);
+  dist::World world(launch, dist::read_limits());
+  silent() = !world.is_first();
+  try {
+    body(world);
+    world.leave();
+  } catch (const std::exception& error) {
+    world.report_failure(error.what());
+    throw;
+  }
+}
+
+void require_one_rank(const std::string& reason) {
+  const int ranks = dist::read_launch().size;
+  check(ranks == 1, "this program runs on one rank, and was started on ", ranks, ": ", reason);
+}
+
+Device choose_device(const TrainingOptions& options, const dist::World& world) {
+  const Device chosen = choose_device(options.device);
+  if (world.alone() || chosen.is_cpu()) return chosen;
+  check(options.device == "auto" || options.device == "cuda", "--device ", options.device,
+        " is one GPU for ", world.size(), " ranks; give --device cuda, and each takes its own");
+  const int count = cuda_device_count();
+  check(count == 1 || world.local_rank() < count, "rank ", world.rank(), " is number ",
+        world.local_rank(), " on its host, which has ", count, " GPUs; start fewer ranks");
+  return Device::cuda(count == 1 ? 0 : world.local_rank());
+}
+
+std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
+                                                   const std::string& config, dist::World& world,
+                                                   Device device) {
+  if (world.alone()) return nullptr;
+  world.require_same("versions of Binade", version_facts()[0].second);
+  world.require_same("options", config, [](const std::string& first, const std::string& own) {
+    return train::configuration_differences(first, "rank 0's configuration", own, {});
+  });
+  world.require_same("devices", device.is_cpu() ? "cpu" : "cuda");
+  train::check_lanes(options.accumulation, world.size());
+  return std::make_unique<train::DataParallel>(world, device, static_cast<int>(options.zero));
+}
+
+}  // namespace binade::examples
