@@ -196,8 +196,7 @@ void normal(benchmark::State& state, DType dtype) {
 void gradient_stats(benchmark::State& state, DType dtype) {
   const Array grad = random_array({kParameters}, dtype), scale = Array::full({1}, 1, DType::f32);
   const Array norm = Array::zeros({1}, DType::f64), bad = Array::zeros({1}, DType::i64);
-  const Array statistics =
-      Array::zeros({(kParameters + kGradientChunk - 1) / kGradientChunk, 2}, DType::f64);
+  const Array statistics = Array::zeros({kernels::gradient_chunks(kParameters), 2}, DType::f64);
   measure(state, grad.bytes(), [&] {
     cpu::gradient_stats(grad, scale, statistics);
     cpu::add_gradient_stats(statistics, norm, bad);

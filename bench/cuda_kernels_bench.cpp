@@ -363,8 +363,8 @@ void optimizer(Table& table) {
   };
   const Array one = scalar(1, DType::f32), norm_sq = scalar(0, DType::f64);
   const Array first_bad = scalar(0, DType::i64);
-  const Array statistics = Array::zeros({(kParameters + kGradientChunk - 1) / kGradientChunk, 2},
-                                        DType::f64, Device::cuda());
+  const Array statistics =
+      Array::zeros({gradient_chunks(kParameters), 2}, DType::f64, Device::cuda());
   const UpdateContext context{one, scalar(0, DType::f32), scalar(1e-4, DType::f32),
                               scalar(10, DType::i64)};
   const double count = static_cast<double>(kParameters);

@@ -18,10 +18,6 @@ int64_t aligned(int64_t numel) {
   return (numel + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-int64_t chunks_of(int64_t elements) {
-  return (elements + kGradientChunk - 1) / kGradientChunk;
-}
-
 }  // namespace
 
 std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weight_decay) {
@@ -56,7 +52,7 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
   const Device device = first.tensor().device();
   value_ = Array::zeros({numel_}, dtype, device);
   grad_ = Array::zeros({numel_}, dtype, device);
-  statistics_ = Array::zeros({chunks_of(numel_), 2}, DType::f64, device);
+  statistics_ = Array::zeros({kernels::gradient_chunks(numel_), 2}, DType::f64, device);
   master_ = first.has_master() ? Array::zeros({numel_}, first.master().dtype(), device) : value_;
   for (Member& member : members_) {
     nn::Parameter& parameter = *member.parameter.parameter;
@@ -177,9 +173,10 @@ Array FlatGroup::whole_part(const Array& buffer, const Member& member) const {
 }
 
 const Array& FlatGroup::measure(const Array& gradients, const Array& inv_scale) const {
-  const int64_t begin = chunks_of(own_.begin);
-  BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale,
-                                           statistics_.slice(0, begin, chunks_of(own_.end))));
+  const int64_t begin = kernels::gradient_chunks(own_.begin);
+  BINADE_DISPATCH(device(),
+                  gradient_stats(gradients, inv_scale,
+                                 statistics_.slice(0, begin, kernels::gradient_chunks(own_.end))));
   gather(statistics_, kGradientChunk);
   return statistics_;
 }

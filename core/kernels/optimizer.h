@@ -11,8 +11,13 @@
 
 namespace binade::kernels {
 
+// Of so many gradients, the last of them perhaps shorter.
+inline int64_t gradient_chunks(int64_t elements) {
+  return (elements + kGradientChunk - 1) / kGradientChunk;
+}
+
 // The statistics of gradients, a row for every kGradientChunk elements, in which nothing depends on
-// the chunks around it (all on grad's device). statistics: (⌈n/kGradientChunk⌉, 2) f64, of a row
+// the chunks around it (all on grad's device). statistics: (gradient_chunks(n), 2) f64, of a row
 //   Σ (g·inv_scale)² over its finite elements, in a fixed order (unscaled before squaring, in f32;
 //     partial sums in f64);
 //   2·position + (1 if NaN, 0 if infinite) of its first element that is not finite, positions from

@@ -145,7 +145,7 @@ TEST_CASE("updates have the same bits each time and in a graph", "[cuda][optimiz
 
 // Rows for the statistics of so many gradients, which hold something else so far.
 Array statistics_rows(int64_t count) {
-  return Array::full({(count + kGradientChunk - 1) / kGradientChunk, 2}, 7, DType::f64);
+  return Array::full({kernels::gradient_chunks(count), 2}, 7, DType::f64);
 }
 // v: gradients, inverse scale, statistics, norm_sq, first_bad.
 void measure(const std::vector<Array>& v) {

@@ -96,8 +96,7 @@ TEST_CASE("a constant scale stays, and skips are still counted", "[scaler][cpu]"
 }
 
 Array chunk_statistics(const Array& grad, double inv_scale) {
-  const int64_t chunks = (grad.numel() + kGradientChunk - 1) / kGradientChunk;
-  const Array statistics = Array::full({chunks, 2}, 7, DType::f64);
+  const Array statistics = Array::full({kernels::gradient_chunks(grad.numel()), 2}, 7, DType::f64);
   cpu::gradient_stats(grad, scalar(inv_scale, DType::f32), statistics);
   return statistics;
 }
