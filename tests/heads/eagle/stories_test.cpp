@@ -73,7 +73,7 @@ TEST_CASE("an EAGLE-3 head that learns from stories260k drafts its stories bette
   const auto data = decoding::heads_data(packed, eagle::head_set(eagle::Version::eagle3, {}), 1);
   std::vector<double> tau;
   for (int64_t i = 0; i <= 200; ++i) {
-    if (i == 0 || i == 60 || i == 200) {
+    if (i == 0 || i == 100 || i == 200) {
       head.eval();
       const decoding::DecodedTexts decoded = draft(head, prompts, {.depth = 5});
       CHECK(decoded.texts == plain);  // whatever is drafted
@@ -86,8 +86,8 @@ TEST_CASE("an EAGLE-3 head that learns from stories260k drafts its stories bette
   }
   INFO("tokens a pass of a chain: " << tau[0] << ", " << tau[1] << ", " << tau[2]);
   CHECK(tau[0] < 1.1);  // by chance
-  CHECK(tau[1] > tau[0] + 0.2);
-  CHECK(tau[2] > tau[1] + 0.2);
+  CHECK(tau[1] > tau[0] + 0.1);
+  CHECK(tau[2] > tau[1] + 0.1);
   head.eval();
   const decoding::DecodedTexts tree = draft(head, prompts, {.depth = 5, .width = 4, .nodes = 24});
   CHECK(tree.texts == plain);
