@@ -12,7 +12,8 @@
 namespace binade {
 
 // tensor({1, 2, 3}) is a vector, tensor({{1, 2}, {3, 4}}) a matrix with these rows; Error unless
-// they are equally long. Values are rounded to the dtype.
+// they are equally long. Values are rounded to the dtype. A column is unsqueeze(tensor({1, 2}), 1):
+// C++ cannot tell whether {{1}, {2}} is a vector.
 Tensor tensor(std::initializer_list<double> values, DType dtype = DType::f32, Device device = {});
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType dtype = DType::f32,
               Device device = {});

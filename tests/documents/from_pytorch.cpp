@@ -148,6 +148,40 @@ void states() {
   net.load_state(best, /*strict=*/false);               // names may be missing or unexpected
 }
 
+void averages() {
+  Mlp net(16, 64, 1);
+  const auto preset = amp::Preset::parse("fp16");
+  preset.apply(net);
+  optim::AdamW optimizer(optim::split_by_decay(net, 0.01));
+  optimizer.set_learning_rate(1e-3);
+  amp::GradScaler scaler(Device::cpu(), amp::GradScalerOptions::of(preset));
+  const Tensor x = randn({32, 16}), target = mean(x, {1}, true);
+  const amp::Autocast scope(preset);
+  const nn::StateDict before = net.snapshot();
+
+  optim::Ema ema(optimizer, /*decay=*/0.99);
+  for (int step = 0; step < 3; ++step) {
+    optimizer.zero_grad();
+    scaler.scale(mse_loss(net.forward(x), target)).backward();
+    scaler.step(optimizer);
+    scaler.update();
+    ema.update(scaler.found_inf(optimizer));  // a skipped step moves no average
+  }
+  const nn::StateDict trained = net.snapshot();
+  {
+    const optim::Ema::Scope averaged(ema);  // net computes with the averages until the brace
+    const NoGrad off;
+    const Tensor y = net.forward(x);
+    const auto average = net.snapshot().at("up.weight").to_vector<float>();
+    check(average != before.at("up.weight").to_vector<float>() &&
+              average != trained.at("up.weight").to_vector<float>(),
+          "the scope computes with the averages");
+  }
+  check(net.snapshot().at("up.weight").to_vector<float>() ==
+            trained.at("up.weight").to_vector<float>(),
+        "the weights are back");
+}
+
 void data_loading(const std::string& csv) {
   const Device device = Device::cpu();
   const data::CsvTable table = data::read_csv(csv);  // (rows, columns) f32
@@ -202,6 +236,7 @@ int main(int argc, char** argv) {
   gradient_penalty();
   schedule_and_groups();
   states();
+  averages();
   data_loading(argv[1]);
   own_loop(0, 10);
   const auto trained = [] {
