@@ -1,7 +1,5 @@
 #include <binade/dist/world.h>
 
-#include <cstdio>
-#include <sstream>
 #include <utility>
 
 #include <binade/core/error.h>
@@ -36,15 +34,19 @@ void World::meet_over_mpi(const Limits& limits) {
   mpi_ = std::make_unique<MpiSession>(launch_);
   Socket listener;
   if (launch_.address.empty()) {
-    char place[300] = "";
+    struct {
+      int port = 0;
+      char address[256] = "";
+    } place;
     if (is_first()) {
       listener = listen_on(0, launch_.on_one_host);
-      launch_.address = launch_.on_one_host ? "127.0.0.1" : host_name();
-      launch_.port = port_of(listener);
-      std::snprintf(place, sizeof place, "%d %s", launch_.port, launch_.address.c_str());
+      place.port = port_of(listener);
+      const std::string address = launch_.on_one_host ? "127.0.0.1" : host_name();
+      address.copy(place.address, sizeof place.address - 1);
     }
-    mpi_->broadcast(place, sizeof place);
-    std::istringstream(place) >> launch_.port >> launch_.address;
+    mpi_->broadcast(&place, sizeof place);
+    launch_.port = place.port;
+    launch_.address = place.address;
   }
   store_ = std::make_unique<Store>(launch_, limits, std::move(listener));
   communicator_ = std::make_unique<MpiCommunicator>(*store_, *mpi_);

@@ -69,6 +69,39 @@ TEST_CASE("dist: ranks are read from the variables of each launcher", "[dist]") 
                0);
 }
 
+TEST_CASE("dist: srun's tasks meet on the first host of their step", "[dist]") {
+  for (const auto& [list, first] :
+       std::map<std::string, std::string>{{"node1", "node1"},
+                                          {"node1,node2", "node1"},
+                                          {"node[07-09,12],other", "node07"},
+                                          {"node[3,5]", "node3"},
+                                          {"a,node[3,5]", "a"}}) {
+    const Variables step = {
+        {"SLURM_STEP_NODELIST", list}, {"SLURM_JOB_ID", "4711"}, {"SLURM_STEP_ID", "2"}};
+    const Launch launch = launch_of(joined(kSlurm, step));
+    CHECK(launch.address == first);
+    CHECK(launch.port >= 20000);
+    CHECK(launch.port < 32000);
+    // Another step, and another job, meet at another port.
+    for (const char* other : {"SLURM_JOB_ID", "SLURM_STEP_ID"}) {
+      Variables further = step;
+      further[other] = "3";
+      CHECK(launch_of(joined(kSlurm, further)).port != launch.port);
+    }
+    check_launch(joined(joined(kSlurm, step), kMeeting), 0, 2, 0, "node1", 1234);
+  }
+}
+
+TEST_CASE("dist: ranks of mpirun's may be without a place to meet", "[dist]") {
+  Variables here = joined(kOpenMpi, {{"OMPI_COMM_WORLD_LOCAL_SIZE", "8"}});
+  CHECK(launch_of(here).by_mpirun);
+  CHECK(launch_of(here).on_one_host);
+  CHECK(launch_of(here).address.empty());
+  here["OMPI_COMM_WORLD_LOCAL_SIZE"] = "4";
+  CHECK(!launch_of(here).on_one_host);
+  CHECK(!launch_of(kBinade).by_mpirun);
+}
+
 TEST_CASE("dist: the first launcher in order counts", "[dist]") {
   const Variables all = joined(joined(joined(kSlurm, kOpenMpi), kMeeting), kBinade);
   CHECK(launch_of(all).size == 4);
