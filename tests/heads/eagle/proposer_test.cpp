@@ -51,8 +51,8 @@ Row log_softmax(const Row& logits) {
 std::pair<Text, Text> drafted_tree(const EagleOracle& oracle, const eagle::EagleHead& head,
                                    const Text& text, const eagle::EagleProposerOptions& options) {
   const Text fed(text.begin(), text.end() - 1);
-  const auto features =
-      rows_in_double(head.trunk(Tensor::from(fed, {1, std::ssize(fed)}), {}).features);
+  const auto features = rows_in_double(
+      head.trunk(Tensor::from(fed, {1, std::ssize(fed)}, head.base().device()), {}).features);
   const std::vector<int32_t>& names = head.config().vocabulary.ids();
   std::vector<Node> all(1);
   all[0].token = text.back();
