@@ -155,9 +155,9 @@ TEST_CASE("second derivatives of pow hold at an exponent of 0 and a base of 0", 
   for (const Row& row :
        {Row{2, 0, 0, 0.5, ln2 * ln2}, Row{2, 1, 0, 1 + ln2, 2 * ln2 * ln2},
         Row{0.5, 0, 0, 2, ln2 * ln2}, Row{2, 3, 12, 4 * (1 + 3 * ln2), 8 * ln2 * ln2},
-        Row{0, 2, 2, 0, 0}, Row{0, 3, 0, 0, 0}, Row{0, 1, 0, -kInf, 0},
-        Row{0, 1.5, kInf, 0, 0}, Row{0, 0.5, -kInf, -kInf, 0}, Row{0, -1, kInf, kInf, kInf},
-        Row{0, -2.5, kInf, kInf, kInf}, Row{0, 0, 0, 0, 0}}) {
+        Row{0, 2, 2, 0, 0}, Row{0, 3, 0, 0, 0}, Row{0, 1, 0, -kInf, 0}, Row{0, 1.5, kInf, 0, 0},
+        Row{0, 0.5, -kInf, -kInf, 0}, Row{0, -1, kInf, kInf, kInf}, Row{0, -2.5, kInf, kInf, kInf},
+        Row{0, 0, 0, 0, 0}}) {
     INFO(row.a << " to the power of " << row.b);
     const Tensor a = leaf({row.a}), b = leaf({row.b});
     BackwardOptions options;
