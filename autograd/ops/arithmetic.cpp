@@ -26,10 +26,7 @@ Array compute(const char* op, BinaryOp kind, const Operands& x) {
 }
 
 Array compute(const char* op, BinaryOp kind, const Tensor& x, double value, bool value_first) {
-  check_defined(op, "x", x);
-  check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
-  check(is_floating(x.dtype()) || value == std::trunc(value), op, ": ", value,
-        " is no integer, but the tensor is ", Kind{x}, "; convert it with to(x, DType::f32)");
+  check_arithmetic(op, x, value);
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(y.device(), binary_scalar(kind, x.array(), value, value_first, y));
   return y;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 #include <ostream>
 
@@ -22,6 +23,17 @@ void check_floating(const char* op, const char* what, const Tensor& x) {
   check_defined(op, what, x);
   check(is_floating(x.dtype()), op, ": ", what, " must be floating point, got ", Kind{x},
         "; convert it with to(x, DType::f32)");
+}
+
+void check_arithmetic(const char* op, const Tensor& x) {
+  check_defined(op, "x", x);
+  check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
+}
+
+void check_arithmetic(const char* op, const Tensor& x, double number) {
+  check_arithmetic(op, x);
+  check(is_floating(x.dtype()) || number == std::trunc(number), op, ": ", number,
+        " is no integer, but the tensor is ", Kind{x}, "; convert it with to(x, DType::f32)");
 }
 
 void check_index(const char* op, const char* what, const Tensor& x) {

@@ -20,6 +20,9 @@ std::ostream& operator<<(std::ostream& out, Kind kind);
 // `what` is the argument's name.
 void check_defined(const char* op, const char* what, const Tensor& x);
 void check_floating(const char* op, const char* what, const Tensor& x);
+// Of any dtype but bool, and beside a number: a fraction needs a floating dtype.
+void check_arithmetic(const char* op, const Tensor& x);
+void check_arithmetic(const char* op, const Tensor& x, double number);
 void check_index(const char* op, const char* what, const Tensor& x);
 // All tensors that are defined live on one device.
 void check_device(const char* op, std::initializer_list<Tensor> tensors);

@@ -20,6 +20,11 @@ Tensor compare_with(const char* name, CompareOp op, const Tensor& a, const Tenso
   return record_constant(name, {x.a, x.b}, y);
 }
 
+Tensor compare_with(const char* name, CompareOp op, const Tensor& a, double b) {
+  check_arithmetic(name, a, b);
+  return compare_with(name, op, a, Tensor::scalar(b, a.dtype(), a.device()));
+}
+
 Tensor test_with(const char* name, TestOp op, const Tensor& x) {
   const Array y = Array::empty(x.shape(), DType::boolean, x.device());
   BINADE_DISPATCH(y.device(), test(op, x.array(), y));
@@ -50,6 +55,24 @@ Tensor greater(const Tensor& a, const Tensor& b) {
   return compare_with("greater", CompareOp::gt, a, b);
 }
 Tensor greater_equal(const Tensor& a, const Tensor& b) {
+  return compare_with("greater_equal", CompareOp::ge, a, b);
+}
+Tensor equal(const Tensor& a, double b) {
+  return compare_with("equal", CompareOp::eq, a, b);
+}
+Tensor not_equal(const Tensor& a, double b) {
+  return compare_with("not_equal", CompareOp::ne, a, b);
+}
+Tensor less(const Tensor& a, double b) {
+  return compare_with("less", CompareOp::lt, a, b);
+}
+Tensor less_equal(const Tensor& a, double b) {
+  return compare_with("less_equal", CompareOp::le, a, b);
+}
+Tensor greater(const Tensor& a, double b) {
+  return compare_with("greater", CompareOp::gt, a, b);
+}
+Tensor greater_equal(const Tensor& a, double b) {
   return compare_with("greater_equal", CompareOp::ge, a, b);
 }
 Tensor logical_and(const Tensor& a, const Tensor& b) {

@@ -48,12 +48,6 @@ Tensor apply_rounding(const char* name, UnaryOp op, const Tensor& x) {
   return apply_step(name, op, x);
 }
 
-// neg, abs, sign and square, which integers have too.
-void check_arithmetic(const char* op, const Tensor& x) {
-  check_defined(op, "x", x);
-  check(x.dtype() != DType::boolean, op, ": bool has no arithmetic; convert with to(x, dtype)");
-}
-
 }  // namespace
 
 Tensor neg(const Tensor& x) {

@@ -125,6 +125,24 @@ TEST_CASE("integers have arithmetic and sums of their own", "[ops]") {
   CHECK((a + Tensor::scalar(0.5, DType::f16)).dtype() == DType::f16);
 }
 
+TEST_CASE("tensors compare with numbers", "[ops]") {
+  using Results = std::vector<bool>;
+  for (const DType dtype :
+       {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32}) {
+    const Tensor x = tensor({-1, 2, 3}, dtype);
+    const auto results = [](const Tensor& y) {
+      const std::vector<double> numbers = to(y, DType::f64).to_vector<double>();
+      return Results(numbers.begin(), numbers.end());
+    };
+    CHECK(results(equal(x, 2)) == Results{false, true, false});
+    CHECK(results(not_equal(x, 2)) == Results{true, false, true});
+    CHECK(results(less(x, 2)) == Results{true, false, false});
+    CHECK(results(less_equal(x, 2)) == Results{true, true, false});
+    CHECK(results(greater(x, 2)) == Results{false, false, true});
+    CHECK(results(greater_equal(x, 2)) == Results{false, true, true});
+  }
+}
+
 TEST_CASE("mixed floating dtypes meet in the wider one and keep their own gradients", "[ops]") {
   const Tensor half = leaf({1, 2}, DType::f16), single = leaf({3, 4}, DType::f32);
   const Tensor y = half * single;

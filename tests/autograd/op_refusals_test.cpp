@@ -34,6 +34,9 @@ TEST_CASE("functions refuse integers, operands that do not meet and bad numbers"
   CHECK_ERROR(addcmul(zeros({2}), zeros({2}), zeros({3})), Contains("addcmul"));
   CHECK_ERROR(clamp(zeros({2}), Tensor(), Tensor()), Contains("clamp") && Contains("low"));
   CHECK_ERROR(clamp(zeros({2}), zeros({3}), Tensor()), Contains("clamp"));
+  CHECK_ERROR(less(zeros({2}, DType::i64), 0.5),
+              Contains("less") && Contains("0.5") && Contains("i64"));
+  CHECK_ERROR(equal(zeros({2}, DType::boolean), 1), Contains("equal") && Contains("bool"));
 }
 
 TEST_CASE("reductions refuse axes that are not there, and nothing where they need something",
