@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/autograd/create.h>
 #include <binade/autograd/gradcheck.h>
 #include <binade/autograd/ops.h>
 #include <binade/core/random.h>
