@@ -43,9 +43,9 @@ Tensor attention_with_columns(const Tensor& q, const Tensor& k, const Tensor& v,
                               const TensorList& column_keys, const TensorList& column_values,
                               const AttentionOptions& options = {});
 
-// The same on packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first, then k, then v → (B,
-// T, Hq·D). The gradient is packed too. Nothing is copied, unless heads are to be rotated in a qkv
-// that somebody else still holds: give a temporary to have it rotated where it lies.
+// scaled_dot_product_attention of packed projections: qkv (B, T, (Hq + 2·Hkv)·D), q heads first,
+// then k, then v → (B, T, Hq·D). The gradient is packed too. Nothing is copied, unless heads are to
+// be rotated in a qkv that somebody else still holds: a temporary is rotated where it lies.
 Tensor packed_attention(Tensor qkv, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options = {});
 
