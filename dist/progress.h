@@ -13,6 +13,7 @@ namespace binade::dist {
 
 struct Progress {
   int64_t step = 0;        // that it is in, counted from 1; 0: none yet
+  int64_t begun = 0;       // steps since its start, that one among them
   int64_t checkpoint = 0;  // after which step the newest was written; 0: there is none
   int64_t exchanges = 0;   // that it has begun
   bool busy = false;       // with what takes as long as it takes, while others wait
@@ -22,12 +23,13 @@ struct Progress {
   // As far as both.
   void reach(const Progress& other) {
     step = std::max(step, other.step);
+    begun = std::max(begun, other.begun);
     checkpoint = std::max(checkpoint, other.checkpoint);
   }
   bool operator==(const Progress&) const = default;
 };
 
-inline constexpr size_t kProgressWords = 4;
+inline constexpr size_t kProgressWords = 5;
 void append(Message& message, const Progress& progress);
 // Of the words from this one on; throws Error for others.
 Progress progress_at(const Message& message, size_t first);

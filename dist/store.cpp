@@ -95,7 +95,7 @@ std::string Store::server_name() const {
 }
 
 Progress Store::progress() const {
-  return {step_, checkpoint_, exchanges_, busy_ > 0};
+  return {step_, begun_, checkpoint_, exchanges_, busy_ > 0};
 }
 
 void Store::beat() {

@@ -53,7 +53,9 @@ class Store {
   int failure_descriptor() const { return failed_.out.get(); }
 
   // ---- how far this rank is, for what failures say and for finding out who is stuck -------------
-  void note_step(int64_t step) { step_ = step; }  // which it begins, counted from 1
+  void note_step(int64_t step) {  // which it begins, counted from 1
+    if (step_.exchange(step) != step) ++begun_;
+  }
   void note_checkpoint(int64_t step) { checkpoint_ = step; }
   void note_exchange() { ++exchanges_; }
   // Between these it does what takes as long as it takes: others wait without a limit.
@@ -84,7 +86,7 @@ class Store {
   std::mutex asking_, telling_;
   mutable std::mutex mutex_;
   std::optional<std::string> failure_;
-  std::atomic<int64_t> step_ = 0, checkpoint_ = 0, exchanges_ = 0;
+  std::atomic<int64_t> step_ = 0, begun_ = 0, checkpoint_ = 0, exchanges_ = 0;
   std::atomic<int> busy_ = 0;
   std::atomic<bool> leaving_ = false;
   Pipe failed_, stop_;

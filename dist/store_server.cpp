@@ -140,11 +140,13 @@ void StoreServer::look_for_lost() {
 }
 
 double StoreServer::stuck_seconds() const {
-  const int64_t step = furthest().step;
+  const Progress all = furthest();
   const double limit = options_.limits.stuck_seconds;
-  if (step - first_step_ < kKnownSteps) return kUnknownFactor * limit;
+  if (all.begun <= kKnownSteps) return kUnknownFactor * limit;
+  const int64_t timed = all.step - first_step_;
+  if (timed == 0) return limit;  // all of them between two beats
   const double seconds = std::chrono::duration<double>(moved_ - first_moved_).count();
-  return std::max(limit, kStuckSteps * seconds / static_cast<double>(step - first_step_));
+  return std::max(limit, kStuckSteps * seconds / static_cast<double>(timed));
 }
 
 // Ranks do their steps together: those in front wait for the one that is behind.
