@@ -30,22 +30,25 @@ build "$build"
 mkdir -p "$logs"
 
 passed=0 failed=0 skipped=0
+failures=()  # what failed, told again at the end
 
 # Adds the counts of a log's last line `N passed, N failed, N skipped`. A program that ends badly
 # counts as one failure even if it reports none, for example when it crashes at its end.
 count_catch() {
-  local log=$1 status=$2 counts failures=0
+  local log=$1 status=$2 counts bads=0
   counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1 || true)
   if [[ $counts =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-    failures=${BASH_REMATCH[2]}
+    bads=${BASH_REMATCH[2]}
     passed=$((passed + BASH_REMATCH[1]))
     skipped=$((skipped + BASH_REMATCH[3]))
   fi
-  if ((status != 0 && failures == 0)); then
+  if ((status != 0 && bads == 0)); then
     say "binade_tests ended with status $status"
-    failures=1
+    bads=1
+    failures+=("binade_tests ended with status $status")
   fi
-  failed=$((failed + failures))
+  mapfile -t -O "${#failures[@]}" failures < <(sed -n '/^failed:$/,/^$/{/^failed:$/d;/^$/d;p}' "$log")
+  failed=$((failed + bads))
 }
 
 # Runs a script. It is one test, passed if it ends with status 0, unless it prints cases of its own
@@ -68,6 +71,8 @@ run_script() {
   if ((bads)); then
     say "$name failed (status $status):"
     tail -n 100 "$log"
+    failures+=("$name (status $status)")
+    mapfile -t -O "${#failures[@]}" failures < <(grep '^not ok ' "$log" || true)
   fi
   passed=$((passed + oks)) failed=$((failed + bads)) skipped=$((skipped + skips))
 }
@@ -90,5 +95,9 @@ if [[ -z $filter ]]; then
   fi
 fi
 
+if ((${#failures[@]})); then
+  say "failed:"
+  printf '%s\n' "${failures[@]}"
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

@@ -23,6 +23,19 @@ class Listener : public Catch::TestEventListenerBase {
     Results::get().test_started();
   }
 
+  bool assertionEnded(const Catch::AssertionStats& stats) override {
+    const Catch::AssertionResult& result = stats.assertionResult;
+    if (!result.isOk()) {
+      std::string text = result.getSourceInfo().file;
+      text += ':' + std::to_string(result.getSourceInfo().line) + ": " + result.getExpression();
+      if (result.hasExpandedExpression()) text += ", with " + result.getExpandedExpression();
+      if (result.hasMessage()) text += ": " + std::string(result.getMessage());
+      for (const Catch::MessageInfo& info : stats.infoMessages) text += "; " + info.message;
+      Results::get().note_failure(text);
+    }
+    return TestEventListenerBase::assertionEnded(stats);
+  }
+
   // The last moment at which a failure still belongs to the running test.
   void sectionEnded(const Catch::SectionStats& stats) override {
     for (const std::string& warning : take_unexpected_warnings())

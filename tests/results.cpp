@@ -15,10 +15,16 @@ Results& Results::get() {
 void Results::test_started() {
   start_ = std::chrono::steady_clock::now();
   reasons_.clear();
+  assertions_.clear();
 }
 
 void Results::note_skip(const std::string& reason) {
   reasons_.push_back(reason);
+}
+
+void Results::note_failure(const std::string& what) {
+  constexpr size_t kMostShown = 3;
+  if (assertions_.size() < kMostShown) assertions_.push_back(what);
 }
 
 void Results::test_ended(const std::string& name, bool failed, bool asserted_anything) {
@@ -27,6 +33,7 @@ void Results::test_ended(const std::string& name, bool failed, bool asserted_any
   const bool skipped_whole = !reasons_.empty() && !asserted_anything;
   for (const std::string& reason : reasons_)
     skips_.push_back({skipped_whole ? name : name + " (in part)", reason});
+  if (failed) failures_.push_back({name, assertions_});
   ++(failed ? failed_ : skipped_whole ? skipped_ : passed_);
 }
 
@@ -42,6 +49,12 @@ void Results::print() {
 
   if (!skips_.empty()) fmt::print("\nskipped:\n");
   for (const Skip& skip : skips_) fmt::print("  {}: {}\n", skip.test, skip.reason);
+
+  if (!failures_.empty()) fmt::print("\nfailed:\n");
+  for (const Failure& failure : failures_) {
+    fmt::print("  {}\n", failure.test);
+    for (const std::string& assertion : failure.assertions) fmt::print("    {}\n", assertion);
+  }
 
   fmt::print("\n{} passed, {} failed, {} skipped\n", passed_, failed_, skipped_);
   std::fflush(stdout);

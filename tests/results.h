@@ -14,9 +14,11 @@ class Results {
 
   void test_started();
   void note_skip(const std::string& reason);
+  void note_failure(const std::string& what);  // of an assertion: where, and what was found
   void test_ended(const std::string& name, bool failed, bool asserted_anything);
 
-  // The slowest tests, the skips with their reasons, and the line "N passed, N failed, N skipped".
+  // The slowest tests, the skips with their reasons, the failed tests with their first assertions,
+  // and the line "N passed, N failed, N skipped".
   void print();
 
  private:
@@ -28,11 +30,18 @@ class Results {
     std::string test;
     std::string reason;
   };
+  struct Failure {
+    std::string test;
+    std::vector<std::string> assertions;
+  };
 
   std::chrono::steady_clock::time_point start_;
-  std::vector<std::string> reasons_;  // of the running test
+  // Of the running test.
+  std::vector<std::string> reasons_;
+  std::vector<std::string> assertions_;
   std::vector<Test> tests_;
   std::vector<Skip> skips_;
+  std::vector<Failure> failures_;
   int passed_ = 0;
   int failed_ = 0;
   int skipped_ = 0;

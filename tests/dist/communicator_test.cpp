@@ -108,7 +108,7 @@ TEST_CASE("dist: a rank that throws is named on every other one at once", "[dist
     });
     const std::string name = concat("rank ", bad, " of 4 (");
     CAPTURE(bad);
-    CHECK(seconds_since(begin) < 4);
+    CHECK(seconds_since(begin) < 15);  // not the 20 s of one that is silent
     for (int rank = 0; rank < 4; ++rank) {
       const std::string& error = errors[static_cast<size_t>(rank)];
       CHECK(error.find("the disk is full") != std::string::npos);
