@@ -19,14 +19,10 @@ namespace {
 
 // Places in the report, an f64 array on the device; the codes of first_bad follow, then the scalars
 // of the loss.
-enum Field : int64_t { kStep, kLoss, kNorm, kScale, kFoundInf, kSkipped, kAtFloor, kFirstBad };
+enum Field : int64_t { kScale, kStep, kLoss, kNorm, kFoundInf, kSkipped, kAtFloor, kFirstBad };
 
 // Eager steps before the capture: they time and choose algorithms and fill the pool.
 constexpr int kEagerSteps = 2;
-
-void put(const Array& report, int64_t field, const Array& value) {
-  BINADE_DISPATCH(report.device(), copy(value, report.select(0, field)));
-}
 
 // While it lives, ops draw the random numbers of the step that the device scalar holds; what is
 // drawn afterwards goes on from where it was.
@@ -167,8 +163,6 @@ TrainStep::TrainStep(std::vector<StepPart> parts, amp::GradScaler& scaler,
   check(options.prepared > 0, "a step keeps at least one set of shapes prepared, got ",
         options.prepared);
   step_ = Array::zeros({}, DType::i64, device());
-  loss_sum_ = Array::zeros({}, DType::f32, device());
-  for (Part& part : parts_) part.loss_sum = Array::zeros({}, DType::f32, device());
   report_ = empty_report();
 #if BINADE_HAVE_CUDA
   if (device().is_cuda()) cuda::load_algorithm_cache(device());
@@ -346,12 +340,13 @@ void TrainStep::expect_scalars(Part& part, const Named<Tensor>& scalars) {
 
 void TrainStep::sum_up(Part& part, size_t m, const Loss& loss) {
   expect_scalars(part, loss.scalars);
-  const auto add = [this, m](const Tensor& value, const Array& sum) {
+  const bool only = prepared_.back()->inputs.size() == 1 && !options_.parallel;
+  const auto add = [&](const Tensor& value, Array& sum) {
     std::vector<Array> scalars = {value.array().reshape({}).to(DType::f32)};
     if (options_.parallel) scalars = options_.parallel->gather_scalar(scalars[0]);
     for (size_t i = 0; i < scalars.size(); ++i) {
       if (m == 0 && i == 0) {
-        BINADE_DISPATCH(sum.device(), copy(scalars[i], sum));
+        sum = only ? scalars[0] : scalars[0].clone();
       } else {
         BINADE_DISPATCH(sum.device(), axpy(1, scalars[i], sum));
       }
@@ -387,7 +382,8 @@ void TrainStep::queue_work() {
     queue_part(part);
     partly_done_ = true;
   }
-  put(report_, kScale, scaler_.scale_scalar());
+  // The scale that it ran with, before it moves.
+  BINADE_DISPATCH(device(), copy(scaler_.scale_scalar(), report_.select(0, kScale)));
   scaler_.update();
   for (const Part& part : parts_)
     if (optim::Ema* averages = averages_of(part))
@@ -397,25 +393,26 @@ void TrainStep::queue_work() {
 }
 
 void TrainStep::report_step() {
-  BINADE_DISPATCH(loss_sum_.device(), copy(parts_.front().loss_sum, loss_sum_));
-  for (size_t i = 1; i < parts_.size(); ++i)
-    BINADE_DISPATCH(loss_sum_.device(), axpy(1, parts_[i].loss_sum, loss_sum_));
-  put(report_, kStep, step_);
-  put(report_, kLoss, loss_sum_);
-  put(report_, kNorm, scaler_.norm());
-  put(report_, kFoundInf, scaler_.found_inf());
-  put(report_, kSkipped, scaler_.skipped());
-  put(report_, kAtFloor, scaler_.at_floor());
-  const int64_t groups = group_count();
-  BINADE_DISPATCH(report_.device(), copy(scaler_.first_bad().slice(0, 0, groups),
-                                         report_.slice(0, kFirstBad, kFirstBad + groups)));
-  int64_t place = kFirstBad + groups;
-  for (const Part& part : parts_) {
-    for (const auto& [name, sum] : part.scalar_sums) put(report_, place++, sum);
-    if (!several()) continue;
-    put(report_, place++, part.loss_sum);
-    put(report_, place++, scaler_.norm(*part.optimizer));
+  Array loss = parts_.front().loss_sum;
+  if (several()) {
+    loss = loss.clone();
+    for (size_t i = 1; i < parts_.size(); ++i)
+      BINADE_DISPATCH(device(), axpy(1, parts_[i].loss_sum, loss));
   }
+  std::vector<Array> fields = {step_,
+                               loss,
+                               scaler_.norm(),
+                               scaler_.found_inf(),
+                               scaler_.skipped(),
+                               scaler_.at_floor(),
+                               scaler_.first_bad().slice(0, 0, group_count())};
+  for (const Part& part : parts_) {
+    for (const auto& [name, sum] : part.scalar_sums) fields.push_back(sum);
+    if (!several()) continue;
+    fields.push_back(part.loss_sum);
+    fields.push_back(scaler_.norm(*part.optimizer));
+  }
+  BINADE_DISPATCH(device(), join(fields, report_.slice(0, kStep, report_.numel())));
 }
 
 std::string TrainStep::diagnose_overflow(double scale) {

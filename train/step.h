@@ -178,7 +178,7 @@ class TrainStep {
   optim::Ema* ema_;
   std::vector<std::unique_ptr<Prepared>> prepared_;  // the last one used comes last
   Array step_;                                       // i64, for random numbers
-  Array loss_sum_, report_;                          // of all parts
+  Array report_;                                     // of all parts
   Downloader reports_;
   std::vector<StepReport> finished_;  // read already, as later ones have another form
   std::vector<bool> frozen_;          // the optimizers' parameters, when graphs were captured

@@ -2,6 +2,8 @@
 // that is a vector along the last dimension (bias) or a scalar.
 #pragma once
 
+#include <vector>
+
 #include <binade/core/kernels/kernels.h>
 
 namespace binade::kernels {
@@ -90,6 +92,9 @@ BINADE_KERNEL(fill, const Array& out, double value)
 // out (…, R, C) = x where column − row <= diagonal (lower), or >= diagonal, and 0 elsewhere; any
 // dtype. out is contiguous.
 BINADE_KERNEL(triangle, const Array& x, int64_t diagonal, bool lower, const Array& out)
+// out (f64) = the elements of these contiguous arrays, of any dtypes, one after another: out has as
+// many. For numbers, of which a kernel each would take longer than what it does.
+BINADE_KERNEL(join, const std::vector<Array>& arrays, const Array& out)
 // out[i] = start + i · step; out is contiguous.
 BINADE_KERNEL(arange, const Array& out, double start, double step)
 // SwiGLU (Shazeer 2020): out = silu(gate) · up, for equal shapes (rows may be strided).

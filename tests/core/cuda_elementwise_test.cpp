@@ -375,3 +375,25 @@ TEST_CASE("elementwise kernels take arrays without elements", "[cuda][elementwis
   BINADE_DISPATCH(x.device(), fill(x, 1));
   CHECK_NOTHROW(synchronize(test_gpu()));
 }
+
+TEST_CASE("numbers of several dtypes join alike on both devices", "[cuda][elementwise]") {
+  require_gpu();
+  Random random(11);
+  for (const int count : {0, 1, 7, 64, 65, 200}) {
+    std::vector<Array> arrays;
+    int64_t elements = 0;
+    for (int i = 0; i < count; ++i) {
+      const DType dtype = kAllDTypes[static_cast<size_t>(i) % kAllDTypes.size()];
+      arrays.push_back(random_array({i % 5 == 4 ? 37 : i % 3}, dtype, random));
+      elements += arrays.back().numel();
+    }
+    arrays.push_back(Array::zeros({elements}, DType::f64));
+    INFO(count);
+    compare_devices(
+        [](const auto& a) {
+          const std::vector<Array> parts(a.begin(), a.end() - 1);
+          BINADE_DISPATCH(a.back().device(), join(parts, a.back()));
+        },
+        arrays);
+  }
+}

@@ -1,4 +1,4 @@
-// Copies, fills, ranges and triangles.
+// Copies, joins, fills, ranges and triangles.
 #include <cstring>
 
 #include <binade/core/kernels/cpu/elementwise/map.h>
@@ -63,6 +63,14 @@ void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
                      std::memset(row, 0, static_cast<size_t>(cut * item));
                  }
                });
+}
+
+void join(const std::vector<Array>& arrays, const Array& out) {
+  auto* to = static_cast<double*>(out.data());
+  for (const Array& array : arrays) {
+    convert(array.data(), array.dtype(), to, DType::f64, array.numel());
+    to += array.numel();
+  }
 }
 
 void arange(const Array& out, double start, double step) {
