@@ -50,8 +50,8 @@ struct ImageSizes {
         width(checked(x.size(3))),
         out_height(checked(y.size(2))),
         out_width(checked(y.size(3))) {}
-  int64_t entries() const { return int64_t{out_height} + out_width + height + width; }
-  int64_t outputs() const { return int64_t{out_height} + out_width; }
+  __host__ __device__ int64_t entries() const { return int64_t{out_height} + out_width + height + width; }
+  __host__ __device__ int64_t outputs() const { return int64_t{out_height} + out_width; }
 
  private:
   static int32_t checked(int64_t size) {

@@ -1,10 +1,12 @@
 // Writing by index. Without adding, the last of the elements that go to one place stays: a mark at
 // each place, the highest number of an element that goes there, says which that is. Elements that
-// are folded are sorted by where they go, so that those of one place follow each other in their
-// order. With one index along the dimension no two go to one place, and nothing of that is needed.
+// are folded are so in their order: within a row, if it fits into shared memory
+// (scatter_in_rows.cu); otherwise they are sorted by where they go. With one index along the
+// dimension no two go to one place, and nothing of that is needed.
 #include <binade/core/kernels/cuda/common/radix_sort.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/cuda/indexing/indexing.cuh>
+#include <binade/core/kernels/cuda/indexing/scatter_rules.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -25,57 +27,6 @@ __global__ void __launch_bounds__(kBlock)
     elements[i] = static_cast<uint32_t>(i);
   }
 }
-
-// How the elements of one place make its new value: State is what a thread carries.
-template <class T>
-struct Assigning {
-  using State = T;
-  __device__ State start(T) const { return T(); }
-  __device__ State join(State, T element) const { return element; }
-  __device__ T finish(State state, int64_t) const { return state; }
-};
-template <class T>
-struct Folding {
-  using State = ComputeOf<T>;
-  ScatterFold fold;
-  bool include_self;
-  __device__ State start(T self) const {
-    if (include_self) return widen(self);
-    switch (fold) {
-      case ScatterFold::prod:
-        return State(1);
-      case ScatterFold::max:
-        if constexpr (std::is_floating_point_v<State>)
-          return -static_cast<State>(INFINITY);
-        else
-          return INT64_MIN;
-      case ScatterFold::min:
-        if constexpr (std::is_floating_point_v<State>)
-          return static_cast<State>(INFINITY);
-        else
-          return INT64_MAX;
-      default:
-        return State(0);
-    }
-  }
-  __device__ State join(State state, T element) const {
-    const State x = widen(element);
-    switch (fold) {
-      case ScatterFold::prod:
-        return state * x;
-      case ScatterFold::max:
-        return Max()(state, x);
-      case ScatterFold::min:
-        return Min()(state, x);
-      default:
-        return state + x;
-    }
-  }
-  __device__ T finish(State state, int64_t count) const {
-    if (fold == ScatterFold::mean) state /= static_cast<State>(count + (include_self ? 1 : 0));
-    return narrow<T>(state);
-  }
-};
 
 // A thread serves the elements of one place; `layout` finds them in source.
 template <class T, class Key, class Rule>
@@ -304,6 +255,8 @@ void scatter_by(const Array& out, int dim, const Array& index, const Array& sour
     if (is_vector(index, dim)) return assign_rows(out, dim, index, source);
     // Marks have to be cleared: few elements of much are sorted.
     if (extent <= 16 * index.numel()) return assign_elements(out, dim, index, source, extent);
+  } else {
+    if (fold_in_rows(out, dim, index, source, rule_for(float()))) return;
   }
   if (extent < UINT32_MAX)
     sorted_scatter<uint32_t>(out, dim, index, source, rule_for, extent);
