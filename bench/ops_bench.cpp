@@ -2,7 +2,9 @@
 // bytes takes that have to be read and written. An op is replayed from a CUDA graph, so that only
 // the device's time counts.
 //
-//   ops_bench [f16 | bf16 | f32 [part of a name]]
+//   ops_bench [f16 | bf16 | f32 [parts of names, with commas between them]]
+//
+//   ops_bench f16 norm,pool2d,cumsum     # some rows
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -70,7 +72,12 @@ struct Traffic {
 
 class Table {
  public:
-  Table(DType dtype, std::string only) : dtype_(dtype), only_(std::move(only)) {
+  Table(DType dtype, const std::string& only) : dtype_(dtype) {
+    for (size_t begin = 0; begin <= only.size();) {
+      const size_t end = std::min(only.find(',', begin), only.size());
+      parts_.push_back(only.substr(begin, end - begin));
+      begin = end + 1;
+    }
     const Array from = normal({int64_t{1} << 28}, DType::f32).array();
     const Array to = Array::empty(from.shape(), from.dtype(), from.device());
     rate_ = 2 * static_cast<double>(from.bytes()) / time_of([&] { to.copy_from(from); });
@@ -81,7 +88,10 @@ class Table {
 
   void row(const std::string& name, const TensorList& inputs,
            const std::function<Tensor(const TensorList&)>& op, const Traffic& traffic = {}) {
-    if (name.find(only_) == std::string::npos) return;
+    const bool wanted = std::any_of(parts_.begin(), parts_.end(), [&](const std::string& part) {
+      return name.find(part) != std::string::npos;
+    });
+    if (!wanted) return;
     TensorList leaves;
     double in = 0;
     for (const Tensor& input : inputs) {
@@ -124,7 +134,7 @@ class Table {
 
  private:
   DType dtype_;
-  std::string only_;
+  std::vector<std::string> parts_;  // of the names of the rows that run
   double rate_;
 };
 
@@ -154,6 +164,10 @@ void elementwise(Table& table) {
             {.backward = -bytes_of(x), .needs_inputs = true});
   table.row(
       "atan2", {x, a}, [](const auto& in) { return atan2(in[0], in[1]); }, reads);
+  table.row(
+      "div", {x, a}, [](const auto& in) { return in[0] / in[1]; }, reads);
+  table.row(
+      "maximum", {x, a}, [](const auto& in) { return maximum(in[0], in[1]); }, reads);
   table.row(
       "l1_loss", {x, a}, [](const auto& in) { return l1_loss(in[0], in[1]); }, reads);
 }
@@ -188,6 +202,8 @@ void reductions(Table& table) {
       "norm of columns", {x}, [](const auto& in) { return norm(in[0], 2, {0}); }, reads);
   table.row(
       "stddev of rows", {x}, [](const auto& in) { return stddev(in[0], {1}); }, reads);
+  table.row(
+      "var of columns", {x}, [](const auto& in) { return var(in[0], {0}); }, reads);
   table.row(
       "normalize rows", {x}, [](const auto& in) { return normalize(in[0]); }, reads);
   table.row(

@@ -32,16 +32,38 @@ Array compute(const char* op, BinaryOp kind, const Tensor& x, double value, bool
   return y;
 }
 
+// Ops whose gradients a kernel makes in one pass, where none has to be summed.
+bool is_fused(BinaryOp op, const Saved& a, const Saved& b, bool need_a, bool need_b,
+              const Shape& shape) {
+  const bool known = op == BinaryOp::div || op == BinaryOp::atan2 || op == BinaryOp::maximum ||
+                     op == BinaryOp::minimum;
+  return known && (!need_a || a.array().shape() == shape) &&
+         (!need_b || b.array().shape() == shape);
+}
+
+TensorList fused_gradients(BinaryOp op, const Array& a, const Array& b, bool need_a, bool need_b,
+                           const Tensor& dy) {
+  const auto wanted = [&](bool needed) {
+    return needed ? Array::empty(dy.shape(), dy.dtype(), dy.device()) : Array();
+  };
+  const Array da = wanted(need_a), db = wanted(need_b);
+  BINADE_DISPATCH(dy.device(), binary_backward(op, a.expand(dy.shape()), b.expand(dy.shape()),
+                                               dy.array(), da, db));
+  return {need_a ? Tensor(da) : Tensor(), need_b ? Tensor(db) : Tensor()};
+}
+
 // Records a op b. The derivatives take dy and the saved operands (undefined where not asked for by
 // `save`) and give the gradients in dy's shape; those that nobody needs are not computed. What
 // reads operands takes several steps: in f32 for half types, so that a gradient is rounded once.
 template <class DerivativeA, class DerivativeB>
-Tensor record_binary(const char* op, const Operands& x, Array y, bool save, DerivativeA da,
-                     DerivativeB db) {
+Tensor record_binary(const char* op, BinaryOp kind, const Operands& x, Array y, bool save,
+                     DerivativeA da, DerivativeB db) {
   const bool need_a = x.a.requires_grad(), need_b = x.b.requires_grad();
   return record(op, {x.a, x.b}, std::move(y),
                 [=, a = save_if(save, x.a), b = save_if(save, x.b), a_shape = x.a.shape(),
                  b_shape = x.b.shape()](const Tensor& dy) -> TensorList {
+                  if (save && !grad_enabled() && is_fused(kind, a, b, need_a, need_b, dy.shape()))
+                    return fused_gradients(kind, a.array(), b.array(), need_a, need_b, dy);
                   const DType dtype = dy.dtype(), wide = save ? statistics_dtype(dtype) : dtype;
                   const Tensor given = to(dy, wide);
                   const Tensor left = save ? to(a.tensor(), wide) : Tensor();
@@ -119,7 +141,7 @@ Tensor pow_derivative(const Tensor& a, const Tensor& b, int m, int n) {
     y = where(vanishes, zero, times_or_zero(factor, pow(a, b - m))).array();
   }
   return record_binary(
-      "pow", x, std::move(y), true,
+      "pow", BinaryOp::pow, x, std::move(y), true,
       [m, n](const Tensor& dy, const Tensor& a, const Tensor& b) {
         return dy * pow_derivative(a, b, m + 1, n);
       },
@@ -141,13 +163,14 @@ Tensor pow_slope(const Tensor& dy, const Tensor& a, const Tensor& b, int m, int 
 Tensor add(const Tensor& a, const Tensor& b) {
   const Operands x("add", a, b);
   const auto pass = [](const Tensor& dy, const Tensor&, const Tensor&) { return dy; };
-  return record_binary("add", x, compute("add", BinaryOp::add, x), false, pass, pass);
+  return record_binary("add", BinaryOp::add, x, compute("add", BinaryOp::add, x), false, pass,
+                       pass);
 }
 
 Tensor sub(const Tensor& a, const Tensor& b) {
   const Operands x("sub", a, b);
   return record_binary(
-      "sub", x, compute("sub", BinaryOp::sub, x), false,
+      "sub", BinaryOp::sub, x, compute("sub", BinaryOp::sub, x), false,
       [](const Tensor& dy, const Tensor&, const Tensor&) { return dy; },
       [](const Tensor& dy, const Tensor&, const Tensor&) { return -dy; });
 }
@@ -166,7 +189,7 @@ Tensor mul(const Tensor& a, const Tensor& b) {
 Tensor div(const Tensor& a, const Tensor& b) {
   const Operands x("div", a, b);
   return record_binary(
-      "div", x, compute("div", BinaryOp::div, x), true,
+      "div", BinaryOp::div, x, compute("div", BinaryOp::div, x), true,
       [](const Tensor& dy, const Tensor&, const Tensor& b) { return dy / b; },
       [](const Tensor& dy, const Tensor& a, const Tensor& b) { return -(dy / b) * (a / b); });
 }
@@ -174,7 +197,7 @@ Tensor div(const Tensor& a, const Tensor& b) {
 Tensor maximum(const Tensor& a, const Tensor& b) {
   const Operands x("maximum", a, b);
   return record_binary(
-      "maximum", x, compute("maximum", BinaryOp::maximum, x), true,
+      "maximum", BinaryOp::maximum, x, compute("maximum", BinaryOp::maximum, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
         return share_of(dy, less(a, b), a, b);
       },
@@ -186,7 +209,7 @@ Tensor maximum(const Tensor& a, const Tensor& b) {
 Tensor minimum(const Tensor& a, const Tensor& b) {
   const Operands x("minimum", a, b);
   return record_binary(
-      "minimum", x, compute("minimum", BinaryOp::minimum, x), true,
+      "minimum", BinaryOp::minimum, x, compute("minimum", BinaryOp::minimum, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) {
         return share_of(dy, greater(a, b), a, b);
       },
@@ -199,7 +222,7 @@ Tensor pow(const Tensor& a, const Tensor& b) {
   const Operands x("pow", autocast(PrecisionClass::full, a), autocast(PrecisionClass::full, b));
   check_floating("pow", "base", x.a);
   return record_binary(
-      "pow", x, compute("pow", BinaryOp::pow, x), true,
+      "pow", BinaryOp::pow, x, compute("pow", BinaryOp::pow, x), true,
       [](const Tensor& dy, const Tensor& a, const Tensor& b) { return pow_slope(dy, a, b, 1, 0); },
       [](const Tensor& dy, const Tensor& a, const Tensor& b) { return pow_slope(dy, a, b, 0, 1); });
 }
@@ -211,7 +234,7 @@ Tensor atan2(const Tensor& y, const Tensor& x) {
                        autocast(PrecisionClass::full, x));
   // Over the radius twice: its square would leave the range long before the angle does.
   return record_binary(
-      "atan2", point, compute("atan2", BinaryOp::atan2, point), true,
+      "atan2", BinaryOp::atan2, point, compute("atan2", BinaryOp::atan2, point), true,
       [](const Tensor& dy, const Tensor& y, const Tensor& x) {
         const Tensor radius = radius_of(y, x);
         return dy * (x / radius) / radius;

@@ -104,6 +104,13 @@ Tensor clamp(const Tensor& x, double low, double high) {
   const Array y = Array::empty(x.shape(), x.dtype(), x.device());
   BINADE_DISPATCH(y.device(), clamp(x.array(), low, high, y));
   return record("clamp", {x}, y, [x = Saved(x), low, high](const Tensor& dy) -> TensorList {
+    if (!grad_enabled()) {
+      const auto rounded = [&](double v) { return Array::full({}, v, dy.dtype()).item(); };
+      const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
+      BINADE_DISPATCH(dx.device(),
+                      clamp_backward(x.array(), rounded(low), rounded(high), dy.array(), dx));
+      return {Tensor(dx)};
+    }
     const Tensor value = x.tensor();
     const auto scalar = [&](double v) { return Tensor::scalar(v, value.dtype(), value.device()); };
     // A NaN lies outside of nothing: its gradient is not hidden.

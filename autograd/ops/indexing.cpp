@@ -38,8 +38,15 @@ Tensor zeros_like(const Shape& shape, const Tensor& like) {
 }
 
 // Of the elements of `index`, those whose place no later one along `dim` names: what scatter writes
-// there stays.
-Tensor stays_written(const Shape& shape, int dim, const Tensor& index) {
+// there stays. Broadcasts to index's shape: where index repeats itself, one element says it all.
+Tensor stays_written(Shape shape, int dim, const Tensor& index_in) {
+  Array cut = index_in.array();
+  for (int d = 0; d < cut.dims(); ++d) {
+    if (d == dim || cut.size(d) == 1 || cut.stride(d) != 0) continue;
+    cut = cut.slice(d, 0, 1);
+    shape[d] = 1;
+  }
+  const Tensor index(cut);
   const int64_t length = index.size(dim);
   Shape along = Shape::filled(index.dims(), 1);
   along[dim] = length;
@@ -68,9 +75,24 @@ Tensor scatter_with(const char* op, const Tensor& x, int dim_in, const Tensor& i
                   const Tensor dsource = gather(dy, dim, at);
                   if (add) return {dy, dsource};
                   // Where source replaced x, x has no gradient, nor has what was written over.
-                  return {scatter(dy, dim, at, zeros_like(at.shape(), dy)),
+                  const Tensor zero = Tensor::scalar(0, dy.dtype(), dy.device());
+                  return {scatter(dy, dim, at, expand(zero, at.shape())),
                           masked_fill(dsource, logical_not(stays_written(dy.shape(), dim, at)), 0)};
                 });
+}
+
+// Zeros of `shape` with dy added by index. Without a tape to keep, to one array.
+Tensor scattered(const Shape& shape, int dim, const Tensor& index, const Tensor& dy) {
+  if (grad_enabled()) return scatter_add(zeros_like(shape, dy), dim, index, dy);
+  const Array dx = Array::zeros(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dx.device(), scatter(dx, dim, index.array(), dy.array(), true));
+  return Tensor(dx);
+}
+Tensor added_rows(const Shape& shape, int dim, const Tensor& index, const Tensor& dy) {
+  if (grad_enabled()) return index_add(zeros_like(shape, dy), dim, index, dy);
+  const Array dx = Array::zeros(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dx.device(), index_add(dx, dim, index.array(), dy.array()));
+  return Tensor(dx);
 }
 
 void check_rows(const char* op, const Tensor& x, const Tensor& index) {
@@ -145,7 +167,7 @@ Tensor gather(const Tensor& x, int dim_in, const Tensor& index) {
   BINADE_DISPATCH(y.device(), gather(x.array(), dim, index.array(), y));
   return record("gather", {x}, y,
                 [dim, shape = x.shape(), index = Saved(index)](const Tensor& dy) -> TensorList {
-                  return {scatter_add(zeros_like(shape, dy), dim, index.tensor(), dy)};
+                  return {scattered(shape, dim, index.tensor(), dy)};
                 });
 }
 
@@ -168,7 +190,7 @@ Tensor index_select(const Tensor& x, int dim_in, const Tensor& index) {
   BINADE_DISPATCH(y.device(), index_select(x.array(), dim, index.array(), y));
   return record("index_select", {x}, y,
                 [dim, shape = x.shape(), index = Saved(index)](const Tensor& dy) -> TensorList {
-                  return {index_add(zeros_like(shape, dy), dim, index.tensor(), dy)};
+                  return {added_rows(shape, dim, index.tensor(), dy)};
                 });
 }
 

@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/rearrange.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade {
@@ -39,19 +40,21 @@ std::vector<int> wrapped_dims(const char* op, const Tensor& x, const std::vector
   return result;
 }
 
-// Copies x into y, both cut to what dimensions before `next` have decided, rolled along the others.
-void roll_into(const Array& x, const Array& y, const std::vector<int64_t>& shifts,
-               const std::vector<int>& dims, size_t next) {
-  if (x.numel() == 0) return;
-  if (next == dims.size()) {
-    y.copy_from(x);
-    return;
-  }
-  const int dim = dims[next];
-  const int64_t size = x.size(dim), shift = shifts[next];
-  roll_into(x.slice(dim, 0, size - shift), y.slice(dim, shift), shifts, dims, next + 1);
-  if (shift > 0)
-    roll_into(x.slice(dim, size - shift), y.slice(dim, 0, shift), shifts, dims, next + 1);
+using kernels::AxisMap;
+using kernels::Beyond;
+
+// The maps that copy x as it is, one a dimension.
+std::vector<AxisMap> whole_maps(const Shape& shape) {
+  std::vector<AxisMap> maps;
+  for (const int64_t size : shape) maps.push_back({.size = size});
+  return maps;
+}
+
+Array rearranged(const Array& x, const std::vector<AxisMap>& maps, const Shape& shape,
+                 double number = 0) {
+  const Array y = Array::empty(shape, x.dtype(), x.device());
+  BINADE_DISPATCH(x.device(), rearrange(x, maps, number, y));
+  return y;
 }
 
 // ---- padding -----------------------------------------------------------------------------------
@@ -128,43 +131,33 @@ struct Padding {
   }
 };
 
-Tensor pad_constant(const Tensor& x, const Padding& padding, double value) {
-  // What cuts first, then what is added.
-  Tensor inside = x;
-  std::vector<Edges> added;
-  for (int dim = 0; dim < x.dims(); ++dim) {
-    const auto& [before, behind, size] = padding.edges[static_cast<size_t>(dim)];
-    const int64_t start = std::max<int64_t>(-before, 0), cut = std::max<int64_t>(-behind, 0);
-    if (start > 0 || cut > 0) inside = slice(inside, dim, start, size - cut);
-    added.push_back({std::max<int64_t>(before, 0), std::max<int64_t>(behind, 0), inside.size(dim)});
+// In one pass: cutting is padding by less than nothing, and the gradient of the one the other.
+Tensor pad_constant(const Tensor& x, const std::vector<int64_t>& padding, double value) {
+  Shape shape = x.shape();
+  std::vector<AxisMap> maps = whole_maps(shape);
+  std::vector<int64_t> back;
+  for (size_t pair = 0; pair < padding.size() / 2; ++pair) {
+    const int dim = x.dims() - 1 - static_cast<int>(pair);
+    const int64_t before = padding[2 * pair], behind = padding[2 * pair + 1];
+    maps[static_cast<size_t>(dim)].offset = -before;
+    shape[dim] += before + behind;
+    back.insert(back.end(), {-before, -behind});
   }
-  Padding rest = padding;
-  rest.edges = added;
-  const Array y = Array::empty(padding.to, x.dtype(), x.device());
-  rest.inner(y, 0).copy_from(inside.array());
-  for (int dim = 0; dim < x.dims(); ++dim)
-    rest.visit_slabs(y, dim, PadMode::circular, [&](const Array& slab, const Array&) {
-      if (slab.numel() > 0) BINADE_DISPATCH(slab.device(), fill(slab, value));
-    });
-  return record("pad", {inside}, y, [added](const Tensor& dy) -> TensorList {
-    Tensor dx = dy;
-    for (int dim = 0; dim < dy.dims(); ++dim) {
-      const auto& [before, behind, size] = added[static_cast<size_t>(dim)];
-      if (before > 0 || behind > 0) dx = slice(dx, dim, before, before + size);
-    }
-    return {dx};
-  });
+  return record("pad", {x}, rearranged(x.array(), maps, shape, value),
+                [back](const Tensor& dy) -> TensorList { return {pad_constant(dy, back, 0)}; });
 }
 
 Tensor pad_gradient(const Tensor& dy, const Padding& padding, PadMode mode);
 
 Tensor pad_from_x(const Tensor& x, const Padding& padding, PadMode mode) {
-  const Array y = Array::empty(padding.to, x.dtype(), x.device());
-  padding.inner(y, 0).copy_from(x.array());
-  for (int dim = 0; dim < x.dims(); ++dim)
-    padding.visit_slabs(y, dim, mode, [](const Array& slab, const Array& source) {
-      slab.copy_from(source.expand(slab.shape()));
-    });
+  std::vector<AxisMap> maps = whole_maps(x.shape());
+  for (size_t dim = 0; dim < maps.size(); ++dim) {
+    maps[dim].offset = -padding.edges[dim].before;
+    maps[dim].beyond = mode == PadMode::reflect     ? Beyond::mirror
+                       : mode == PadMode::replicate ? Beyond::edge
+                                                    : Beyond::other_side;
+  }
+  const Array y = rearranged(x.array(), maps, padding.to);
   return record("pad", {x}, y, [padding, mode](const Tensor& dy) -> TensorList {
     return {pad_gradient(dy, padding, mode)};
   });
@@ -203,8 +196,13 @@ Tensor triangle_of(const char* op, bool lower, const Tensor& x, int64_t diagonal
 Tensor flip(const Tensor& x, const std::vector<int>& dims_in) {
   check_defined("flip", "x", x);
   const std::vector<int> dims = wrapped_dims("flip", x, dims_in);
-  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
-  y.copy_from(backwards(x.array(), dims));
+  std::vector<AxisMap> maps = whole_maps(x.shape());
+  for (const int dim : dims) {
+    AxisMap& map = maps[static_cast<size_t>(dim)];
+    map.reversed = true;
+    map.offset = map.size - 1;
+  }
+  const Array y = rearranged(x.array(), maps, x.shape());
   return record("flip", {x}, y,
                 [dims](const Tensor& dy) -> TensorList { return {flip(dy, dims)}; });
 }
@@ -225,8 +223,13 @@ Tensor roll(const Tensor& x, const std::vector<int64_t>& shifts_in,
     shifts[i] = (shifts[i] % size + size) % size;
     back.push_back(size - shifts[i]);
   }
-  const Array y = Array::empty(x.shape(), x.dtype(), x.device());
-  roll_into(x.array(), y, shifts, dims, 0);
+  std::vector<AxisMap> maps = whole_maps(x.shape());
+  for (size_t i = 0; i < dims.size(); ++i) {
+    AxisMap& map = maps[static_cast<size_t>(dims[i])];
+    map.offset = -shifts[i];
+    map.beyond = Beyond::other_side;
+  }
+  const Array y = rearranged(x.array(), maps, x.shape());
   return record("roll", {x}, y,
                 [back, dims](const Tensor& dy) -> TensorList { return {roll(dy, back, dims)}; });
 }
@@ -283,10 +286,18 @@ Tensor repeat_interleave(const Tensor& x, int64_t repeats, int dim_in) {
   check_defined("repeat_interleave", "x", x);
   check(repeats >= 0, "repeat_interleave: repeats must not be below 0, got ", repeats);
   const int dim = x.shape().wrap_dim(dim_in);
-  Shape shape = x.shape(), joined = x.shape();
-  shape.insert(dim + 1, repeats);
-  joined[dim] *= repeats;
-  return reshape(expand(unsqueeze(x, dim + 1), shape), joined);
+  Shape shape = x.shape(), folded{1, x.size(dim), repeats, 1};
+  shape[dim] *= repeats;
+  for (int d = 0; d < x.dims(); ++d)
+    if (d != dim) folded[d < dim ? 0 : 3] *= x.size(d);
+  std::vector<AxisMap> maps = whole_maps(x.shape());
+  maps[static_cast<size_t>(dim)].repeats = std::max<int64_t>(repeats, 1);
+  return record("repeat_interleave", {x}, rearranged(x.array(), maps, shape),
+                [folded, from = x.shape()](const Tensor& dy) -> TensorList {
+                  Shape each = folded;
+                  each[2] = 1;
+                  return {reshape(sum_to(reshape(dy, folded), each), from)};
+                });
 }
 
 Tensor repeat_interleave(const Tensor& x, const Tensor& repeats, int dim_in) {
@@ -309,7 +320,7 @@ Tensor repeat_interleave(const Tensor& x, const Tensor& repeats, int dim_in) {
 Tensor pad(const Tensor& x, const std::vector<int64_t>& padding, PadMode mode, double value) {
   check_defined("pad", "x", x);
   const Padding edges(x, padding, mode);
-  if (mode == PadMode::constant) return pad_constant(x, edges, value);
+  if (mode == PadMode::constant) return pad_constant(x, padding, value);
   check_floating("pad", "x", x);
   return pad_from_x(x, edges, mode);
 }

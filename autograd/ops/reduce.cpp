@@ -146,17 +146,6 @@ Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
                 });
 }
 
-Tensor var(const Tensor& x_in, const Axes& axes, double correction, bool keep_dims) {
-  check_floating("var", "x", x_in);
-  const Plan plan("var", x_in, axes, keep_dims);
-  if (plan.count == 0) return mean(x_in, axes, keep_dims);    // NaN, with a gradient of no elements
-  const Tensor x = to(x_in, statistics_dtype(x_in.dtype()));  // squares leave the half range
-  const Tensor deviations = square(x - mean(x, axes, true));
-  // Too few elements: x/0 = ∞, or 0/0 = NaN, rather than a number that looks like a variance.
-  const double divisor = std::max(static_cast<double>(plan.count) - correction, 0.0);
-  return to(sum(deviations, axes, keep_dims) / divisor, full_dtype(x_in.dtype()));
-}
-
 Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) {
   return extreme("max", ReduceOp::max, x, axes, keep_dims);
 }

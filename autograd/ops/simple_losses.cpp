@@ -1,4 +1,5 @@
 // Losses written in public ops, from loss.h, and what class weights make of the others.
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/activation.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
@@ -7,6 +8,8 @@
 #include <binade/autograd/ops/loss_checks.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/reduce.h>
 
 namespace binade {
 
@@ -42,6 +45,34 @@ Tensor reduced(const Tensor& losses, const LossOptions& options) {
     default:
       return losses;
   }
+}
+
+struct TotalDistanceGradient {
+  Saved x, target;
+
+  void operator()(Backward& backward) const {
+    const Array a = x.array(), b = target.array();
+    const auto wanted = [&](int input) {
+      return backward.needed(input) ? Array::empty(a.shape(), a.dtype(), a.device()) : Array();
+    };
+    const Array da = wanted(0), db = wanted(1);
+    const Array dy = backward.grad().to(a.dtype()).expand(a.shape());
+    BINADE_DISPATCH(a.device(), binary_backward(kernels::BinaryOp::distance, a, b, dy, da, db));
+    if (da.defined()) backward.slot(0).add(da);
+    if (db.defined()) backward.slot(1).add(db);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor a = tape.input(0, x.array()), b = tape.input(1, target.array());
+    tape.through(sum(abs(widened(a) - widened(b))), tape.grad());
+  }
+};
+
+// Σ |x − target| in f32 (f64), of one dtype.
+Tensor total_distance(const Tensor& x, const Tensor& target) {
+  const Array y = Array::empty(Shape::filled(x.dims(), 1), statistics_dtype(x.dtype()), x.device());
+  BINADE_DISPATCH(y.device(),
+                  reduce_pairs(kernels::PairOp::distance, x.array(), target.array(), y));
+  return record("l1_loss", {x, target}, y.view({}), TotalDistanceGradient{Saved(x), Saved(target)});
 }
 
 void check_class_weight(const char* op, const Tensor& weight, const Tensor& like, int64_t classes) {
@@ -163,9 +194,16 @@ Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities,
   return reduced(-sum(target * log_softmax(widened(logits)), {-1}), options);
 }
 
-Tensor l1_loss(const Tensor& x, const Tensor& target, const LossOptions& options) {
-  check_pair("l1_loss", "x", x, target, options);
-  return reduced(abs(widened(x) - widened(target)), options);
+Tensor l1_loss(const Tensor& x_in, const Tensor& target_in, const LossOptions& options) {
+  check_pair("l1_loss", "x", x_in, target_in, options);
+  const bool apart = options.reduction == Reduction::none && !options.normaliser.defined();
+  if (apart || x_in.numel() == 0) return reduced(abs(widened(x_in) - widened(target_in)), options);
+  Tensor x = x_in, target = target_in;
+  autocast_widest(x, target);
+  const Tensor total = total_distance(x, target);
+  if (options.normaliser.defined())
+    return total / reshape(to(options.normaliser, total.dtype()), {});
+  return options.reduction == Reduction::sum ? total : total / static_cast<double>(x.numel());
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, const LossOptions& options) {

@@ -35,6 +35,25 @@ struct Operands3 {
   }
 };
 
+// The gradients in one pass, where none has to be summed; otherwise nothing.
+TensorList fused_gradients(TernaryOp op, double value, const std::array<Saved, 3>& operands,
+                           const std::array<bool, 3>& needs, const Tensor& dy) {
+  std::array<Array, 3> in, out;
+  for (size_t i = 0; i < 3; ++i) {
+    in[i] = operands[i].array();
+    if (!needs[i]) continue;
+    if (in[i].shape() != dy.shape()) return {};
+    out[i] = Array::empty(dy.shape(), dy.dtype(), dy.device());
+  }
+  for (Array& operand : in) operand = operand.expand(dy.shape());
+  BINADE_DISPATCH(dy.device(), ternary_backward(op, in[0], in[1], in[2], value, dy.array(), out[0],
+                                                out[1], out[2]));
+  TensorList gradients;
+  for (const Array& gradient : out)
+    gradients.push_back(gradient.defined() ? Tensor(gradient) : Tensor());
+  return gradients;
+}
+
 // Records op(a, b, c). `gradients` gives those of a, b and c in dy's shape from dy and the saved
 // operands, in f32 for half types, so that each is rounded once; what nobody needs is not asked
 // for.
@@ -46,9 +65,13 @@ Tensor record_ternary(const char* op, TernaryOp kind, const Operands3& x, double
                   ternary(kind, x.a.array().expand(x.shape), x.b.array().expand(x.shape),
                           x.c.array().expand(x.shape), value, y));
   return record(op, {x.a, x.b, x.c}, y,
-                [gradient, saved = std::array{Saved(x.a), Saved(x.b), Saved(x.c)},
+                [kind, value, gradient, saved = std::array{Saved(x.a), Saved(x.b), Saved(x.c)},
                  needs = std::array{x.a.requires_grad(), x.b.requires_grad(), x.c.requires_grad()}](
                     const Tensor& dy) -> TensorList {
+                  if (!grad_enabled()) {
+                    TensorList fused = fused_gradients(kind, value, saved, needs, dy);
+                    if (!fused.empty()) return fused;
+                  }
                   const DType dtype = dy.dtype(), wide = statistics_dtype(dtype);
                   const Tensor given = to(dy, wide);
                   TensorList in, gradients(3);

@@ -20,12 +20,20 @@ Array compute(UnaryOp op, const Tensor& x) {
   return y;
 }
 
+// dy·op'(x) in one pass.
+Tensor fused_gradient(UnaryOp op, const Tensor& dy, const Array& x) {
+  const Array dx = Array::empty(dy.shape(), dy.dtype(), dy.device());
+  BINADE_DISPATCH(dx.device(), unary_backward(op, x, dy.array(), dx, 0));
+  return Tensor(dx);
+}
+
 // `gradient` gives dy·op'(x) in public ops, for half types in f32: it is rounded once.
 template <class Gradient>
 Tensor apply(const char* name, UnaryOp op, const Tensor& x, Gradient gradient) {
   check_floating(name, "x", x);
   return record(name, {x}, compute(op, x),
-                [x = Saved(x), gradient](const Tensor& dy) -> TensorList {
+                [op, x = Saved(x), gradient](const Tensor& dy) -> TensorList {
+                  if (!grad_enabled()) return {fused_gradient(op, dy, x.array())};
                   const DType wide = statistics_dtype(dy.dtype());
                   return {to(gradient(to(dy, wide), to(x.tensor(), wide)), dy.dtype())};
                 });
@@ -60,6 +68,7 @@ Tensor abs(const Tensor& x) {
   check_arithmetic("abs", x);
   return record("abs", {x}, compute(UnaryOp::abs, x),
                 [x = Saved(x)](const Tensor& dy) -> TensorList {
+                  if (!grad_enabled()) return {fused_gradient(UnaryOp::abs, dy, x.array())};
                   return {dy * Tensor(compute(UnaryOp::sign, x.tensor()))};  // constant by pieces
                 });
 }
@@ -67,7 +76,10 @@ Tensor abs(const Tensor& x) {
 Tensor square(const Tensor& x) {
   check_arithmetic("square", x);
   return record("square", {x}, compute(UnaryOp::square, x),
-                [x = Saved(x)](const Tensor& dy) -> TensorList { return {dy * x.tensor() * 2}; });
+                [x = Saved(x)](const Tensor& dy) -> TensorList {
+                  if (!grad_enabled()) return {fused_gradient(UnaryOp::square, dy, x.array())};
+                  return {dy * x.tensor() * 2};
+                });
 }
 
 Tensor sqrt(const Tensor& x) {

@@ -1,11 +1,14 @@
-// Norms and what is measured by them, from reduce.h.
+// Norms and what is measured by them, from reduce.h: gradients that run through statistics are
+// made of a few numbers a row and one pass over x.
 #include <cmath>
 
+#include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/reduction_plan.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/reduce.h>
 
 namespace binade {
 
@@ -35,52 +38,132 @@ Tensor norm_gradient(double p, const Tensor& x, const Tensor& norms, const Tenso
   return sign(x) * winners * (dy / sum_to(winners, norms.shape()));
 }
 
-// √x, with a gradient of 0 at 0.
-Tensor root(const Tensor& x) {
-  const Array y = empty_like(x.array());
-  BINADE_DISPATCH(x.device(), unary(kernels::UnaryOp::sqrt, x.array(), y));
-  return record("stddev", {x}, y, [x = Saved(x)](const Tensor& dy) -> TensorList {
-    const Tensor in = x.tensor();
-    const Tensor at_zero = equal(in, Tensor::scalar(0, in.dtype(), in.device()));
-    return {masked_fill(dy * rsqrt(masked_fill(in, at_zero, 1)) * 0.5, at_zero, 0)};
-  });
-}
-
 Tensor in_full_precision(const Tensor& x) {
   return to(x, statistics_dtype(x.dtype()));
 }
+
+// With the reduced dimensions, in f32 (f64): squares leave the half range.
+Array norms_of(double p, const Tensor& x, const ReductionPlan& plan) {
+  const Array y = reduced(fold_of(p), x, plan, statistics_dtype(x.dtype()));
+  if (p == 2) BINADE_DISPATCH(y.device(), unary(kernels::UnaryOp::sqrt, y, y));
+  return y;
+}
+
+// The gradients for p = 1 and 2 in one pass over x.
+Tensor fused_norm_gradient(double p, const Array& x, const Tensor& norms, const Tensor& dy) {
+  const Array dx = Array::empty(x.shape(), x.dtype(), x.device());
+  if (p == 1) {
+    const Array given = dy.array().to(x.dtype()).expand(x.shape());
+    BINADE_DISPATCH(dx.device(), unary_backward(kernels::UnaryOp::abs, x, given, dx, 0));
+  } else {
+    const Tensor zero = Tensor::scalar(0, norms.dtype(), norms.device());
+    const Tensor scale = dy / masked_fill(norms, equal(norms, zero), 1);
+    BINADE_DISPATCH(dx.device(), weighted_sum(x, {}, scale.array().expand(x.shape()), {}, {}, dx));
+  }
+  return Tensor(dx);
+}
+
+Tensor normalize_in_ops(const Tensor& x, double p, int axis, double eps) {
+  const Tensor in = in_full_precision(x);  // a half type would round eps to 0
+  return to(in / clamp(norm(in, p, {axis}, true), eps, INFINITY), x.dtype());
+}
+
+// What a length above eps passes on, 0 where it was raised to eps or is 0.
+Tensor where_free(const Tensor& length, double eps, const Tensor& value) {
+  const auto number = [&](double v) { return Tensor::scalar(v, length.dtype(), length.device()); };
+  const Tensor held = logical_or(less(length, number(eps)), equal(length, number(0)));
+  return masked_fill(value, held, 0);
+}
+
+// y = x·s with s = 1/max(‖x‖₂, eps): dx = dy·s − x·(Σ x·dy)·s²/‖x‖₂.
+struct NormalizeGradient {
+  Saved x;
+  Array length;  // with the reduced dimension, f32 (f64)
+  int axis;
+  double eps;
+
+  Array scale() const {
+    const NoGrad no_grad;
+    return (1 / clamp(Tensor(length), eps, INFINITY)).array();
+  }
+  void operator()(Backward& backward) const {
+    const NoGrad no_grad;
+    const Array in = x.array(), &dy = backward.grad();
+    const Array products = empty_like(length), dx = empty_like(in);
+    BINADE_DISPATCH(in.device(), reduce_pairs(kernels::PairOp::product, in, dy, products));
+    const Tensor s(scale()), n(length);
+    const Tensor back = -where_free(n, eps, Tensor(products) * square(s) / n);
+    BINADE_DISPATCH(in.device(), weighted_sum(dy, {}, s.array().expand(in.shape()), in,
+                                              back.array().expand(in.shape()), dx));
+    backward.slot(0).add(dx);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    tape.through(normalize_in_ops(tape.input(0, x.array()), 2, axis, eps), tape.grad());
+  }
+};
+
+// c = a·b/(|a|·|b|), each length at least eps: da = dy·(b/(|a|·|b|) − a·c/|a|²), and db alike.
+struct CosineGradient {
+  Saved a, b;
+  Array a_length, b_length, cosine;  // with the reduced dimension, f32 (f64)
+  int axis;
+  double eps;
+
+  void operator()(Backward& backward) const {
+    const NoGrad no_grad;
+    const Tensor dy = to(reshape(Tensor(backward.grad()), cosine.shape()), cosine.dtype());
+    const Tensor na(a_length), nb(b_length);
+    const Tensor la = clamp(na, eps, INFINITY), lb = clamp(nb, eps, INFINITY);
+    const Tensor across = dy / la / lb, along = dy * Tensor(cosine);
+    const auto give = [&](int input, const Array& own, const Array& other, const Tensor& length) {
+      if (!backward.needed(input)) return;
+      const Tensor back = -where_free(length, eps, along / length / length);
+      const Array gradient = empty_like(own);
+      BINADE_DISPATCH(own.device(), weighted_sum(other, {}, across.array().expand(own.shape()), own,
+                                                 back.array().expand(own.shape()), gradient));
+      backward.slot(input).add(gradient);
+    };
+    give(0, a.array(), b.array(), na);
+    give(1, b.array(), a.array(), nb);
+  }
+  void operator()(BackwardOnTape& tape) const {
+    const Tensor x = in_full_precision(tape.input(0, a.array()));
+    const Tensor y = in_full_precision(tape.input(1, b.array()));
+    const auto length = [&](const Tensor& v) { return clamp(norm(v, 2, {axis}), eps, INFINITY); };
+    tape.through(sum(x * y, {axis}) / length(x) / length(y), tape.grad());
+  }
+};
 
 }  // namespace
 
 Tensor norm(const Tensor& x, double p, const Axes& axes, bool keep_dims) {
   check_floating("norm", "x", x);
-  const ReduceOp fold = fold_of(p);
   const ReductionPlan plan("norm", x, axes, keep_dims);
   check(plan.count > 0 || p != INFINITY, "norm: x ", Kind{x},
         " has no elements along the reduced axes");
-  const Array y =
-      reduced(fold, x, plan, statistics_dtype(x.dtype()));  // squares leave the half range
-  if (p == 2) BINADE_DISPATCH(y.device(), unary(kernels::UnaryOp::sqrt, y, y));
+  const Array y = norms_of(p, x, plan);
   return record("norm", {x}, y.to(full_dtype(x.dtype())).view(plan.result),
                 [=, x = Saved(x), y = Saved(y)](const Tensor& dy) -> TensorList {
+                  const DType dtype = x.tensor().dtype();
+                  const Tensor given = to(reshape(dy, plan.kept), statistics_dtype(dtype));
+                  if (!grad_enabled() && (p == 1 || p == 2))
+                    return {fused_norm_gradient(p, x.array(), y.tensor(), given)};
                   const Tensor in = in_full_precision(x.tensor());
                   const Tensor norms = grad_enabled() ? norm(in, p, axes, true) : y.tensor();
-                  const Tensor given = to(reshape(dy, plan.kept), in.dtype());
-                  return {to(norm_gradient(p, in, norms, given), x.tensor().dtype())};
+                  return {to(norm_gradient(p, in, norms, given), dtype)};
                 });
 }
 
 Tensor normalize(const Tensor& x, double p, int axis, double eps) {
   check_floating("normalize", "x", x);
   check(eps >= 0, "normalize: eps must not be below 0, got ", eps);
-  const Tensor in = in_full_precision(x);  // a half type would round eps to 0
-  return to(in / clamp(norm(in, p, {axis}, true), eps, INFINITY), x.dtype());
-}
-
-Tensor stddev(const Tensor& x, const Axes& axes, double correction, bool keep_dims) {
-  check_floating("stddev", "x", x);
-  if (ReductionPlan("stddev", x, axes, keep_dims).count == 0) return var(x, axes, 0, keep_dims);
-  return to(root(var(in_full_precision(x), axes, correction, keep_dims)), full_dtype(x.dtype()));
+  if (p != 2) return normalize_in_ops(x, p, axis, eps);
+  const ReductionPlan plan("normalize", x, {axis}, true);
+  const Array lengths = norms_of(2, x, plan), y = empty_like(x.array());
+  const NormalizeGradient gradient{Saved(x), lengths, axis, eps};
+  BINADE_DISPATCH(y.device(),
+                  weighted_sum(x.array(), {}, gradient.scale().expand(x.shape()), {}, {}, y));
+  return record("normalize", {x}, y, gradient);
 }
 
 Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, double eps) {
@@ -90,10 +173,21 @@ Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, doubl
   check(eps >= 0, "cosine_similarity: eps must not be below 0, got ", eps);
   const DType dtype = promote(a_in.dtype(), b_in.dtype());
   const Shape shape = broadcast(a_in.shape(), b_in.shape(), "cosine_similarity");
-  const Tensor a = expand(to(a_in, statistics_dtype(dtype)), shape);
-  const Tensor b = expand(to(b_in, statistics_dtype(dtype)), shape);
-  const auto length = [&](const Tensor& x) { return clamp(norm(x, 2, {axis}), eps, INFINITY); };
-  return to(sum(a * b, {axis}) / length(a) / length(b), full_dtype(dtype));
+  const Tensor a = expand(to(a_in, dtype), shape), b = expand(to(b_in, dtype), shape);
+  const ReductionPlan plan("cosine_similarity", a, {axis}, false);
+  const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device());
+  BINADE_DISPATCH(a.device(),
+                  reduce_pairs(kernels::PairOp::product, a.array(), b.array(), products));
+  CosineGradient gradient{Saved(a), Saved(b), norms_of(2, a, plan), norms_of(2, b, plan), {},
+                          axis,     eps};
+  {
+    const NoGrad no_grad;
+    gradient.cosine = (Tensor(products) / clamp(Tensor(gradient.a_length), eps, INFINITY) /
+                       clamp(Tensor(gradient.b_length), eps, INFINITY))
+                          .array();
+  }
+  return record("cosine_similarity", {a, b},
+                gradient.cosine.to(full_dtype(dtype)).view(plan.result), gradient);
 }
 
 }  // namespace binade

@@ -45,7 +45,8 @@ enum class TestOp : uint8_t { is_finite, is_nan, is_inf, logical_not };
 // Functions of one variable with a number c: leaky_relu x > 0 ? x : c·x; elu x > 0 ? x : c·(eˣ −
 // 1); softplus log(1 + e^(c·x)) / c.
 enum class ShapedOp : uint8_t { leaky_relu, elu, softplus };
-enum class BinaryOp : uint8_t { add, sub, mul, div, pow, atan2, maximum, minimum };
+// distance: |a − b|.
+enum class BinaryOp : uint8_t { add, sub, mul, div, pow, atan2, maximum, minimum, distance };
 // lerp a + value·c·(b − a); addcmul a + value·b·c; clamp min(max(a, b), c), where a NaN of any
 // wins.
 enum class TernaryOp : uint8_t { lerp, addcmul, clamp };
@@ -55,8 +56,8 @@ enum class CompareOp : uint8_t { eq, ne, lt, le, gt, ge, logical_and, logical_or
 // gelu is x·Φ(x); gelu_tanh its tanh form (Hendrycks & Gimpel 2016, eq. 2); hardswish
 // x·min(max(x + 3, 0), 6)/6 (Howard et al. 2019); mish x·tanh(log(1 + eˣ)) (Misra 2019).
 BINADE_KERNEL(unary, UnaryOp op, const Array& x, const Array& out)
-// dx = beta·dx + dy · op'(x), for tanh, sigmoid, silu, gelu, gelu_tanh, relu, softplus, hardswish,
-// logsigmoid, mish.
+// dx = beta·dx + dy · op'(x), for all but neg and those that are constant by pieces (sign, floor,
+// ceil, round).
 BINADE_KERNEL(unary_backward, UnaryOp op, const Array& x, const Array& dy, const Array& dx,
               float beta)
 // The same for functions with a number, of floating dtypes.
@@ -66,7 +67,7 @@ BINADE_KERNEL(shaped_backward, ShapedOp op, const Array& x, const Array& dy, dou
 // out (bool) = op(x).
 BINADE_KERNEL(test, TestOp op, const Array& x, const Array& out)
 // out = a op b. a and b already have out's shape (expanded) and dtype. out may be a or b itself.
-// Integers: div rounds toward zero, pow and atan2 are not there.
+// Integers: div rounds toward zero; pow, atan2 and distance are not there.
 BINADE_KERNEL(binary, BinaryOp op, const Array& a, const Array& b, const Array& out)
 // out = a op value, or value op a when `value_first`.
 BINADE_KERNEL(binary_scalar, BinaryOp op, const Array& a, double value, bool value_first,
@@ -74,12 +75,27 @@ BINADE_KERNEL(binary_scalar, BinaryOp op, const Array& a, double value, bool val
 // out = op(a, b, c), which have out's shape (expanded) and dtype, a floating one.
 BINADE_KERNEL(ternary, TernaryOp op, const Array& a, const Array& b, const Array& c, double value,
               const Array& out)
+// The gradients of binary(op, a, b) and ternary(op, a, b, c, value) from dy: da, db, dc (dy's
+// shape, contiguous), of which undefined ones are not computed. The operands have dy's shape
+// (expanded), all arrays one floating dtype. binary: div, atan2, maximum, minimum, distance.
+BINADE_KERNEL(binary_backward, BinaryOp op, const Array& a, const Array& b, const Array& dy,
+              const Array& da, const Array& db)
+BINADE_KERNEL(ternary_backward, TernaryOp op, const Array& a, const Array& b, const Array& c,
+              double value, const Array& dy, const Array& da, const Array& db, const Array& dc)
+// out = (x − center)·a + y·b: what a gradient through statistics is made of. center, a and b are
+// f32 (f64 for f64) and, as all, expanded to out's shape; center, and y with b, may be undefined
+// (not both there). x, y and out have one floating dtype.
+BINADE_KERNEL(weighted_sum, const Array& x, const Array& center, const Array& a, const Array& y,
+              const Array& b, const Array& out)
 // out (bool) = a op b; a and b have out's shape and one dtype.
 BINADE_KERNEL(compare, CompareOp op, const Array& a, const Array& b, const Array& out)
 // out = condition ? a : b. condition is bool; all expanded to out's shape.
 BINADE_KERNEL(where, const Array& condition, const Array& a, const Array& b, const Array& out)
 // out = min(max(x, low), high).
 BINADE_KERNEL(clamp, const Array& x, double low, double high, const Array& out)
+// dx = dy where x does not lie outside of [low, high], 0 elsewhere. dx has dy's shape and dtype.
+BINADE_KERNEL(clamp_backward, const Array& x, double low, double high, const Array& dy,
+              const Array& dx)
 // y += alpha · x. x has y's shape (expanded), any floating dtypes; alpha multiplies in f32 (f64).
 BINADE_KERNEL(axpy, double alpha, const Array& x, const Array& y)
 // out = beta·out + factor·x, with one number on the device (f32, or f64 for f64 x). x has out's

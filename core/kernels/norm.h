@@ -1,5 +1,5 @@
 // Layer norm (Ba et al. 2016) and RMS norm (Zhang & Sennrich 2019) over the last dimension; batch
-// norm over the channels of images.
+// norm over the channels of images, and what norms of channels and of groups of them consist of.
 #pragma once
 
 #include <binade/core/kernels/kernels.h>
@@ -37,5 +37,18 @@ BINADE_KERNEL(batch_norm, const Array& x, const Array& weight, const Array& bias
 BINADE_KERNEL(batch_norm_backward, const Array& dy, const Array& x, const Array& weight,
               const Array& mean, const Array& rstd, const Array& dx, const Array& dweight,
               const Array& dbias)
+
+// The steps of norms whose statistics and parameters belong to channels: x (N, C, …), contiguous;
+// all vectors (C), f32 (f64 for f64). mean and rstd = 1/√(variance + eps) of each channel's values.
+BINADE_KERNEL(channel_moments, const Array& x, double eps, const Array& mean, const Array& rstd)
+// y = (x − center)·scale + shift.
+BINADE_KERNEL(channel_affine, const Array& x, const Array& center, const Array& scale,
+              const Array& shift, const Array& y)
+// products = Σ dy·(x − mean)·rstd and sums = Σ dy over each channel's values.
+BINADE_KERNEL(channel_sums, const Array& dy, const Array& x, const Array& mean, const Array& rstd,
+              const Array& products, const Array& sums)
+// dx = dy·slope − offset − (x − mean)·along: a norm's gradient, once the sums are known.
+BINADE_KERNEL(channel_gradient, const Array& dy, const Array& x, const Array& mean,
+              const Array& slope, const Array& offset, const Array& along, const Array& dx)
 
 }  // namespace binade::kernels

@@ -25,6 +25,11 @@ enum class ReduceOp : uint8_t {
 // half types are kept in f64 on the CPU and in f32 on the GPU, where one that leaves f32's range on
 // the way stays ∞ or 0; cumprod and its gradient do the same.
 BINADE_KERNEL(reduce, ReduceOp op, const Array& x, const Array& out, float beta)
+// Σ a·b, Σ |a − b|, Σ (a − b)² over the dimensions where out has size 1 and a does not. a and b
+// have one shape (expanded) and one floating dtype, or b is f32 (f64) beside a, as a mean is; out
+// is f32, or f64 for f64.
+enum class PairOp : uint8_t { product, distance, squared_distance };
+BINADE_KERNEL(reduce_pairs, PairOp op, const Array& a, const Array& b, const Array& out)
 // out (i64, size 1 along `dim`) = position of the first largest (smallest) element along `dim`; a
 // NaN counts as the largest (smallest).
 BINADE_KERNEL(arg_reduce, bool largest, const Array& x, int dim, const Array& out)

@@ -1,5 +1,6 @@
 // Functions of one variable and the gated activation.
 #include <cmath>
+#include <numbers>
 
 #include <binade/core/kernels/cpu/common/vector_math.h>
 #include <binade/core/kernels/cpu/elementwise/map.h>
@@ -140,7 +141,49 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
   }
 }
 
-// Calls visitor(functor) with (x, dy) -> dy · op'(x).
+// Calls visitor(functor) with (x, dy) -> dy · op'(x), for functions that are no activations …
+template <class C, class Visitor>
+void visit_function_backward(UnaryOp op, Visitor&& visitor) {
+  switch (op) {
+    case UnaryOp::abs:
+      return visitor([](C x, C dy) { return dy * sign(x); });
+    case UnaryOp::square:
+      return visitor([](C x, C dy) { return dy * x * 2; });
+    case UnaryOp::sqrt:
+      return visitor([](C x, C dy) { return dy * (1 / std::sqrt(x)) * C(0.5); });
+    case UnaryOp::rsqrt:
+      return visitor([](C x, C dy) { return dy * (1 / std::sqrt(x)) / x * C(-0.5); });
+    case UnaryOp::reciprocal:
+      return visitor([](C x, C dy) { return -(dy / x) / x; });
+    case UnaryOp::exp:
+    case UnaryOp::expm1:
+      return visitor([](C x, C dy) { return dy * fast_exp(x); });
+    case UnaryOp::exp2:
+      return visitor([](C x, C dy) { return dy * std::exp2(x) * C(std::numbers::ln2); });
+    case UnaryOp::log:
+      return visitor([](C x, C dy) { return dy / x; });
+    case UnaryOp::log2:
+      return visitor([](C x, C dy) { return dy / x * C(std::numbers::log2e); });
+    case UnaryOp::log1p:
+      return visitor([](C x, C dy) { return dy / (x + 1); });
+    case UnaryOp::sin:
+      return visitor([](C x, C dy) { return dy * std::cos(x); });
+    case UnaryOp::cos:
+      return visitor([](C x, C dy) { return -dy * std::sin(x); });
+    case UnaryOp::tan:
+      return visitor([](C x, C dy) {
+        const C t = std::tan(x);
+        return dy * (1 + t * t);
+      });
+    case UnaryOp::erf:
+      return visitor(
+          [](C x, C dy) { return dy * fast_exp(-x * x) * C(2 * std::numbers::inv_sqrtpi); });
+    default:
+      fail("unary_backward: neg and what is constant by pieces have no derivative here");
+  }
+}
+
+// … and for all.
 template <class C, class Visitor>
 void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
   switch (op) {
@@ -183,7 +226,7 @@ void visit_unary_backward(UnaryOp op, Visitor&& visitor) {
         return dy * (gate + x * slope);
       });
     default:
-      fail("unary_backward knows activations only");
+      return visit_function_backward<C>(op, visitor);
   }
 }
 

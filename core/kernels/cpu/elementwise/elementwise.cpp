@@ -50,6 +50,10 @@ template <class C>
 struct Atan2 {
   C operator()(C a, C b) const { return std::atan2(a, b); }
 };
+template <class C>
+struct Distance {
+  C operator()(C a, C b) const { return std::abs(a - b); }
+};
 // A NaN in either operand gives NaN.
 template <class C>
 struct Maximum {
@@ -92,6 +96,9 @@ void visit_binary(BinaryOp op, Visitor&& visitor) {
       return visitor(Maximum<C>{});
     case BinaryOp::minimum:
       return visitor(Minimum<C>{});
+    case BinaryOp::distance:
+      if constexpr (std::is_integral_v<C>) fail("distance needs a floating-point dtype");
+      return visitor(Distance<C>{});
   }
 }
 

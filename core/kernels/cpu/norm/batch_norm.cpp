@@ -13,7 +13,7 @@ namespace {
 struct Channel {
   Channel(const Array& array, int64_t channel)
       : planes(array.size(0)),
-        size(array.size(2) * array.size(3)),
+        size(array.numel() / std::max<int64_t>(1, planes * array.size(1))),
         dtype(array.dtype()),
         data(static_cast<std::byte*>(array.data()) + channel * size * size_of(dtype)),
         stride(array.size(1) * size * size_of(dtype)) {}
@@ -55,109 +55,161 @@ double sum(int64_t count, const Term& term) {
   return sum_of<double>(count, [&](int64_t i) { return static_cast<double>(term(i)); });
 }
 
+struct Moments {
+  double mean, squares;  // Σ (x − mean)²
+};
 template <class T>
-void normalize_channel(const Channel& x, const Channel& y, int64_t channel, const Array& weight,
-                       const Array& bias, double eps, double momentum, const Array& running_mean,
-                       const Array& running_var, const Array& mean_out, const Array& rstd_out) {
+Moments moments_of(const Channel& x) {
   thread_local Workspace<T> plane;
   T* const values = plane.reserve(x.size);
   const double count = static_cast<double>(x.count());
-
-  double total = 0;
-  for (int64_t n = 0; n < x.planes; ++n) {
-    x.load(n, values);
-    total += sum(x.size, [&](int64_t i) { return values[i]; });
-  }
+  const auto total = [&](const auto& term) {
+    double result = 0;
+    for (int64_t n = 0; n < x.planes; ++n) {
+      x.load(n, values);
+      result += sum(x.size, [&](int64_t i) { return term(values[i]); });
+    }
+    return result;
+  };
   // What the sums' rounding left of the deviations is taken out of the mean: in a constant channel
   // 1/√eps would make something of it.
-  const T rounded_mean = static_cast<T>(total / count);
-  double deviations = 0;
-  for (int64_t n = 0; n < x.planes; ++n) {
-    x.load(n, values);
-    deviations += sum(x.size, [&](int64_t i) { return values[i] - rounded_mean; });
-  }
-  const double mean = static_cast<double>(rounded_mean) + deviations / count;
+  const T rounded = static_cast<T>(total([](T value) { return value; }) / count);
+  const double left = total([=](T value) { return value - rounded; }) / count;
+  const double mean = static_cast<double>(rounded) + left;
   const T center = static_cast<T>(mean);
-  double squares = 0;
-  for (int64_t n = 0; n < x.planes; ++n) {
-    x.load(n, values);
-    squares += sum(x.size, [&](int64_t i) { return (values[i] - center) * (values[i] - center); });
-  }
-  const double rstd = 1 / std::sqrt(squares / count + eps);
-
-  const T slope = static_cast<T>(rstd) * get<T>(weight, channel), shift = get<T>(bias, channel);
-  for (int64_t n = 0; n < x.planes; ++n) {
-    x.load(n, values);
-#pragma omp simd
-    for (int64_t i = 0; i < x.size; ++i) values[i] = (values[i] - center) * slope + shift;
-    y.store(n, values);
-  }
-  set(mean_out, channel, mean);
-  set(rstd_out, channel, rstd);
-  const auto move = [&](const Array& running, double value) {
-    const double old = get<double>(running, channel);
-    set(running, channel, old + momentum * (value - old));
-  };
-  move(running_mean, mean);
-  move(running_var, squares / std::max(count - 1, 1.0));
+  return {mean, total([=](T value) { return (value - center) * (value - center); })};
 }
 
-// dx = weight · rstd · (dy − mean(dy) − x̂ · mean(dy · x̂)) with x̂ = (x − mean) · rstd.
 template <class T>
-void differentiate_channel(const Channel& dy, const Channel& x, const Channel& dx, int64_t channel,
-                           const Array& weight, const Array& mean, const Array& rstd,
-                           const Array& dweight, const Array& dbias) {
+void apply_affine(const Channel& x, T center, T scale, T shift, const Channel& y) {
+  thread_local Workspace<T> plane;
+  T* const values = plane.reserve(x.size);
+  for (int64_t n = 0; n < x.planes; ++n) {
+    x.load(n, values);
+#pragma omp simd
+    for (int64_t i = 0; i < x.size; ++i) values[i] = (values[i] - center) * scale + shift;
+    y.store(n, values);
+  }
+}
+
+// Calls body(dy, x, count, plane number) for every plane.
+template <class T, class Body>
+void for_each_pair(const Channel& dy, const Channel& x, const Body& body) {
   thread_local Workspace<T> x_plane, dy_plane;
   T* const values = x_plane.reserve(x.size);
-  T* const grads = dy_plane.reserve(x.size);
-  const T center = get<T>(mean, channel), scale = get<T>(rstd, channel);
-
-  double grad_sum = 0, product_sum = 0;  // of dy, and of dy · x̂
+  T* const gradients = dy_plane.reserve(x.size);
   for (int64_t n = 0; n < x.planes; ++n) {
     x.load(n, values);
-    dy.load(n, grads);
-    grad_sum += sum(x.size, [&](int64_t i) { return grads[i]; });
-    product_sum += sum(x.size, [&](int64_t i) { return grads[i] * (values[i] - center); });
+    dy.load(n, gradients);
+    body(gradients, values, x.size, n);
   }
-  product_sum *= get<double>(rstd, channel);  // once, not in every term
-  set(dbias, channel, grad_sum);
-  set(dweight, channel, product_sum);
+}
 
-  const double count = static_cast<double>(x.count());
-  const T mean_grad = static_cast<T>(grad_sum / count);
-  const T mean_product = static_cast<T>(product_sum / count);
-  const T slope = get<T>(weight, channel) * scale;
-  for (int64_t n = 0; n < x.planes; ++n) {
-    x.load(n, values);
-    dy.load(n, grads);
+struct Sums {
+  double products, gradients;  // Σ dy·(x − mean)·rstd, Σ dy
+};
+template <class T>
+Sums sums_of(const Channel& dy, const Channel& x, T mean, double rstd) {
+  Sums sums{0, 0};
+  for_each_pair<T>(dy, x, [&](const T* d, const T* v, int64_t count, int64_t) {
+    sums.gradients += sum(count, [&](int64_t i) { return d[i]; });
+    sums.products += sum(count, [&](int64_t i) { return d[i] * (v[i] - mean); });
+  });
+  sums.products *= rstd;  // once, not in every term
+  return sums;
+}
+
+template <class T>
+void apply_gradient(const Channel& dy, const Channel& x, T mean, T slope, T offset, T along,
+                    const Channel& dx) {
+  for_each_pair<T>(dy, x, [&](T* d, const T* v, int64_t count, int64_t n) {
 #pragma omp simd
-    for (int64_t i = 0; i < x.size; ++i)
-      grads[i] = slope * (grads[i] - mean_grad - (values[i] - center) * scale * mean_product);
-    dx.store(n, grads);
-  }
+    for (int64_t i = 0; i < count; ++i) d[i] = d[i] * slope - offset - (v[i] - mean) * along;
+    dx.store(n, d);
+  });
+}
+
+// Calls body(channel, T()) with the type that x is computed in, channels on all threads.
+template <class Body>
+void for_each_channel(const Array& x, const Body& body) {
+  parallel_tasks(x.size(1), [&](int64_t channel) {
+    x.dtype() == DType::f64 ? body(channel, double{}) : body(channel, float{});
+  });
 }
 
 }  // namespace
 
-void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
-                const Array& running_mean, const Array& running_var, const Array& y,
-                const Array& mean, const Array& rstd) {
-  parallel_tasks(x.size(1), [&](int64_t channel) {
-    const auto normalize =
-        x.dtype() == DType::f64 ? normalize_channel<double> : normalize_channel<float>;
-    normalize(Channel(x, channel), Channel(y, channel), channel, weight, bias, eps, momentum,
-              running_mean, running_var, mean, rstd);
+void channel_moments(const Array& x, double eps, const Array& mean, const Array& rstd) {
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    const Channel own(x, channel);
+    const auto [center, squares] = moments_of<T>(own);
+    set(mean, channel, center);
+    set(rstd, channel, 1 / std::sqrt(squares / static_cast<double>(own.count()) + eps));
   });
 }
 
+void channel_affine(const Array& x, const Array& center, const Array& scale, const Array& shift,
+                    const Array& y) {
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    apply_affine(Channel(x, channel), get<T>(center, channel), get<T>(scale, channel),
+                 get<T>(shift, channel), Channel(y, channel));
+  });
+}
+
+void channel_sums(const Array& dy, const Array& x, const Array& mean, const Array& rstd,
+                  const Array& products, const Array& sums) {
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    const Sums found = sums_of(Channel(dy, channel), Channel(x, channel), get<T>(mean, channel),
+                               get<double>(rstd, channel));
+    set(products, channel, found.products);
+    set(sums, channel, found.gradients);
+  });
+}
+
+void channel_gradient(const Array& dy, const Array& x, const Array& mean, const Array& slope,
+                      const Array& offset, const Array& along, const Array& dx) {
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    apply_gradient(Channel(dy, channel), Channel(x, channel), get<T>(mean, channel),
+                   get<T>(slope, channel), get<T>(offset, channel), get<T>(along, channel),
+                   Channel(dx, channel));
+  });
+}
+
+void batch_norm(const Array& x, const Array& weight, const Array& bias, double eps, double momentum,
+                const Array& running_mean, const Array& running_var, const Array& y,
+                const Array& mean, const Array& rstd) {
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    const Channel own(x, channel);
+    const double count = static_cast<double>(own.count());
+    const auto [center, squares] = moments_of<T>(own);
+    const double inverse = 1 / std::sqrt(squares / count + eps);
+    apply_affine(own, static_cast<T>(center), static_cast<T>(inverse) * get<T>(weight, channel),
+                 get<T>(bias, channel), Channel(y, channel));
+    set(mean, channel, center);
+    set(rstd, channel, inverse);
+    const auto move = [&](const Array& running, double value) {
+      const double old = get<double>(running, channel);
+      set(running, channel, old + momentum * (value - old));
+    };
+    move(running_mean, center);
+    move(running_var, squares / std::max(count - 1, 1.0));
+  });
+}
+
+// dx = weight · rstd · (dy − mean(dy) − x̂ · mean(dy · x̂)) with x̂ = (x − mean) · rstd.
 void batch_norm_backward(const Array& dy, const Array& x, const Array& weight, const Array& mean,
                          const Array& rstd, const Array& dx, const Array& dweight,
                          const Array& dbias) {
-  parallel_tasks(x.size(1), [&](int64_t channel) {
-    const auto differentiate =
-        x.dtype() == DType::f64 ? differentiate_channel<double> : differentiate_channel<float>;
-    differentiate(Channel(dy, channel), Channel(x, channel), Channel(dx, channel), channel, weight,
-                  mean, rstd, dweight, dbias);
+  for_each_channel(x, [&]<class T>(int64_t channel, T) {
+    const Channel own(x, channel), given(dy, channel);
+    const T center = get<T>(mean, channel), scale = get<T>(rstd, channel);
+    const Sums sums = sums_of(given, own, center, get<double>(rstd, channel));
+    set(dbias, channel, sums.gradients);
+    set(dweight, channel, sums.products);
+    const double count = static_cast<double>(own.count());
+    const T slope = get<T>(weight, channel) * scale;
+    apply_gradient(given, own, center, slope, slope * static_cast<T>(sums.gradients / count),
+                   slope * scale * static_cast<T>(sums.products / count), Channel(dx, channel));
   });
 }
 

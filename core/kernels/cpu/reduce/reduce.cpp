@@ -232,24 +232,12 @@ void reduce_by_columns(const Split& split, const View& x, Partials<typename Op::
   });
 }
 
-// finish(total) makes the result of a fold over all elements.
-template <class C, class Op, class Finish>
-void reduce_with(const View& x, const Array& out, float beta, const Finish& finish) {
+// Folds the chunks' partial results, in order, and writes what finish(total) makes of each.
+template <class Op, class Finish>
+void store_folded(Partials<typename Op::Partial>& partials, const Array& out, float beta,
+                  const Finish& finish) {
   using Partial = typename Op::Partial;
-  const Split split(x, out.shape());
-  const int64_t length = split.reduced.shape.numel();
-  // A chunk is worth a task of its own, whatever is kept beside it.
-  const int64_t beside =
-      split.by_columns ? std::clamp<int64_t>(split.kept.shape.numel(), 1, kTile) : 1;
-  const int64_t chunk_size = 4 * kGrain / beside;
-  Partials<Partial> partials(split.kept.shape,
-                             std::max<int64_t>(1, (length + chunk_size - 1) / chunk_size));
-  if (split.by_columns)
-    reduce_by_columns<C, Op>(split, x, partials, chunk_size);
-  else
-    reduce_along_rows<C, Op>(split, x, partials, chunk_size);
-
-  const int64_t stride = split.kept.shape.numel();
+  const int64_t stride = partials.view.shape.numel();
   parallel_for(stride, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       Partial total = partials.values[i];
@@ -270,6 +258,71 @@ void reduce_with(const View& x, const Array& out, float beta, const Finish& fini
     map<Partial>([](Partial value) { return value; }, out, result);
   else
     map<Partial>([](Partial old, Partial value) { return old + value; }, out, out, result);
+}
+
+// finish(total) makes the result of a fold over all elements.
+template <class C, class Op, class Finish>
+void reduce_with(const View& x, const Array& out, float beta, const Finish& finish) {
+  using Partial = typename Op::Partial;
+  const Split split(x, out.shape());
+  const int64_t length = split.reduced.shape.numel();
+  // A chunk is worth a task of its own, whatever is kept beside it.
+  const int64_t beside =
+      split.by_columns ? std::clamp<int64_t>(split.kept.shape.numel(), 1, kTile) : 1;
+  const int64_t chunk_size = 4 * kGrain / beside;
+  Partials<Partial> partials(split.kept.shape,
+                             std::max<int64_t>(1, (length + chunk_size - 1) / chunk_size));
+  if (split.by_columns)
+    reduce_by_columns<C, Op>(split, x, partials, chunk_size);
+  else
+    reduce_along_rows<C, Op>(split, x, partials, chunk_size);
+  store_folded<Op>(partials, out, beta, finish);
+}
+
+// Σ term(a, b), output by output.
+template <class C, class Term>
+void sum_pairs_along_rows(const Split& left, const Split& right, const View& a, const View& b,
+                          Partials<double>& partials, int64_t chunk_size, const Term& term) {
+  const StridedLoop kept({partials.view, left.kept, right.kept});
+  const StridedLoop reduced({left.reduced, right.reduced});
+  const int64_t outputs = kept.count(), length = reduced.count();
+  const int64_t block = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, length));
+  const int64_t blocks = (outputs + block - 1) / block;
+  parallel_tasks(blocks * partials.chunks, [&](int64_t task) {
+    const int64_t begin = task / partials.chunks * block, chunk = task % partials.chunks;
+    TileReader<C> a_reader, b_reader;
+    kept.range(begin, std::min(outputs, begin + block), [&](const Run& outer) {
+      for (int64_t i = 0; i < outer.count; ++i) {
+        const int64_t a_shift = outer.data[1] + i * outer.stride[1] - a.data;
+        const int64_t b_shift = outer.data[2] + i * outer.stride[2] - b.data;
+        double total = 0;
+        reduced.range(
+            chunk * chunk_size, std::min(length, (chunk + 1) * chunk_size), [&](const Run& run) {
+              const C* x = a_reader.read(run.data[0] + a_shift, run.stride[0], a.dtype, run.count);
+              const C* y = b_reader.read(run.data[1] + b_shift, run.stride[1], b.dtype, run.count);
+              total += sum_of<double>(run.count, [=](int64_t k) {
+                return term(static_cast<double>(x[k]), static_cast<double>(y[k]));
+              });
+            });
+        partials.at(outer.data[0] + i * outer.stride[0], chunk) = total;
+      }
+    });
+  });
+}
+
+template <class C, class Term>
+void sum_pairs(const Array& a, const Array& b, const Array& out, const Term& term) {
+  const Split left(a, out.shape()), right(b, out.shape());
+  if (left.by_columns) {  // rows of terms, added up a row at a time
+    const Array terms = Array::empty(a.shape(), dtype_of<C>());
+    map<C>(term, terms, a, b);
+    return reduce_with<C, Sum<C>>(terms, out, 0, [](double total) { return total; });
+  }
+  const int64_t length = left.reduced.shape.numel(), chunk_size = 4 * kGrain;
+  Partials<double> partials(left.kept.shape,
+                            std::max<int64_t>(1, (length + chunk_size - 1) / chunk_size));
+  sum_pairs_along_rows<C>(left, right, a, b, partials, chunk_size, term);
+  store_folded<Sum<C>>(partials, out, 0, [](double total) { return total; });
 }
 
 }  // namespace
@@ -310,6 +363,20 @@ void reduce(ReduceOp op, const Array& x, const Array& out, float beta) {
         default:
           return reduce_with<C, Sum<C, NotZero>>(x, out, 0, same);
       }
+    }
+  });
+}
+
+void reduce_pairs(PairOp op, const Array& a, const Array& b, const Array& out) {
+  visit_real(a.dtype(), "reduce_pairs", [&](auto zero) {
+    using C = decltype(zero);
+    switch (op) {
+      case PairOp::product:
+        return sum_pairs<C>(a, b, out, [](auto x, auto y) { return x * y; });
+      case PairOp::distance:
+        return sum_pairs<C>(a, b, out, [](auto x, auto y) { return std::abs(x - y); });
+      case PairOp::squared_distance:
+        return sum_pairs<C>(a, b, out, [](auto x, auto y) { return (x - y) * (x - y); });
     }
   });
 }

@@ -29,6 +29,33 @@ struct Target {
     if (accumulate) value += load_as<C>(out, offset, dtype);
     store_as(out, offset, dtype, value);
   }
+  // `count` of kCount neighbours.
+  template <int kCount>
+  __device__ __forceinline__ void store_run(int64_t offset, int count,
+                                            const C (&values)[kCount]) const {
+    if constexpr (std::is_floating_point_v<C>) {
+      const int64_t bytes = kCount * item_bytes(dtype);
+      const int64_t start = reinterpret_cast<int64_t>(out) + offset * item_bytes(dtype);
+      const bool plain = divisor == 1 && !accumulate && is_float(dtype);
+      if (plain && count == kCount && start % (bytes < 16 ? bytes : 16) == 0)
+        return store_run_as<kCount>(out, offset, dtype, values);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+      if (i < count) store(offset + i, values[i]);
+  }
+
+ private:
+  static __device__ constexpr int64_t item_bytes(DType dtype) {
+    return dtype == DType::f64 || dtype == DType::i64    ? 8
+           : dtype == DType::f32 || dtype == DType::i32  ? 4
+           : dtype == DType::f16 || dtype == DType::bf16 ? 2
+                                                         : 1;
+  }
+  static __device__ constexpr bool is_float(DType dtype) {
+    return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 ||
+           dtype == DType::bf16;
+  }
 };
 
 // What is folded: kVec neighbours of a row of x (rows, cols). A source reads them and then gives

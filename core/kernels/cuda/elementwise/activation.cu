@@ -1,4 +1,4 @@
-// Derivatives of the activations, functions with a number, and SwiGLU.
+// Functions with a number and their derivatives, and SwiGLU.
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 #include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 
@@ -6,36 +6,12 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-template <class T, UnaryOp kOp>
-struct FixedBackward {
-  bool accumulate;
-  __device__ bool reads_out() const { return accumulate; }
-  __device__ __forceinline__ T operator()(T old, T x, T dy) const {
-    return narrow<T>(widen(old) + unary_gradient(kOp, widen(x), widen(dy)));
-  }
-};
-
-template <class C>
-__device__ __noinline__ C gradient_of_any(UnaryOp op, C x, C dy) {
-  return unary_gradient(op, x, dy);
-}
-
-template <class T>
-struct AnyBackward {
-  UnaryOp op;
-  bool accumulate;
-  __device__ bool reads_out() const { return accumulate; }
-  __device__ __forceinline__ T operator()(T old, T x, T dy) const {
-    return narrow<T>(widen(old) + gradient_of_any(op, widen(x), widen(dy)));
-  }
-};
-
 // The op is known when the kernel is compiled.
 template <class T, ShapedOp kOp>
 struct Shaped {
   ComputeOf<T> c;
   __device__ __forceinline__ T operator()(T x) const {
-    return narrow<T>(shaped_value(kOp, widen(x), c));
+    return narrow<T>(shaped_value<MathFor<T>>(kOp, widen(x), c));
   }
 };
 template <class T, ShapedOp kOp>
@@ -44,7 +20,7 @@ struct ShapedBackward {
   bool accumulate;
   __device__ bool reads_out() const { return accumulate; }
   __device__ __forceinline__ T operator()(T old, T x, T dy) const {
-    return narrow<T>(widen(old) + widen(dy) * shaped_derivative(kOp, widen(x), c));
+    return narrow<T>(widen(old) + widen(dy) * shaped_slope<MathFor<T>>(kOp, widen(x), c));
   }
 };
 
@@ -61,22 +37,11 @@ void visit_shaped(ShapedOp op, const Visitor& visitor) {
   }
 }
 
-// σ(x), for halves through the hardware's exponential and reciprocal: their few ulp of f32 are far
-// below a half's rounding, and the exact ones would keep the kernel from memory's speed.
-template <class T>
-__device__ __forceinline__ ComputeOf<T> sigmoid_for(ComputeOf<T> x) {
-  if constexpr (sizeof(T) == 2) {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-  } else {
-    return sigmoid_value(x);
-  }
-}
-
 template <class T>
 struct SwiGlu {
   __device__ __forceinline__ T operator()(T gate, T up) const {
     const ComputeOf<T> x = widen(gate);
-    return narrow<T>(x * sigmoid_for<T>(x) * widen(up));
+    return narrow<T>(x * sigmoid_value<MathFor<T>>(x) * widen(up));
   }
 };
 
@@ -105,7 +70,7 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
     for (int i = 0; i < kVec; ++i) {
       const C x = widen(g[i]), grad = widen(d[i]);
-      const C s = sigmoid_for<T>(x);
+      const C s = sigmoid_value<MathFor<T>>(x);
       to_gate[i] = narrow<T>(widen(to_gate[i]) + grad * widen(u[i]) * s * (C(1) + x * (C(1) - s)));
       to_up[i] = narrow<T>(widen(to_up[i]) + grad * x * s);
     }
@@ -115,46 +80,6 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 }  // namespace
-
-void unary_backward(UnaryOp op, const Array& x, const Array& dy, const Array& dx, float beta) {
-  check(x.dtype() == dy.dtype() && x.dtype() == dx.dtype(),
-        "unary_backward needs x, dy and dx of one dtype, got ", name_of(x.dtype()), ", ",
-        name_of(dy.dtype()), " and ", name_of(dx.dtype()));
-  visit_floating(x.dtype(), "unary_backward", [&](auto tag) {
-    using T = DeviceOf<decltype(tag)>;
-    const bool accumulate = beta != 0;
-    const auto run = [&](const auto& fast) {
-      elementwise("unary_backward", Operands<T, T, T>(), fast, AnyBackward<T>{op, accumulate}, dx,
-                  x, dy);
-    };
-    if constexpr (!std::is_same_v<T, double>) {
-      switch (op) {
-        case UnaryOp::silu:
-          return run(FixedBackward<T, UnaryOp::silu>{accumulate});
-        case UnaryOp::gelu:
-          return run(FixedBackward<T, UnaryOp::gelu>{accumulate});
-        case UnaryOp::gelu_tanh:
-          return run(FixedBackward<T, UnaryOp::gelu_tanh>{accumulate});
-        case UnaryOp::relu:
-          return run(FixedBackward<T, UnaryOp::relu>{accumulate});
-        case UnaryOp::hardswish:
-          return run(FixedBackward<T, UnaryOp::hardswish>{accumulate});
-        case UnaryOp::logsigmoid:
-          return run(FixedBackward<T, UnaryOp::logsigmoid>{accumulate});
-        case UnaryOp::mish:
-          return run(FixedBackward<T, UnaryOp::mish>{accumulate});
-        default:
-          break;
-      }
-    }
-    check(op == UnaryOp::tanh || op == UnaryOp::sigmoid || op == UnaryOp::silu ||
-              op == UnaryOp::gelu || op == UnaryOp::gelu_tanh || op == UnaryOp::relu ||
-              op == UnaryOp::softplus || op == UnaryOp::hardswish || op == UnaryOp::logsigmoid ||
-              op == UnaryOp::mish,
-          "unary_backward: only activations have a fused backward");
-    run(AnyBackward<T>{op, accumulate});
-  });
-}
 
 void shaped(ShapedOp op, const Array& x, double c, const Array& out) {
   visit_floating(x.dtype(), "shaped", [&](auto tag) {

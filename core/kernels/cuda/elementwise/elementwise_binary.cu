@@ -31,6 +31,8 @@ __device__ __forceinline__ C binary_value(BinaryOp op, C a, C b) {
       return Max()(a, b);
     case BinaryOp::minimum:
       return Min()(a, b);
+    case BinaryOp::distance:
+      return a > b ? a - b : b - a;
   }
   return a;
 }
@@ -157,8 +159,9 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 void check_arithmetic(BinaryOp op, DType dtype) {
-  check((op != BinaryOp::pow && op != BinaryOp::atan2) || is_floating(dtype),
-        "pow and atan2 need a floating-point dtype, got ", name_of(dtype));
+  const bool floating = op == BinaryOp::pow || op == BinaryOp::atan2 || op == BinaryOp::distance;
+  check(!floating || is_floating(dtype),
+        "pow, atan2 and distance need a floating-point dtype, got ", name_of(dtype));
 }
 
 }  // namespace
@@ -180,6 +183,8 @@ void binary(BinaryOp op, const Array& a, const Array& b, const Array& out) {
           return run(FixedBinary<T, BinaryOp::mul>());
         case BinaryOp::div:
           return run(FixedBinary<T, BinaryOp::div>());
+        case BinaryOp::atan2:
+          return run(FixedBinary<T, BinaryOp::atan2>());
         default:
           break;
       }

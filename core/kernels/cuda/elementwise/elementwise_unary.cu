@@ -9,21 +9,21 @@ namespace {
 template <class T, UnaryOp kOp>
 struct FixedUnary {
   __device__ __forceinline__ T operator()(T x) const {
-    return narrow<T>(unary_value(kOp, widen(x)));
+    return narrow<T>(unary_value<MathFor<T>>(kOp, widen(x)));
   }
 };
 
 // Out of line: one copy of the two dozen formulas for all elements of an item.
-template <class C>
+template <class Math, class C>
 __device__ __noinline__ C unary_value_of_any(UnaryOp op, C x) {
-  return unary_value(op, x);
+  return unary_value<Math>(op, x);
 }
 
 template <class T>
 struct AnyUnary {
   UnaryOp op;
   __device__ __forceinline__ T operator()(T x) const {
-    return narrow<T>(unary_value_of_any(op, widen(x)));
+    return narrow<T>(unary_value_of_any<MathFor<T>>(op, widen(x)));
   }
 };
 
@@ -78,6 +78,26 @@ void floating_unary(UnaryOp op, const Array& x, const Array& out) {
       return run(FixedUnary<T, UnaryOp::logsigmoid>());
     case UnaryOp::mish:
       return run(FixedUnary<T, UnaryOp::mish>());
+    case UnaryOp::exp:
+      return run(FixedUnary<T, UnaryOp::exp>());
+    case UnaryOp::exp2:
+      return run(FixedUnary<T, UnaryOp::exp2>());
+    case UnaryOp::expm1:
+      return run(FixedUnary<T, UnaryOp::expm1>());
+    case UnaryOp::log:
+      return run(FixedUnary<T, UnaryOp::log>());
+    case UnaryOp::log1p:
+      return run(FixedUnary<T, UnaryOp::log1p>());
+    case UnaryOp::sqrt:
+      return run(FixedUnary<T, UnaryOp::sqrt>());
+    case UnaryOp::square:
+      return run(FixedUnary<T, UnaryOp::square>());
+    case UnaryOp::abs:
+      return run(FixedUnary<T, UnaryOp::abs>());
+    case UnaryOp::tan:
+      return run(FixedUnary<T, UnaryOp::tan>());
+    case UnaryOp::round:
+      return run(FixedUnary<T, UnaryOp::round>());
     default:
       return run(AnyUnary<T>{op});
   }

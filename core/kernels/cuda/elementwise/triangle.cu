@@ -8,6 +8,14 @@ namespace {
 struct Triangle {
   int64_t rows, columns, diagonal;
   bool lower;
+  bool narrow;  // few enough elements for the fast division
+  FastDivisor by_columns, by_rows;
+
+  __device__ __forceinline__ int64_t divide(int64_t n, FastDivisor divisor, int64_t by) const {
+    if (!narrow) return n / by;
+    const auto value = static_cast<uint32_t>(n);
+    return (__umulhi(value, divisor.multiplier) + value) >> divisor.shift;
+  }
 };
 
 // Items in row-major order; T is as wide as an element, whatever the bits mean.
@@ -22,9 +30,9 @@ __global__ void __launch_bounds__(kBlock)
     locate(layout, item, offset);
     const int count = elements_of<kVec>(layout, item);
     const Vec<T, kVec> values = load_item<kVec>(layout, 1, x, offset[1], count);
-    int64_t row = item * kVec / triangle.columns;
+    int64_t row = triangle.divide(item * kVec, triangle.by_columns, triangle.columns);
     int64_t column = item * kVec - row * triangle.columns;
-    row %= triangle.rows;
+    row -= triangle.divide(row, triangle.by_rows, triangle.rows) * triangle.rows;
     Vec<T, kVec> result;
 #pragma unroll
     for (int i = 0; i < kVec; ++i) {
@@ -53,7 +61,13 @@ void typed_triangle(const Array& x, const Triangle& triangle, const Array& out) 
 
 void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
   if (out.numel() == 0) return;
-  const Triangle parts{out.size(-2), out.size(-1), diagonal, lower};
+  const Triangle parts{.rows = out.size(-2),
+                       .columns = out.size(-1),
+                       .diagonal = diagonal,
+                       .lower = lower,
+                       .narrow = out.numel() <= INT32_MAX,
+                       .by_columns = FastDivisor::of(out.size(-1)),
+                       .by_rows = FastDivisor::of(out.size(-2))};
   switch (size_of(out.dtype())) {
     case 8:
       return typed_triangle<uint64_t>(x, parts, out);

@@ -42,7 +42,7 @@ __device__ __forceinline__ float inverse_of_1_plus_exp2(float x) {
   return inverse;
 }
 
-// σ(2u) of gelu_tanh (unary_math.cuh), and x's square.
+// σ(2u) of gelu_tanh (unary_rules.h), and x's square.
 struct GeluSigmoid {
   float square, value;  // x² and σ
 

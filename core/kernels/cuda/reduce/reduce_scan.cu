@@ -90,19 +90,67 @@ struct Walk {
   __device__ int64_t position(int64_t i) const { return reverse ? length - 1 - i : i; }
 };
 
-// rows: the operands, cut to their first element along the dimension. One thread a row.
+// rows: the operands, cut to their first element along the dimension. A thread walks one stretch of
+// one row: thread t stretch s of row r with t = s·rows + r. `states`, of the same order, has what
+// lies before each stretch; null: there is one.
 template <class Scan>
 __global__ void __launch_bounds__(kBlock)
-    scan_columns_kernel(const __grid_constant__ Layout rows, Walk walk, const Scan scan) {
-  const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (row >= rows.items) return;
+    scan_columns_kernel(const __grid_constant__ Layout rows, Walk walk, const Scan scan,
+                        int64_t stretch, const typename Scan::State* states) {
+  const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  const int64_t part = task / rows.items, row = task - part * rows.items;
+  if (part * stretch >= walk.length) return;
+  int64_t offset[Scan::kOperands];
+  locate(rows, row, offset);
+  typename Scan::State state = states != nullptr ? states[task] : scan.identity();
+  const int64_t end = min(walk.length, (part + 1) * stretch);
+  // Loads a few elements ahead: none waits for a store of the one before.
+  constexpr int kAhead = 8;
+  for (int64_t i = part * stretch; i < end; i += kAhead) {
+    typename Scan::State ahead[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k)
+      if (i + k < end) ahead[k] = scan.load(offset, walk.position(i + k));
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (i + k >= end) break;
+      state = scan.join(state, ahead[k]);
+      scan.store(offset, row, walk.position(i + k), state);
+    }
+  }
+}
+
+// states[t] = what stretch s of row r makes.
+template <class Scan>
+__global__ void __launch_bounds__(kBlock)
+    stretch_states_kernel(const __grid_constant__ Layout rows, Walk walk, const Scan scan,
+                          int64_t stretch, typename Scan::State* states) {
+  const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  const int64_t part = task / rows.items, row = task - part * rows.items;
+  if (part * stretch >= walk.length) return;
   int64_t offset[Scan::kOperands];
   locate(rows, row, offset);
   typename Scan::State state = scan.identity();
-  for (int64_t i = 0; i < walk.length; ++i) {
-    const int64_t p = walk.position(i);
-    state = scan.join(state, scan.load(offset, p));
-    scan.store(offset, row, p, state);
+  const int64_t end = min(walk.length, (part + 1) * stretch);
+#pragma unroll 8
+  for (int64_t i = part * stretch; i < end; ++i)
+    state = scan.join(state, scan.load(offset, walk.position(i)));
+  states[task] = state;
+}
+
+// states[t] = what the stretches before s make.
+template <class Scan>
+__global__ void __launch_bounds__(kBlock)
+    join_stretches_kernel(int64_t rows, int64_t stretches, const Scan scan,
+                          typename Scan::State* states) {
+  const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  if (row >= rows) return;
+  typename Scan::State before = scan.identity();
+#pragma unroll 4
+  for (int64_t s = 0; s < stretches; ++s) {
+    const typename Scan::State own = states[s * rows + row];
+    states[s * rows + row] = before;
+    before = scan.join(before, own);
   }
 }
 
@@ -129,44 +177,78 @@ __device__ __forceinline__ State warp_scan(const Scan& scan, State value) {
   return value;
 }
 
-// One block a row, in tiles of an element a thread.
+// One block a row, in tiles of kEach elements a thread, which come and go by way of shared memory,
+// so that neighbouring threads read and write neighbours.
 template <class Scan>
 __global__ void __launch_bounds__(kBlock)
     scan_rows_kernel(const __grid_constant__ Layout rows, Walk walk, const Scan scan) {
   using State = typename Scan::State;
-  constexpr int kWarps = kBlock / kWarp;
+  constexpr int kWarps = kBlock / kWarp, kEach = 8, kTile = kBlock * kEach;
+  __shared__ State tile[kTile + kTile / kWarp];
   __shared__ State totals[kWarps];
+  const auto place = [](int i) { return i + i / kWarp; };  // columns of the tile in other banks
   int64_t offset[Scan::kOperands];
   locate(rows, blockIdx.x, offset);
-  const int warp = threadIdx.x / kWarp;
+  const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   State carry = scan.identity();
-  for (int64_t tile = 0; tile < walk.length; tile += kBlock) {
-    const int64_t i = tile + threadIdx.x;
-    const int64_t p = walk.position(i);
-    const bool inside = i < walk.length;
-    State state = warp_scan(scan, inside ? scan.load(offset, p) : scan.identity());
-    if (threadIdx.x % kWarp == kWarp - 1) totals[warp] = state;
+  for (int64_t begin = 0; begin < walk.length; begin += kTile) {
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t i = begin + k * kBlock + thread;
+      tile[place(k * kBlock + thread)] =
+          i < walk.length ? scan.load(offset, walk.position(i)) : scan.identity();
+    }
+    __syncthreads();
+    State own[kEach];
+    own[0] = tile[place(thread * kEach)];
+#pragma unroll
+    for (int k = 1; k < kEach; ++k) own[k] = scan.join(own[k - 1], tile[place(thread * kEach + k)]);
+    const State through = warp_scan(scan, own[kEach - 1]);
+    State before_lane = shuffle_up(through, 1);
+    if (lane == 0) before_lane = scan.identity();
+    if (lane == kWarp - 1) totals[warp] = through;
     __syncthreads();
     State before = carry;
     for (int w = 0; w < kWarps; ++w) {
-      if (w == warp) state = scan.join(before, state);
+      if (w == warp) before_lane = scan.join(before, before_lane);
       before = scan.join(before, totals[w]);
     }
     carry = before;
-    __syncthreads();  // the totals have been read
-    if (inside) scan.store(offset, blockIdx.x, p, state);
+#pragma unroll
+    for (int k = 0; k < kEach; ++k)
+      tile[place(thread * kEach + k)] = scan.join(before_lane, own[k]);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t i = begin + k * kBlock + thread;
+      if (i < walk.length)
+        scan.store(offset, blockIdx.x, walk.position(i), tile[place(k * kBlock + thread)]);
+    }
   }
 }
 
 template <class Scan>
 void run_scan(const char* name, const Layout& rows, const Walk& walk, bool neighbours,
               const Scan& scan) {
-  const bool columns = walk.length <= 32 || (rows.items >= 1024 && neighbours);
-  if (columns)
-    launch(name, scan_columns_kernel<Scan>, one_block_each(ceil_div(rows.items, kBlock)), kBlock, 0,
-           rows, walk, scan);
-  else
+  if (walk.length > 32 && !(rows.items >= 64 && neighbours)) {
     launch(name, scan_rows_kernel<Scan>, one_block_each(rows.items), kBlock, 0, rows, walk, scan);
+    return;
+  }
+  constexpr int64_t kManyThreads = 128 * 1024;
+  const int64_t wanted =
+      std::clamp<int64_t>(ceil_div(kManyThreads, rows.items), 1, ceil_div(walk.length, 64));
+  const int64_t stretch = ceil_div(walk.length, std::min<int64_t>(wanted, 1024));
+  const int64_t stretches = ceil_div(walk.length, stretch);
+  const unsigned blocks = one_block_each(ceil_div(rows.items * stretches, kBlock));
+  typename Scan::State* before = nullptr;
+  const Workspace<typename Scan::State> states(stretches == 1 ? 1 : rows.items * stretches);
+  if (stretches > 1) {
+    before = states.data();
+    launch(name, stretch_states_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
+    launch(name, join_stretches_kernel<Scan>, one_block_each(ceil_div(rows.items, kBlock)), kBlock,
+           0, rows.items, stretches, scan, before);
+  }
+  launch(name, scan_columns_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
 }
 
 // Scans x into out.
