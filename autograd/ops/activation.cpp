@@ -31,7 +31,7 @@ Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative deriva
       const DType wide = statistics_dtype(dy.dtype());
       const Tensor slope = derivative(to(x.tensor(), wide));
       Tensor arriving = to(dy, wide);
-      if (kernels::has_flat_part(op)) {  // not even inf · 0 passes
+      if (op == UnaryOp::relu || op == UnaryOp::hardswish) {  // flat: not even inf · 0 passes
         const Tensor zero = Tensor::scalar(0, wide, dy.device());
         arriving = where(equal(slope, zero), zero, arriving);
       }

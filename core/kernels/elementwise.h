@@ -2,7 +2,6 @@
 // that is a vector along the last dimension (bias) or a scalar.
 #pragma once
 
-#include <binade/core/host_device.h>
 #include <binade/core/kernels/kernels.h>
 
 namespace binade::kernels {
@@ -39,10 +38,6 @@ enum class UnaryOp : uint8_t {
   ceil,
   round,  // round: ties to even
 };
-// Where one of these is flat no gradient passes: not even that of a gradient of ∞ or NaN.
-BINADE_HOST_DEVICE constexpr bool has_flat_part(UnaryOp op) {
-  return op == UnaryOp::relu || op == UnaryOp::hardswish;
-}
 // Tests whose output is bool.
 enum class TestOp : uint8_t { is_finite, is_nan, is_inf, logical_not };
 // Functions of one variable with a number c: leaky_relu x > 0 ? x : c·x; elu x > 0 ? x : c·(eˣ −

@@ -158,7 +158,8 @@ __device__ __forceinline__ C unary_derivative(UnaryOp op, C x) {
 template <class C>
 __device__ __forceinline__ C unary_gradient(UnaryOp op, C x, C dy) {
   const C slope = unary_derivative(op, x);
-  return has_flat_part(op) && slope == C(0) ? C(0) : dy * slope;
+  const bool has_flat_part = op == UnaryOp::relu || op == UnaryOp::hardswish;
+  return has_flat_part && slope == C(0) ? C(0) : dy * slope;
 }
 
 template <class C>
