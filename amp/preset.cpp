@@ -74,15 +74,10 @@ Autocast::Autocast(const Preset& preset, const GradScaler& scaler)
     : Autocast(preset, scaler.scale_scalar()) {}
 
 Autocast::Autocast(const Preset& preset, const Array& loss_scale)
-    : policy_{preset.compute_dtype},
-      previous_(exchange_precision_policy(preset.autocast ? &policy_ : nullptr)),
-      loss_scale_(loss_scale),
-      previous_loss_scale_(
-          exchange_loss_scale(loss_scale.defined() ? &loss_scale_ : current_loss_scale())) {}
+    : scope_({preset.autocast ? std::optional(PrecisionPolicy{preset.compute_dtype}) : std::nullopt,
+              loss_scale.defined() ? loss_scale : Precision::current().loss_scale}) {}
 
 Autocast::~Autocast() {
-  exchange_precision_policy(previous_);
-  exchange_loss_scale(previous_loss_scale_);
   clear_cast_cache();
 }
 

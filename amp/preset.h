@@ -57,10 +57,7 @@ class Autocast {
   Autocast& operator=(const Autocast&) = delete;
 
  private:
-  PrecisionPolicy policy_;
-  const PrecisionPolicy* previous_;
-  Array loss_scale_;
-  const Array* previous_loss_scale_;
+  PrecisionScope scope_;
 };
 
 }  // namespace binade::amp

@@ -1,8 +1,12 @@
 #include <binade/autograd/create.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
 #include <binade/core/random.h>
 
@@ -12,6 +16,12 @@ namespace {
 PhiloxKey next_key(Device device) {
   RandomState& state = RandomState::current();
   return {state.seed(), state.step_on(device), state.next_place()};
+}
+
+Tensor stepped(int64_t count, double start, double step, DType dtype, Device device) {
+  const Array values = Array::empty({count}, dtype, device);
+  if (count > 0) BINADE_DISPATCH(device, arange(values, start, step));
+  return Tensor(values);
 }
 
 }  // namespace
@@ -38,6 +48,42 @@ Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType d
 
 Tensor arange(int64_t n, DType dtype, Device device) {
   return Tensor(Array::arange(n, dtype, device));
+}
+
+Tensor arange(double start, double end, double step, DType dtype, Device device) {
+  check(std::isfinite(start) && std::isfinite(end) && std::isfinite(step) && step != 0,
+        "arange: start, end and step must be finite and the step not 0, got ", start, ", ", end,
+        " and ", step);
+  check(is_floating(dtype) || (start == std::trunc(start) && step == std::trunc(step)),
+        "arange: steps of ", step, " from ", start, " are no integers, but the dtype is ", dtype,
+        "; ask for DType::f32");
+  const double steps = std::ceil((end - start) / step);
+  check(steps >= 0, "arange: steps of ", step, " do not lead from ", start, " to ", end);
+  constexpr double kMost = 9007199254740992;  // 2^53: beyond it a position is no double
+  check(steps <= kMost, "arange: ", steps, " numbers from ", start, " to ", end, " are too many");
+  return stepped(static_cast<int64_t>(steps), start, step, dtype, device);
+}
+
+Tensor linspace(double start, double end, int64_t count, DType dtype, Device device) {
+  check(count >= 0, "linspace: the count must not be below 0, got ", count);
+  check(is_floating(dtype), "linspace: the dtype must be floating point, got ", dtype,
+        "; convert the result with to(x, dtype)");
+  const double step = count > 1 ? (end - start) / static_cast<double>(count - 1) : 0;
+  Tensor values = stepped(count, start, step, dtype, device);
+  if (count > 1) values.array().slice(0, count - 1).fill(end);  // not what rounding makes of it
+  return values;
+}
+
+Tensor eye(int64_t rows, int64_t columns, DType dtype, Device device) {
+  check(rows >= 0 && columns >= 0, "eye: sizes must not be below 0, got ", rows, " and ", columns);
+  const Array flat = Array::zeros({rows * columns}, dtype, device);
+  const int64_t ones = std::min(rows, columns);
+  if (ones > 0) flat.slice(0, 0, (ones - 1) * (columns + 1) + 1, columns + 1).fill(1);
+  return Tensor(flat.view({rows, columns}));
+}
+
+Tensor eye(int64_t n, DType dtype, Device device) {
+  return eye(n, n, dtype, device);
 }
 
 Tensor randn(const Shape& shape, Device device) {

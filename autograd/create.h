@@ -20,6 +20,17 @@ Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, DType d
 
 // 0, 1, …, n − 1.
 Tensor arange(int64_t n, DType dtype = DType::i64, Device device = {});
+// start, start + step, … before `end`: ⌈(end − start) / step⌉ numbers, computed in f64 and rounded
+// to the dtype. Error for a step of 0 or away from `end`, and for fractions in an integer dtype.
+Tensor arange(double start, double end, double step = 1, DType dtype = DType::i64,
+              Device device = {});
+// `count` numbers at even distances from start to end, both included; one is start. Floating
+// dtypes.
+Tensor linspace(double start, double end, int64_t count, DType dtype = DType::f32,
+                Device device = {});
+// (rows, columns): 1 on the diagonal, 0 elsewhere. Any dtype.
+Tensor eye(int64_t rows, int64_t columns, DType dtype = DType::f32, Device device = {});
+Tensor eye(int64_t n, DType dtype = DType::f32, Device device = {});  // (n, n)
 
 // Standard normals, and uniforms in [0, 1), f32.
 Tensor randn(const Shape& shape, Device device = {});

@@ -1,7 +1,6 @@
 #include <binade/autograd/recompute.h>
 
 #include <iterator>
-#include <optional>
 #include <utility>
 
 #include <binade/autograd/graph.h>
@@ -14,28 +13,19 @@ namespace {
 
 thread_local Recompute recompute_choice = Recompute::nothing;
 
-// The precision policy, loss scale and random place of the first run, for the second. They are
-// copies: the scope that set them may have ended before backward began.
+// The precision and the random place of the first run, for the second.
 class SameCircumstances {
  public:
-  SameCircumstances(const std::optional<PrecisionPolicy>& policy, const Array& loss_scale,
-                    uint64_t place)
-      : previous_policy_(exchange_precision_policy(policy ? &*policy : nullptr)),
-        previous_loss_scale_(exchange_loss_scale(loss_scale.defined() ? &loss_scale : nullptr)),
-        previous_place_(RandomState::current().place()) {
+  SameCircumstances(const Precision& precision, uint64_t place)
+      : precision_(precision), previous_place_(RandomState::current().place()) {
     RandomState::current().set_place(place);
   }
-  ~SameCircumstances() {
-    exchange_precision_policy(previous_policy_);
-    exchange_loss_scale(previous_loss_scale_);
-    RandomState::current().set_place(previous_place_);
-  }
+  ~SameCircumstances() { RandomState::current().set_place(previous_place_); }
   SameCircumstances(const SameCircumstances&) = delete;
   SameCircumstances& operator=(const SameCircumstances&) = delete;
 
  private:
-  const PrecisionPolicy* previous_policy_;
-  const Array* previous_loss_scale_;
+  PrecisionScope precision_;
   uint64_t previous_place_;
 };
 
@@ -43,8 +33,7 @@ struct SegmentGradient {
   std::function<TensorList(const TensorList&)> segment;
   std::vector<Saved> inputs;
   size_t count;  // of outputs
-  std::optional<PrecisionPolicy> policy;
-  Array loss_scale;
+  Precision precision;
   uint64_t place;
 
   // The segment's outputs again, on the tape.
@@ -57,7 +46,7 @@ struct SegmentGradient {
   }
 
   void operator()(Backward& backward) const {
-    const SameCircumstances same(policy, loss_scale, place);
+    const SameCircumstances same(precision, place);
     TensorList leaves;
     for (size_t i = 0; i < inputs.size(); ++i)
       leaves.push_back(inputs[i].defined()
@@ -82,7 +71,7 @@ struct SegmentGradient {
 
   // What the segment records now is part of the gradient's graph: nothing is saved any more.
   void operator()(BackwardOnTape& tape) const {
-    const SameCircumstances same(policy, loss_scale, place);
+    const SameCircumstances same(precision, place);
     TensorList arguments;
     for (size_t i = 0; i < inputs.size(); ++i)
       arguments.push_back(inputs[i].defined() ? tape.input(static_cast<int>(i), inputs[i].array())
@@ -122,11 +111,9 @@ void attach_recipe(const Tensor& result, Recipe recipe) {
 TensorList recompute(std::function<TensorList(const TensorList&)> segment,
                      const TensorList& inputs) {
   check(segment != nullptr, "recompute needs a function");
-  const uint64_t place = RandomState::current().place();
-  std::optional<PrecisionPolicy> policy;
-  if (const PrecisionPolicy* current = current_precision_policy()) policy = *current;
-  const Array loss_scale = current_loss_scale() ? *current_loss_scale() : Array();
   if (!grad_enabled()) return segment(inputs);
+  const uint64_t place = RandomState::current().place();
+  const Precision precision = Precision::current();
 
   TensorList outputs;
   {
@@ -148,9 +135,8 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   recorded.emplace_back(Array::empty({0}, DType::f32), true);
 
   const size_t count = values.size();
-  return record(
-      "recompute", recorded, std::move(values),
-      SegmentGradient{std::move(segment), std::move(saved), count, policy, loss_scale, place});
+  return record("recompute", recorded, std::move(values),
+                SegmentGradient{std::move(segment), std::move(saved), count, precision, place});
 }
 
 }  // namespace binade

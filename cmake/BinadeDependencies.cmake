@@ -1,12 +1,21 @@
 # Finds the libraries of the README's dependency table. scripts/setup.sh installs them.
 
-# Stops with the Debian package to install unless `package` was found.
-function(binade_require package debian_package)
+# Notes the Debian package to install unless `package` was found.
+set(missing "")
+set(missing_packages "")
+macro(binade_require package debian_package)
   if(NOT ${package}_FOUND)
-    message(FATAL_ERROR "${package} was not found. Run scripts/setup.sh, which installs all that "
-                        "the build needs, or install the Debian package ${debian_package}.")
+    list(APPEND missing ${package})
+    list(APPEND missing_packages ${debian_package})
   endif()
-endfunction()
+endmacro()
+# The same for a library that has no CMake package, only a pkg-config file.
+macro(binade_require_module target module debian_package)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(${target} QUIET IMPORTED_TARGET ${module})
+  endif()
+  binade_require(${target} ${debian_package})
+endmacro()
 
 find_package(OpenMP QUIET COMPONENTS CXX)
 binade_require(OpenMP g++)
@@ -22,14 +31,21 @@ find_package(nlohmann_json QUIET)
 binade_require(nlohmann_json nlohmann-json3-dev)
 find_package(PkgConfig QUIET)
 binade_require(PkgConfig pkg-config)
-pkg_check_modules(sentencepiece QUIET IMPORTED_TARGET sentencepiece)
-binade_require(sentencepiece libsentencepiece-dev)
-pkg_check_modules(pcre2 QUIET IMPORTED_TARGET libpcre2-8)
-binade_require(pcre2 libpcre2-dev)
-pkg_check_modules(utf8proc QUIET IMPORTED_TARGET libutf8proc)
-binade_require(utf8proc libutf8proc-dev)
+binade_require_module(sentencepiece sentencepiece libsentencepiece-dev)
+binade_require_module(pcre2 libpcre2-8 libpcre2-dev)
+binade_require_module(utf8proc libutf8proc libutf8proc-dev)
 find_package(ZLIB QUIET)
 binade_require(ZLIB zlib1g-dev)
+
+if(missing)
+  list(JOIN missing ", " names)
+  list(JOIN missing_packages " " packages)
+  if("PkgConfig" IN_LIST missing)
+    string(APPEND names " (without pkg-config the libraries that only it finds count as missing)")
+  endif()
+  message(FATAL_ERROR "Binade needs what was not found: ${names}. scripts/setup.sh installs all that the "
+                      "build needs; on Debian and Ubuntu so does\n  apt-get install ${packages}")
+endif()
 
 # oneDNN: CPU products and convolutions; Eigen is the fallback. Its own CMake package is passed by, as
 # Debian's asks for OpenCL's headers, which nothing here uses.

@@ -4,12 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
-#include <binade/core/dtype.h>
+#include <binade/core/array.h>
 
 namespace binade {
-
-class Array;
 
 enum class PrecisionClass : uint8_t {
   half,    // matmul, linear, conv, attention: run in the policy's half type
@@ -33,5 +32,27 @@ const PrecisionPolicy* exchange_precision_policy(const PrecisionPolicy* policy);
 const Array* current_loss_scale();
 // Sets it and returns the one before.
 const Array* exchange_loss_scale(const Array* scale);
+
+// What both slots hold, copied: a scope may end before somebody works as it said.
+struct Precision {
+  std::optional<PrecisionPolicy> policy;
+  Array loss_scale;  // undefined: none
+
+  static Precision current();
+};
+
+// Fills both slots while it lives.
+class PrecisionScope {
+ public:
+  explicit PrecisionScope(Precision precision);
+  ~PrecisionScope();
+  PrecisionScope(const PrecisionScope&) = delete;
+  PrecisionScope& operator=(const PrecisionScope&) = delete;
+
+ private:
+  Precision own_;
+  const PrecisionPolicy* previous_policy_;
+  const Array* previous_loss_scale_;
+};
 
 }  // namespace binade

@@ -14,7 +14,7 @@ struct UpdateContext {
   Array grad_factor;    // f32: multiplies the stored gradient; undefined: 1
   Array found_inf;      // f32: non-zero → nothing is written
   Array learning_rate;  // f32 (f64 where masters are f64); undefined for an update that has none
-  Array step;           // i64; goes with the learning rate
+  Array step;           // i64; undefined for an update that does not depend on it
 };
 
 // Buffers of one parameter group, (n) contiguous. `master` is f32 (f64 in gradient checks); `value`
@@ -25,6 +25,19 @@ struct UpdateBuffers {
   Array master;
   Array value;
   Array moment1, moment2;  // master's dtype; those an optimizer does not use are undefined
+};
+
+// The decay of an exponential moving average, by n, the updates that came before the one that is
+// averaged. What grows from a low decay forgets the start sooner.
+struct AverageDecay {
+  enum class Kind : uint8_t {
+    constant,  // decay
+    ratio,     // min(decay, (1 + n)/(10 + n)): TensorFlow's ExponentialMovingAverage(num_updates)
+    power,     // min(decay, 1 − (1 + n)^−exponent): diffusers' EMAModel(use_ema_warmup)
+  };
+  double decay = 0.999;  // in (0, 1)
+  Kind kind = Kind::constant;
+  double exponent = 2.0 / 3;  // of `power`, above 0
 };
 
 // Squares of gradients are added up in chunks of so many elements, from the start of their group

@@ -1,10 +1,14 @@
-// Batches made ready by a thread of their own.
+// Batches of tokens made ready by a thread of their own, in buffers that are used again: an
+// OrderedPrefetcher (data/ordered_prefetcher.h) that allocates nothing on the way.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+
+#include <binade/data/ordered_prefetcher.h>
 
 namespace binade::data {
 
@@ -45,8 +49,9 @@ class Prefetcher {
   int64_t next_batch() const;
 
  private:
-  struct Shared;
-  std::shared_ptr<Shared> shared_;
+  struct Buffers;
+  std::shared_ptr<Buffers> buffers_;
+  std::optional<OrderedPrefetcher<std::shared_ptr<Batch>>> batches_;
 };
 
 }  // namespace binade::data

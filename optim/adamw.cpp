@@ -23,6 +23,11 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
   add_moment("exp_avg_sq", MomentOf::squares);
 }
 
+AdamW::AdamW(const nn::Module& module, const WholeModule& how, const AdamWOptions& options)
+    : AdamW(one_group(module, how.weight_decay), options) {
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
+}
+
 void AdamW::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(),

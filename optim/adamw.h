@@ -19,6 +19,7 @@ void check_options(const char* who, const AdamWOptions& options);
 class AdamW : public Optimizer {
  public:
   explicit AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options = {});
+  AdamW(const nn::Module& module, const WholeModule& how, const AdamWOptions& options = {});
   const char* name() const override { return "adamw"; }
 
  private:

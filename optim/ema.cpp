@@ -1,14 +1,19 @@
 #include <binade/optim/ema.h>
 
+#include <cmath>
+
 #include <binade/core/kernels/optimizer.h>
 #include <binade/core/log.h>
 #include <binade/optim/state_loading.h>
 
 namespace binade::optim {
 
-Ema::Ema(const Optimizer& optimizer, double decay, const std::vector<nn::NamedBuffer>& statistics)
+Ema::Ema(const Optimizer& optimizer, const EmaDecay& decay,
+         const std::vector<nn::NamedBuffer>& statistics)
     : optimizer_(&optimizer), life_(optimizer.life()), decay_(decay), shared_(optimizer.shared()) {
-  check(decay > 0 && decay < 1, "EMA needs a decay in (0, 1), got ", decay);
+  check(decay.decay > 0 && decay.decay < 1, "EMA needs a decay in (0, 1), got ", decay.decay);
+  check(decay.exponent > 0 && std::isfinite(decay.exponent),
+        "EMA needs an exponent above 0 of its decay, got ", decay.exponent);
   check(!optimizer.life()->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
   for (const FlatGroup& group : optimizer.groups()) {
@@ -44,12 +49,18 @@ void Ema::update(const Array& found_inf) {
         "EMA: the averages are in use; end the Ema::Scope (or swap back) before update()");
   for (size_t i = 0; i < averages_.size(); ++i) {
     const Array value = averaged(i).to(averages_[i].dtype());
-    BINADE_DISPATCH(optimizer().device(),
-                    optimizer_update({value, averages_[i], {}, {}, {}},
-                                     {.grad_factor = {}, .found_inf = found_inf},
-                                     kernels::AverageParams{decay_}));
+    BINADE_DISPATCH(optimizer().device(), optimizer_update({value, averages_[i], {}, {}, {}},
+                                                           {.grad_factor = {},
+                                                            .found_inf = found_inf,
+                                                            .learning_rate = {},
+                                                            .step = optimizer().step_count()},
+                                                           kernels::AverageParams{decay_}));
     averages_[i].bump_version();
   }
+}
+
+void Ema::update() {
+  update(Array::zeros({}, DType::f32, optimizer().device()));
 }
 
 std::vector<MemberState> Ema::parameter_averages() const {

@@ -9,22 +9,29 @@
 
 namespace binade::optim {
 
+// {.decay = 0.9999, .kind = EmaDecay::Kind::ratio}: the decay grows with the optimizer's updates.
+using EmaDecay = AverageDecay;
+
 class Ema {
  public:
   // Of the optimizer's parameters, from their present values. `statistics`: what the model measures
   // of its activations and computes with later (batch norm), for example named_buffers() of a
   // module: averaged with the weights that they were measured with; buffers that are not
   // floating-point are left alone. Every use after the optimizer is gone throws Error.
-  Ema(const Optimizer& optimizer, double decay,
+  Ema(const Optimizer& optimizer, const EmaDecay& decay,
       const std::vector<nn::NamedBuffer>& statistics = {});
+  // With a constant decay, in (0, 1).
+  Ema(const Optimizer& optimizer, double decay, const std::vector<nn::NamedBuffer>& statistics = {})
+      : Ema(optimizer, EmaDecay{.decay = decay}, statistics) {}
   // A copy would write the same averages.
   Ema(const Ema&) = delete;
   Ema& operator=(const Ema&) = delete;
   // Whether these are averages of that optimizer's parameters.
   bool averages(const Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
-  // After Optimizer::update, with the found_inf that it was given. Throws Error while the averages
-  // are in use.
+  // After Optimizer::update, with the found_inf that it was given, or after Optimizer::step. Throws
+  // Error while the averages are in use.
   void update(const Array& found_inf);
+  void update();
   // The averages by the names of parameters and statistics. Throws Error while ranks share them.
   nn::StateDict state() const;
   // Throws Error naming what does not fit; nothing is written then. Not while the averages are in
@@ -65,7 +72,7 @@ class Ema {
 
   const Optimizer* optimizer_;
   std::weak_ptr<Optimizer::Life> life_;
-  double decay_;
+  EmaDecay decay_;
   std::vector<nn::NamedBuffer> statistics_;
   std::vector<Array> averages_;  // with masters of the same dtype: what was exchanged, while in use
   std::vector<Array> kept_;      // while in use: masters that cannot hold the averages' bits

@@ -20,6 +20,14 @@ int64_t aligned(int64_t numel) {
 
 }  // namespace
 
+std::vector<ParameterGroup> one_group(const nn::Module& module, double weight_decay) {
+  ParameterGroup group{{}, 1, weight_decay};
+  for (const nn::NamedParameter& named : module.named_parameters())
+    if (named.parameter->trainable()) group.parameters.push_back(named);
+  if (group.parameters.empty()) return {};
+  return {std::move(group)};
+}
+
 std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weight_decay) {
   ParameterGroup decayed{{}, 1, weight_decay}, plain{{}, 1, 0};
   for (const nn::NamedParameter& named : module.named_parameters()) {

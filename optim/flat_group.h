@@ -22,8 +22,9 @@ struct ParameterGroup {
   double weight_decay = 0;  // 0 or more
 };
 
-// The usual split: parameters of more than one dimension decay, the others do not. Parameters that
-// are not trainable are left out.
+// The trainable parameters of `module` in one group, or in two: those of more than one dimension
+// decay, the others do not.
+std::vector<ParameterGroup> one_group(const nn::Module& module, double weight_decay);
 std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weight_decay);
 
 class FlatGroup {

@@ -11,6 +11,11 @@ Lion::Lion(std::vector<ParameterGroup> groups, const LionOptions& options)
   add_moment("exp_avg");
 }
 
+Lion::Lion(const nn::Module& module, const WholeModule& how, const LionOptions& options)
+    : Lion(one_group(module, how.weight_decay), options) {
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
+}
+
 void Lion::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(),

@@ -14,6 +14,7 @@ struct LionOptions {
 class Lion : public Optimizer {
  public:
   explicit Lion(std::vector<ParameterGroup> groups, const LionOptions& options = {});
+  Lion(const nn::Module& module, const WholeModule& how, const LionOptions& options = {});
   const char* name() const override { return "lion"; }
 
  private:

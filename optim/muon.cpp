@@ -46,6 +46,11 @@ Muon::Muon(std::vector<ParameterGroup> groups, const MuonOptions& options)
   add_moment("exp_avg_sq", MomentOf::squares);
 }
 
+Muon::Muon(const nn::Module& module, const WholeModule& how, const MuonOptions& options)
+    : Muon(one_group(module, how.weight_decay), options) {
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
+}
+
 bool Muon::is_elementwise(const FlatGroup& group) const {
   return !is_hidden_matrix(group.members().front().parameter);
 }

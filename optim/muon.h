@@ -26,6 +26,7 @@ class Muon : public Optimizer {
   // Of each group, parameters of two dimensions whose name does not contain "embed", "wte", "wpe"
   // or "head" are Muon's, the others AdamW's.
   explicit Muon(std::vector<ParameterGroup> groups, const MuonOptions& options = {});
+  Muon(const nn::Module& module, const WholeModule& how, const MuonOptions& options = {});
   const char* name() const override { return "muon"; }
 
  private:

@@ -14,6 +14,16 @@
 
 namespace binade::optim {
 
+// How to train a whole module, as the optimizers of this folder take it:
+//   optim::AdamW optimizer(net, {.learning_rate = 1e-3, .weight_decay = 0.01});
+//   optim::Sgd optimizer(net, {.learning_rate = 0.1}, {.momentum = 0.9});
+// Every trainable parameter is in one group, with this decay, as with PyTorch's net.parameters().
+// For others make groups (flat_group.h).
+struct WholeModule {
+  std::optional<double> learning_rate;  // set_learning_rate() of this; not given: not yet
+  double weight_decay = 0;
+};
+
 // An optimizer holds its parameters from its construction to its end: they keep dtype and device,
 // and belong to no other optimizer. Apply the preset, move the model, add adapters before it is
 // made. Parameters that are frozen meanwhile (set_trainable(false)) stay exactly as they are.
@@ -92,6 +102,8 @@ class Optimizer {
 
   // Updates applied so far; skipped steps do not count (host synchronisation on a GPU).
   int64_t steps_done() const;
+  // The same as an i64 scalar on the device, which moves with every update.
+  const Array& step_count() const { return step_scalar_; }
 
   // Masters are the model's to save; this is the rest: "exp_avg.<parameter>", "step".
   nn::StateDict state() const;

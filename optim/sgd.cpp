@@ -17,6 +17,11 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
   if (options.momentum > 0) add_moment("momentum");
 }
 
+Sgd::Sgd(const nn::Module& module, const WholeModule& how, const SgdOptions& options)
+    : Sgd(one_group(module, how.weight_decay), options) {
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
+}
+
 void Sgd::update_group(size_t group, const UpdateBuffers& buffers, const UpdateContext& context) {
   const FlatGroup& flat = groups()[group];
   BINADE_DISPATCH(device(), optimizer_update(buffers, context,

@@ -15,6 +15,7 @@ struct SgdOptions {
 class Sgd : public Optimizer {
  public:
   explicit Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options = {});
+  Sgd(const nn::Module& module, const WholeModule& how, const SgdOptions& options = {});
   const char* name() const override { return "sgd"; }
 
  private:

@@ -17,6 +17,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ ${1:-} == --help ]] && usage && exit
 
 build=$root/build
+# Threads that spin while they wait take the cores from whatever else runs here.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 # The first of runs/$1, runs/$1-2 … that is not there.
 new_run() {

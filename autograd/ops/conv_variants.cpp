@@ -14,13 +14,22 @@ using namespace ops;
 
 namespace {
 
-// A sequence (N, C, L) as an image of one row, and its weight likewise.
-void check_sequence(const char* op, const Tensor& x, const Tensor& weight) {
+// A convolution of sequences (N, C, L) by that of images: they are images of one row. `rows` has
+// the options that only one of the convolutions knows.
+template <class Convolution, class Options, class RowOptions>
+Tensor of_sequences(const char* op, const Convolution& of_images, const Tensor& x,
+                    const Tensor& weight, const Tensor& bias, const Options& options,
+                    RowOptions rows) {
   check_floating(op, "x", x);
   check_floating(op, "weight", weight);
   check(x.dims() == 3 && weight.dims() == 3, op,
         ": x must be (N, C, L) and weight of three dimensions, got x ", Kind{x}, " and weight ",
         Kind{weight});
+  rows.stride[1] = options.stride;
+  rows.padding[1] = options.padding;
+  rows.dilation[1] = options.dilation;
+  rows.groups = options.groups;
+  return squeeze(of_images(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
 }
 
 kernels::ConvParams params_of(const ConvTranspose2dOptions& options) {
@@ -98,13 +107,7 @@ struct TransposedGradient {
 
 Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv1dOptions& options) {
-  check_sequence("conv1d", x, weight);
-  Conv2dOptions rows;
-  rows.stride[1] = options.stride;
-  rows.padding[1] = options.padding;
-  rows.dilation[1] = options.dilation;
-  rows.groups = options.groups;
-  return squeeze(conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
+  return of_sequences("conv1d", conv2d, x, weight, bias, options, Conv2dOptions());
 }
 
 Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -171,14 +174,9 @@ Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tenso
 
 Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const ConvTranspose1dOptions& options) {
-  check_sequence("conv_transpose1d", x, weight);
   ConvTranspose2dOptions rows;
-  rows.stride[1] = options.stride;
-  rows.padding[1] = options.padding;
   rows.output_padding[1] = options.output_padding;
-  rows.dilation[1] = options.dilation;
-  rows.groups = options.groups;
-  return squeeze(conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
+  return of_sequences("conv_transpose1d", conv_transpose2d, x, weight, bias, options, rows);
 }
 
 }  // namespace binade

@@ -43,6 +43,11 @@ Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tens
 // the device: waits for it, so not inside a captured step.
 Tensor masked_select(const Tensor& x, const Tensor& mask);
 
+// How often each number from 0 on is in the vector x (N) of i32 or i64, up to its largest or to
+// least − 1: i64. With floating weights (N), the sum of the weights at each number, class full,
+// which has a gradient. How many numbers there are says the device: waits for it, so not inside a
+// captured step.
+Tensor bincount(const Tensor& x, const Tensor& weights = {}, int64_t least = 0);
 // (…) class indices give (…, classes): 1 at the index, 0 elsewhere.
 Tensor one_hot(const Tensor& index, int64_t classes, DType dtype = DType::i64);
 // Where values would be inserted along the last dimension of sorted, which ascends, for it to stay

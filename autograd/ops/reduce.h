@@ -21,14 +21,20 @@ Tensor var(const Tensor& x, const Axes& axes = {}, double correction = 1, bool k
 // √var; where it is 0, its gradient is, too.
 Tensor stddev(const Tensor& x, const Axes& axes = {}, double correction = 1,
               bool keep_dims = false);
-// The p-norm of all elements along the axes, for p = 0 (how many are not 0), 1, 2 and INFINITY (the
-// largest magnitude, whose gradient equal ones share). Class full. The gradient at 0 is 0.
+// The p-norm (Σ|x|ᵖ)^(1/p) of all elements along the axes for p > 0, how many are not 0 for p = 0,
+// and the largest magnitude, whose gradient equal ones share, for INFINITY. Class full. Gradients
+// are 0 where the norm is, and for p < 1 at elements that are 0.
 Tensor norm(const Tensor& x, double p = 2, const Axes& axes = {}, bool keep_dims = false);
 // x over its p-norm along `axis`, which counts as eps where it is smaller.
 Tensor normalize(const Tensor& x, double p = 2, int axis = 1, double eps = 1e-12);
 // The cosine between a and b, which broadcast, along `axis` of the broadcast shape. Norms count as
 // eps where they are smaller. Class full.
 Tensor cosine_similarity(const Tensor& a, const Tensor& b, int axis = 1, double eps = 1e-8);
+// The p-norm, as of norm(), of every row of a (…, P, M) minus every row of b (…, R, M): (…, P, R).
+// What stands in front broadcasts. Class full. Differences are taken as they are, so that the
+// distance of equal rows is exactly 0, and its gradient, too. Needs memory for a share of the
+// differences at a time; backward computes them again.
+Tensor cdist(const Tensor& a, const Tensor& b, double p = 2);
 // Equal extremes share the gradient evenly.
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);

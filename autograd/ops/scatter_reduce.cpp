@@ -30,16 +30,17 @@ kernels::ScatterFold fold_of(ScatterReduce reduce) {
 // One call, as its gradient sees it. All in f32 (f64).
 struct Scattered {
   int dim;
-  Tensor index, x, source, result;
+  Shape shape;  // of x
+  DType dtype;
+  Tensor index, x, source, result;  // x and source for prod and extremes, the result for these
   bool include_self;
 
-  Tensor zeros() const { return Tensor::zeros(x.shape(), x.dtype(), x.device()); }
-  Tensor number(double value) const { return Tensor::scalar(value, x.dtype(), x.device()); }
+  Tensor number(double value) const { return Tensor::scalar(value, dtype, index.device()); }
   Tensor at_places(const Tensor& of_x) const { return gather(of_x, dim, index); }
   // What of x counts: all of it, or what no index names.
   Tensor of_self(const Tensor& of_x) const {
     if (include_self) return of_x;
-    const Tensor nothing = Tensor::zeros(index.shape(), of_x.dtype(), x.device());
+    const Tensor nothing = Tensor::zeros(index.shape(), of_x.dtype(), index.device());
     return scatter(of_x, dim, index, nothing);
   }
   // What reached each place, of x and of source.
@@ -48,22 +49,21 @@ struct Scattered {
   }
   // The same of bools or ones, counted exactly: f32 stops at 2^24.
   Tensor counted(const Tensor& of_x, const Tensor& of_source) const {
-    return to(gathered(to(of_x, DType::i64), to(of_source, DType::i64)), x.dtype());
+    return to(gathered(to(of_x, DType::i64), to(of_source, DType::i64)), dtype);
   }
 
   TensorList sum_gradients(const Tensor& dy) const { return {of_self(dy), at_places(dy)}; }
 
   TensorList mean_gradients(const Tensor& dy) const {
-    const Tensor one = Tensor::scalar(1, DType::i64, x.device());
-    const Tensor count = counted(expand(one, x.shape()), expand(one, index.shape()));
+    const Tensor one = Tensor::scalar(1, DType::i64, index.device());
+    const Tensor count = counted(expand(one, shape), expand(one, index.shape()));
     return sum_gradients(dy / maximum(count, number(1)));
   }
 
   TensorList extreme_gradients(const Tensor& dy) const {
     const Tensor self_wins = equal(x, result), source_wins = equal(source, at_places(result));
     const Tensor share = dy / maximum(counted(self_wins, source_wins), number(1));
-    return {of_self(to(self_wins, x.dtype())) * share,
-            to(source_wins, x.dtype()) * at_places(share)};
+    return {of_self(to(self_wins, dtype)) * share, to(source_wins, dtype) * at_places(share)};
   }
 
   // The product of the others, of which zeros leave little: of those that are not zero, where no
@@ -111,16 +111,16 @@ Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Te
   BINADE_DISPATCH(y.device(), scatter_reduce(y, dim, index.array(), source.array(), fold_of(reduce),
                                              include_self));
   const bool extreme = reduce == ScatterReduce::amax || reduce == ScatterReduce::amin;
-  const auto gradients = [dim, reduce, include_self, index = Saved(index), x = Saved(x),
-                          source = Saved(source),
+  const bool of_values = extreme || reduce == ScatterReduce::prod;
+  const auto gradients = [dim, reduce, include_self, shape = x.shape(), index = Saved(index),
+                          x = save_if(of_values, x), source = save_if(of_values, source),
                           y = save_if(extreme, y)](const Tensor& dy) -> TensorList {
     const DType dtype = dy.dtype(), wide = statistics_dtype(dtype);
-    const Scattered call{dim,
-                         index.tensor(),
-                         to(x.tensor(), wide),
-                         to(source.tensor(), wide),
-                         y.defined() ? to(y.tensor(), wide) : Tensor(),
-                         include_self};
+    const auto widened = [wide](const Saved& saved) {
+      return saved.defined() ? to(saved.tensor(), wide) : Tensor();
+    };
+    const Scattered call{dim,        shape,           wide,       index.tensor(),
+                         widened(x), widened(source), widened(y), include_self};
     const Tensor given = to(dy, wide);
     TensorList found;
     if (reduce == ScatterReduce::sum)

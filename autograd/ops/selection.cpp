@@ -4,6 +4,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/indexing.h>
+#include <binade/autograd/ops/reduction_plan.h>
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/selection.h>
 #include <binade/core/random.h>
@@ -156,6 +157,30 @@ Tensor masked_select(const Tensor& x, const Tensor& mask) {
   const Array positions = Array::empty({count}, DType::i64, x.device());
   BINADE_DISPATCH(x.device(), mask_positions(chosen, ends, positions));
   return index_select(reshape(expand(x, shape), {shape.numel()}), 0, Tensor(positions));
+}
+
+Tensor bincount(const Tensor& x, const Tensor& weights, int64_t least) {
+  check_index("bincount", "x", x);
+  check(x.dims() == 1, "bincount: x must be a vector, got ", Kind{x});
+  check(least >= 0, "bincount: the least number of counts must not be below 0, got ", least);
+  int64_t length = least;
+  if (x.numel() > 0) {
+    const std::vector<int64_t> ends =
+        cat({min(x, {}, true), max(x, {}, true)}, 0).to_vector<int64_t>();
+    check(ends[0] >= 0, "bincount: numbers below 0 are not counted, but x has ", ends[0]);
+    length = std::max(length, ends[1] + 1);
+  }
+  if (!weights.defined()) {
+    const Tensor one = expand(Tensor::ones({1}, DType::i64, x.device()), x.shape());
+    return index_add(Tensor::zeros({length}, DType::i64, x.device()), 0, x, one);
+  }
+  check_floating("bincount", "weights", weights);
+  check_device("bincount", {x, weights});
+  check(weights.shape() == x.shape(), "bincount: there must be a weight for every number of x ",
+        Kind{x}, ", got weights ", Kind{weights});
+  const Tensor wide = to(weights, statistics_dtype(weights.dtype()));
+  const Tensor sums = index_add(Tensor::zeros({length}, wide.dtype(), x.device()), 0, x, wide);
+  return to(sums, full_dtype(weights.dtype()));
 }
 
 Tensor one_hot(const Tensor& index, int64_t classes, DType dtype) {

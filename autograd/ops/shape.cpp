@@ -187,26 +187,50 @@ std::vector<Tensor> split(const Tensor& x, int64_t chunk, int dim_in) {
   check_defined("split", "x", x);
   check(chunk > 0, "split: a chunk has at least one element, got ", chunk);
   const int dim = x.shape().wrap_dim(dim_in);
+  std::vector<int64_t> sizes;
+  int64_t left = x.size(dim);
+  do {  // a dimension without elements is one part without elements
+    sizes.push_back(std::min(chunk, left));
+    left -= sizes.back();
+  } while (left > 0);
+  return split(x, sizes, dim);
+}
+
+std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim_in) {
+  check_defined("split", "x", x);
+  const int dim = x.shape().wrap_dim(dim_in);
   std::vector<Array> parts;
   int64_t start = 0;
-  do {  // a dimension without elements is one part without elements
-    parts.push_back(x.array().slice(dim, start, std::min(start + chunk, x.size(dim))));
-    start += chunk;
-  } while (start < x.size(dim));
+  for (const int64_t size : sizes) {
+    check(size >= 0 && size <= x.size(dim) - start, "split: a part of ", size, " after ", start,
+          " elements does not fit into dimension ", dim, " of x ", Kind{x});
+    parts.push_back(x.array().slice(dim, start, start + size));
+    start += size;
+  }
+  check(!sizes.empty() && start == x.size(dim), "split: the sizes add up to ", start,
+        ", but dimension ", dim, " of x ", Kind{x}, " has ", x.size(dim));
   // One node for all parts, so that their gradients are joined once.
   return record("split", TensorList{x}, std::move(parts),
-                [dim, chunk, from = x.shape()](const TensorList& dys) -> TensorList {
+                [dim, sizes, from = x.shape()](const TensorList& dys) -> TensorList {
                   const auto given = std::find_if(dys.begin(), dys.end(),
                                                   [](const Tensor& dy) { return dy.defined(); });
                   TensorList gradients = dys;
                   for (size_t i = 0; i < dys.size(); ++i) {
                     if (dys[i].defined()) continue;
                     Shape shape = from;
-                    shape[dim] = std::min(chunk, from[dim] - static_cast<int64_t>(i) * chunk);
+                    shape[dim] = sizes[i];
                     gradients[i] = Tensor::zeros(shape, given->dtype(), given->device());
                   }
                   return {cat(gradients, dim)};
                 });
+}
+
+std::vector<Tensor> chunk(const Tensor& x, int64_t count, int dim_in) {
+  check_defined("chunk", "x", x);
+  check(count > 0, "chunk: there must be at least one chunk, got ", count);
+  const int dim = x.shape().wrap_dim(dim_in);
+  if (x.size(dim) == 0) return split(x, std::vector<int64_t>(static_cast<size_t>(count), 0), dim);
+  return split(x, (x.size(dim) - 1) / count + 1, dim);
 }
 
 Tensor to(const Tensor& x, DType dtype) {

@@ -20,7 +20,12 @@ Tensor contiguous(const Tensor& x);
 Tensor clone(const Tensor& x);
 Tensor cat(const std::vector<Tensor>& tensors, int dim);  // class widest
 Tensor stack(const std::vector<Tensor>& tensors, int dim);
+// Neighbouring parts along `dim`: of `chunk` elements each, the last of what is left; of `sizes`,
+// which add up to the dimension; or at most `count` of one size, ⌈size / count⌉, the last of what
+// is left.
 std::vector<Tensor> split(const Tensor& x, int64_t chunk, int dim);
+std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim);
+std::vector<Tensor> chunk(const Tensor& x, int64_t count, int dim);
 
 // ---- copies in another order -------------------------------------------------------------------
 Tensor flip(const Tensor& x, const std::vector<int>& dims);  // backwards along the dimensions

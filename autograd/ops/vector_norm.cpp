@@ -1,12 +1,16 @@
 // Norms and what is measured by them, from reduce.h: gradients that run through statistics are
 // made of a few numbers a row and one pass over x.
 #include <cmath>
+#include <optional>
 
 #include <binade/autograd/on_tape.h>
 #include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/broadcast.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/reduction_plan.h>
+#include <binade/autograd/ops/shape.h>
+#include <binade/autograd/recompute.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 
@@ -17,36 +21,57 @@ using kernels::ReduceOp;
 
 namespace {
 
-ReduceOp fold_of(double p) {
+Tensor in_full_precision(const Tensor& x) {
+  return to(x, statistics_dtype(x.dtype()));
+}
+
+void check_order(const char* op, double p) {
+  check(p >= 0, op, ": p must be 0 or more, or INFINITY, got ", p);
+}
+
+// The reduction that is the norm, or its square for p = 2, where there is one.
+std::optional<ReduceOp> fold_of(double p) {
   if (p == 0) return ReduceOp::nonzeros;
   if (p == 1) return ReduceOp::sum_abs;
   if (p == 2) return ReduceOp::sum_squares;
-  check(p == INFINITY, "norm: p must be 0, 1, 2 or INFINITY, got ", p,
-        "; write others as pow(sum(pow(abs(x), p)), 1 / p)");
-  return ReduceOp::max_abs;
+  if (p == INFINITY) return ReduceOp::max_abs;
+  return std::nullopt;
+}
+
+// (Σ|x|ᵖ)^(1/p), of what the largest magnitude divides: the powers stay within range.
+Array power_norms(const Tensor& x, double p, const Axes& axes) {
+  const NoGrad off;
+  const Tensor size = abs(in_full_precision(x));
+  const Tensor largest = max(size, axes, true);
+  const Tensor divides = logical_and(is_finite(largest), greater(largest, 0));
+  const Tensor unit = where(divides, largest, Tensor::scalar(1, largest.dtype(), x.device()));
+  return (unit * pow(sum(pow(size / unit, p), axes, true), 1 / p)).array();
+}
+
+// The norms with the reduced dimensions. Squares leave the half range: f32 (f64).
+Array norms_of(const Tensor& x, double p, const Axes& axes, const ReductionPlan& plan) {
+  const DType dtype = statistics_dtype(x.dtype());
+  const std::optional<ReduceOp> fold = fold_of(p);
+  if (!fold)
+    return plan.count > 0 ? power_norms(x, p, axes) : Array::zeros(plan.kept, dtype, x.device());
+  const Array y = reduced(*fold, x, plan, dtype);
+  if (p == 2) BINADE_DISPATCH(y.device(), unary(kernels::UnaryOp::sqrt, y, y));
+  return y;
 }
 
 // What x's gradient is with `dy` on each norm, all with the reduced dimensions and in x's dtype.
 Tensor norm_gradient(double p, const Tensor& x, const Tensor& norms, const Tensor& dy) {
   if (p == 0) return Tensor::zeros(x.shape(), x.dtype(), x.device());
   if (p == 1) return sign(x) * dy;
-  if (p == 2) {
-    const Tensor zero = Tensor::scalar(0, norms.dtype(), norms.device());
-    return x * (dy / masked_fill(norms, equal(norms, zero), 1));
+  if (p == INFINITY) {
+    const Tensor winners = to(equal(abs(x), norms), x.dtype());
+    return sign(x) * winners * (dy / sum_to(winners, norms.shape()));
   }
-  const Tensor winners = to(equal(abs(x), norms), x.dtype());
-  return sign(x) * winners * (dy / sum_to(winners, norms.shape()));
-}
-
-Tensor in_full_precision(const Tensor& x) {
-  return to(x, statistics_dtype(x.dtype()));
-}
-
-// With the reduced dimensions, in f32 (f64): squares leave the half range.
-Array norms_of(double p, const Tensor& x, const ReductionPlan& plan) {
-  const Array y = reduced(fold_of(p), x, plan, statistics_dtype(x.dtype()));
-  if (p == 2) BINADE_DISPATCH(y.device(), unary(kernels::UnaryOp::sqrt, y, y));
-  return y;
+  const Tensor divisors = masked_fill(norms, equal(norms, 0), 1);
+  if (p == 2) return x * (dy / divisors);
+  const Tensor none = equal(x, 0);  // where a power below 0, here or of a later gradient, is ∞
+  const Tensor share = masked_fill(abs(x) / divisors, none, 1);
+  return masked_fill(sign(x) * pow(share, p - 1) * dy, none, 0);
 }
 
 // The gradients for p = 1 and 2 in one pass over x.
@@ -56,8 +81,7 @@ Tensor fused_norm_gradient(double p, const Array& x, const Tensor& norms, const 
     const Array given = dy.array().to(x.dtype()).expand(x.shape());
     BINADE_DISPATCH(dx.device(), unary_backward(kernels::UnaryOp::abs, x, given, dx, 0));
   } else {
-    const Tensor zero = Tensor::scalar(0, norms.dtype(), norms.device());
-    const Tensor scale = dy / masked_fill(norms, equal(norms, zero), 1);
+    const Tensor scale = dy / masked_fill(norms, equal(norms, 0), 1);
     BINADE_DISPATCH(dx.device(), weighted_sum(x, {}, scale.array().expand(x.shape()), {}, {}, dx));
   }
   return Tensor(dx);
@@ -70,8 +94,7 @@ Tensor normalize_in_ops(const Tensor& x, double p, int axis, double eps) {
 
 // What a length above eps passes on, 0 where it was raised to eps or is 0.
 Tensor where_free(const Tensor& length, double eps, const Tensor& value) {
-  const auto number = [&](double v) { return Tensor::scalar(v, length.dtype(), length.device()); };
-  const Tensor held = logical_or(less(length, number(eps)), equal(length, number(0)));
+  const Tensor held = logical_or(less(length, eps), equal(length, 0));
   return masked_fill(value, held, 0);
 }
 
@@ -138,10 +161,11 @@ struct CosineGradient {
 
 Tensor norm(const Tensor& x, double p, const Axes& axes, bool keep_dims) {
   check_floating("norm", "x", x);
+  check_order("norm", p);
   const ReductionPlan plan("norm", x, axes, keep_dims);
   check(plan.count > 0 || p != INFINITY, "norm: x ", Kind{x},
         " has no elements along the reduced axes");
-  const Array y = norms_of(p, x, plan);
+  const Array y = norms_of(x, p, axes, plan);
   return record("norm", {x}, y.to(full_dtype(x.dtype())).view(plan.result),
                 [=, x = Saved(x), y = Saved(y)](const Tensor& dy) -> TensorList {
                   const DType dtype = x.tensor().dtype();
@@ -159,7 +183,7 @@ Tensor normalize(const Tensor& x, double p, int axis, double eps) {
   check(eps >= 0, "normalize: eps must not be below 0, got ", eps);
   if (p != 2) return normalize_in_ops(x, p, axis, eps);
   const ReductionPlan plan("normalize", x, {axis}, true);
-  const Array lengths = norms_of(2, x, plan), y = empty_like(x.array());
+  const Array lengths = norms_of(x, 2, {axis}, plan), y = empty_like(x.array());
   const NormalizeGradient gradient{Saved(x), lengths, axis, eps};
   BINADE_DISPATCH(y.device(),
                   weighted_sum(x.array(), {}, gradient.scale().expand(x.shape()), {}, {}, y));
@@ -178,8 +202,9 @@ Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, doubl
   const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device());
   BINADE_DISPATCH(a.device(),
                   reduce_pairs(kernels::PairOp::product, a.array(), b.array(), products));
-  CosineGradient gradient{Saved(a), Saved(b), norms_of(2, a, plan), norms_of(2, b, plan), {},
-                          axis,     eps};
+  CosineGradient gradient{
+      Saved(a), Saved(b), norms_of(a, 2, {axis}, plan), norms_of(b, 2, {axis}, plan), {},
+      axis,     eps};
   {
     const NoGrad no_grad;
     gradient.cosine = (Tensor(products) / clamp(Tensor(gradient.a_length), eps, INFINITY) /
@@ -188,6 +213,32 @@ Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, doubl
   }
   return record("cosine_similarity", {a, b},
                 gradient.cosine.to(full_dtype(dtype)).view(plan.result), gradient);
+}
+
+Tensor cdist(const Tensor& a_in, const Tensor& b_in, double p) {
+  check_floating("cdist", "a", a_in);
+  check_floating("cdist", "b", b_in);
+  check_device("cdist", {a_in, b_in});
+  check_order("cdist", p);
+  check(a_in.dims() >= 2 && b_in.dims() >= 2 && a_in.size(-1) == b_in.size(-1),
+        "cdist: a must be (…, P, M) and b (…, R, M), got a ", Kind{a_in}, " and b ", Kind{b_in});
+  const DType dtype = promote(a_in.dtype(), b_in.dtype());
+  const Tensor a = unsqueeze(to(a_in, statistics_dtype(dtype)), -2);  // (…, P, 1, M)
+  const Tensor b = unsqueeze(to(b_in, statistics_dtype(dtype)), -3);  // (…, 1, R, M)
+  const Shape all = broadcast(a.shape(), b.shape(), "cdist");
+  const double order = all[-1] == 0 ? 1 : p;  // of no elements every norm is 0
+  const auto distances = [order](const TensorList& in) -> TensorList {
+    return {norm(in[0] - in[1], order, {-1})};
+  };
+  // As many rows of a at a time as the differences fit into a cache, or a corner of a GPU's memory.
+  const int64_t most = int64_t{1} << (a.device().is_cuda() ? 26 : 18);
+  const int64_t rows = a.size(-3), of_row = rows == 0 ? 0 : all.numel() / rows;
+  const int64_t at_once = std::max<int64_t>(1, most / std::max<int64_t>(of_row, 1));
+  if (rows <= at_once) return to(distances({a, b})[0], full_dtype(dtype));
+  TensorList parts;
+  for (const Tensor& some : split(a, at_once, -3))
+    parts.push_back(recompute(distances, {some, b})[0]);
+  return to(cat(parts, -2), full_dtype(dtype));
 }
 
 }  // namespace binade

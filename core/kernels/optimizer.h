@@ -68,9 +68,10 @@ struct DirectionParams {
   double lr_factor = 1, weight_decay = 0;
 };
 // An exponential moving average, which is the master; what it follows takes the gradient's place:
-// average = decay·average + (1−decay)·value. It has no learning rate.
+// average = decay·average + (1−decay)·value. It has no learning rate, and counts its updates by the
+// context's step, which has moved already; without one the decay is constant.
 struct AverageParams {
-  double decay;
+  AverageDecay decay;
 };
 using UpdateSettings =
     std::variant<AdamWParams, SgdParams, LionParams, DirectionParams, AverageParams>;

@@ -143,15 +143,27 @@ class AverageRule {
  public:
   static constexpr const char* kName = "average_update";
   static constexpr int kMoments = 0;
-  explicit AverageRule(const AverageParams& p)
-      : keep_(static_cast<M>(p.decay)), rest_(static_cast<M>(1 - p.decay)) {}
-  BINADE_HOST_DEVICE void prepare(double, int64_t) {}
+  explicit AverageRule(const AverageParams& p) : decay_(p.decay) { keep(p.decay.decay); }
+  BINADE_HOST_DEVICE void prepare(double, int64_t steps_done) {
+    const double before = steps_done > 1 ? static_cast<double>(steps_done - 1) : 0;
+    double decay = decay_.decay;
+    if (decay_.kind == AverageDecay::Kind::ratio) decay = (1 + before) / (10 + before);
+    if (decay_.kind == AverageDecay::Kind::power)
+      decay = 1 - std::pow(1 + before, -decay_.exponent);
+    keep(decay < decay_.decay ? decay : decay_.decay);
+  }
   BINADE_HOST_DEVICE void update(M value, M& average, M&, M&) const {
     average = keep_ * average + rest_ * value;
   }
 
  private:
-  M keep_, rest_;
+  BINADE_HOST_DEVICE void keep(double decay) {
+    keep_ = static_cast<M>(decay);
+    rest_ = static_cast<M>(1 - decay);
+  }
+
+  AverageDecay decay_;
+  M keep_ = 0, rest_ = 0;
 };
 
 // Calls use(rule) with the rule in M that the settings stand for.

@@ -77,8 +77,7 @@ void run(const Tensor& images, const amp::Preset& preset, Device device) {
   Autoencoder net;
   net.to(device);
   preset.apply(net);
-  optim::AdamW optimizer(optim::split_by_decay(net, /*weight_decay=*/0));
-  optimizer.set_learning_rate(2e-3);
+  optim::AdamW optimizer(net, {.learning_rate = 2e-3});
   amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
 
   for (int64_t step = 0; step < kSteps; ++step) {

@@ -36,6 +36,60 @@ TEST_CASE("arange counts from 0", "[create]") {
   CHECK(arange(0).numel() == 0);
 }
 
+TEST_CASE("arange steps from start to before the end", "[create]") {
+  CHECK(arange(2, 5).to_vector<int64_t>() == std::vector<int64_t>{2, 3, 4});
+  CHECK(arange(5, 0, -2).to_vector<int64_t>() == std::vector<int64_t>{5, 3, 1});
+  CHECK(arange(1, 2, 0.25, DType::f32).to_vector<float>() ==
+        std::vector<float>{1, 1.25, 1.5, 1.75});
+  CHECK(arange(3, 3).numel() == 0);
+  CHECK(arange(3, 3, -1).numel() == 0);
+  const int64_t large = int64_t{1} << 52;
+  CHECK(arange(static_cast<double>(large), static_cast<double>(large + 2)).to_vector<int64_t>() ==
+        std::vector<int64_t>{large, large + 1});
+  for (const DType half : {DType::f16, DType::bf16})
+    CHECK(arange(0, 3, 1, half).to_vector<double>() == std::vector<double>{0, 1, 2});
+  CHECK_THROWS_WITH(arange(0, 1, 0.1), Contains("0.1") && Contains("i64") && Contains("f32"));
+  CHECK_THROWS_WITH(arange(0, 1, 0), Contains("step not 0"));
+  CHECK_THROWS_WITH(arange(0, 1, -1), Contains("do not lead from 0 to 1"));
+  CHECK_THROWS_WITH(arange(0, INFINITY), Contains("finite"));
+  CHECK_THROWS_WITH(arange(0, 1e30), Contains("too many"));
+}
+
+TEST_CASE("linspace has both its ends, at even distances", "[create]") {
+  CHECK(linspace(0, 1, 5).to_vector<float>() == std::vector<float>{0, 0.25, 0.5, 0.75, 1});
+  CHECK(linspace(3, -1, 3, DType::f64).to_vector<double>() == std::vector<double>{3, 1, -1});
+  CHECK(linspace(7, 9, 1).to_vector<float>() == std::vector<float>{7});
+  CHECK(linspace(7, 9, 0).numel() == 0);
+  // 0.1 is no double: only the last one is told.
+  CHECK(linspace(0, 0.7, 8, DType::f64).to_vector<double>().back() == 0.7);
+  CHECK(linspace(0, 0.7, 8, DType::f16).dtype() == DType::f16);
+  CHECK_THROWS_WITH(linspace(0, 1, -1), Contains("linspace") && Contains("-1"));
+  CHECK_THROWS_WITH(linspace(0, 1, 3, DType::i64), Contains("linspace") && Contains("i64"));
+}
+
+TEST_CASE("eye has ones on its diagonal", "[create]") {
+  CHECK(eye(2).to_vector<float>() == std::vector<float>{1, 0, 0, 1});
+  CHECK(eye(2, 3, DType::i64).to_vector<int64_t>() == std::vector<int64_t>{1, 0, 0, 0, 1, 0});
+  CHECK(eye(3, 2, DType::bf16).to_vector<float>() == std::vector<float>{1, 0, 0, 1, 0, 0});
+  CHECK(eye(3, 1, DType::boolean).to_vector<int64_t>() == std::vector<int64_t>{1, 0, 0});
+  CHECK(eye(0).shape() == Shape{0, 0});
+  CHECK(eye(0, 3).shape() == Shape{0, 3});
+  CHECK(eye(3, 0).shape() == Shape{3, 0});
+  CHECK_THROWS_WITH(eye(-1), Contains("eye") && Contains("-1"));
+}
+
+TEST_CASE("counts are the same on both devices", "[create][cuda]") {
+  const Device gpu = test_gpu();
+  const auto same = [&](const auto& make) {
+    CHECK(make(gpu).template to_vector<double>() ==
+          make(Device::cpu()).template to_vector<double>());
+  };
+  same([](Device on) { return arange(3, 20, 4, DType::i64, on); });
+  same([](Device on) { return arange(1, 0, -0.125, DType::f16, on); });
+  same([](Device on) { return linspace(-1, 2, 301, DType::f32, on); });
+  same([](Device on) { return eye(5, 7, DType::bf16, on); });
+}
+
 TEST_CASE("normals and uniforms have their moments", "[create]") {
   RandomState::current().set_seed(5);
   constexpr double kCount = 1 << 20;

@@ -1,4 +1,6 @@
 // What further ops say about arguments they cannot work with: the op, what is wrong, what to do.
+#include <cmath>
+
 #include <catch2/catch.hpp>
 
 #include <binade/autograd/ops.h>
@@ -55,7 +57,14 @@ TEST_CASE("reductions refuse axes that are not there, and nothing where they nee
   CHECK_ERROR(max_with_indices(zeros({2, 0}), 1),
               Contains("max_with_indices") && Contains("no elements"));
   CHECK_ERROR(norm(zeros({0}), INFINITY), Contains("norm") && Contains("no elements"));
-  CHECK_ERROR(norm(x, 3), Contains("norm") && Contains("p must be") && Contains("3"));
+  CHECK_ERROR(norm(x, -1), Contains("norm") && Contains("p must be") && Contains("-1"));
+  CHECK_ERROR(norm(x, NAN), Contains("norm") && Contains("p must be") && Contains("nan"));
+  CHECK_ERROR(cdist(x, x, -1), Contains("cdist") && Contains("p must be"));
+  CHECK_ERROR(cdist(x, zeros({2, 4})),
+              Contains("cdist") && Contains("(2, 3)") && Contains("(2, 4)"));
+  CHECK_ERROR(cdist(zeros({3}), x), Contains("cdist") && Contains("(3)"));
+  CHECK_ERROR(cdist(zeros({2, 2, 3}), zeros({3, 2, 3})), Contains("cdist"));
+  CHECK_ERROR(cdist(x, zeros({2, 3}, DType::i64)), Contains("cdist") && Contains("i64"));
   CHECK_ERROR(norm(zeros({2}, DType::i64)), Contains("norm") && Contains("i64"));
   CHECK_ERROR(normalize(x, 2, 1, -1), Contains("normalize") && Contains("eps"));
   CHECK_ERROR(prod(x, {0, 0}), Contains("prod") && Contains("twice"));
@@ -197,4 +206,23 @@ TEST_CASE("further convolutions refuse what does not fit", "[ops][errors]") {
               Contains("leaves nothing"));
   CHECK_ERROR(conv_transpose2d(zeros({0, 4, 5, 6}), zeros({4, 2, 2, 2})), Contains("elements"));
   CHECK_ERROR(conv_transpose1d(x, zeros({4, 2, 2})), Contains("conv_transpose1d"));
+}
+
+TEST_CASE("parts and counts refuse what does not add up", "[ops][errors]") {
+  const Tensor x = zeros({2, 5});
+  CHECK_ERROR(split(x, std::vector<int64_t>{2, 2}, 1),
+              Contains("split") && Contains("add up to 4") && Contains("has 5"));
+  CHECK_ERROR(split(x, std::vector<int64_t>{4, 2}, 1),
+              Contains("split") && Contains("a part of 2 after 4"));
+  CHECK_ERROR(split(x, std::vector<int64_t>{6, -1}, 1), Contains("split"));
+  CHECK_ERROR(split(x, std::vector<int64_t>{}, 1), Contains("split") && Contains("add up to 0"));
+  CHECK_ERROR(chunk(x, 0, 1), Contains("chunk") && Contains("at least one"));
+  CHECK_ERROR(chunk(x, 2, 2), Contains("out of range"));
+  CHECK_ERROR(bincount(ids({0, 2, -3})), Contains("bincount") && Contains("-3"));
+  CHECK_ERROR(bincount(zeros({2})), Contains("bincount") && Contains("i64"));
+  CHECK_ERROR(bincount(zeros({2, 2}, DType::i64)), Contains("bincount") && Contains("vector"));
+  CHECK_ERROR(bincount(ids({0, 1}), zeros({3})), Contains("bincount") && Contains("(3)"));
+  CHECK_ERROR(bincount(ids({0, 1}), zeros({2}, DType::i64)),
+              Contains("bincount") && Contains("weights"));
+  CHECK_ERROR(bincount(ids({0}), {}, -1), Contains("bincount") && Contains("-1"));
 }

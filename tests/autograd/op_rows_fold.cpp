@@ -55,7 +55,7 @@ Fold norm_of(double p) {
       else
         result += p == 0 ? (value != 0 ? 1 : 0) : std::pow(size, p);
     }
-    return p == 2 ? std::sqrt(result) : result;
+    return p == 0 || p == INFINITY ? result : std::pow(result, 1 / p);
   };
 }
 
@@ -195,17 +195,58 @@ Values normalized(const Values& x, double p, int axis, double eps) {
   });
 }
 
+const std::pair<double, const char*> kOrders[] = {
+    {0, "0"}, {0.5, "1/2"}, {1, "1"}, {1.5, "3/2"}, {2, "2"}, {3, "3"}, {INFINITY, "infinity"}};
+
+// Distances between rows, for what broadcasts in front.
+Values distances(const Values& a, const Values& b, double p) {
+  const auto front = [](Shape shape) {
+    shape.erase(shape.dims() - 1);
+    shape.erase(shape.dims() - 1);
+    return shape;
+  };
+  Shape shape = broadcast_shape(front(a.shape), front(b.shape));
+  shape.push_back(a.size(-2));
+  shape.push_back(b.size(-2));
+  return fill(shape, [&](const Index& at) {
+    Index of_a = at, of_b = at;
+    of_a[at.size() - 1] = of_b[at.size() - 1] = 0;
+    of_b[at.size() - 2] = at.back();
+    std::vector<double> between = line_of(a, of_a, a.shape.dims() - 1);
+    for (int64_t i = 0; i < a.size(-1); ++i) {
+      of_b.back() = i;
+      between[static_cast<size_t>(i)] -= b(of_b);
+    }
+    return norm_of(p)(between);
+  });
+}
+
+void add_distances(OpTable& table) {
+  for (const auto& [p, variant] : kOrders)
+    table.add(
+        "cdist", concat("p ", variant), {real({3, 4}), real({5, 4}, 2, 6)},
+        [p = p](const TensorList& in) -> TensorList { return {cdist(in[0], in[1], p)}; },
+        [p = p](const Lists& in) -> Lists { return {distances(in[0], in[1], p)}; });
+  for (const auto& [variant, a, b] :
+       {std::tuple("a batch", Shape{2, 3, 4}, Shape{2, 5, 4}),
+        std::tuple("one b for all", Shape{2, 3, 4}, Shape{5, 4}),
+        std::tuple("both broadcast", Shape{2, 1, 3, 4}, Shape{3, 2, 4})})
+    table
+        .add(
+            "cdist", variant, {real(a), real(b)},
+            [](const TensorList& in) -> TensorList { return {cdist(in[0], in[1])}; },
+            [](const Lists& in) -> Lists { return {distances(in[0], in[1], 2)}; })
+        .of_one_size();
+}
+
 void add_norms(OpTable& table) {
-  for (const auto& [p, variant] : {std::pair(0.0, "0"), std::pair(1.0, "1"), std::pair(2.0, "2"),
-                                   std::pair(double{INFINITY}, "infinity")}) {
+  for (const auto& [p, variant] : kOrders) {
     const Reduction3 op = [p = p](const Tensor& x, const Axes& axes, bool keep) {
       return norm(x, p, axes, keep);
     };
-    if (p == 0 || p == INFINITY)
-      reduction(table, "norm", variant, op, norm_of(p),
-                p == 0 ? real({3, 4, 5}) : distinct({3, 4, 5}), kAsIs);
-    else
-      reduction(table, "norm", variant, op, norm_of(p), real({3, 4, 5}), kAsIs);
+    const bool anywhere = p == 0 || p == 1 || p == 2;  // no pole at 0, and no ties
+    reduction(table, "norm", variant, op, norm_of(p),
+              anywhere ? real({3, 4, 5}) : distinct({3, 4, 5}), kAsIs);
     for (const int axis : {1, -1})
       table
           .add(
@@ -266,6 +307,7 @@ void add_fold_rows(OpTable& table) {
   add_truths(table);
   add_extremes(table);
   add_norms(table);
+  add_distances(table);
 }
 
 }  // namespace binade::test

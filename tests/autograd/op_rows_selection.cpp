@@ -200,6 +200,35 @@ void add_scatter_reduce(OpTable& table) {
 }
 
 void add_choices(OpTable& table) {
+  const auto counted = [](const Values& x, int64_t length,
+                          const std::function<double(size_t)>& weight) {
+    Values counts = fill({length}, [](const Index&) { return 0.0; });
+    for (size_t i = 0; i < x.data.size(); ++i)
+      counts.data[static_cast<size_t>(x.data[i])] += weight(i);
+    return counts;
+  };
+  const Input numbers = integers({7}, {3, 0, 1, 3, 3, 0, 5});
+  table
+      .add(
+          "bincount", "numbers", {numbers},
+          [](const TensorList& in) -> TensorList {
+            return {bincount(in[0]), bincount(in[0], {}, 8)};
+          },
+          [counted](const Lists& in) -> Lists {
+            const auto one = [](size_t) { return 1.0; };
+            return {counted(in[0], 6, one), counted(in[0], 8, one)};
+          })
+      .constant()
+      .of_one_size();
+  table
+      .add(
+          "bincount", "weights", {numbers, real({7})},
+          [](const TensorList& in) -> TensorList { return {bincount(in[0], in[1], 7)}; },
+          [counted](const Lists& in) -> Lists {
+            return {counted(in[0], 7, [&](size_t i) { return in[1].data[i]; })};
+          })
+      .no_repeats()
+      .of_one_size();
   table
       .add(
           "one_hot", "", {integers({2, 3}, {0, 2, 1, 3, 3, 0})},

@@ -149,6 +149,40 @@ void add_joins(OpTable& table) {
             return {fill({2, 2}, [&](const Index& i) { return in[0]({i[0], i[1] + 2}); })};
           })
       .of_one_size();
+  // The parts of 5 columns, so many each.
+  const auto parts_of = [](std::vector<int64_t> sizes) {
+    return [sizes](const Lists& in) -> Lists {
+      Lists parts;
+      int64_t start = 0;
+      for (const int64_t size : sizes) {
+        parts.push_back(fill({2, size}, [&](const Index& i) {
+          return in[0]({i[0], i[1] + start});
+        }));
+        start += size;
+      }
+      return parts;
+    };
+  };
+  table
+      .add(
+          "split", "by sizes, one of them 0", {real({2, 5})},
+          [](const TensorList& in) -> TensorList {
+            return split(in[0], std::vector<int64_t>{1, 0, 4}, -1);
+          },
+          parts_of({1, 0, 4}))
+      .of_one_size();
+  table
+      .add(
+          "chunk", "a smaller last part", {real({2, 5})},
+          [](const TensorList& in) -> TensorList { return chunk(in[0], 3, 1); },
+          parts_of({2, 2, 1}))
+      .of_one_size();
+  table
+      .add(
+          "chunk", "fewer parts than asked for", {real({2, 5})},
+          [](const TensorList& in) -> TensorList { return chunk(in[0], 4, 1); },
+          parts_of({2, 2, 1}))
+      .of_one_size();
   table.add(
       "to", "dtype there and back", {real({3, 4})},
       [](const TensorList& in) -> TensorList { return {to(to(in[0], DType::f64), in[0].dtype())}; },

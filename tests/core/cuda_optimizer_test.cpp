@@ -77,8 +77,16 @@ std::vector<std::pair<const char*, Update>> all_updates() {
   });
   updates.emplace_back("ema", [](const auto& v) {
     BINADE_DISPATCH(v[0].device(), optimizer_update({v[1], v[3], {}, {}, {}}, {{}, v[6], {}, {}},
-                                                    AverageParams{0.99}));
+                                                    AverageParams{{.decay = 0.99}}));
   });
+  for (const AverageDecay::Kind kind : {AverageDecay::Kind::ratio, AverageDecay::Kind::power})
+    updates.emplace_back("ema of a growing decay", [kind](const auto& v) {
+      UpdateContext context = context_of(v);
+      context.grad_factor = context.learning_rate = {};
+      BINADE_DISPATCH(v[0].device(),
+                      optimizer_update({v[1], v[3], {}, {}, {}}, context,
+                                       AverageParams{{.decay = 0.99, .kind = kind}}));
+    });
   return updates;
 }
 

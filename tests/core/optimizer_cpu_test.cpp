@@ -205,7 +205,7 @@ void apply_direction(const Group& group, const Array& direction, double lr_facto
 void update_average(const Array& average, const Group& group, double decay) {
   cpu::optimizer_update({group.buffers.master, average, {}, {}, {}},
                         {.grad_factor = {}, .found_inf = group.context.found_inf},
-                        AverageParams{decay});
+                        AverageParams{{.decay = decay}});
 }
 
 TEST_CASE("moving averages and given directions", "[optimizer][cpu]") {

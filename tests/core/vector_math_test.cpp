@@ -39,6 +39,10 @@ double worst_ulps(UnaryOp op, double (*oracle)(double)) {
   return worst;
 }
 
+double softplus(double x) {
+  return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+}
+
 double logistic(double x) {
   return 1 / (1 + std::exp(-x));
 }
@@ -47,6 +51,12 @@ TEST_CASE("elementary functions are within a few ulps from subnormals to infinit
           "[kernels][cpu]") {
   CHECK(worst_ulps(UnaryOp::exp, [](double x) { return std::exp(x); }) < 1.1);
   CHECK(worst_ulps(UnaryOp::expm1, [](double x) { return std::expm1(x); }) < 2);
+  CHECK(worst_ulps(UnaryOp::exp2, [](double x) { return std::exp2(x); }) < 1.1);
+  CHECK(worst_ulps(UnaryOp::log, [](double x) { return std::log(x); }) < 1.1);
+  CHECK(worst_ulps(UnaryOp::log2, [](double x) { return std::log2(x); }) < 2);
+  CHECK(worst_ulps(UnaryOp::log1p, [](double x) { return std::log1p(x); }) < 2);
+  CHECK(worst_ulps(UnaryOp::softplus, softplus) < 3);
+  CHECK(worst_ulps(UnaryOp::logsigmoid, [](double x) { return -softplus(-x); }) < 3);
   CHECK(worst_ulps(UnaryOp::tanh, [](double x) { return std::tanh(x); }) < 3);
   CHECK(worst_ulps(UnaryOp::erf, [](double x) { return std::erf(x); }) < 3);
   CHECK(worst_ulps(UnaryOp::sigmoid, logistic) < 3);
@@ -64,20 +74,46 @@ TEST_CASE("elementary functions at infinity, NaN and zero", "[kernels][cpu]") {
   using Values = std::vector<double>;
   CHECK(results(UnaryOp::exp) == Values{INFINITY, 0, 1});
   CHECK(results(UnaryOp::expm1) == Values{INFINITY, -1, 0});
+  CHECK(results(UnaryOp::exp2) == Values{INFINITY, 0, 1});
+  CHECK(results(UnaryOp::logsigmoid) == Values{0, -INFINITY, -static_cast<float>(M_LN2)});
   CHECK(results(UnaryOp::tanh) == Values{1, -1, 0});
   CHECK(results(UnaryOp::erf) == Values{1, -1, 0});
   CHECK(results(UnaryOp::sigmoid) == Values{1, 0, 0.5});
   CHECK(results(UnaryOp::softplus) == Values{INFINITY, 0, static_cast<float>(M_LN2)});
-  for (const UnaryOp op : {UnaryOp::expm1, UnaryOp::tanh, UnaryOp::erf}) {
+  for (const UnaryOp op : {UnaryOp::expm1, UnaryOp::tanh, UnaryOp::erf, UnaryOp::log1p}) {
     cpu::unary(op, x, y);
     CHECK(std::signbit(read(y, 3)));
   }
 }
 
+TEST_CASE("logarithms at their poles, outside and at powers of two", "[kernels][cpu]") {
+  const Array x = array_of(
+      {INFINITY, -INFINITY, 0.0, -0.0, -1.0, 1.0, 0x1p-149, 0x1p127, -0x1p-149}, {9}, DType::f32);
+  const Array y = Array::empty({9}, DType::f32);
+  for (const auto& [op, of_one, of_least] : {std::tuple(UnaryOp::log, 0.0, std::log(0x1p-149)),
+                                             std::tuple(UnaryOp::log2, 0.0, -149.0)}) {
+    cpu::unary(op, x, y);
+    CHECK(read(y, 0) == INFINITY);
+    for (const int64_t negative : {1, 4, 8}) CHECK(std::isnan(read(y, negative)));
+    CHECK(read(y, 2) == -INFINITY);
+    CHECK(read(y, 3) == -INFINITY);
+    CHECK(read(y, 5) == of_one);
+    CHECK(read(y, 6) == static_cast<float>(of_least));
+  }
+  CHECK(read(y, 7) == 127);
+  cpu::unary(UnaryOp::log1p, x, y);
+  CHECK(read(y, 0) == INFINITY);
+  CHECK(std::isnan(read(y, 1)));
+  CHECK(read(y, 4) == -INFINITY);
+  CHECK(read(y, 6) == 0x1p-149);
+  CHECK(read(y, 8) == -0x1p-149);
+}
+
 TEST_CASE("a function gives the same bits in a vector lane and alone", "[kernels][cpu]") {
   Random random(8);
   const Array x = random_array({1003}, DType::f32, random, 3);
-  for (const UnaryOp op : {UnaryOp::exp, UnaryOp::tanh, UnaryOp::gelu, UnaryOp::silu}) {
+  for (const UnaryOp op : {UnaryOp::exp, UnaryOp::tanh, UnaryOp::gelu, UnaryOp::silu,
+                           UnaryOp::softplus, UnaryOp::log2}) {
     const Array together = Array::empty({1003}, DType::f32);
     const Array alone = Array::empty({1003}, DType::f32);
     cpu::unary(op, x, together);

@@ -44,8 +44,7 @@ void mixed_precision_step() {
   net.to(device);
   const auto preset = amp::Preset::parse("fp16");
   preset.apply(net);
-  optim::AdamW optimizer(optim::split_by_decay(net, 0.01));
-  optimizer.set_learning_rate(1e-3);
+  optim::AdamW optimizer(net, {.learning_rate = 1e-3, .weight_decay = 0.01});
   amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
 
   for (uint64_t step = 0; step < 10; ++step) {
@@ -84,10 +83,8 @@ void two_optimizers() {
   Mlp generator(8, 64, 2), discriminator(2, 64, 1);
   preset.apply(generator);
   preset.apply(discriminator);
-  optim::AdamW opt_g(optim::split_by_decay(generator, 0), {.beta1 = 0.5});
-  optim::AdamW opt_d(optim::split_by_decay(discriminator, 0), {.beta1 = 0.5});
-  opt_g.set_learning_rate(1e-3);
-  opt_d.set_learning_rate(1e-3);
+  optim::AdamW opt_g(generator, {.learning_rate = 1e-3}, {.beta1 = 0.5});
+  optim::AdamW opt_d(discriminator, {.learning_rate = 1e-3}, {.beta1 = 0.5});
   amp::GradScaler scaler(Device::cpu(), amp::GradScalerOptions::of(preset));
   const Tensor real = randn({32, 2});
   const Tensor ones = Tensor::ones({32, 1}), zeros = Tensor::zeros({32, 1});
@@ -109,8 +106,7 @@ void two_optimizers() {
 
 void gradient_penalty() {
   Mlp critic(2, 64, 1);
-  optim::AdamW optimizer(optim::split_by_decay(critic, 0));
-  optimizer.set_learning_rate(1e-3);
+  optim::AdamW optimizer(critic, {.learning_rate = 1e-3});
   const Tensor real = randn({32, 2}), made = randn({32, 2}) * 2.0;
 
   const Tensor mix = rand({32, 1});

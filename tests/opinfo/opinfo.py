@@ -96,7 +96,7 @@ def describe(value, sample_id, tensors, leaves):
         return [describe(item, sample_id, tensors, leaves) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"number": str(value)}
-    if isinstance(value, torch.memory_format):
+    if isinstance(value, (torch.memory_format, torch.dtype, torch.device)):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -32,9 +32,8 @@ TensorList variance(Sample& s) {
 }
 
 double order_of(Sample& s, int position, const char* name, double otherwise) {
-  if (!s.given(position, name)) return otherwise;
-  const double p = s.number(position, name);
-  if (p != 0 && p != 1 && p != 2 && p != INFINITY) throw NotOffered("a norm of another order");
+  const double p = s.given(position, name) ? s.number(position, name) : otherwise;
+  if (p < 0) throw NotOffered("a norm of an order below 0");
   return p;
 }
 
@@ -140,6 +139,11 @@ std::vector<Row> reduction_rows() {
          const double p = order_of(s, 1, "ord", 2);
          const Axes axes = axes_of(s, 2);
          return {norm(s.tensor(0), p, axes, s.flag(3, "keepdim", false))};
+       }},
+      {"cdist",
+       [](Sample& s) -> TensorList {
+         s.text(3, "compute_mode", "");  // how, not what
+         return {cdist(s.tensor(0), s.tensor(1, "x2"), order_of(s, 2, "p", 2))};
        }},
       {"nn.functional.normalize",
        [](Sample& s) -> TensorList {

@@ -1,3 +1,5 @@
+#include <binade/autograd/create.h>
+
 #include "sample.h"
 
 namespace binade::opinfo {
@@ -54,6 +56,27 @@ std::vector<int> dims_of(const std::vector<int64_t>& dims) {
 
 std::vector<Row> shape_rows() {
   return {
+      {"arange",
+       [](Sample& s) -> TensorList {
+         const DType dtype = s.dtype("dtype", DType::i64);
+         s.given(-1, "device");
+         if (!s.given(1, "end")) return {arange(0, s.number(0), 1, dtype)};
+         return {arange(s.number(0), s.number(1, "end"), s.number(2, "step", 1), dtype)};
+       }},
+      {"linspace",
+       [](Sample& s) -> TensorList {
+         s.given(-1, "device");
+         const DType dtype = s.dtype("dtype", DType::f32);
+         if (!is_floating(dtype)) throw NotOffered("integers");
+         return {linspace(s.number(0), s.number(1, "end"), s.integer(2, "steps"), dtype)};
+       }},
+      {"eye",
+       [](Sample& s) -> TensorList {
+         s.given(-1, "device");
+         const DType dtype = s.dtype("dtype", DType::f32);
+         const int64_t rows = s.integer(0);
+         return {eye(rows, s.integer(1, "m", rows), dtype)};
+       }},
       {"flip", [](Sample& s) -> TensorList { return {flip(s.tensor(0), dims_of(s.sizes(1)))}; }},
       {"roll",
        [](Sample& s) -> TensorList {
@@ -169,10 +192,27 @@ std::vector<Row> shape_rows() {
        }},
       {"split",
        [](Sample& s) -> TensorList {
-         if (s.integers(1, "split_size_or_sections").size() != 1)
-           throw NotOffered("a list of sizes");
-         return split(s.tensor(0), s.integer(1, "split_size_or_sections"),
+         const std::vector<int64_t> sizes = s.integers(1, "split_size_or_sections");
+         const int dim = static_cast<int>(s.integer(2, "dim", 0));
+         if (sizes.size() == 1) return split(s.tensor(0), sizes[0], dim);
+         return split(s.tensor(0), sizes, dim);
+       }},
+      {"split_with_sizes",
+       [](Sample& s) -> TensorList {
+         return split(s.tensor(0), s.integers(1, "split_sizes"),
                       static_cast<int>(s.integer(2, "dim", 0)));
+       }},
+      {"chunk",
+       [](Sample& s) -> TensorList {
+         if (s.tensor(0).dims() == 0) throw NotOffered("a scalar");
+         return chunk(s.tensor(0), s.integer(1, "chunks"),
+                      static_cast<int>(s.integer(2, "dim", 0)));
+       }},
+      {"bincount",
+       [](Sample& s) -> TensorList {
+         Tensor weights;
+         if (s.given(1, "weights")) weights = s.tensor(1, "weights");
+         return {bincount(s.tensor(0), weights, s.integer(2, "minlength", 0))};
        }},
       {"gather",
        [](Sample& s) -> TensorList {

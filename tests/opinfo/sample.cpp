@@ -1,6 +1,7 @@
 #include "sample.h"
 
 #include <cmath>
+#include <map>
 
 namespace binade::opinfo {
 
@@ -97,6 +98,16 @@ std::string Sample::text(int position, const std::string& name, const std::strin
   if (!value) return otherwise;
   if (!value->is_string()) throw NotOffered(name + " = " + value->dump());
   return *value;
+}
+
+DType Sample::dtype(const std::string& name, DType otherwise) {
+  static const std::map<std::string, DType> dtypes = {
+      {"torch.float64", DType::f64},   {"torch.float32", DType::f32}, {"torch.float16", DType::f16},
+      {"torch.bfloat16", DType::bf16}, {"torch.int64", DType::i64},   {"torch.int32", DType::i32}};
+  if (!given(-1, name)) return otherwise;
+  const auto found = dtypes.find(text(-1, name, ""));
+  if (found == dtypes.end()) throw NotOffered(name + " = " + text(-1, name, ""));
+  return found->second;
 }
 
 std::vector<int64_t> Sample::integers(int position, const std::string& name) {

@@ -38,6 +38,8 @@ class Sample {
   int64_t integer(int position, const std::string& name = {});
   bool flag(int position, const std::string& name, bool otherwise);
   std::string text(int position, const std::string& name, const std::string& otherwise);
+  // The dtype that PyTorch names "torch.float32".
+  DType dtype(const std::string& name, DType otherwise);
   // A list of integers, or one integer as a list.
   std::vector<int64_t> integers(int position, const std::string& name = {});
   // The positional arguments from `position` on, as f(*sizes) or f(sizes).

@@ -1,8 +1,11 @@
 // What optimizers keep: flat groups, skipped steps, state, averages, schedules.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <numbers>
+#include <type_traits>
 
 #include <binade/optim/adamw.h>
 #include <binade/optim/ema.h>
@@ -316,6 +319,90 @@ TEST_CASE("EMA follows its formula, and swaps", "[optim][ema]") {
   CHECK(other.state().at("matrix").to_vector<double>() == average);
   CHECK_THROWS_AS(optim::Ema(adamw, 0), Error);
   CHECK_THROWS_AS(optim::Ema(adamw, 1), Error);
+}
+
+TEST_CASE("the decay of EMA may grow with the updates", "[optim][ema]") {
+  using Kind = optim::EmaDecay::Kind;
+  struct Case {
+    optim::EmaDecay decay;
+    std::function<double(double)> after;  // the decay after so many updates
+  };
+  const std::vector<Case> cases = {
+      {{.decay = 0.4, .kind = Kind::ratio}, [](double n) { return (1 + n) / (10 + n); }},
+      {{.decay = 0.8, .kind = Kind::power},
+       [](double n) { return 1 - 1 / std::cbrt((1 + n) * (1 + n)); }},
+      {{.decay = 0.7, .kind = Kind::power, .exponent = 0.75},
+       [](double n) { return 1 - std::pow(1 + n, -0.75); }}};
+  for (const Case& one : cases) {
+    Model model;
+    optim::AdamW adamw(optim::split_by_decay(model, 0.1));
+    optim::Ema ema(adamw, one.decay);
+    std::vector<double> expected = model.matrix->master().to_vector<double>();
+    bool grew = false, reached = false;
+    for (int step = 0; step < 12; ++step) {
+      take_step(model, adamw, step);
+      ema.update();
+      const double decay = std::min(one.decay.decay, one.after(step));
+      (decay < one.decay.decay ? grew : reached) = true;
+      const std::vector<double> master = model.matrix->master().to_vector<double>();
+      for (size_t i = 0; i < expected.size(); ++i)
+        expected[i] = decay * expected[i] + (1 - decay) * master[i];
+    }
+    CHECK((grew && reached));  // both sides of the minimum
+    const std::vector<double> average = ema.state().at("matrix").to_vector<double>();
+    for (size_t i = 0; i < expected.size(); ++i)
+      CHECK(average[i] == Approx(expected[i]).epsilon(1e-5));
+  }
+  Model model;
+  optim::AdamW adamw(optim::split_by_decay(model, 0.1));
+  CHECK_THROWS_WITH(optim::Ema(adamw, {.decay = 0.9, .kind = Kind::power, .exponent = 0}),
+                    Contains("exponent above 0") && Contains("0"));
+}
+
+TEST_CASE("one line makes an optimizer of a whole module", "[optim]") {
+  struct Pair {
+    const char* name;
+    std::function<std::unique_ptr<optim::Optimizer>(const Model&)> whole, grouped;
+  };
+  const optim::WholeModule how{.learning_rate = 0.01, .weight_decay = 0.3};
+  const auto pair = [&](const char* name, auto tag, const auto& options) {
+    using Kind = typename decltype(tag)::type;
+    return Pair{name,
+                [=](const Model& model) { return std::make_unique<Kind>(model, how, options); },
+                [=](const Model& model) {
+                  std::vector<optim::ParameterGroup> group = {{{}, 1, 0.3}};
+                  group[0].parameters = model.named_parameters();
+                  auto optimizer = std::make_unique<Kind>(group, options);
+                  optimizer->set_learning_rate(0.01);
+                  return optimizer;
+                }};
+  };
+  const std::vector<Pair> pairs = {
+      pair("adamw", std::type_identity<optim::AdamW>(), optim::AdamWOptions{.beta1 = 0.5}),
+      pair("sgd", std::type_identity<optim::Sgd>(), optim::SgdOptions{.momentum = 0.9}),
+      pair("lion", std::type_identity<optim::Lion>(), optim::LionOptions{.beta2 = 0.9}),
+      pair("muon", std::type_identity<optim::Muon>(), optim::MuonOptions{.momentum = 0.9})};
+  for (const Pair& one : pairs) {
+    CAPTURE(one.name);
+    Model a, b;
+    const auto whole = one.whole(a), grouped = one.grouped(b);
+    CHECK(whole->learning_rate() == 0.01);
+    for (int step = 0; step < 3; ++step) {
+      take_step(a, *whole, step);
+      take_step(b, *grouped, step);
+    }
+    CHECK(same_bits(everything(a, *whole), everything(b, *grouped)));
+  }
+
+  Model model;
+  model.bias->set_trainable(false);
+  optim::Sgd sgd(model, {.weight_decay = 0.5});
+  for (const optim::FlatGroup& group : sgd.groups()) {
+    CHECK(group.weight_decay() == 0.5);
+    for (const auto& member : group.members()) CHECK(member.parameter.name != "bias");
+  }
+  CHECK_THROWS_WITH(sgd.check_ready(), Contains("learning rate"));
+  CHECK_THROWS_WITH(optim::Lion(Model(), {.learning_rate = -1}), Contains("learning rate"));
 }
 
 TEST_CASE("EMA averages statistics beside the weights", "[optim][ema]") {

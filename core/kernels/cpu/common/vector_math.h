@@ -5,12 +5,14 @@
 //
 // Method: e^x = 2^n·(1 + p) with n = round(x / ln 2) and a polynomial p of what remains (Muller,
 // "Elementary Functions", 3rd ed., ch. 11); the others are written in n and p so that nothing
-// cancels. Polynomials are Chebyshev fits of the functions named beside them.
+// cancels. log x = k·ln 2 + log(1 + f) with x = 2^k·(1 + f), √½ ≤ 1 + f < √2. Polynomials are
+// Chebyshev or minimax fits of the functions named beside them.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 // A function that was not inlined keeps the loop around it from being vectorised.
 #define BINADE_LANE [[gnu::always_inline]] inline
@@ -24,20 +26,25 @@ struct ReducedExp {
   float p;     // e^x = 2^n·(1 + p)
 };
 
-// For |x| < 2^21; NaN gives p = NaN.
-BINADE_LANE ReducedExp reduce_exp(float x) {
-  constexpr float kRound = 0x1.8p23f;  // adding it leaves the integer in the low bits
-  const float shifted = std::fma(x, 1.44269504f, kRound);
-  const float n = shifted - kRound;
-  float r = std::fma(n, -0.693145752f, x);  // ln 2 in two parts: n times the first is exact
-  r = std::fma(n, -1.42860682e-06f, r);
-  float q = 0.00139261836f;  // (expm1(r) − r) / r² on |r| ≤ ln 2 / 2
+inline constexpr float kRound = 0x1.8p23f;  // adding it leaves the integer in the low bits
+
+// expm1(r) for |r| ≤ ln 2 / 2.
+BINADE_LANE float expm1_near_zero(float r) {
+  float q = 0.00139261836f;  // (expm1(r) − r) / r²
   q = std::fma(q, r, 0.00836317905f);
   q = std::fma(q, r, 0.0416665546f);
   q = std::fma(q, r, 0.166665770f);
   q = std::fma(q, r, 0.5f);
-  return {std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound),
-          std::fma(r * r, q, r)};
+  return std::fma(r * r, q, r);
+}
+
+// For |x| < 2^21; NaN gives p = NaN.
+BINADE_LANE ReducedExp reduce_exp(float x) {
+  const float shifted = std::fma(x, 1.44269504f, kRound);
+  const float n = shifted - kRound;
+  float r = std::fma(n, -0.693145752f, x);  // ln 2 in two parts: n times the first is exact
+  r = std::fma(n, -1.42860682e-06f, r);
+  return {std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound), expm1_near_zero(r)};
 }
 
 // 2^n for −126 ≤ n ≤ 127.
@@ -51,6 +58,12 @@ BINADE_LANE float clamp_keep_nan(float x, float low, float high) {
   return raised > high ? high : raised;
 }
 
+// 2^n·(1 + p) in two steps, so that results beyond the normal range overflow or round once.
+BINADE_LANE float scaled(const ReducedExp& e) {
+  const uint32_t first = static_cast<uint32_t>(static_cast<int32_t>(e.n) >> 1);
+  return (1 + e.p) * power_of_two(first) * power_of_two(e.n - first);
+}
+
 // e^x − 1 for x in [−40, 89].
 BINADE_LANE float expm1_reduced(float x) {
   const auto [n, p] = reduce_exp(x);
@@ -61,13 +74,21 @@ BINADE_LANE float expm1_reduced(float x) {
 }  // namespace detail
 
 BINADE_LANE float fast_exp(float x) {
-  const auto [n, p] = detail::reduce_exp(detail::clamp_keep_nan(x, -104.0f, 89.0f));
-  // In two steps, so that results beyond the normal range overflow or round once.
-  const uint32_t first = static_cast<uint32_t>(static_cast<int32_t>(n) >> 1);
-  return (1 + p) * detail::power_of_two(first) * detail::power_of_two(n - first);
+  return detail::scaled(detail::reduce_exp(detail::clamp_keep_nan(x, -104.0f, 89.0f)));
 }
 inline double fast_exp(double x) {
   return std::exp(x);
+}
+
+BINADE_LANE float fast_exp2(float x) {
+  const float within = detail::clamp_keep_nan(x, -151.0f, 129.0f);
+  const float shifted = within + detail::kRound;
+  const float r = within - (shifted - detail::kRound);  // exact
+  return detail::scaled({std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(detail::kRound),
+                         detail::expm1_near_zero(r * 0.693147182f)});
+}
+inline double fast_exp2(double x) {
+  return std::exp2(x);
 }
 
 BINADE_LANE float fast_expm1(float x) {
@@ -76,6 +97,75 @@ BINADE_LANE float fast_expm1(float x) {
 }
 inline double fast_expm1(double x) {
   return std::expm1(x);
+}
+
+namespace detail {
+
+struct ReducedLog {
+  float k, f, rest;  // x = 2^k·(1 + f), log(1 + f) = f + rest
+};
+
+// For x > 0 and finite.
+BINADE_LANE ReducedLog reduce_log(float x) {
+  const bool tiny = x < 0x1p-126f;  // subnormal
+  const uint32_t bits = std::bit_cast<uint32_t>(tiny ? x * 0x1p23f : x);
+  constexpr uint32_t kRootHalf = 0x3f3504f3;
+  const int32_t k = static_cast<int32_t>(bits - kRootHalf) >> 23;
+  const float f = std::bit_cast<float>(bits - (static_cast<uint32_t>(k) << 23)) - 1;
+  float q = -0.0764469877f;  // (log(1 + f) − f + f²/2) / f³
+  q = std::fma(q, f, 0.127619118f);
+  q = std::fma(q, f, -0.131560057f);
+  q = std::fma(q, f, 0.142013699f);
+  q = std::fma(q, f, -0.166238040f);
+  q = std::fma(q, f, 0.200012669f);
+  q = std::fma(q, f, -0.250008076f);
+  q = std::fma(q, f, 0.333333313f);
+  return {static_cast<float>(tiny ? k - 23 : k), f, f * f * std::fma(f, q, -0.5f)};
+}
+
+// `value`, which holds for x > 0 and finite, and what a logarithm is elsewhere.
+BINADE_LANE float logarithm(float x, float value) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const float above = x < kInf ? value : x;
+  const float outside = x == 0 ? -kInf : std::numeric_limits<float>::quiet_NaN();
+  return x > 0 ? above : outside;
+}
+
+}  // namespace detail
+
+BINADE_LANE float fast_log(float x) {
+  const auto [k, f, rest] = detail::reduce_log(x);
+  // ln 2 in two parts: k times the first is exact.
+  return detail::logarithm(x, std::fma(k, 0.693359375f, f + std::fma(k, -2.12194440e-4f, rest)));
+}
+inline double fast_log(double x) {
+  return std::log(x);
+}
+
+BINADE_LANE float fast_log2(float x) {
+  const auto [k, f, rest] = detail::reduce_log(x);
+  return detail::logarithm(x, std::fma(f + rest, 1.44269504f, k));
+}
+inline double fast_log2(double x) {
+  return std::log2(x);
+}
+
+// log(1 + x), and what 1 + x lost by rounding.
+BINADE_LANE float fast_log1p(float x) {
+  const float u = 1 + x;
+  const bool ordinary = u > 0 && u < 0x1p60f;  // beyond, nothing that counts is lost
+  const float lost = ordinary ? (x - (u - 1)) / u : 0.0f;
+  const float value = fast_log(u) + lost;
+  return x == 0 ? x : value;  // keeps −0
+}
+inline double fast_log1p(double x) {
+  return std::log1p(x);
+}
+
+// log(1 + eˣ) without overflow, and without cancellation below 0.
+template <class C>
+BINADE_LANE C fast_softplus(C x) {
+  return (x < 0 ? C{0} : x) + fast_log1p(fast_exp(-std::fabs(x)));
 }
 
 BINADE_LANE float fast_tanh(float x) {

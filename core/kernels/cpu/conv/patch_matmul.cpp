@@ -12,8 +12,9 @@ namespace {
 
 // How output pixels, filters and channels are cut into tasks and steps.
 struct PatchTiling {
-  // Along channels and taps: a panel of patches stays in the first level of the cache.
-  static constexpr int64_t kDepth = 288;
+  // Numbers of a panel of patches, which stays in the first level of the cache beside the filters;
+  // twice as many where these come from beyond the second level, for longer stretches of them.
+  static constexpr int64_t kPanel = 3 << 10, kFilters = 1 << 18;
   // Numbers of patches, and filters that are multiplied at a time: both stay in the second level.
   static constexpr int64_t kPacked = 3 << 14, kRows = 128;
   static constexpr int64_t kTasks = 16, kFewestPixels = 64, kMostPixels = 512, kFewestRows = 64;
@@ -22,13 +23,17 @@ struct PatchTiling {
   PatchTiling(int64_t pixels, int64_t unit, int64_t groups, int64_t filters, int64_t channels,
               int64_t taps, bool packed)
       : unit(unit),
-        channels(channels, std::max<int64_t>(kDepth / taps, 1)),
+        channels(channels, std::max<int64_t>(depth(filters * channels * taps) / taps, 1)),
         units(pixels / unit,
               units_of_a_task(pixels, groups, packed ? this->channels.longest() * taps : 1)),
         filters(filters, filters) {
     const int64_t wanted = (kTasks + units.count * groups - 1) / (units.count * groups);
     if (wanted > 1)
       this->filters = EvenParts(filters, std::max(kFewestRows, (filters + wanted - 1) / wanted));
+  }
+
+  static int64_t depth(int64_t weights) {
+    return (weights <= kFilters ? kPanel : 2 * kPanel) / micro_kernel().columns;
   }
 
   int64_t units_of_a_task(int64_t pixels, int64_t groups, int64_t depth) const {

@@ -1,8 +1,10 @@
 #include <binade/core/kernels/cpu/conv/strip_matmul.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
+#include <binade/core/kernels/cpu/conv/strip_kernel.h>
 #include <binade/core/kernels/cpu/matmul/packed_panels.h>
 
 namespace binade::kernels::cpu {
@@ -26,31 +28,6 @@ void add_tile(const Vector (&sums)[Rows][Vectors], float* c, int64_t leading_c) 
       old += sums[row][v];
       std::memcpy(target, &old, sizeof(Vector));
     }
-}
-
-// c (Rows, vectors) += a (Rows, k) · b, whose row i begins at b + places[i].
-template <int Rows, int Vectors>
-void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
-                   const int64_t* places, float* c, int64_t leading_c) {
-  Vector sums[Rows][Vectors] = {};
-  // Two pointers and the leading dimension address all rows; the barrier keeps the compiler from
-  // giving each row a pointer of its own.
-  const float *a0 = a, *a3 = a + 3 * leading_a;
-  for (int64_t i = 0; i < k; ++i) {
-    Vector right[Vectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v)
-      std::memcpy(&right[v], b + places[i] + v * kLanes, sizeof(Vector));
-#pragma GCC unroll 6
-    for (int row = 0; row < Rows; ++row) {
-      const Vector left = (row < 3 ? a0 : a3)[row % 3 * leading_a] - Vector{};  // in every lane
-#pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) sums[row][v] += left * right[v];
-    }
-    ++a0, ++a3;
-    asm("" : "+r"(a0), "+r"(a3), "+r"(leading_a));
-  }
-  add_tile(sums, c, leading_c);
 }
 
 // c (Rows, vectors) += a · b, packed: a's row r along a run is where the run lies + places[r].
@@ -78,18 +55,14 @@ void multiply_run_tile(std::span<const Line> runs, const float* a, const int64_t
   add_tile(sums, c, leading_c);
 }
 
-struct Tiles {  // [rows − 1][vectors − 1]
-  void (*multiply[kMostRows][kMostVectors])(int64_t, const float*, int64_t, const float*,
-                                            const int64_t*, float*, int64_t);
-  void (*multiply_runs[kMostRows][kMostVectors])(std::span<const Line>, const float*,
-                                                 const int64_t*, const float*, float*, int64_t);
-};
+using MultiplyRuns = void (*)(std::span<const Line>, const float*, const int64_t*, const float*,
+                              float*, int64_t);
 template <int... Row>
-constexpr Tiles make_tiles(std::integer_sequence<int, Row...>) {
-  return {{{&multiply_tile<Row + 1, 1>, &multiply_tile<Row + 1, 2>}...},
-          {{&multiply_run_tile<Row + 1, 1>, &multiply_run_tile<Row + 1, 2>}...}};
+constexpr auto run_tiles(std::integer_sequence<int, Row...>) {
+  return std::array<std::array<MultiplyRuns, kMostVectors>, sizeof...(Row)>{
+      {{&multiply_run_tile<Row + 1, 1>, &multiply_run_tile<Row + 1, 2>}...}};
 }
-constexpr Tiles kTiles = make_tiles(std::make_integer_sequence<int, kMostRows>());
+constexpr auto kRunTiles = run_tiles(std::make_integer_sequence<int, kMostRows>());  // [rows − 1]
 constexpr int64_t kWidth = kMostVectors * kLanes;
 
 // Where the rows of the loaded channels begin: an element of the kernel each.
@@ -100,29 +73,35 @@ std::vector<int64_t> places_of(const PatchReader<float>& reader, int64_t channel
   return places;
 }
 
-// Calls multiply(vectors, c, leading) for a tile of up to kWidth columns at `target`: in place, or,
-// where these are not whole vectors, beside it.
+// Calls multiply(vectors, c, leading) for `columns` columns at `target`, at most those of a tile:
+// in place, or, where these are not whole vectors of `lanes`, beside it.
 template <class Multiply>
-void through_tile(int64_t rows, int64_t columns, float* target, int64_t leading,
+void through_tile(int64_t lanes, int64_t rows, int64_t columns, float* target, int64_t leading,
                   const Multiply& multiply) {
-  const int64_t count = std::min(columns, kWidth), vectors = (count + kLanes - 1) / kLanes;
-  if (count == vectors * kLanes) return multiply(vectors, target, leading);
-  alignas(64) float tile[kMostRows * kWidth] = {};
-  multiply(vectors, tile, kWidth);
+  constexpr int64_t kMost = StripKernel::kMostColumns;
+  const int64_t vectors = (columns + lanes - 1) / lanes;
+  if (columns == vectors * lanes) return multiply(vectors, target, leading);
+  alignas(64) float tile[StripKernel::kMostRows * kMost];
+  for (int64_t row = 0; row < rows; ++row) std::fill_n(tile + row * kMost, vectors * lanes, 0.0f);
+  multiply(vectors, tile, kMost);
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t j = 0; j < count; ++j) target[row * leading + j] += tile[row * kWidth + j];
+    for (int64_t j = 0; j < columns; ++j) target[row * leading + j] += tile[row * kMost + j];
 }
 
 }  // namespace
 
 bool worth_reading_strips(int64_t columns, int64_t filters) {
-  if (micro_kernel().columns > kWidth) return false;  // this processor has wider tiles
-  // In cycles of a row of pixels and an element of the kernel: tiles (of one vector, waiting for
-  // sums, or two), and what packing costs a panel.
-  const int64_t rows = (filters + kMostRows - 1) / kMostRows, rest = columns % kWidth;
-  const int64_t tiles = columns / kWidth * 6 + (rest > kLanes ? 6 : rest > 0 ? 4 : 0);
-  constexpr int64_t kPacking = 8;
-  return columns >= kWidth && kWidth * tiles * rows <= columns * (6 * rows + kPacking);
+  // In cycles of a row of pixels and an element of the kernel: tiles, and what packing costs a
+  // panel.
+  const StripKernel& kernel = strip_kernel();
+  const int64_t width = kernel.columns(), rest = columns % width;
+  const auto rows = static_cast<double>(kernel.rows);
+  const auto panels = static_cast<double>((filters + kernel.rows - 1) / kernel.rows);
+  const double last = rest > kernel.lanes ? 1 : rest > 0 ? kernel.single : 0;
+  const double tiles = rows * (static_cast<double>(columns / width) + last);
+  constexpr double kPacking = 8;
+  const double whole = static_cast<double>(columns) / static_cast<double>(width);
+  return columns >= kernel.lanes && tiles * panels <= whole * (rows * panels + kPacking);
 }
 
 bool worth_reading_runs(int64_t run) {
@@ -132,18 +111,20 @@ bool worth_reading_runs(int64_t run) {
 
 void multiply_strips(const PatchReader<float>& reader, int64_t channels, int64_t filters,
                      Block<const float> a, float* sums, int64_t leading) {
+  const StripKernel& kernel = strip_kernel();
   thread_local Workspace<float> row_buffer;
   const std::vector<int64_t> places = places_of(reader, channels);
   const auto k = static_cast<int64_t>(places.size());
   const Block<const float> rows = rows_of_a(filters, k, a, row_buffer.reserve(filters * k));
-  const EvenParts panels(filters, kMostRows);
+  const EvenParts panels(filters, kernel.rows);
   for (const Line& line : reader.lines())
-    for (int64_t i = 0; i < line.count; i += kWidth)
+    for (int64_t i = 0; i < line.count; i += kernel.columns())
       for (int64_t panel = 0; panel < panels.count; ++panel) {
         const int64_t row = panels.begin(panel), height = panels.length(panel);
-        through_tile(height, line.count - i, sums + row * leading + line.first + i, leading,
+        through_tile(kernel.lanes, height, std::min(line.count - i, kernel.columns()),
+                     sums + row * leading + line.first + i, leading,
                      [&](int64_t vectors, float* c, int64_t leading_c) {
-                       kTiles.multiply[height - 1][vectors - 1](
+                       kernel.multiply[height - 1][vectors - 1](
                            k, rows.data + row * rows.leading, rows.leading,
                            reader.data() + line.base + i, places.data(), c, leading_c);
                      });
@@ -157,9 +138,10 @@ void multiply_runs(const PatchReader<float>& reader, std::span<const Line> runs,
   for (int64_t filter = 0; filter < filters; filter += kWidth, b += panel)
     for (int64_t part = 0; part < heights.count; ++part) {
       const int64_t row = heights.begin(part), height = heights.length(part);
-      through_tile(height, filters - filter, sums + row * filters + filter, filters,
+      through_tile(kLanes, height, std::min(filters - filter, kWidth),
+                   sums + row * filters + filter, filters,
                    [&](int64_t vectors, float* c, int64_t leading_c) {
-                     kTiles.multiply_runs[height - 1][vectors - 1](
+                     kRunTiles[static_cast<size_t>(height - 1)][static_cast<size_t>(vectors - 1)](
                          runs, reader.data(), places.data() + row, b, c, leading_c);
                    });
     }

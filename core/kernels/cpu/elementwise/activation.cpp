@@ -14,11 +14,6 @@ C sign(C x) {
   return x > 0 ? C{1} : x < 0 ? C{-1} : x;  // 0 and NaN stay
 }
 
-template <class C>
-C softplus(C x) {
-  return (x < 0 ? C{0} : x) + std::log1p(std::exp(-std::fabs(x)));
-}
-
 // The argument of the sigmoid in gelu_tanh(x) = x·σ(2u), u = √(2/π)·(x + 0.044715 x³): the same as
 // ½x·(1 + tanh u) without its cancellation. And the argument's derivative.
 template <class C>
@@ -28,12 +23,6 @@ C gelu_tanh_argument(C x) {
 template <class C>
 C gelu_tanh_argument_slope(C x) {
   return C(1.5957691216057308) * (1 + C(3 * 0.044715) * x * x);
-}
-
-// min(x, 0) − log(1 + e^−|x|): softplus(x) = −logsigmoid(−x).
-template <class C>
-C logsigmoid(C x) {
-  return (x > 0 ? C{0} : x) - std::log1p(std::exp(-std::fabs(x)));
 }
 
 // tanh(log(1 + eˣ)) = n/(n + 2) with n = eˣ(eˣ + 2), and its derivative; 1 and 0 from 20 on, where
@@ -84,15 +73,15 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
       case UnaryOp::exp:
         return visitor([](C x) { return fast_exp(x); });
       case UnaryOp::exp2:
-        return visitor([](C x) { return std::exp2(x); });
+        return visitor([](C x) { return fast_exp2(x); });
       case UnaryOp::expm1:
         return visitor([](C x) { return fast_expm1(x); });
       case UnaryOp::log:
-        return visitor([](C x) { return std::log(x); });
+        return visitor([](C x) { return fast_log(x); });
       case UnaryOp::log2:
-        return visitor([](C x) { return std::log2(x); });
+        return visitor([](C x) { return fast_log2(x); });
       case UnaryOp::log1p:
-        return visitor([](C x) { return std::log1p(x); });
+        return visitor([](C x) { return fast_log1p(x); });
       case UnaryOp::sqrt:
         return visitor([](C x) { return std::sqrt(x); });
       case UnaryOp::rsqrt:
@@ -120,13 +109,13 @@ void visit_unary(UnaryOp op, Visitor&& visitor) {
       case UnaryOp::relu:
         return visitor([](C x) { return x < 0 ? C{0} : x; });  // keeps NaN
       case UnaryOp::softplus:
-        return visitor([](C x) { return softplus(x); });
+        return visitor([](C x) { return fast_softplus(x); });
       case UnaryOp::hardswish:
         return visitor([](C x) {  // keeps NaN
           return x <= -3 ? C{0} : x >= 3 ? x : x * (x + 3) / 6;
         });
       case UnaryOp::logsigmoid:
-        return visitor([](C x) { return logsigmoid(x); });
+        return visitor([](C x) { return -fast_softplus(-x); });
       case UnaryOp::mish:
         return visitor([](C x) { return x * mish_gate(x).value; });
       case UnaryOp::floor:
@@ -239,7 +228,7 @@ void visit_shaped(ShapedOp op, C c, Visitor&& visitor) {
     case ShapedOp::elu:
       return visitor([=](C x) { return x > 0 ? x : c * fast_expm1(x); });
     case ShapedOp::softplus:
-      return visitor([=](C x) { return softplus(c * x) / c; });
+      return visitor([=](C x) { return fast_softplus(c * x) / c; });
   }
 }
 template <class C, class Visitor>

@@ -8,6 +8,7 @@ namespace binade::kernels::cpu {
 namespace {
 
 double read_scalar(const Array& scalar) {
+  if (!scalar.defined()) return 0;
   return scalar.dtype() == DType::f64 ? scalar.data<double>()[0]
                                       : static_cast<double>(scalar.data<float>()[0]);
 }
@@ -61,7 +62,7 @@ void optimizer_update(const UpdateBuffers& buffers, const UpdateContext& context
   visit_real(buffers.master.dtype(), "optimizer_update", [&](auto zero) {
     using M = decltype(zero);
     with_rule<M>(settings, [&](auto rule) {
-      if (context.learning_rate.defined())
+      if (context.step.defined())
         rule.prepare(read_scalar(context.learning_rate), context.step.data<int64_t>()[0]);
       const Array& factor = context.grad_factor;
       update_group(rule, buffers,

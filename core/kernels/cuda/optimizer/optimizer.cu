@@ -33,7 +33,7 @@ struct Flat {
   const float* found_inf;
   const void* learning_rate;  // null: the rule has none
   DType learning_rate_dtype;
-  const int64_t* step;
+  const int64_t* step;  // null: the rule does not depend on it
 };
 
 // Updates elements [i, i + kCount).
@@ -58,8 +58,10 @@ __global__ void __launch_bounds__(kBlock) update_flat(Flat<M> flat, Rule given) 
   if (*flat.found_inf != 0) return;
   __shared__ alignas(Rule) unsigned char memory[sizeof(Rule)];
   if (threadIdx.x == 0) {
-    if (flat.learning_rate)
-      given.prepare(load_as<double>(flat.learning_rate, 0, flat.learning_rate_dtype), *flat.step);
+    if (flat.step)
+      given.prepare(
+          flat.learning_rate ? load_as<double>(flat.learning_rate, 0, flat.learning_rate_dtype) : 0,
+          *flat.step);
     memcpy(memory, &given, sizeof(Rule));
   }
   __syncthreads();
@@ -98,7 +100,7 @@ void launch_update(const UpdateBuffers& buffers, const UpdateContext& context, c
                      device_data<float>(found_inf),
                      learning_rate.defined() ? learning_rate.data() : nullptr,
                      learning_rate.dtype(),
-                     learning_rate.defined() ? device_data<int64_t>(step) : nullptr};
+                     step.defined() ? device_data<int64_t>(step) : nullptr};
   launch(Rule::kName, update_flat<M, Rule>, grid_for(ceil_div(flat.count, kRun)), kBlock, 0, flat,
          rule);
 }
