@@ -168,12 +168,14 @@ binade::cuda::Event make_event() {
   return event;
 }
 
-// Times algorithms one run at a time with a cold L2 cache, as matmuls in a training step find it:
-// their operands come from memory, and algorithms differ in how well they hide that.
+// Times algorithms one run at a time. With a cold L2 cache unless told otherwise, as matmuls in a
+// training step find it: their operands come from memory, and algorithms differ in how well they
+// hide that.
 class Stopwatch {
  public:
-  Stopwatch()
-      : flushed_(binade::cuda::workspace(
+  explicit Stopwatch(bool cold = true)
+      : cold_(cold),
+        flushed_(binade::cuda::workspace(
             2 * static_cast<int64_t>(binade::cuda::device_properties().l2_bytes))) {}
 
   // Milliseconds of one run of `work`; waits for it.
@@ -182,6 +184,8 @@ class Stopwatch {
     const cudaStream_t stream = binade::cuda::current_stream();
     check_cuda(cudaMemsetAsync(flushed_.data(), 0, static_cast<size_t>(flushed_.bytes()), stream),
                "cudaMemsetAsync");
+    // The GPU is busy until all is queued in either case.
+    if (!cold_) work();
     check_cuda(cudaEventRecord(start_.get(), stream), "cudaEventRecord");
     work();
     check_cuda(cudaEventRecord(stop_.get(), stream), "cudaEventRecord");
@@ -203,6 +207,7 @@ class Stopwatch {
   }
 
  private:
+  bool cold_;
   Array flushed_;
   binade::cuda::Event start_ = make_event(), stop_ = make_event();
 };
@@ -245,6 +250,15 @@ std::optional<MatmulAlgorithm> fastest(const MatmulProblem& problem, MatmulOpera
     candidate.time = stopwatch.median_time([&] { run(*candidate.algorithm); }) +
                      (candidate.algorithm->workspace_bytes > 0 ? kWorkspaceCost : 0);
   return *std::min_element(candidates.begin(), candidates.end(), faster)->algorithm;
+}
+
+// Whether what the matmul reads and writes is in the L2 cache when it comes: it fits in half of it,
+// and the step's kernel in front has just used it.
+bool stays_in_cache(const FusedProblem& problem) {
+  const int64_t element = problem.type == CUDA_R_32F ? 4 : 2;
+  const int64_t outputs = problem.m * problem.n * (1 + problem.has_input);
+  const int64_t bytes = element * (problem.m * problem.k + problem.k * problem.n + outputs);
+  return 2 * bytes <= static_cast<int64_t>(binade::cuda::device_properties().l2_bytes);
 }
 
 }  // namespace
@@ -290,7 +304,7 @@ bool prefers_own_kernel(const FusedProblem& problem, const std::function<bool()>
   if (!binade::cuda::deterministic() && !binade::cuda::is_capturing()) {
     if (!own()) return false;
     library();  // as above, the first runs load the kernels
-    Stopwatch stopwatch;
+    Stopwatch stopwatch(/*cold=*/!stays_in_cache(problem));
     choice = stopwatch.median_time(own) <= stopwatch.median_time(library);
   }
   const std::lock_guard lock(table.mutex);
