@@ -44,12 +44,14 @@ struct Planes {
   Array of_groups(const Tensor& x) const {
     return expand(reshape(x, {images, groups, 1}), {images, groups, each})
         .array()
-        .reshape({count()});
+        .reshape({count()})
+        .contiguous();
   }
   Array of_channels(const Tensor& x) const {
     return expand(reshape(x, {1, groups * each}), {images, groups * each})
         .array()
-        .reshape({count()});
+        .reshape({count()})
+        .contiguous();
   }
   int64_t count() const { return images * groups * each; }
 };
