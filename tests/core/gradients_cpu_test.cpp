@@ -42,7 +42,8 @@ TEST_CASE("gradients of functions equal finite differences", "[kernels][cpu][gra
         UnaryOp::exp, UnaryOp::exp2, UnaryOp::expm1, UnaryOp::log, UnaryOp::log2, UnaryOp::log1p,
         UnaryOp::sin, UnaryOp::cos, UnaryOp::tan, UnaryOp::erf}) {
     INFO("op " << static_cast<int>(op));
-    const Array x = distinct({4, 5}, random, 0.3), dy = random_array({4, 5}, kWide, random);
+    const double start = op == UnaryOp::tan ? -0.9 : 0.3;  // not over tan's pole
+    const Array x = distinct({4, 5}, random, start), dy = random_array({4, 5}, kWide, random);
     const Array y = Array::empty(x.shape(), kWide), dx = Array::empty(x.shape(), kWide);
     cpu::unary_backward(op, x, dy, dx, 0);
     CHECK(worst_difference(x, dx, [&] {
