@@ -226,7 +226,7 @@ Tensor cdist(const Tensor& a_in, const Tensor& b_in, double p) {
   const Tensor a = unsqueeze(to(a_in, statistics_dtype(dtype)), -2);  // (…, P, 1, M)
   const Tensor b = unsqueeze(to(b_in, statistics_dtype(dtype)), -3);  // (…, 1, R, M)
   const Shape all = broadcast(a.shape(), b.shape(), "cdist");
-  const double order = all[-1] == 0 ? 1 : p;  // of no elements every norm is 0
+  const double order = all.back() == 0 ? 1 : p;  // of no elements every norm is 0
   const auto distances = [order](const TensorList& in) -> TensorList {
     return {norm(in[0] - in[1], order, {-1})};
   };
