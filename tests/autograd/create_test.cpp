@@ -79,6 +79,7 @@ TEST_CASE("eye has ones on its diagonal", "[create]") {
 }
 
 TEST_CASE("counts are the same on both devices", "[create][cuda]") {
+  require_gpu();
   const Device gpu = test_gpu();
   const auto same = [&](const auto& make) {
     CHECK(make(gpu).template to_vector<double>() ==
