@@ -1,5 +1,5 @@
 // Trains an EAGLE head for a language model: one layer that drafts from the model's features. The
-// model stays as it is; its pass is part of each step, and nothing of it is stored.
+// model stays as it is; its pass is part of each step, unless --hidden-cache keeps what it gives.
 //
 //   finetune_eagle --model DIR --chats replies.jsonl --draft-vocabulary 16384 --save eagle/
 //   finetune_eagle --model DIR --text book.txt --kind eagle1 --save eagle/
@@ -57,8 +57,9 @@ void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config
       {.what = concat("an ", eagle::name_of(version), " head over ", head->draft_size(), " tokens"),
        .module = head.get(),
        .groups = run.groups(*head),
-       .data = heads::decoding::heads_data(run.documents(), eagle::head_set(version, loss),
-                                           o.accumulation),
+       .data = heads::decoding::heads_data(
+           run.documents(), eagle::head_set(version, loss), o.accumulation,
+           run.hidden_cache(eagle::cached_states(*head, run.preset()))),
        .loss = eagle::eagle_loss(*head, o.pack, loss),
        .accuracy =
            [&](const heads::decoding::PackedDocuments& documents) {

@@ -26,6 +26,7 @@ struct FinetuneEagleOptions : HeadTrainingOptions {
 
 inline void add_options(CommandLine& command, FinetuneEagleOptions& o) {
   add_document_options(command, o);
+  add_cache_option(command, o);
   OptionGroup group{command, "Head"};
   group
       .add("--kind", o.kind,

@@ -9,10 +9,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include <binade/autograd/recompute.h>
+#include <binade/core/kernels/few_rows.h>
 #include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/nn/mlp.h>
 #include <binade/nn/models/causal_lm.h>
@@ -60,6 +62,12 @@ class DraftLayer : public nn::Module {
   std::pair<Tensor, Tensor> forward(const Tensor& read, const Tensor& residual,
                                     const nn::RmsNorm* norm, const nn::Sequence& sequence,
                                     const nn::RotaryTables& rotary) const;
+  // The same for the few rows of a draft (nn/decode.h), where decodes() says so: rows (M, …).
+  bool decodes(const kernels::FewRows& read, const kernels::FewRows& residual,
+               const nn::Sequence& sequence, const nn::RotaryTables& rotary) const;
+  std::pair<Array, Array> decode(const kernels::FewRows& read, const kernels::FewRows& residual,
+                                 const nn::RmsNorm* norm, const nn::Sequence& sequence,
+                                 const nn::RotaryTables& rotary) const;
 
  private:
   std::shared_ptr<nn::SelfAttention> self_attn_;
@@ -123,6 +131,10 @@ class EagleHead : public nn::Module {
                     const nn::Sequence& sequence, int64_t steps) const;
 
  private:
+  // By the kernels for few rows; nothing where they do not take it.
+  std::optional<States> decode(const Tensor& embedding, const Tensor& hidden,
+                               const nn::Sequence& sequence, const nn::RotaryTables& rotary) const;
+
   std::shared_ptr<const nn::CausalLm> base_;
   EagleConfig config_;
   std::shared_ptr<nn::Rotary> rotary_;

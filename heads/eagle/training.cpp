@@ -7,6 +7,7 @@
 #include <binade/autograd/create.h>
 #include <binade/autograd/ops.h>
 #include <binade/autograd/tape.h>
+#include <binade/core/text.h>
 
 namespace binade::heads::eagle {
 
@@ -62,6 +63,16 @@ Tensor likeliest(const nn::CausalLm& base, const Tensor& hidden, const Tensor& l
   }
   const Tensor zero(Array::zeros({}, DType::i32, labels.device()));
   return where(less(labels, zero), labels, reshape(Tensor(best), labels.shape()));
+}
+
+// The model's, from its pass or from the batch's cache of cached_states().
+EagleHead::Trunk trunk_of(const EagleHead& head, const train::Named<Tensor>& batch, bool packed) {
+  if (!batch.contains("hidden"))
+    return head.trunk(batch.at("ids"), decoding::sequence_of(batch, packed));
+  const Tensor& kept = batch.at("hidden");
+  if (!head.own_output()) return {kept, kept};
+  const int64_t dim = head.base().config().dim;
+  return {slice(kept, -1, 0, dim), slice(kept, -1, dim)};
 }
 
 TensorList unrolled(const EagleHead& head, const EagleHead::Trunk& trunk,
@@ -122,6 +133,26 @@ EagleLossOptions EagleLossOptions::of(Version version) {
   return options;
 }
 
+decoding::CachedStates cached_states(const EagleHead& head, const amp::Preset& preset) {
+  const int64_t dim = head.base().config().dim;
+  decoding::CachedStates states{
+      .what = "hidden states",
+      .width = dim,
+      .compute = [&head](const Tensor& ids, const nn::Sequence& sequence) {
+        const EagleHead::Trunk trunk = head.trunk(ids, sequence);
+        return head.own_output() ? cat({trunk.hidden, trunk.features}, -1) : trunk.hidden;
+      }};
+  if (head.own_output()) {
+    states.what += " and the streams that enter layers";
+    for (const int64_t layer : head.config().layers) {
+      states.what += concat(states.width == dim ? " " : ", ", layer);
+      states.width += dim;
+    }
+  }
+  states.what += concat(", of preset ", preset.name);
+  return states;
+}
+
 std::vector<int64_t> label_counts(const decoding::PackedDocuments& documents,
                                   const nn::CausalLmConfig& base) {
   std::vector<int64_t> counts(static_cast<size_t>(base.vocab_size), 0);
@@ -159,7 +190,7 @@ train::LossFunction eagle_loss(const EagleHead& head, bool packed,
     train::LossInputs mapped = in;
     {
       const NoGrad frozen;
-      trunk = head.trunk(in.batch.at("ids"), decoding::sequence_of(in.batch, packed));
+      trunk = trunk_of(head, in.batch, packed);
       if (head.own_output()) {
         const Tensor& labels = in.batch.at("labels");
         mapped.batch.at("labels") = draft.places(likeliest(head.base(), trunk.hidden, labels));
