@@ -49,8 +49,10 @@ void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config
   eagle::EagleLossOptions loss = eagle::EagleLossOptions::of(version);
   loss.steps = o.draft_steps;
   loss.decay = o.step_decay;
-  loss.acceptance = loss.soft * o.acceptance;
-  loss.soft -= loss.acceptance;
+  const double tokens = loss.soft;  // what they count beside EAGLE-1's regression
+  loss.acceptance = tokens * o.acceptance;
+  loss.hard = (tokens - loss.acceptance) * o.greedy;
+  loss.soft = tokens - loss.acceptance - loss.hard;
   loss.feature = o.feature_weight;
   loss.noise = o.noise;
   const bool finished = run.train(

@@ -394,6 +394,7 @@ bool Trainer::pass_over(const StepData& data) {
   if (data.normalisers.empty()) return false;
   for (const auto& [name, count] : data.normalisers)
     if (count != 0) return false;  // NaN, too, which the step refuses
+  collect(/*wait=*/true);  // rows of metrics stay in order
   ++without_labels_;
   folder_.add_metrics(step_ + 1, {{"no_labels", true}});
   return true;

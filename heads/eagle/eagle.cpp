@@ -1,8 +1,10 @@
 #include <binade/heads/eagle/eagle.h>
 
 #include <algorithm>
+#include <set>
 
 #include <binade/autograd/ops.h>
+#include <binade/core/text.h>
 #include <binade/heads/eagle/step_keys.h>
 #include <binade/infer/kv_cache.h>
 #include <binade/nn/decode.h>
@@ -48,6 +50,40 @@ Array norm_of(const nn::CausalLm& base, const std::string& name) {
   const Array weight = parameter_of(base, name);
   if (!base.config().norm_from_one) return weight.clone();
   return (Tensor(weight) + 1.0).array();
+}
+
+constexpr std::string_view kLayer = "midlayer.";  // of EAGLE-3
+
+// The state of an EAGLE-3 head whose layer is the model's last one, where that is a layer of Llama:
+// q, k and v read the stream with its weights, and the embedding beside it with those that the head
+// has. Queries and keys with norms of their own have another scale, and stay what they are.
+nn::StateDict begun_as_last(const nn::CausalLm& base, nn::StateDict state) {
+  const nn::CausalLmConfig& config = base.config();
+  const std::string last = concat("model.layers.", config.layers - 1, '.');
+  std::set<std::string> names;
+  for (const nn::NamedParameter& named : base.named_parameters())
+    if (named.name.starts_with(last)) names.insert(named.name.substr(last.size()));
+  if (names.count("input_layernorm.weight") == 0 || names.count("mlp.up_proj.weight") == 0 ||
+      names.count("pre_feedforward_layernorm.weight") > 0)
+    return state;
+  const int64_t dim = config.dim;
+  for (auto& [name, values] : state) {
+    if (!name.starts_with(kLayer)) continue;
+    std::string own = name.substr(kLayer.size());
+    if (own == "input_layernorm.weight") continue;  // of the embedding
+    if (own == "hidden_norm.weight") own = "input_layernorm.weight";
+    const bool scaled = own == "self_attn.q_proj.weight" || own == "self_attn.k_proj.weight";
+    if (names.count(own) == 0 || (scaled && config.qk_norm != nn::QkNorm::none)) continue;
+    const Array of_model = own.find("layernorm") == std::string::npos
+                               ? parameter_of(base, last + own)
+                               : norm_of(base, last + own);
+    values = values.to(Device::cpu()).to(DType::f32).clone();
+    if (values.shape() == of_model.shape())
+      values.copy_from(of_model);
+    else
+      values.slice(1, dim, 2 * dim).copy_from(of_model);
+  }
+  return state;
 }
 
 }  // namespace
@@ -146,7 +182,7 @@ std::pair<Array, Array> DraftLayer::decode(const kernels::FewRows& read,
   return {decoded.whole, decoded.normed};
 }
 
-EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config)
+EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config, bool copy_last)
     : base_(std::move(base)),
       config_((check(base_ != nullptr, "EAGLE needs a language model"),
                checked(base_->config(), std::move(config)))) {
@@ -175,6 +211,7 @@ EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig confi
                   .slice(0, 0, layer.vocab_size));
   if (const Array tokens = draft_tokens(); tokens.defined())
     rows = index_select(rows, 0, Tensor(tokens.to(Device::cpu())));
+  if (copy_last) load_state(begun_as_last(*base_, state()));
   norm_->load_state({{"weight", norm_of(*base_, "model.norm.weight")}});
   lm_head_->load_state({{"weight", rows.array().clone()}});
 }

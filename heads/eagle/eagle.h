@@ -14,7 +14,6 @@
 #include <vector>
 
 #include <binade/autograd/recompute.h>
-#include <binade/core/kernels/few_rows.h>
 #include <binade/heads/decoding/draft_vocabulary.h>
 #include <binade/nn/mlp.h>
 #include <binade/nn/models/causal_lm.h>
@@ -88,9 +87,10 @@ class EagleHead : public nn::Module {
  public:
   // The language model is kept; it is no child, so that it is neither trained nor saved with the
   // head. Weights are drawn on the CPU in f32; EAGLE-3's norm and output layer begin as the model's
-  // last norm and the draft vocabulary's rows of its output layer. Throws Error for layers that are
-  // not three or not in the model, and for a draft vocabulary without a token that ends a text.
-  EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config);
+  // last norm and the draft vocabulary's rows of its output layer, and with `copy_last` its layer
+  // as the model's last one where that is Llama's. Throws Error for layers that are not three or
+  // not in the model, and for a draft vocabulary without a token that ends a text.
+  EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config, bool copy_last = true);
 
   const EagleConfig& config() const { return config_; }
   const nn::CausalLm& base() const { return *base_; }

@@ -4,7 +4,7 @@
 
 #include <binade/autograd/ops.h>
 #include <binade/autograd/tape.h>
-#include <binade/core/kernels/drafts.h>
+#include <binade/core/kernels/draft_trees.h>
 
 namespace binade::heads::eagle {
 

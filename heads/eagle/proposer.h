@@ -6,13 +6,17 @@
 #include <memory>
 #include <vector>
 
-#include <binade/core/kernels/draft_trees.h>
 #include <binade/heads/decoding/drawn_guess.h>
 #include <binade/heads/decoding/proposer.h>
 #include <binade/heads/decoding/slot_rows.h>
 #include <binade/heads/eagle/eagle.h>
 #include <binade/infer/kv_cache.h>
 #include <binade/infer/sampling.h>
+
+namespace binade::kernels {
+struct DraftPool;
+struct TreeBeams;
+}  // namespace binade::kernels
 
 namespace binade::heads::eagle {
 

@@ -72,7 +72,7 @@ EagleHead::Trunk trunk_of(const EagleHead& head, const train::Named<Tensor>& bat
   const Tensor& kept = batch.at("hidden");
   if (!head.own_output()) return {kept, kept};
   const int64_t dim = head.base().config().dim;
-  return {slice(kept, -1, 0, dim), slice(kept, -1, dim)};
+  return {contiguous(slice(kept, -1, 0, dim)), contiguous(slice(kept, -1, dim))};
 }
 
 TensorList unrolled(const EagleHead& head, const EagleHead::Trunk& trunk,
@@ -100,9 +100,11 @@ void check_options(const EagleLossOptions& options) {
   check(options.feature >= 0 && options.noise >= 0,
         "the weight of EAGLE-1's regression and its noise are 0 or more, got ", options.feature,
         " and ", options.noise);
-  check(options.soft >= 0 && options.acceptance >= 0 && options.soft + options.acceptance > 0,
-        "an EAGLE head learns from the model's distribution: 'soft' or 'acceptance' must be above ",
-        "0, got ", options.soft, " and ", options.acceptance);
+  check(options.hard >= 0 && options.soft >= 0 && options.acceptance >= 0 &&
+            options.hard + options.soft + options.acceptance > 0,
+        "an EAGLE head learns from what the model says: 'hard', 'soft' or 'acceptance' must be ",
+        "above 0, and none below, got ", options.hard, ", ", options.soft, " and ",
+        options.acceptance);
 }
 
 train::Loss loss_of(const decoding::HeadSet& set, const TensorList& outputs, const EagleHead& head,
@@ -116,7 +118,7 @@ train::Loss loss_of(const decoding::HeadSet& set, const TensorList& outputs, con
     one.hidden = outputs[s];
     one.weight = head.output_weight();
     one.coefficient = lambda[s];
-    one.hard = 0;
+    one.hard = options.hard;
     one.soft = options.soft;
     one.acceptance = options.acceptance;
     one.teacher = teacher;

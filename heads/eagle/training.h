@@ -16,9 +16,11 @@ struct EagleLossOptions {
   // Drafting steps: what EAGLE-3 is trained on, and what is validated of both.
   int64_t steps = 7;
   double decay = 0.8;  // step s counts with decay^s, s from 0; in (0, 1]
-  // Of a step, with p the model's distribution and q the head's: soft · KL(p ‖ q) − acceptance ·
-  // Σ min(p, q). The second is the chance that a sampled draft is accepted ("LK" loss).
-  double soft = 1, acceptance = 0;
+  // Of a step, with p the model's distribution and q the head's: hard · CE(label, q) + soft ·
+  // KL(p ‖ q) − acceptance · Σ min(p, q). EAGLE-3's labels are the model's likeliest tokens: the
+  // first is for greedy decoding. The last is the chance that a sampled draft is accepted ("LK"
+  // loss).
+  double hard = 0, soft = 1, acceptance = 0;
   // EAGLE-1: what the regression of features counts, and uniform noise on features that are read:
   // ±noise · 512 / T for rows of T tokens.
   double feature = 1, noise = 0.1;

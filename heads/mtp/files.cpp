@@ -14,7 +14,7 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr const char* kTensorFile = "model.safetensors";
-constexpr const char* kWhat = "multi-token prediction";
+constexpr const char* kWhat = "modules or heads of multi-token prediction";
 constexpr const char* kOwnKey = "binade_mtp";
 
 Array plus(const Array& values, double number) {

@@ -244,7 +244,7 @@ class Vllm(Engine):
         put("vllm.distributed", get_pp_group=lambda: group, get_tensor_model_parallel_world_size=lambda: 1,
             get_tensor_model_parallel_rank=lambda: 0)
         put("vllm.distributed.parallel_state", model_parallel_is_initialized=lambda: False)
-        put("vllm.v1.attention.backend", AttentionType=types.SimpleNamespace(DECODER=1))
+        put("vllm.v1.attention.backend", AttentionType=types.SimpleNamespace(DECODER=1, ENCODER_ONLY=2))
         log = types.SimpleNamespace(**{name: print if name == "warning" else (lambda *_: None)
                                        for name in ("debug", "info", "warning", "info_once",
                                                     "warning_once")})
@@ -334,6 +334,8 @@ class Sglang(Engine):
                              prefix)))
         put("sglang.srt.layers.utils", get_layer_id=lambda name: (
             int(found[1]) if (found := re.search(r"layers\.(\d+)\.", name)) else None))
+        put("sglang.srt.layers.pooler", Pooler=lambda **_: None,
+            PoolingType=types.SimpleNamespace(LAST=0))
         options = types.SimpleNamespace(enable_dp_lm_head=False)
         put("sglang.srt.server_args", get_global_server_args=lambda: options)
         import sglang.srt.models.llama as llama

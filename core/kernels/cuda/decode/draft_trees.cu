@@ -19,7 +19,9 @@ struct SoftmaxFold {
   __device__ SoftmaxSum operator()(const SoftmaxSum& a, const SoftmaxSum& b) const {
     const float largest = fmaxf(a.largest, b.largest);
     if (largest == -INFINITY) return {largest, 0};
-    return {largest, a.sum * expf(a.largest - largest) + b.sum * expf(b.largest - largest)};
+    // Not contracted, so that the order of a and b does not matter.
+    return {largest, __fadd_rn(__fmul_rn(a.sum, expf(a.largest - largest)),
+                               __fmul_rn(b.sum, expf(b.largest - largest)))};
   }
 };
 
@@ -41,8 +43,9 @@ __global__ void __launch_bounds__(kRowThreads)
     }
   }
   const SoftmaxSum all = block_reduce<kRowThreads>(own, SoftmaxFold(), SoftmaxSum{-INFINITY, 0});
-  if (threadIdx.x >= count) return;
-  const int64_t at = int64_t{blockIdx.x} * count + threadIdx.x;
+  const int place = threadIdx.x;
+  if (place >= count) return;
+  const int64_t at = int64_t{blockIdx.x} * count + place;
   const int column = columns[at];
   scores[at] =
       column < 0 ? -INFINITY : fminf(widen(row[column]) - all.largest - logf(all.sum), 0.0f);
