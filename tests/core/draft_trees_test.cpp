@@ -1,9 +1,12 @@
 // The kernels of draft trees whose form follows the text: on both devices against what the paper's
 // steps give, node by node.
 #include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <random>
 
 #include <binade/core/kernels/draft_trees.h>
 

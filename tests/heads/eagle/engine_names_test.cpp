@@ -1,5 +1,7 @@
 // Files of EAGLE heads hold what serving engines ask for: engine_names.json has the names and
 // shapes that fill their own classes by their own loaders (scripts/long/eagle_engines.py names).
+#include <set>
+
 #include <catch2/catch.hpp>
 
 #include <binade/core/file.h>

@@ -326,7 +326,7 @@ TEST_CASE("an EAGLE head's pass by the kernels for few rows is the one op by op 
             RandomState::current().set_seed(5);
             for (int pass = 0; pass < 3; ++pass) {
               const Tensor ids = random_ids(slots, width, base->config().vocab_size, device);
-              const Tensor hidden = to(to(randn({slots, width, dim}), device), dtype);
+              const Tensor hidden = to(randn({slots, width, dim}, device), dtype);
               const nn::Sequence sequence = cache.decode(width);
               made[watched ? 1 : 0].push_back(head->forward(base->embed(ids), hidden, sequence));
               cache.advance(Array::full({slots}, static_cast<double>(width), DType::i32, device));
