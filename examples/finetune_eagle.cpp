@@ -1,5 +1,5 @@
 // Trains an EAGLE head for a language model: one layer that drafts from the model's features. The
-// model stays as it is; its pass is part of each step, and nothing of it is stored.
+// model stays as it is; its pass is part of each step, unless --hidden-cache keeps what it gives.
 //
 //   finetune_eagle --model DIR --chats replies.jsonl --draft-vocabulary 16384 --save eagle/
 //   finetune_eagle --model DIR --text book.txt --kind eagle1 --save eagle/
@@ -49,16 +49,19 @@ void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config
   eagle::EagleLossOptions loss = eagle::EagleLossOptions::of(version);
   loss.steps = o.draft_steps;
   loss.decay = o.step_decay;
-  loss.acceptance = loss.soft * o.acceptance;
-  loss.soft -= loss.acceptance;
+  const double tokens = loss.soft;  // what they count beside EAGLE-1's regression
+  loss.acceptance = tokens * o.acceptance;
+  loss.hard = (tokens - loss.acceptance) * o.greedy;
+  loss.soft = tokens - loss.acceptance - loss.hard;
   loss.feature = o.feature_weight;
   loss.noise = o.noise;
   const bool finished = run.train(
       {.what = concat("an ", eagle::name_of(version), " head over ", head->draft_size(), " tokens"),
        .module = head.get(),
        .groups = run.groups(*head),
-       .data = heads::decoding::heads_data(run.documents(), eagle::head_set(version, loss),
-                                           o.accumulation),
+       .data = heads::decoding::heads_data(
+           run.documents(), eagle::head_set(version, loss), o.accumulation,
+           run.hidden_cache(eagle::cached_states(*head, run.preset()))),
        .loss = eagle::eagle_loss(*head, o.pack, loss),
        .accuracy =
            [&](const heads::decoding::PackedDocuments& documents) {

@@ -9,8 +9,6 @@
 //
 // The model's own replies are the best data there are.
 #include <binade/binade.h>
-#include <binade/heads/decoding/hidden_cache.h>
-#include <binade/train/progress.h>
 
 #include <optional>
 
@@ -31,28 +29,6 @@ void check_together(const examples::FinetuneMedusaOptions& o) {
         "--hidden-cache is for a model that stays as it is; leave it out with --joint");
   check(!o.joint || o.save.empty() || !o.save_model.empty(),
         "--joint trains the model as well: heads of --save need it, so give --save-model, too");
-}
-
-// The file of --hidden-cache, which is made if it is not there; null without the option.
-std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
-    const examples::FinetuneMedusaOptions& o, const examples::HeadRun& run, int64_t heads) {
-  if (o.hidden_cache.empty()) return nullptr;
-  const nn::CausalLm& model = *run.model();
-  const heads::decoding::PackedDocuments& documents = *run.documents();
-  run.world().first_alone([&] {
-    if (std::filesystem::exists(o.hidden_cache)) return;
-    train::ProgressLine line;
-    heads::decoding::write_hidden_cache(
-        o.hidden_cache, model, run.base_fingerprint(), documents, run.preset(),
-        {.ahead = heads, .progress = [&](int64_t row, int64_t rows) {
-           if (!o.quiet)
-             line.update(fmt::format("hidden states of {}/{} rows", row, rows), row == rows);
-         }});
-  });
-  auto cache = std::make_shared<const heads::decoding::HiddenCache>(
-      o.hidden_cache, run.base_fingerprint(), model.config().dim, documents, heads);
-  examples::say("{} positions of hidden states are in {}\n", cache->positions(), o.hidden_cache);
-  return cache;
 }
 
 // The model as it was before training, for --self-distill: with its adapters off, or a copy.
@@ -113,8 +89,9 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
       run.train({.what = concat(count, " Medusa heads", o.joint ? " and their model" : ""),
                  .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
                  .groups = run.groups(*heads),
-                 .data = medusa::medusa_data(run.documents(), count, o.accumulation, loss,
-                                             hidden_cache(o, run, count)),
+                 .data = medusa::medusa_data(
+                     run.documents(), count, o.accumulation, loss,
+                     run.hidden_cache(heads::decoding::last_hidden_states(*model), count)),
                  .loss = medusa::medusa_loss(*heads, run.documents()->options(), loss),
                  .accuracy =
                      [&](const heads::decoding::PackedDocuments& documents) {

@@ -80,21 +80,51 @@ DecodedStream decoded_norm(const kernels::FewRows& stream, const RmsNorm& norm) 
   return decoded;
 }
 
-Tensor few_rows_of_norms(const std::vector<NormedInput>& inputs, const Linear& layer) {
+bool is_few_rows(const Tensor& x) {
+  return unseen() && x.device().is_cuda() && x.numel() <= kernels::kMostFewRows * x.size(-1);
+}
+
+kernels::FewRows joined_rows(const std::vector<NormedInput>& inputs) {
   const Tensor& x = inputs.front().x;
-  if (!unseen() || !x.device().is_cuda() || x.dtype() != layer.weight()->tensor().dtype() ||
-      x.numel() > kernels::kMostFewRows * x.size(-1))
-    return {};
-  const int64_t rows = x.numel() / x.size(-1);
-  const kernels::FewRows joined{
-      Array::empty({rows, layer.in_features()}, x.dtype(), x.device()), {}, 0};
-  if (!suits(joined, {&layer})) return {};
+  int64_t width = 0;
+  for (const NormedInput& input : inputs) width += input.x.size(-1);
+  return {Array::empty({x.numel() / x.size(-1), width}, x.dtype(), x.device()), {}, 0};
+}
+
+void put_norms(const std::vector<NormedInput>& inputs, const kernels::FewRows& joined) {
   int64_t begin = 0;
   for (const NormedInput& input : inputs) {
     const int64_t end = begin + input.x.size(-1);
-    norm_few_rows(before_norm(few_rows(input.x), *input.norm), joined.x.slice(1, begin, end));
+    const Array to = joined.x.slice(1, begin, end);
+    if (input.norm)
+      norm_few_rows(before_norm(few_rows(input.x), *input.norm), to);
+    else
+      to.copy_from(few_rows(input.x).x);
     begin = end;
   }
+}
+
+bool decodes_layer(const SelfAttention& attention, const GatedMlp& mlp, const RmsNorm& norm,
+                   const kernels::FewRows& read, const kernels::FewRows& residual,
+                   const Sequence& sequence, const RotaryTables& rotary) {
+  return sequence.cache && !norm.from_one() && attention.decodes(read, sequence, rotary) &&
+         mlp.decodes(before_norm(residual, norm));
+}
+
+kernels::FewRows decode_layer(const SelfAttention& attention, const GatedMlp& mlp,
+                              const RmsNorm& norm, const kernels::FewRows& read,
+                              const kernels::FewRows& residual, const Sequence& sequence,
+                              const RotaryTables& rotary) {
+  const Array middle = attention.decode(read, residual.x, sequence, rotary);
+  return {mlp.decode(before_norm({middle, {}, 0}, norm), middle), {}, 0};
+}
+
+Tensor few_rows_of_norms(const std::vector<NormedInput>& inputs, const Linear& layer) {
+  const Tensor& x = inputs.front().x;
+  if (!is_few_rows(x) || x.dtype() != layer.weight()->tensor().dtype()) return {};
+  const kernels::FewRows joined = joined_rows(inputs);
+  if (joined.x.size(1) != layer.in_features() || !suits(joined, {&layer})) return {};
+  put_norms(inputs, joined);
   return Tensor(
       linear_and_add(joined.x, layer, {}).view(with_last(x.shape(), layer.out_features())));
 }

@@ -91,18 +91,6 @@ void copy_over(const fs::path& from, const fs::path& to) {
   copy.commit();
 }
 
-// The number in step-<number>.safetensors.
-std::optional<int64_t> step_of(const fs::path& path) {
-  const std::string name = path.filename().string();
-  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return {};
-  const char* begin = name.data() + std::strlen(kPrefix);
-  const char* end = name.data() + name.size() - std::strlen(kSuffix);
-  int64_t step = 0;
-  const auto [last, error] = std::from_chars(begin, end, step);
-  if (error != std::errc() || last != end || step < 0) return {};
-  return step;
-}
-
 std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> entries;
   std::error_code error;
@@ -159,6 +147,17 @@ Checkpoint read_checkpoint(const fs::path& path) {
     damaged(path, error.what());
   }
   return checkpoint;
+}
+
+std::optional<int64_t> step_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return {};
+  const char* begin = name.data() + std::strlen(kPrefix);
+  const char* end = name.data() + name.size() - std::strlen(kSuffix);
+  int64_t step = 0;
+  const auto [last, error] = std::from_chars(begin, end, step);
+  if (error != std::errc() || last != end || step < 0) return {};
+  return step;
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& folder) {

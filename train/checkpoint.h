@@ -49,6 +49,8 @@ Checkpoint read_checkpoint(const std::filesystem::path& path);
 // The files step-<number>.safetensors of a folder by number; none if there is no folder. Throws
 // Error when it cannot be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder);
+// The number in such a name; none in another one.
+std::optional<int64_t> step_of(const std::filesystem::path& checkpoint);
 
 class CheckpointFolder {
  public:

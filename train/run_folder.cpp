@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <limits>
 
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
@@ -26,6 +27,10 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kConfig = "config.json";
+constexpr const char* kChart = "chart.svg";
+constexpr const char* kTensorboard = "tensorboard";
+constexpr const char* kCheckpoints = "checkpoints";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kUnderflow = "underflow.jsonl";
 // Every file of the folder that grows row by row; a new one is cut back by being named here.
@@ -117,34 +122,63 @@ RunFolder::RunFolder(fs::path path, bool resume, bool writes)
     fail("the run folder ", path_.string(), " is in use by another process; choose another one");
   }
   try {
-    check(resume || !has_run(), "the run folder ", path_.string(),
-          " holds a run already; continue it with --resume, or choose another folder");
-    check(resume || list_checkpoints(path_ / "checkpoints").empty(), "the run folder ",
-          path_.string(),
-          " holds checkpoints of a run whose config.json is gone; choose another folder");
+    if (!resume) begin_anew();
   } catch (...) {
     ::close(lock_);
     throw;
   }
 }
 
+void RunFolder::begin_anew() {
+  const bool steps = has_steps();
+  check(!steps || !has_run(), "the run folder ", path_.string(),
+        " holds a run already; continue it with --resume, or choose another folder");
+  check(!steps, "the run folder ", path_.string(),
+        " holds checkpoints or metrics of a run whose config.json is gone; choose another folder");
+  if (!has_run()) return;
+  std::vector<fs::path> left = list_checkpoints(path_ / kCheckpoints);
+  left.push_back(path_ / kCheckpoints / "best.safetensors");
+  // The configuration last, so that a kill in between leaves what is known again.
+  for (const char* name : {kMetrics, kUnderflow, kTensorboard, kChart, "manifest.json", kConfig})
+    left.push_back(path_ / name);
+  for (const fs::path& one : left) {
+    std::error_code error;
+    fs::remove_all(one, error);
+    check(!error, "cannot remove ", one.string(), " of a run that made no step: ", error.message());
+  }
+}
+
 RunFolder::~RunFolder() {
   std::error_code ignored;
-  if (made_ && !fs::exists(path_ / "config.json", ignored)) fs::remove_all(path_, ignored);
+  if (made_ && !fs::exists(path_ / kConfig, ignored)) fs::remove_all(path_, ignored);
   if (lock_ >= 0) ::close(lock_);  // which releases it
 }
 
 bool RunFolder::has_run() const {
   std::error_code error;
-  const bool there = fs::exists(path_ / "config.json", error);
+  const bool there = fs::exists(path_ / kConfig, error);
   check(!error, "cannot look into the run folder ", path_.string(), ": ", error.message());
   return there;
+}
+
+bool RunFolder::has_steps() const {
+  for (const fs::path& checkpoint : list_checkpoints(path_ / kCheckpoints))
+    if (step_of(checkpoint).value_or(1) > 0) return true;
+  std::error_code error;
+  if (!fs::exists(path_ / kMetrics, error)) return false;
+  bool any = false;
+  read_rows(path_ / kMetrics, std::numeric_limits<int64_t>::max(),
+            [&any](const Json& row, const std::string&) {
+              const auto at = row.find("step");  // a validation in front of the first step has 0
+              any = any || at == row.end() || !at->is_number() || at->get<double>() > 0;
+            });
+  return any;
 }
 
 void RunFolder::check_config(const std::string& json,
                              const std::vector<std::string>& may_change) const {
   if (!has_run()) return;
-  const fs::path before = path_ / "config.json";
+  const fs::path before = path_ / kConfig;
   const std::string differences =
       configuration_differences(read_text_file(before), before.string(), json, may_change);
   check(differences.empty(), "cannot resume ", path_.string(),
@@ -153,7 +187,7 @@ void RunFolder::check_config(const std::string& json,
 
 void RunFolder::set_config(const std::string& json) {
   if (!writes_) return;
-  write_text_file(path_ / "config.json", parse(json, "the configuration").dump(2) + "\n");
+  write_text_file(path_ / kConfig, parse(json, "the configuration").dump(2) + "\n");
 }
 
 void RunFolder::write_manifest(const std::map<std::string, std::string>& more) {
@@ -216,7 +250,7 @@ void RunFolder::add_metrics(int64_t step, const MetricRow& row) {
   plot(step, row);
   try {
     if (!tensorboard_)
-      tensorboard_ = std::make_unique<TensorboardWriter>(path_ / "tensorboard", first_step_);
+      tensorboard_ = std::make_unique<TensorboardWriter>(path_ / kTensorboard, first_step_);
     for (const auto& [key, value] : row) {
       if (const double* number = std::get_if<double>(&value))
         tensorboard_->scalar(key, step, *number);
@@ -273,7 +307,7 @@ void RunFolder::write_chart() {
       {unit_ + " per second", {named(throughput_, "")}},
       {"learning rate", {named(learning_rate_, "")}}};
   try {
-    write_text("chart.svg", draw_chart(panels, "step"));
+    write_text(kChart, draw_chart(panels, "step"));
     failing_.erase("chart");
   } catch (const Error&) {
     report_failure("chart");

@@ -36,8 +36,8 @@ std::string configuration_differences(const std::string& before, const std::stri
 class RunFolder {
  public:
   // Takes the folder's lock; throws Error when another process has it. To begin a run (`resume` is
-  // false) the folder is made; Error when it holds one already, or checkpoints of one. To resume,
-  // it must hold a run.
+  // false) the folder is made; Error when it holds one already, or checkpoints of one. A run that
+  // ended before its first step is none: what it left is removed. To resume, it must hold a run.
   RunFolder(std::filesystem::path path, bool resume) : RunFolder(std::move(path), resume, true) {}
   // Of a run on several ranks one `writes`. What the others have is for reading: nothing is checked
   // or locked, and what would write does nothing.
@@ -49,7 +49,8 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   bool writes() const { return writes_; }
-  bool has_run() const;  // a configuration is there
+  bool has_run() const;    // a configuration is there
+  bool has_steps() const;  // a step was done: a checkpoint or a row of metrics says so
 
   // Throws Error listing every difference between the configuration that is there, if any, and this
   // one (a JSON object), except in the `may_change` keys.
@@ -72,6 +73,7 @@ class RunFolder {
   void write_text(const std::string& name, const std::string& text);
 
  private:
+  void begin_anew();  // removes what a run without a step left
   void append(const char* file, const std::string& row);
   void report_failure(const char* what);
   void plot(int64_t step, const MetricRow& row);

@@ -27,9 +27,9 @@ constexpr double kNone = std::numeric_limits<double>::infinity();  // in checkpo
 
 // What a row of metrics may have beside the scalars of the loss.
 constexpr std::string_view kOwnMetrics[] = {
-    "step",     "loss",     "loss_smoothed", "grad_norm",      "learning_rate",
-    "scale",    "skipped",  "skipped_total", "peak_gib",       "tokens_per_s",
-    "offender", "overflow", "offender_kind", "underflow_share"};
+    "step",     "loss",     "loss_smoothed", "grad_norm",       "learning_rate",
+    "scale",    "skipped",  "skipped_total", "peak_gib",        "tokens_per_s",
+    "offender", "overflow", "offender_kind", "underflow_share", "no_labels"};
 constexpr std::string_view kValidationPrefix = "validation_";
 
 // A loss that reports no scalar under a name that is taken.
@@ -390,6 +390,16 @@ bool Trainer::stop_asked() {
   return stopped_;
 }
 
+bool Trainer::pass_over(const StepData& data) {
+  if (data.normalisers.empty()) return false;
+  for (const auto& [name, count] : data.normalisers)
+    if (count != 0) return false;  // NaN, too, which the step refuses
+  collect(/*wait=*/true);  // rows of metrics stay in order
+  ++without_labels_;
+  folder_.add_metrics(step_ + 1, {{"no_labels", true}});
+  return true;
+}
+
 void Trainer::loop() {
   if (parallel_) parallel_->check_equal(task_.model->state());
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
@@ -399,7 +409,8 @@ void Trainer::loop() {
     const StepData data = task_.data(step_);
     pace_->tokens_per_step = data.tokens;
     if (parallel_) parallel_->world().note_step(step_ + 1);
-    train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
+    if (!pass_over(data))
+      train_step_.run(step_, data.micro_batches, data.normalisers, options_.schedule.at(step_));
     ++step_;
     collect(options_.diagnose_overflow);
     const bool last = step_ == options_.steps;
@@ -417,6 +428,8 @@ void Trainer::loop() {
   }
   collect(true);
   check_device_faults(device());
+  check(stopped_ || step_ == 0 || without_labels_ < step_, "none of the ", step_,
+        " steps had a valid label: there was nothing to learn from");
   if (last_saved_ != step_) save(false);
   folder_.write_chart();
   stop_asked();  // the signal may have come after the last step
@@ -460,7 +473,7 @@ Trainer::Outcome Trainer::run() {
     throw;
   }
   train_step_.complete_state();
-  return {step_, stopped_, patience_lost(), last_loss_, best_, pace_->mean()};
+  return {step_, stopped_, patience_lost(), last_loss_, best_, pace_->mean(), without_labels_};
 }
 
 bool Trainer::load_best() {

@@ -22,7 +22,9 @@ namespace binade::train {
 // The data of one step.
 struct StepData {
   std::vector<Batch> micro_batches;
-  // Valid labels over all micro-batches, for each part of the loss (LossInputs).
+  // Valid labels over all micro-batches, for each part of the loss (LossInputs). A step for which
+  // all of these are 0 is passed over: nothing is updated, and its row of metrics says so
+  // ("no_labels").
   Named<double> normalisers;
   int64_t tokens = 0;  // or whatever TrainerOptions::unit names, for the throughput
 };
@@ -117,9 +119,10 @@ class Trainer {
   bool resume();
   // Trains up to options.steps, or until a signal asked to stop (signals.h), and writes a
   // checkpoint and the chart. Throws Error when the scale is stuck at its floor (naming the
-  // offender). What is thrown here or in the task leaves a checkpoint of the last whole step, and
-  // the chart, as well; not the checkpoint where ranks hold the optimizer's state in pieces
-  // (data_parallel.h), of which no rank alone can write one. On return every rank has everything.
+  // offender), and when no step of the run had a valid label. What is thrown here or in the task
+  // leaves a checkpoint of the last whole step, and the chart, as well; not the checkpoint where
+  // ranks hold the optimizer's state in pieces (data_parallel.h), of which no rank alone can write
+  // one. On return every rank has everything.
   struct Outcome {
     int64_t steps_done = 0;
     bool stopped = false;  // by a signal
@@ -130,6 +133,7 @@ class Trainer {
     // anew.
     std::optional<BestValidation> best;
     double tokens_per_second = 0;  // NaN after too few steps to tell
+    int64_t without_labels = 0;    // steps that were passed over since this process began
   };
   Outcome run();
   // Puts the weights of the best validation, as its checkpoint has them, into the model; false if
@@ -139,6 +143,7 @@ class Trainer {
 
  private:
   void loop();
+  bool pass_over(const StepData& data);  // step_, where it has no label
   void collect(bool wait);
   void handle(const StepReport& report, bool diagnose);
   void validate_now();
@@ -174,6 +179,7 @@ class Trainer {
   DataParallel* parallel_;  // of options_.step; or null
   bool stopped_ = false;    // by a signal
   int64_t step_ = 0;        // steps queued so far: the place in the data and in the schedule
+  int64_t without_labels_ = 0;
   int64_t last_saved_ = -1;
   double smoothed_ = 0;
   double last_loss_ = 0;

@@ -65,10 +65,11 @@ namespace cuda {
 // out (M, N) = x·weightᵀ + bias (+ residual (M, N), or undefined), rounded once.
 void few_rows_linear(const Array& x, const FewRowsLayer& layer, const Array& residual,
                      const Array& out);
-// out (M, N) = silu(in·gateᵀ)·(in·upᵀ) of what their rounding leaves. Rows with a norm.
+// out (M, N) = silu(in·gateᵀ)·(in·upᵀ) of what their rounding leaves. Rows with a norm, up to
+// kFewRowsApart.
 void few_rows_swiglu(const FewRows& in, const FewRowsLayer& gate, const FewRowsLayer& up,
                      const Array& out);
-// Rows with a norm; row b·T + t is token t of row b of the pass. queries (M, Hq·D) contiguous; keys
+// Row b·T + t is token t of row b of the pass; up to kFewRowsApart rows. queries (M, Hq·D) contiguous; keys
 // and values go to the cache as cache_write puts them (S, Hkv, capacity, D). Each is rounded before
 // its rotation and behind it.
 void few_rows_attention_inputs(const FewRows& in, const FewRowsAttention& layers,

@@ -20,12 +20,13 @@ struct FinetuneEagleOptions : HeadTrainingOptions {
   std::string kind = "eagle3", layout = "vllm", from;
   std::vector<int64_t> feature_layers;
   int64_t draft_vocabulary = 32000, draft_steps = 7;
-  double step_decay = 0.8, feature_weight = 1, noise = 0.1;
+  double step_decay = 0.8, feature_weight = 1, noise = 0.1, greedy = 0;
   bool recompute = false;
 };
 
 inline void add_options(CommandLine& command, FinetuneEagleOptions& o) {
   add_document_options(command, o);
+  add_cache_option(command, o);
   OptionGroup group{command, "Head"};
   group
       .add("--kind", o.kind,
@@ -44,6 +45,12 @@ inline void add_options(CommandLine& command, FinetuneEagleOptions& o) {
       .range(int64_t{1}, int64_t{17});
   group.add("--step-decay", o.step_decay, "Step s counts with this to the power of s, from 0 on")
       .range(1e-3, 1.0);
+  group
+      .add("--greedy-weight", o.greedy,
+           "Share of the tokens' loss that is the cross-entropy of one token (eagle3: the model's "
+           "likeliest, eagle1: the text's) in place of the model's distribution; for drafts of "
+           "greedy decoding")
+      .range(0.0, 1.0);
   group
       .add("--feature-weight", o.feature_weight,
            "eagle1: what the regression of features counts; its tokens count 0.1")

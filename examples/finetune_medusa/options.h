@@ -14,7 +14,7 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
   int64_t heads = 4, head_layers = 1;
   bool shared_output = false;
   double decay_of_heads = 0.8;
-  std::string init_heads, layout = "original", hidden_cache;
+  std::string init_heads, layout = "original";
   // Medusa-2
   bool ramp = false, self_distill = false;
   double joint_weight = 0.2;
@@ -25,11 +25,8 @@ struct FinetuneMedusaOptions : HeadTrainingOptions {
 
 inline void add_options(CommandLine& command, FinetuneMedusaOptions& o) {
   add_document_options(command, o);
-  OptionGroup group{command, "Data"};
-  group.add("--hidden-cache", o.hidden_cache,
-            "File of the model's hidden states, written if it is not there: steps then need no "
-            "pass of the model");
-  group.name = "Heads";
+  add_cache_option(command, o);
+  OptionGroup group{command, "Heads"};
   group.add("--heads", o.heads, "Medusa heads: tokens predicted beyond the next")
       .range(int64_t{1}, int64_t{64});
   group.add("--head-layers", o.head_layers, "Residual blocks a head")

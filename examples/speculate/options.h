@@ -65,7 +65,7 @@ inline void add_options(CommandLine& command, SpeculateOptions& o) {
       .add("--tree-width", o.tree_width,
            "Of EAGLE: tokens of a level that the next is guessed behind, and guesses behind each "
            "(10 in EAGLE-2); 1: a chain")
-      .range(int64_t{1}, int64_t{63});
+      .range(int64_t{1}, int64_t{16});
   group.add("--longest-ngram", o.longest_ngram, "Tokens that lookup matches at most")
       .range(int64_t{1}, int64_t{64});
   group

@@ -23,6 +23,7 @@ struct HeadTrainingOptions : TrainingOptions {
   std::string model, tokenizer, chat_template;
   std::vector<std::string> chats, text;
   bool skip_bad = false, pack = true;
+  std::string hidden_cache;
   double validation_fraction = 0.02;
   int64_t validation_batches = 20;
   double epochs = 0, acceptance = 0;
@@ -49,6 +50,14 @@ inline void add_document_options(CommandLine& command, HeadTrainingOptions& o) {
       .range(0.0, 0.9);
   group.add("--validation-batches", o.validation_batches, "Batches a validation reads at most")
       .at_least(1);
+}
+
+// For heads that read nothing of the model but its states.
+inline void add_cache_option(CommandLine& command, HeadTrainingOptions& o) {
+  OptionGroup group{command, "Data"};
+  group.add("--hidden-cache", o.hidden_cache,
+            "File of what the heads read of the model, written if it is not there: steps then need "
+            "no pass of the model");
 }
 
 inline void add_head_training_options(CommandLine& command, HeadTrainingOptions& o) {

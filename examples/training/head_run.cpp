@@ -3,6 +3,7 @@
 #include "documents.h"
 
 #include <binade/heads/decoding/base_weights.h>
+#include <binade/train/progress.h>
 
 #include <cmath>
 
@@ -91,6 +92,33 @@ void HeadRun::save_model() const {
   nn::save_hf(*model_, options_.save_model);
   tokenizer_->save(options_.save_model);
   say("saved {}\n", options_.save_model);
+}
+
+std::shared_ptr<const heads::decoding::HiddenCache> HeadRun::hidden_cache(
+    const heads::decoding::CachedStates& states, int64_t ahead) const {
+  const std::string& path = options_.hidden_cache;
+  if (path.empty()) return nullptr;
+  world_.first_alone([&] {
+    if (std::filesystem::exists(path)) return;
+    train::ProgressLine line;
+    heads::decoding::write_hidden_cache(
+        path, *model_, states, base_fingerprint_, *documents_, preset_,
+        {.ahead = ahead,
+         .announce =
+             [&](uint64_t bytes) {
+               say("writing {}: {:.3f} GiB of {}\n", path,
+                   static_cast<double>(bytes) / 1073741824.0, states.what);
+             },
+         .progress =
+             [&](int64_t row, int64_t rows) {
+               if (!options_.quiet)
+                 line.update(fmt::format("states of {}/{} rows", row, rows), row == rows);
+             }});
+  });
+  auto cache = std::make_shared<const heads::decoding::HiddenCache>(path, states, base_fingerprint_,
+                                                                    *documents_, ahead);
+  say("{} positions of {} are in {}\n", cache->positions(), states.what, path);
+  return cache;
 }
 
 void HeadRun::place(nn::Module& module) const {

@@ -49,6 +49,10 @@ class HeadRun {
   // Writes the model and its tokenizer where --save-model says so.
   void save_model() const;
 
+  // The file of --hidden-cache, which is made if it is not there; null without the option. The
+  // model must be placed, in evaluation mode. `ahead`: HiddenCacheOptions.
+  std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
+      const heads::decoding::CachedStates& states, int64_t ahead = 0) const;
   // Moves the module to the device, in the precision of the run.
   void place(nn::Module& module) const;
   // Trains to the end, and prints the accuracy on held-out documents. Whether what was trained is

@@ -130,6 +130,8 @@ std::string summary(const train::Trainer::Outcome& outcome, bool finished_before
     text += fmt::format(", best validation {} {:.4f}", outcome.best->name, outcome.best->shown);
   if (std::isfinite(outcome.tokens_per_second))
     text += fmt::format(", {:.0f} {}/s", outcome.tokens_per_second, unit);
+  if (outcome.without_labels > 0)
+    text += fmt::format(", {} steps had no label and were passed over", outcome.without_labels);
   return text;
 }
 

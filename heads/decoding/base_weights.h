@@ -1,4 +1,4 @@
-// Which language model decoding heads belong to.
+// Which language model decoding heads belong to, and what they may copy of it.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,10 @@ namespace binade::heads::decoding {
 // use with the model they were trained for only; their config.json has it under kBaseFingerprint.
 uint32_t weights_fingerprint(const nn::CausalLm& model);
 inline constexpr const char* kBaseFingerprint = "binade_base_crc32c";
+
+// The masters of the embedding and of the output layer, (V, dim), without padding. A tied output
+// layer is the embedding.
+Array embedding_of(const nn::CausalLm& model);
+Array output_of(const nn::CausalLm& model);
 
 }  // namespace binade::heads::decoding

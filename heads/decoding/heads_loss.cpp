@@ -7,6 +7,16 @@
 
 namespace binade::heads::decoding {
 
+namespace {
+
+bool has_labels(const PackedDocuments& documents, int64_t shift) {
+  for (int64_t row = 0; row < documents.row_count(); row += documents.options().batch_size)
+    if (count_labels(documents.rows_from(row), shift) > 0) return true;
+  return false;
+}
+
+}  // namespace
+
 std::vector<int64_t> HeadSet::shifts() const {
   std::vector<int64_t> result;
   for (int64_t k = with_main ? 0 : 1; k <= count; ++k) result.push_back(k);
@@ -24,6 +34,9 @@ std::function<train::StepData(int64_t)> heads_data(std::shared_ptr<const PackedD
                                                    const HeadSet& set, int64_t accumulation,
                                                    std::shared_ptr<const HiddenCache> cache) {
   train::check_accumulation(documents->options().batch_size, accumulation);
+  const int64_t nearest = set.shifts().front();
+  check(has_labels(*documents, nearest), "no row of the documents has a label ", nearest + 1,
+        " tokens behind another one: there is nothing for ", set.names().front(), " to learn");
   return [documents = std::move(documents), cache = std::move(cache), names = set.names(),
           shifts = set.shifts(), accumulation](int64_t step) {
     train::Batch batch = documents->batch(step);

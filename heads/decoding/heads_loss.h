@@ -25,8 +25,8 @@ struct HeadSet {
 };
 
 // The data of a step: a batch of packed documents, cut into micro-batches of equal size, and a
-// normaliser a head: how many labels it has in the whole step.
-// With a cache of hidden states the batch has them as "hidden".
+// normaliser a head: how many labels it has in the whole step. With a cache of hidden states the
+// batch has them as "hidden". Throws Error for documents in which no head has a label.
 std::function<train::StepData(int64_t)> heads_data(
     std::shared_ptr<const PackedDocuments> documents, const HeadSet& set, int64_t accumulation,
     std::shared_ptr<const HiddenCache> cache = nullptr);

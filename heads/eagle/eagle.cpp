@@ -1,8 +1,10 @@
 #include <binade/heads/eagle/eagle.h>
 
 #include <algorithm>
+#include <set>
 
 #include <binade/autograd/ops.h>
+#include <binade/core/text.h>
 #include <binade/heads/eagle/step_keys.h>
 #include <binade/infer/kv_cache.h>
 #include <binade/nn/decode.h>
@@ -43,11 +45,45 @@ Array parameter_of(const nn::CausalLm& base, const std::string& name) {
   fail("the model has no parameter ", name);
 }
 
-// 1 + w where the model's norms are kept as w.
-Array norm_of(const nn::CausalLm& base) {
-  const Array weight = parameter_of(base, "model.norm.weight");
+// Of the model; 1 + w where its norms are kept as w.
+Array norm_of(const nn::CausalLm& base, const std::string& name) {
+  const Array weight = parameter_of(base, name);
   if (!base.config().norm_from_one) return weight.clone();
   return (Tensor(weight) + 1.0).array();
+}
+
+constexpr std::string_view kLayer = "midlayer.";  // of EAGLE-3
+
+// The state of an EAGLE-3 head whose layer is the model's last one, where that is a layer of Llama:
+// q, k and v read the stream with its weights, and the embedding beside it with those that the head
+// has. Queries and keys with norms of their own have another scale, and stay what they are.
+nn::StateDict begun_as_last(const nn::CausalLm& base, nn::StateDict state) {
+  const nn::CausalLmConfig& config = base.config();
+  const std::string last = concat("model.layers.", config.layers - 1, '.');
+  std::set<std::string> names;
+  for (const nn::NamedParameter& named : base.named_parameters())
+    if (named.name.starts_with(last)) names.insert(named.name.substr(last.size()));
+  if (names.count("input_layernorm.weight") == 0 || names.count("mlp.up_proj.weight") == 0 ||
+      names.count("pre_feedforward_layernorm.weight") > 0)
+    return state;
+  const int64_t dim = config.dim;
+  for (auto& [name, values] : state) {
+    if (!name.starts_with(kLayer)) continue;
+    std::string own = name.substr(kLayer.size());
+    if (own == "input_layernorm.weight") continue;  // of the embedding
+    if (own == "hidden_norm.weight") own = "input_layernorm.weight";
+    const bool scaled = own == "self_attn.q_proj.weight" || own == "self_attn.k_proj.weight";
+    if (names.count(own) == 0 || (scaled && config.qk_norm != nn::QkNorm::none)) continue;
+    const Array of_model = own.find("layernorm") == std::string::npos
+                               ? parameter_of(base, last + own)
+                               : norm_of(base, last + own);
+    values = values.to(Device::cpu()).to(DType::f32).clone();
+    if (values.shape() == of_model.shape())
+      values.copy_from(of_model);
+    else
+      values.slice(1, dim, 2 * dim).copy_from(of_model);
+  }
+  return state;
 }
 
 }  // namespace
@@ -129,7 +165,24 @@ std::pair<Tensor, Tensor> DraftLayer::forward(const Tensor& read, const Tensor& 
   return {sum, sum};
 }
 
-EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config)
+bool DraftLayer::decodes(const kernels::FewRows& read, const kernels::FewRows& residual,
+                         const nn::Sequence& sequence, const nn::RotaryTables& rotary) const {
+  return nn::decodes_layer(*self_attn_, *mlp_, *post_attention_layernorm_, read, residual, sequence,
+                           rotary);
+}
+
+std::pair<Array, Array> DraftLayer::decode(const kernels::FewRows& read,
+                                           const kernels::FewRows& residual,
+                                           const nn::RmsNorm* norm, const nn::Sequence& sequence,
+                                           const nn::RotaryTables& rotary) const {
+  const kernels::FewRows stream = nn::decode_layer(*self_attn_, *mlp_, *post_attention_layernorm_,
+                                                   read, residual, sequence, rotary);
+  if (norm == nullptr) return {stream.x, stream.x};
+  const nn::DecodedStream decoded = nn::decoded_norm(stream, *norm);
+  return {decoded.whole, decoded.normed};
+}
+
+EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config, bool copy_last)
     : base_(std::move(base)),
       config_((check(base_ != nullptr, "EAGLE needs a language model"),
                checked(base_->config(), std::move(config)))) {
@@ -158,7 +211,8 @@ EagleHead::EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig confi
                   .slice(0, 0, layer.vocab_size));
   if (const Array tokens = draft_tokens(); tokens.defined())
     rows = index_select(rows, 0, Tensor(tokens.to(Device::cpu())));
-  norm_->load_state({{"weight", norm_of(*base_)}});
+  if (copy_last) load_state(begun_as_last(*base_, state()));
+  norm_->load_state({{"weight", norm_of(*base_, "model.norm.weight")}});
   lm_head_->load_state({{"weight", rows.array().clone()}});
 }
 
@@ -184,9 +238,31 @@ Tensor EagleHead::enter(const Tensor& features) const {
   return own_output() ? fc_->forward(features) : features;
 }
 
+std::optional<EagleHead::States> EagleHead::decode(const Tensor& embedding, const Tensor& hidden,
+                                                   const nn::Sequence& sequence,
+                                                   const nn::RotaryTables& rotary) const {
+  if (!sequence.cache || !nn::is_few_rows(embedding) || hidden.dtype() != embedding.dtype())
+    return {};
+  kernels::FewRows read, residual = nn::few_rows(hidden);
+  std::vector<nn::NormedInput> inputs;
+  if (own_output()) {
+    inputs = {{embedding, input_norm_.get()}, {hidden, hidden_norm_.get()}};
+    read = nn::joined_rows(inputs);
+  } else {
+    const Tensor u = nn::few_rows_of_norms({{embedding, nullptr}, {hidden, nullptr}}, *fc_);
+    if (!u.defined()) return {};
+    read = residual = nn::few_rows(u);
+  }
+  if (!layer_->decodes(read, residual, sequence, rotary)) return {};
+  if (!inputs.empty()) nn::put_norms(inputs, read);
+  const auto [stream, normed] = layer_->decode(read, residual, norm_.get(), sequence, rotary);
+  return States{Tensor(normed.view(hidden.shape())), Tensor(stream.view(hidden.shape()))};
+}
+
 EagleHead::States EagleHead::forward(const Tensor& embedding, const Tensor& hidden,
                                      const nn::Sequence& sequence) const {
   const nn::RotaryTables rotary = rotary_->at(sequence, embedding.size(1));
+  if (std::optional<States> decoded = decode(embedding, hidden, sequence, rotary)) return *decoded;
   if (!own_output()) {
     const Tensor u = fc_->forward(cat({embedding, hidden}, -1));
     const Tensor feature = layer_->forward(u, u, nullptr, sequence, rotary).first;

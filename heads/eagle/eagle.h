@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -60,6 +61,12 @@ class DraftLayer : public nn::Module {
   std::pair<Tensor, Tensor> forward(const Tensor& read, const Tensor& residual,
                                     const nn::RmsNorm* norm, const nn::Sequence& sequence,
                                     const nn::RotaryTables& rotary) const;
+  // The same for the few rows of a draft (nn/decode.h), where decodes() says so: rows (M, …).
+  bool decodes(const kernels::FewRows& read, const kernels::FewRows& residual,
+               const nn::Sequence& sequence, const nn::RotaryTables& rotary) const;
+  std::pair<Array, Array> decode(const kernels::FewRows& read, const kernels::FewRows& residual,
+                                 const nn::RmsNorm* norm, const nn::Sequence& sequence,
+                                 const nn::RotaryTables& rotary) const;
 
  private:
   std::shared_ptr<nn::SelfAttention> self_attn_;
@@ -80,9 +87,10 @@ class EagleHead : public nn::Module {
  public:
   // The language model is kept; it is no child, so that it is neither trained nor saved with the
   // head. Weights are drawn on the CPU in f32; EAGLE-3's norm and output layer begin as the model's
-  // last norm and the draft vocabulary's rows of its output layer. Throws Error for layers that are
-  // not three or not in the model, and for a draft vocabulary without a token that ends a text.
-  EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config);
+  // last norm and the draft vocabulary's rows of its output layer, and with `copy_last` its layer
+  // as the model's last one where that is Llama's. Throws Error for layers that are not three or
+  // not in the model, and for a draft vocabulary without a token that ends a text.
+  EagleHead(std::shared_ptr<const nn::CausalLm> base, EagleConfig config, bool copy_last = true);
 
   const EagleConfig& config() const { return config_; }
   const nn::CausalLm& base() const { return *base_; }
@@ -123,6 +131,10 @@ class EagleHead : public nn::Module {
                     const nn::Sequence& sequence, int64_t steps) const;
 
  private:
+  // By the kernels for few rows; nothing where they do not take it.
+  std::optional<States> decode(const Tensor& embedding, const Tensor& hidden,
+                               const nn::Sequence& sequence, const nn::RotaryTables& rotary) const;
+
   std::shared_ptr<const nn::CausalLm> base_;
   EagleConfig config_;
   std::shared_ptr<nn::Rotary> rotary_;

@@ -13,15 +13,17 @@
 namespace binade::heads::eagle {
 
 // All are model.safetensors with EagleHead's names, beside a config.json of a Llama of one layer.
-// EAGLE-1 adds the model's embedding, "embed_tokens.weight"; EAGLE-3 "d2t" (N) i64, token − place
-// of each row of lm_head, and "t2d" (V) bool, whether a token is among them. Engines skip names
-// that they do not know, in silence. They differ in config.json:
+// EAGLE-1 adds the model's embedding, "embed_tokens.weight"; EAGLE-3 over part of the tokens "d2t"
+// (N) i64, token − place of each row of lm_head, and "t2d" (V) bool, whether a token is among them.
+// (vLLM refuses d2t where all tokens are drafted.) SGLang skips names that it does not know, and
+// leaves what it does not find as it was drawn, in silence.
 enum class Layout : uint8_t {
   // EAGLE-1: architectures ["LlamaForCausalLM"], which vLLM and SafeAILab's own program take for
   // the model's name; EAGLE-3: ["LlamaForCausalLMEagle3"]. Layers other than {2, N/2, N − 3} stand
   // in eagle_config's eagle_aux_hidden_state_layer_ids, those that streams enter.
   vllm,
-  // EAGLE-1: ["LlamaForCausalLMEagle"]. The ids of layers are those that streams leave, one less.
+  // EAGLE-1: ["LlamaForCausalLMEagle"], whose fc has a bias: "fc.bias", of zeros. EAGLE-3: the ids
+  // of layers are those that streams leave, one less.
   sglang,
 };
 std::string_view name_of(Layout layout);

@@ -4,17 +4,13 @@
 
 #include <binade/autograd/ops.h>
 #include <binade/autograd/tape.h>
-#include <binade/core/kernels/drafts.h>
+#include <binade/core/kernels/draft_trees.h>
 
 namespace binade::heads::eagle {
 
 namespace {
 
 constexpr int64_t kUsualNodes = 60;
-
-Tensor number(int64_t value, Device device) {
-  return Tensor(Array::full({}, static_cast<double>(value), DType::i32, device));
-}
 
 // x (S, M, D) → (S·M, D).
 Tensor rows_of(const Tensor& x) {
@@ -31,6 +27,8 @@ EagleProposerOptions checked(const EagleHead& head, EagleProposerOptions options
   check(options.depth >= 1 && options.depth < decoding::kMostNodes && options.width >= 1,
         "an EAGLE draft is 1 to ", decoding::kMostNodes - 1,
         " levels deep, each of 1 or more tokens, got ", options.depth, " of ", options.width);
+  check(options.width <= kernels::kMostTreeWidth, "a tree takes up to ", kernels::kMostTreeWidth,
+        " guesses of a node, asked for ", options.width);
   check(options.width <= head.draft_size(), "a level of ", options.width,
         " tokens is wider than the draft vocabulary of ", head.draft_size());
   check((options.depth - 1) * options.width <= infer::KvCache::kMostPending, "a tree of ",
@@ -65,15 +63,10 @@ EagleProposer::EagleProposer(const EagleHead& head, const EagleProposerOptions& 
       cache_(1, options_.slots, options_.capacity + infer::KvCache::kMostPending,
              head.base().device()) {
   const Device device = head.base().device();
-  if (const Array tokens = head.draft_tokens(); tokens.defined()) token_of_place_ = Tensor(tokens);
-  std::vector<int64_t> bits;
-  for (int n = 0; n < infer::KvCache::kMostPending; ++n)
-    bits.push_back(static_cast<int64_t>(uint64_t{1} << n));
-  own_bits_ = Tensor::from(bits, {std::ssize(bits)}, device);
-  std::vector<int32_t> parents;
-  for (int64_t n = 0; n < options_.width * options_.width; ++n)
-    parents.push_back(static_cast<int32_t>(n / options_.width));
-  parent_of_ = Tensor::from(parents, {std::ssize(parents)}, device);
+  token_of_place_ = head.draft_tokens();
+  for (int64_t level = 1; options_.width > 1 && level < options_.depth; ++level)
+    depths_.push_back(
+        Array::full({options_.width}, static_cast<double>(level - 1), DType::i32, device));
 }
 
 decoding::ProposerNeeds EagleProposer::needs() const {
@@ -146,17 +139,9 @@ void EagleProposer::observe_accepted(const decoding::Observation& seen) {
   next_.update(reshape(Tensor(seen.next), {slots, 1}), {}, learnt.running);
 }
 
-Tensor EagleProposer::tokens_of(const Tensor& places) const {
-  if (!token_of_place_.defined()) return to(places, DType::i32);
-  return reshape(index_select(token_of_place_, 0, reshape(places, {-1})), places.shape());
-}
-
-EagleHead::States EagleProposer::run_level(const Tensor& tokens, const Tensor& recurring,
+EagleHead::States EagleProposer::run_level(const Array& ids, const Tensor& recurring,
                                            const infer::TokenTree& tree, int64_t first) {
-  const Array fed = tokens.array().contiguous();
-  const Array ids = Array::empty(fed.shape(), DType::i32, fed.device());
-  BINADE_DISPATCH(ids.device(), feedable_tokens(fed, ids));
-  const nn::Sequence sequence = cache_.decode(tokens.size(1), {}, tree, first);
+  const nn::Sequence sequence = cache_.decode(ids.size(1), {}, tree, first);
   return head_.forward(head_.base().embed(Tensor(ids)), recurring, sequence);
 }
 
@@ -175,8 +160,7 @@ decoding::Drafts EagleProposer::chain(const decoding::BatchDraws& draws) {
   drafts.tokens.select(1, 0).copy_from(next_.rows().array().view({slots}));
   if (options_.temperature > 0) drawn_.prepare(drafts);
   const decoding::DraftOutput likeliest(
-      [this](const Tensor& output) { return head_.logits(output); },
-      token_of_place_.defined() ? token_of_place_.array() : Array());
+      [this](const Tensor& output) { return head_.logits(output); }, token_of_place_);
   Tensor output = output_.rows(), recurring = recurring_.rows();
   for (int64_t level = 1; level <= depth; ++level) {
     const Array column = drafts.tokens.slice(1, level, level + 1);
@@ -185,82 +169,63 @@ decoding::Drafts EagleProposer::chain(const decoding::BatchDraws& draws) {
     else
       likeliest.guess(output, column);
     if (level == depth) break;
-    const EagleHead::States made =
-        run_level(Tensor(column), unsqueeze(recurring, 1), {}, level - 1);
+    const Array ids = Array::empty({slots, 1}, DType::i32, device);
+    BINADE_DISPATCH(device, feedable_tokens(column.contiguous(), ids));
+    const EagleHead::States made = run_level(ids, unsqueeze(recurring, 1), {}, level - 1);
     output = rows_of(made.output);
     recurring = rows_of(made.recurring);
   }
   return drafts;
 }
 
-EagleProposer::Beams EagleProposer::grow(const Tensor& output, const Tensor& recurring,
-                                         const Beams& beams, int64_t level, Pool& pool) const {
-  const int64_t slots = options_.slots, width = options_.width;
-  const Device device = output.device();
-  // output (S, P, dim) of P parents: the best guesses of each.
-  const Tensor logits = head_.logits(output);
-  auto [scores, places] = topk(log_softmax(to(logits, DType::f32), -1), width, -1);
-  if (beams.scores.defined()) scores = scores + unsqueeze(beams.scores, -1);
-  const int64_t made = scores.numel() / slots;
-  scores = reshape(scores, {slots, made});
-  const Tensor tokens = reshape(tokens_of(places), {slots, made});
-  const Tensor parents =
-      beams.nodes.defined()
-          ? reshape(expand(unsqueeze(beams.nodes, -1), {slots, width, width}), {slots, made})
-          : Tensor(Array::zeros({slots, made}, DType::i32, device));
-  int64_t before = 1;  // the root
-  for (const Tensor& part : pool.scores) before += part.size(1);
-  pool.scores.push_back(scores);
-  pool.tokens.push_back(tokens);
-  pool.parents.push_back(parents);
+kernels::TreeBeams EagleProposer::beams() const {
+  const Shape shape{options_.slots, options_.width};
+  const auto make = [&](DType dtype) { return Array::empty(shape, dtype, head_.base().device()); };
+  return {make(DType::i32), make(DType::f32), make(DType::i32), make(DType::i64), make(DType::i32)};
+}
 
-  if (level == options_.depth) return {};
-  Beams next;
-  Tensor chosen;  // (S, W) i64 among those made
-  std::tie(next.scores, chosen) = topk(scores, width, -1);
-  next.tokens = gather(tokens, 1, chosen);
-  next.nodes = to(chosen, DType::i32) + number(before, device);
-  const Tensor own = reshape(slice(own_bits_, 0, (level - 1) * width, level * width), {1, width});
-  if (level == 1) {
-    next.recurring = expand(recurring, {slots, width, recurring.size(2)});
-    next.visible = expand(own, {slots, width});
-    return next;
-  }
-  const Tensor parent = reshape(index_select(parent_of_, 0, reshape(chosen, {-1})), chosen.shape());
-  next.recurring = decoding::elements_at(recurring, parent);
-  next.visible = gather(beams.visible, 1, parent) + own;
-  return next;
+void EagleProposer::grow(const Tensor& output, int64_t level, const kernels::TreeBeams& behind,
+                         const kernels::DraftPool& pool, const kernels::TreeBeams& next) const {
+  const int64_t width = options_.width;
+  const Device device = output.device();
+  const Array logits = head_.logits(output).array();
+  const Shape shape{logits.size(0), width};
+  const kernels::TreeLevel made{.columns = Array::empty(shape, DType::i32, device),
+                                .scores = Array::empty(shape, DType::f32, device),
+                                .names = token_of_place_,
+                                .first = level == 1 ? 0 : width + (level - 2) * width * width,
+                                .pending = (level - 1) * width};
+  BINADE_DISPATCH(device, top_tokens(logits, Array(), made.columns));
+  BINADE_DISPATCH(device, log_probabilities(logits, made.columns, made.scores));
+  BINADE_DISPATCH(device, grow_tree(made, behind, pool, next));
 }
 
 decoding::Drafts EagleProposer::tree() {
-  Pool pool;
-  Beams beams;
-  Tensor output = unsqueeze(output_.rows(), 1), recurring = unsqueeze(recurring_.rows(), 1);
-  for (int64_t level = 1;; ++level) {
-    beams = grow(output, recurring, beams, level, pool);
-    if (level == options_.depth) break;
-    const Array depths =
-        Array::full({options_.width}, static_cast<double>(level - 1), DType::i32, output.device());
+  const Device device = head_.base().device();
+  const int64_t slots = options_.slots, width = options_.width, all = pool_size(options_);
+  const kernels::DraftPool pool{Array::empty({slots, all}, DType::f32, device),
+                                Array::empty({slots, all}, DType::i32, device),
+                                Array::empty({slots, all}, DType::i32, device)};
+  kernels::TreeBeams behind;
+  Tensor output = output_.rows(), recurring = recurring_.rows();
+  for (int64_t level = 1; level < options_.depth; ++level) {
+    const kernels::TreeBeams next = beams();
+    grow(output, level, behind, pool, next);
+    const Tensor above = index_select(recurring, 0, Tensor(next.sources.view({slots * width})));
     const EagleHead::States made =
-        run_level(beams.tokens, beams.recurring,
-                  {.depths = depths, .visible = beams.visible.array().contiguous()},
-                  (level - 1) * options_.width);
-    output = made.output;
-    recurring = made.recurring;
+        run_level(next.ids, reshape(above, {slots, width, above.size(1)}),
+                  {.depths = depths_[static_cast<size_t>(level - 1)], .visible = next.visible},
+                  (level - 1) * width);
+    output = rows_of(made.output);
+    recurring = rows_of(made.recurring);
+    behind = next;
   }
-  // The best of all, in the order in which they were made: parents in front of their children. Of
-  // equal scores the first is better, so that no child is taken without its parent.
-  const Tensor best =
-      sort(topk(cat(pool.scores, 1), options_.nodes - 1, -1).second, -1).first;  // (S, R)
-  const Tensor nodes = to(best, DType::i32) + number(1, best.device());
-  const Tensor root(Array::zeros({options_.slots, 1}, DType::i32, best.device()));
-  const Tensor kept = cat({root, nodes}, 1);
-  const Tensor parents = gather(cat(pool.parents, 1), 1, best);
+  grow(output, options_.depth, behind, pool, {});
   decoding::Drafts drafts;
-  drafts.tokens = cat({next_.rows(), gather(cat(pool.tokens, 1), 1, best)}, 1).array();
-  drafts.parents =
-      cat({root - number(1, best.device()), to(searchsorted(kept, parents), DType::i32)}, 1)
-          .array();
+  drafts.tokens = Array::empty({slots, options_.nodes}, DType::i32, device);
+  drafts.parents = Array::empty({slots, options_.nodes}, DType::i32, device);
+  BINADE_DISPATCH(device, best_nodes(pool, next_.rows().array().view({slots}),
+                                     {drafts.tokens, drafts.parents}));
   return drafts;
 }
 

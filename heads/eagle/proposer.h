@@ -13,6 +13,11 @@
 #include <binade/infer/kv_cache.h>
 #include <binade/infer/sampling.h>
 
+namespace binade::kernels {
+struct DraftPool;
+struct TreeBeams;
+}  // namespace binade::kernels
+
 namespace binade::heads::eagle {
 
 struct EagleProposerOptions {
@@ -34,7 +39,8 @@ struct EagleProposerOptions {
 // mind, and the best of them, by the product of the head's probabilities along their paths, are the
 // next level's. At the end the `nodes − 1` best of all that were made are the draft: no path is
 // better than its beginning, so that they form a tree. Their number is the same for all slots and
-// passes, their form is not. All of it happens on the device, and can be captured.
+// passes, their form is not. All of it happens on the device, four kernels a level beside the
+// head's own, and can be captured.
 //
 // Guesses with chance in them (`temperature`) are drawn on the host, which waits once a guess.
 class EagleProposer : public decoding::Proposer {
@@ -49,40 +55,26 @@ class EagleProposer : public decoding::Proposer {
   bool repeats() const override { return options_.temperature == 0; }
 
  private:
-  // What was guessed so far for each slot: guess n is node n + 1 of the tree of all.
-  struct Pool {
-    TensorList scores, tokens, parents;  // (S, …) f32 log-probabilities, i32, i32
-  };
-  // The nodes that the next level is guessed behind.
-  struct Beams {
-    Tensor tokens;     // (S, W) i32
-    Tensor scores;     // (S, W) f32
-    Tensor nodes;      // (S, W) i32: their numbers in the tree of all
-    Tensor recurring;  // (S, W, dim): what the head made of their parents
-    Tensor visible;    // (S, W) i64: the pending tokens that each sees
-  };
   void observe_prompts(const decoding::Observation& observation);
   void observe_accepted(const decoding::Observation& observation);
   Tensor features_of(const decoding::Observation& observation) const;
-  // A pass of the head over guesses (S, W), behind `first` pending ones, with what it made of their
+  // A pass of the head over ids (S, W) i32, behind `first` pending ones, with what it made of their
   // parents (S, W, dim).
-  EagleHead::States run_level(const Tensor& tokens, const Tensor& recurring,
+  EagleHead::States run_level(const Array& ids, const Tensor& recurring,
                               const infer::TokenTree& tree, int64_t first);
-  // Rows of draft places, (…) i32 or i64, as the model's tokens, i32.
-  Tensor tokens_of(const Tensor& places) const;
   decoding::Drafts chain(const decoding::BatchDraws& draws);
   decoding::Drafts tree();
-  // The children of `beams` (undefined at level 1: of the root) go to the pool. Gives the next
-  // level's beams, where there is one.
-  Beams grow(const Tensor& output, const Tensor& recurring, const Beams& beams, int64_t level,
-             Pool& pool) const;
+  // The guesses behind rows of output (S·P, dim), nodes `behind`, go to the pool; the next level's
+  // nodes to `next`, where it has arrays.
+  void grow(const Tensor& output, int64_t level, const kernels::TreeBeams& behind,
+            const kernels::DraftPool& pool, const kernels::TreeBeams& next) const;
+  kernels::TreeBeams beams() const;  // uninitialised
 
   const EagleHead& head_;
   EagleProposerOptions options_;
   decoding::DrawnGuesses drawn_;
-  Tensor token_of_place_;  // (N) i32; undefined: places are tokens
-  Tensor own_bits_;        // (64) i64: 1 << n
-  Tensor parent_of_;       // (W·W) i32: n / W
+  Array token_of_place_;       // (N) i32; undefined: places are tokens
+  std::vector<Array> depths_;  // (W) i32 for each level of a tree: its depth below the first
   infer::KvCache cache_;
   decoding::SlotRows output_, recurring_, next_;  // of the newest token; next (S, 1) i32
   bool observed_ = false;

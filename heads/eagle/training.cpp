@@ -7,6 +7,7 @@
 #include <binade/autograd/create.h>
 #include <binade/autograd/ops.h>
 #include <binade/autograd/tape.h>
+#include <binade/core/text.h>
 
 namespace binade::heads::eagle {
 
@@ -64,6 +65,16 @@ Tensor likeliest(const nn::CausalLm& base, const Tensor& hidden, const Tensor& l
   return where(less(labels, zero), labels, reshape(Tensor(best), labels.shape()));
 }
 
+// The model's, from its pass or from the batch's cache of cached_states().
+EagleHead::Trunk trunk_of(const EagleHead& head, const train::Named<Tensor>& batch, bool packed) {
+  if (!batch.contains("hidden"))
+    return head.trunk(batch.at("ids"), decoding::sequence_of(batch, packed));
+  const Tensor& kept = batch.at("hidden");
+  if (!head.own_output()) return {kept, kept};
+  const int64_t dim = head.base().config().dim;
+  return {contiguous(slice(kept, -1, 0, dim)), contiguous(slice(kept, -1, dim))};
+}
+
 TensorList unrolled(const EagleHead& head, const EagleHead::Trunk& trunk,
                     const train::Named<Tensor>& batch, bool packed, int64_t steps) {
   const Tensor documents = packed ? documents_of(batch) : Tensor();
@@ -89,9 +100,11 @@ void check_options(const EagleLossOptions& options) {
   check(options.feature >= 0 && options.noise >= 0,
         "the weight of EAGLE-1's regression and its noise are 0 or more, got ", options.feature,
         " and ", options.noise);
-  check(options.soft >= 0 && options.acceptance >= 0 && options.soft + options.acceptance > 0,
-        "an EAGLE head learns from the model's distribution: 'soft' or 'acceptance' must be above ",
-        "0, got ", options.soft, " and ", options.acceptance);
+  check(options.hard >= 0 && options.soft >= 0 && options.acceptance >= 0 &&
+            options.hard + options.soft + options.acceptance > 0,
+        "an EAGLE head learns from what the model says: 'hard', 'soft' or 'acceptance' must be ",
+        "above 0, and none below, got ", options.hard, ", ", options.soft, " and ",
+        options.acceptance);
 }
 
 train::Loss loss_of(const decoding::HeadSet& set, const TensorList& outputs, const EagleHead& head,
@@ -105,7 +118,7 @@ train::Loss loss_of(const decoding::HeadSet& set, const TensorList& outputs, con
     one.hidden = outputs[s];
     one.weight = head.output_weight();
     one.coefficient = lambda[s];
-    one.hard = 0;
+    one.hard = options.hard;
     one.soft = options.soft;
     one.acceptance = options.acceptance;
     one.teacher = teacher;
@@ -120,6 +133,26 @@ EagleLossOptions EagleLossOptions::of(Version version) {
   EagleLossOptions options;
   if (version == Version::eagle1) options.soft = 0.1;
   return options;
+}
+
+decoding::CachedStates cached_states(const EagleHead& head, const amp::Preset& preset) {
+  const int64_t dim = head.base().config().dim;
+  decoding::CachedStates states{
+      .what = "hidden states",
+      .width = dim,
+      .compute = [&head](const Tensor& ids, const nn::Sequence& sequence) {
+        const EagleHead::Trunk trunk = head.trunk(ids, sequence);
+        return head.own_output() ? cat({trunk.hidden, trunk.features}, -1) : trunk.hidden;
+      }};
+  if (head.own_output()) {
+    states.what += " and the streams that enter layers";
+    for (const int64_t layer : head.config().layers) {
+      states.what += concat(states.width == dim ? " " : ", ", layer);
+      states.width += dim;
+    }
+  }
+  states.what += concat(", of preset ", preset.name);
+  return states;
 }
 
 std::vector<int64_t> label_counts(const decoding::PackedDocuments& documents,
@@ -159,7 +192,7 @@ train::LossFunction eagle_loss(const EagleHead& head, bool packed,
     train::LossInputs mapped = in;
     {
       const NoGrad frozen;
-      trunk = head.trunk(in.batch.at("ids"), decoding::sequence_of(in.batch, packed));
+      trunk = trunk_of(head, in.batch, packed);
       if (head.own_output()) {
         const Tensor& labels = in.batch.at("labels");
         mapped.batch.at("labels") = draft.places(likeliest(head.base(), trunk.hidden, labels));

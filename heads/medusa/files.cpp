@@ -2,12 +2,9 @@
 
 #include <map>
 
-#include <binade/core/file.h>
-#include <binade/core/safetensors.h>
 #include <binade/core/text.h>
 #include <binade/heads/decoding/base_config.h>
-#include <binade/nn/hf.h>
-#include <binade/nn/json_reader.h>
+#include <binade/heads/decoding/head_files.h>
 
 namespace binade::heads::medusa {
 
@@ -18,7 +15,7 @@ namespace {
 
 constexpr const char* kOriginalFile = "medusa_lm_head.safetensors";
 constexpr const char* kVllmFile = "model.safetensors";
-constexpr const char* kConfigFile = "config.json";
+constexpr const char* kWhat = "Medusa heads";
 
 const char* file_of(Layout layout) {
   return layout == Layout::vllm ? kVllmFile : kOriginalFile;
@@ -81,17 +78,9 @@ std::string config_text(const MedusaHeads& heads, const SaveMedusaOptions& optio
     json["hidden_size"] = base.dim;
     json["vocab_size"] = base.vocab_size;
   }
-  json["torch_dtype"] = options.dtype == DType::f16    ? "float16"
-                        : options.dtype == DType::bf16 ? "bfloat16"
-                                                       : "float32";
+  json["torch_dtype"] = decoding::torch_name(options.dtype);
   decoding::write_base(json, options.base_name, options.base_fingerprint, heads.base());
   return json.dump(2) + "\n";
-}
-
-nn::JsonReader read_config(const fs::path& folder) {
-  constexpr int64_t kLargestConfig = 1 << 20;  // bytes
-  const fs::path path = folder / kConfigFile;
-  return nn::JsonReader::parse(read_text_file(path, kLargestConfig), path.string());
 }
 
 }  // namespace
@@ -110,8 +99,6 @@ void save_medusa(const MedusaHeads& heads, const fs::path& folder,
                  const SaveMedusaOptions& options) {
   const MedusaConfig& config = heads.config();
   const Layout layout = options.layout;
-  check(options.dtype == DType::f32 || is_half(options.dtype),
-        "Medusa heads are saved in f32, f16 ", "or bf16, not in ", options.dtype);
   check(layout != Layout::original || config.own_output || config.layers == 1,
         "the original layout tells where the output layer of its own is missing from one block ",
         "alone: these heads have ", config.layers, " blocks; save them as vllm");
@@ -123,31 +110,26 @@ void save_medusa(const MedusaHeads& heads, const fs::path& folder,
     tensors[names.at(named.name)] = values;
   }
   if (layout == Layout::vllm && !config.own_output)
-    tensors[output_name(layout, 0, config.layers)] =
-        without_padding(heads.base().head_weight().array(), heads.base());
-  for (auto& [name, values] : tensors) {
-    values = values.to(Device::cpu()).to(options.dtype).contiguous();
-    nn::check_finite(name, values);
-  }
-  fs::create_directories(folder);
-  write_safetensors(folder / file_of(layout), tensors, {{"format", "pt"}});
-  write_text_file(folder / kConfigFile, config_text(heads, options));
+    tensors[output_name(layout, 0, config.layers)] = decoding::output_of(heads.base());
+  decoding::write_head_files(folder, kWhat,
+                             {.tensor_file = file_of(layout),
+                              .tensors = std::move(tensors),
+                              .dtype = options.dtype,
+                              .config = config_text(heads, options)});
 }
 
 std::optional<Layout> layout_of(const fs::path& folder) {
-  if (!fs::exists(folder / kConfigFile)) return std::nullopt;
-  const nn::JsonReader json = read_config(folder);
-  if (json.has("medusa_num_heads")) return Layout::original;
-  if (json.get<std::string>("model_type", "") == "medusa") return Layout::vllm;
+  const std::optional<nn::JsonReader> json = decoding::find_head_config(folder);
+  if (!json) return std::nullopt;
+  if (json->has("medusa_num_heads")) return Layout::original;
+  if (json->get<std::string>("model_type", "") == "medusa") return Layout::vllm;
   return std::nullopt;
 }
 
 std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
                                          std::shared_ptr<const nn::CausalLm> base,
                                          bool check_base) {
-  check(fs::exists(folder / kConfigFile), folder.string(),
-        " holds no Medusa heads: it has no config.json");
-  const nn::JsonReader json = read_config(folder);
+  const nn::JsonReader json = decoding::read_head_config(folder, kWhat);
   const std::optional<Layout> found = layout_of(folder);
   if (!found)
     json.refuse(
@@ -173,29 +155,22 @@ std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
   }
   if (check_base) decoding::check_same_base(json, *base);
 
-  const fs::path path = folder / file_of(layout);
-  check(fs::exists(path), folder.string(), " has no ", file_of(layout));
-  const SafetensorsFile file(path);
-  config.own_output = vllm ? !json.get<bool>("original_lm_head", false)
-                           : file.contains(output_name(layout, 0, config.layers));
-
+  const decoding::HeadTensors tensors(folder, file_of(layout));
+  const std::string first_output = output_name(layout, 0, config.layers);
+  config.own_output =
+      vllm ? !json.get<bool>("original_lm_head", false) : tensors.file().contains(first_output);
   auto heads = std::make_shared<MedusaHeads>(base, config);
   const nn::StateDict present = heads->state();
-  nn::StateDict expected, given;  // by the names of the file
+  nn::StateDict expected;  // by the names of the file
   const auto names = file_names(layout, config);
   for (const auto& [own, in_file] : names)
     expected[in_file] = is_output(own) ? without_padding(present.at(own), *base) : present.at(own);
-  for (const std::string& name : file.names()) {
-    if (vllm && !config.own_output && name == output_name(layout, 0, config.layers)) continue;
-    given[name] = file.get(name);
-  }
-  const nn::StateMismatch mismatch = nn::compare_state(expected, given);
-  check(mismatch.empty(), path.string(),
-        " does not hold what config.json says: ", mismatch.describe());
+  const std::set<std::string> beside =
+      vllm && !config.own_output ? std::set{first_output} : std::set<std::string>{};
+  const nn::StateDict given = tensors.read(expected, beside);
   nn::StateDict state;
   for (const auto& [own, in_file] : names) {
     const Array values = given.at(in_file).to(DType::f32);
-    nn::check_finite(concat(path.string(), ": ", in_file), values);
     if (!is_output(own)) {
       state[own] = values;
       continue;

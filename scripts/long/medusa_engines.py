@@ -6,7 +6,6 @@
 The engines' own classes make the parameters and compute the logits. What they import beside PyTorch
 and transformers is replaced by the least that they need.
 """
-import importlib.util
 import inspect
 import json
 import pathlib
@@ -18,68 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-TOLERANCE = 1e-5  # of logits around 10, in FP32: the sums have other orders
-failures = 0
-
-
-def report(name, problem=""):
-    global failures
-    failures += bool(problem)
-    print(f"not ok {name}: {problem}" if problem else f"ok {name}")
-
-
-def stub(name, **members):
-    """A module of this name, with the packages above it."""
-    parts = name.split(".")
-    for i in range(1, len(parts)):
-        package = sys.modules.setdefault(".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
-        package.__path__ = []
-    module = types.ModuleType(name)
-    for key, value in members.items():
-        setattr(module, key, value)
-    sys.modules[name] = module
-
-
-def load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def randomise(module, generator):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-
-
-def shapes(parameters):
-    return {name: list(values.shape) for name, values in parameters}
-
-
-def difference(a, b):
-    return ((a - b).abs().max() / b.abs().max()).item()
-
+import engines as shared
+from engines import (TOLERANCE, ParallelLMHead, default_weight_loader, difference, load, randomise,
+                     report, shapes, stub)
 
 # ---- vLLM ---------------------------------------------------------------------------------------
 # Each engine: read(FOLDER, EXPECTED) says what is wrong with a folder, names(CASE) gives the tensors
 # that it asks a file for, and write(), where there is one, makes a folder.
-class ParallelLMHead(nn.Module):
-    """On one device and without padding it is a weight."""
-
-    def __init__(self, rows, dim, prefix=""):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(rows, dim))
-
-
-def default_weight_loader(parameter, values):
-    if parameter.shape != values.shape:
-        raise ValueError(f"{tuple(values.shape)} for a parameter {tuple(parameter.shape)}")
-    with torch.no_grad():
-        parameter.copy_(values)
-
-
 class Vllm:
     layout = "vllm"
 
@@ -407,7 +351,7 @@ def main():
             print_names(sources)
         else:
             compare(pathlib.Path(sys.argv[2]), sources)
-    sys.exit(failures > 0)
+    sys.exit(shared.failures > 0)
 
 
 if __name__ == "__main__":

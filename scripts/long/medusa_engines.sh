@@ -9,30 +9,17 @@
 #   BINADE_TENSORRT_LLM_SOURCE: TensorRT-LLM's, likewise
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+source "$root/scripts/long/engines.sh"
 
 build=${1:-${BINADE_BUILD:-$root/build}}
 [[ -x $build/tests/binade_tests ]] || die "build the target binade_tests first, or name the build folder"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python=${BINADE_TORCH_PYTHON:-}
-if [[ -z $python ]]; then
-  say "Installing PyTorch and transformers from pip"
-  python3 -m venv "$work/venv"
-  "$work/venv/bin/pip" install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
-    torch transformers safetensors
-  python=$work/venv/bin/python
-fi
+python=$(torch_python "$work")
 
 say "Fetching the engines' sources"
-# 0.32.0 is the last version of vLLM with Medusa. pip stops at the metadata of the source package, which
-# needs a compiler; --no-clean keeps what it unpacked.
-mkdir "$work/sources"
-TMPDIR=$work/sources python3 -m pip download --quiet --no-deps --no-clean --no-build-isolation --no-binary vllm \
-  --dest "$work/sources" vllm==0.32.0 >"$work/pip.log" 2>&1 || true
-vllm=$(find "$work/sources" -path '*/vllm/model_executor/models/medusa.py' | head -n 1)
-[[ -n $vllm ]] || die "no source of vLLM: $(tail -n 1 "$work/pip.log")"
-vllm=${vllm%/vllm/model_executor/*}
+vllm=$(vllm_source "$work" 0.32.0 medusa.py)  # the last version of vLLM with Medusa
 python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work/sources" medusa-llm==0.1
 python3 -m zipfile -e "$work"/sources/medusa_llm-*.whl "$work/medusa"
 

@@ -13,6 +13,8 @@ base_model() {
     --layers "$2" --seed "$3" --seq-len 32 --batch-size 4 --sample-tokens 0 --device cpu --quiet --steps 30 \
     --run-dir "$work/base-$1-$2-$3" --save-hf "$work/$1-$2-$3"
 }
+printf 'A' >"$work/short.txt"
+printf 'The quick brown fox jumps over the lazy dog, and over it again!!' >"$work/few.txt"
 expect "a language model to begin with" 0 "saved" base_model llama 4 1
 expect "another one" 0 "saved" base_model llama 4 2
 expect "one of two layers" 0 "saved" base_model llama 2 1
@@ -45,6 +47,20 @@ run=$work/lk
 expect "the acceptance loss" 0 "done at step 6" eagle "${text[@]}" --acceptance-weight 1
 run=$work/recompute
 expect "steps computed again" 0 "done at step 6" eagle "${text[@]}" --draft-vocabulary 24 --recompute-steps
+# A document of one token has no label for a step that guesses the one after the next.
+run=$work/unlabelled
+expect "a batch without a label does not end the run" 0 "steps had no label and were passed over" \
+  eagle --text "$work/few.txt" --no-pack --batch-size 1 --validation-fraction 0
+problem=
+[[ $(grep -c '"no_labels":true' "$run/metrics.jsonl") -gt 0 ]] || problem="no row says so"
+grep -q '"step":6' "$run/metrics.jsonl" || problem="the run did not go on"
+report "steps without a label have a row" "$problem"
+# What a run leaves that is killed, or fails, before its first step.
+run=$work/failed
+mkdir "$run"
+cp "$work/run/config.json" "$run"
+expect "a run that made no step is no obstacle to the next" 0 "done at step 6" eagle "${text[@]}"
+refused "a run that made steps is" "holds a run already" eagle "${text[@]}"
 problem=
 grep -q '"LlamaForCausalLMEagle3"' "$work/three/config.json" || problem="no architecture of EAGLE-3"
 grep -q '"draft_vocab_size": 24' "$work/three/config.json" || problem="no draft_vocab_size"
@@ -55,6 +71,19 @@ grep -q validation_tokens_per_pass "$work/run/metrics.jsonl" || problem="no toke
 grep -q feature_loss "$work/one/metrics.jsonl" || problem="no feature_loss in the metrics"
 [[ $(losses "$work/recompute") == "$(losses "$work/run")" ]] || problem="recomputed steps have other losses"
 report "what the files and metrics hold" "$problem"
+
+# What the model gives from a file.
+run=$work/cached
+expect "what the head reads is cached" 0 "GiB of hidden states and the streams that enter layers 0, 2, 3" \
+  eagle "${text[@]}" --draft-vocabulary 24 --hidden-cache "$work/cache"
+run=$work/cached_again
+expect "… and taken from there" 0 "are in $work/cache" \
+  eagle "${text[@]}" --draft-vocabulary 24 --hidden-cache "$work/cache"
+problem=
+for cached in cached cached_again; do
+  [[ $(losses "$work/$cached") == "$(losses "$work/run")" ]] || problem="$cached has other losses"
+done
+report "training from a cache is training behind the model" "$problem"
 
 run=$work/run
 cp -r "$run" "$work/straight"
@@ -91,12 +120,23 @@ rejected() {
   rm -rf "$run"
 }
 rejected "nothing to train on" "--chats or --text"
+rejected "documents without a label for any step" "there is nothing for head1 to learn" \
+  --text "$work/short.txt" --validation-fraction 0
 rejected "an unknown kind" "--kind" "${text[@]}" --kind eagle2
 rejected "layers that are not three" "3 layers" "${text[@]}" --feature-layers 1 2
 rejected "a layer that the model does not have" "of the model's 4" "${text[@]}" --feature-layers 1 2 4
 rejected "layers for EAGLE-1" "--feature-layers" "${text[@]}" --kind eagle1 --feature-layers 1 2 3
 base=$work/llama-4-2
 rejected "a head of another model" "other weights" "${text[@]}" --from "$work/three"
+rejected "a cache of another model" "other weights" "${text[@]}" --hidden-cache "$work/cache"
+base=$work/llama-4-1
+rejected "a cache of other layers" "not hidden states and the streams that enter layers 1, 2, 3" \
+  "${text[@]}" --feature-layers 1 2 3 --hidden-cache "$work/cache"
+rejected "a cache of another preset" "of preset fp16" \
+  "${text[@]}" --precision fp16 --hidden-cache "$work/cache"
+rejected "a cache of other documents" "other documents" --text "$work/text.txt" "$work/short.txt" \
+  --hidden-cache "$work/cache"
+rejected "a cache that is none" "no cache of hidden states" "${text[@]}" --hidden-cache "$work/short.txt"
 base=$work/llama-2-1
 rejected "a model of two layers" "has only 2" "${text[@]}"
 base=$work/gpt2-3-1

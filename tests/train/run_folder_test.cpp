@@ -194,17 +194,61 @@ TEST_CASE("a run folder belongs to one process and holds one run", "[train][run_
     CHECK(!folder.has_run());
     folder.set_config(R"({"dim": 4})");
     CHECK(folder.has_run());
+    CHECK(!folder.has_steps());
     CHECK_THROWS_WITH(RunFolder(path, true), Contains("in use"));
+    folder.add_metrics(1, {{"loss", 2.0}});
+    CHECK(folder.has_steps());
   }
   CHECK_THROWS_WITH(RunFolder(path, false), Contains("holds a run already"));
   CHECK(RunFolder(path, true).has_run());
   // Without its configuration it cannot be gone on with, and a new one would mix with it.
   temporary.write("runs/a/checkpoints/step-000000005.safetensors", "");
   fs::remove(path / "config.json");
+  fs::remove(path / "metrics.jsonl");
   CHECK_THROWS_WITH(RunFolder(path, false), Contains("config.json is gone"));
   CHECK_THROWS_WITH(RunFolder(path, true), Contains("holds no run"));
   temporary.write("file", "");
   CHECK_THROWS_WITH(RunFolder(temporary.path() / "file", false), Contains("run folder"));
+}
+
+// Whatever ended it: a sentence, a signal or a kill.
+TEST_CASE("a run that made no step leaves a folder in which the next one begins",
+          "[train][run_folder]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  {
+    RunFolder folder(path, false);
+    folder.set_config(R"({"dim": 4})");
+    folder.write_manifest({});
+    folder.add_metrics(0, {{"validation_loss", 2.0}});  // of what the run begins with
+    folder.add_underflow_report(R"({"step": 0})");
+    folder.write_chart();
+    temporary.write("a/checkpoints/step-000000000.safetensors", "");
+    temporary.write("a/checkpoints/best.safetensors", "");
+    temporary.write("a/notes.txt", "mine");
+  }
+  CHECK(RunFolder(path, true).has_run());  // or goes on, as it is
+  RunFolder next(path, false);
+  CHECK(!next.has_run());
+  for (const char* gone :
+       {"manifest.json", "metrics.jsonl", "underflow.jsonl", "tensorboard", "chart.svg",
+        "checkpoints/step-000000000.safetensors", "checkpoints/best.safetensors"})
+    CHECK(!fs::exists(path / gone));
+  CHECK(fs::exists(path / "notes.txt"));
+  next.check_config(R"({"dim": 5})", {});  // of another configuration
+  next.set_config(R"({"dim": 5})");
+  CHECK(next.has_run());
+}
+
+TEST_CASE("metrics alone keep a new run out of a folder", "[train][run_folder]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  temporary.write("a/metrics.jsonl", "{\"step\": 3}\n");
+  CHECK_THROWS_WITH(RunFolder(path, false), Contains("config.json is gone"));
+  temporary.write("a/config.json", "{}");
+  CHECK_THROWS_WITH(RunFolder(path, false), Contains("holds a run already"));
+  temporary.write("a/metrics.jsonl", "{\"step\": 0}\n{\"step\": 1, \"lo");  // cut by a kill
+  CHECK(!RunFolder(path, false).has_run());
 }
 
 TEST_CASE("a resume needs a run to resume", "[train][run_folder]") {

@@ -85,6 +85,48 @@ TEST_CASE("a resumed run may take more steps, not fewer", "[train][trainer]") {
   CHECK(more.resumed_at == 12);
 }
 
+TEST_CASE("steps without a label are passed over and counted", "[train][trainer]") {
+  const TemporaryFolder temporary;
+  const fs::path path = temporary.path() / "a";
+  const auto without_labels = [](int64_t step) {
+    train::StepData data = small_batch(step, 8, 2);
+    for (train::Batch& batch : data.micro_batches)
+      batch.at("targets").copy_from(Array::full(batch.at("targets").shape(), -100, DType::i32));
+    train::Named<double> none;
+    for (const auto& [name, count] : data.normalisers) none.add(name, 0);
+    data.normalisers = none;
+    return data;
+  };
+  {
+    FolderRun run(path, kLively);
+    run.trainer_options.checkpoint_every = 1;
+    run.trainer_options.keep_checkpoints = 20;
+    run.task.data = [&](int64_t step) {
+      // The first one, two in a row, and the last one.
+      const bool none = step == 0 || step == 5 || step == 6 || step == 11;
+      return none ? without_labels(step) : small_batch(step, 8, 2);
+    };
+    const train::Trainer::Outcome outcome = run.run();
+    CHECK(outcome.steps_done == 12);
+    CHECK(outcome.without_labels == 4);
+  }
+  const auto rows = rows_of(path / "metrics.jsonl");
+  int64_t passed_over = 0;
+  for (const Json& row : rows) passed_over += row.contains("no_labels") ? 1 : 0;
+  CHECK(passed_over == 4);
+  const train::Checkpoint before = checkpoint_at(path, 5), behind = checkpoint_at(path, 7);
+  for (const auto& [section, arrays] : before.sections)
+    for (const auto& [name, array] : arrays) {
+      INFO(section << ": " << name);
+      CHECK(array.to_vector<double>() == behind.sections.at(section).at(name).to_vector<double>());
+    }
+  CHECK(!same_bits(checkpoint_at(path, 7), checkpoint_at(path, 8)));
+
+  FolderRun nothing(temporary.path() / "b");
+  nothing.task.data = without_labels;
+  CHECK_THROWS_WITH(nothing.run(), Contains("none of the 12 steps had a valid label"));
+}
+
 TEST_CASE("a finished run that is resumed has its last values", "[train][trainer]") {
   const TemporaryFolder temporary;
   const fs::path path = temporary.path() / "a";

@@ -25,6 +25,15 @@ namespace {
 constexpr uint32_t kModel = 77;
 const amp::Preset kFp32 = amp::Preset::parse("fp32");
 
+const decoding::CachedStates kStates{.what = "hidden states", .width = 32, .compute = {}};
+
+void write_cache(const std::filesystem::path& path, const nn::CausalLm& model,
+                 const decoding::PackedDocuments& documents,
+                 const decoding::HiddenCacheOptions& options = {}) {
+  decoding::write_hidden_cache(path, model, decoding::last_hidden_states(model), kModel, documents,
+                               kFp32, options);
+}
+
 std::shared_ptr<nn::CausalLm> base_model() {
   auto model = small_model(small_config(nn::Family::llama));
   model->set_trainable(false);
@@ -76,8 +85,8 @@ TEST_CASE("cached hidden states are the model's, rounded to f16", "[heads][hidde
   const TemporaryFolder folder;
   for (const int64_t ahead : {0, 1, 3}) {
     const auto path = folder / concat("cache", ahead);
-    decoding::write_hidden_cache(path, *base, kModel, *documents, kFp32, {.ahead = ahead});
-    const HiddenCache cache(path, kModel, 32, *documents, std::max<int64_t>(ahead, 1));
+    write_cache(path, *base, *documents, {.ahead = ahead});
+    const HiddenCache cache(path, kStates, kModel, *documents, std::max<int64_t>(ahead, 1));
     const NoGrad off;
     int64_t kept = 0;
     for (int64_t step = 0; step < documents->steps_per_epoch(); ++step) {
@@ -120,8 +129,8 @@ TEST_CASE("training from a cache of hidden states is training behind the model",
   std::vector<std::shared_ptr<const HiddenCache>> caches;
   for (const int64_t ahead : {0, 2, 5}) {
     const auto path = folder / concat("cache", ahead);
-    decoding::write_hidden_cache(path, *base, kModel, *documents, kFp32, {.ahead = ahead});
-    caches.push_back(std::make_shared<const HiddenCache>(path, kModel, 32, *documents, 2));
+    write_cache(path, *base, *documents, {.ahead = ahead});
+    caches.push_back(std::make_shared<const HiddenCache>(path, kStates, kModel, *documents, 2));
   }
   const std::vector<double> behind = losses(base, documents, nullptr);
   const std::vector<double> from_cache = losses(base, documents, caches[0]);
@@ -143,12 +152,18 @@ TEST_CASE("a cache of hidden states of something else is refused",
   const auto documents = documents_of();
   const TemporaryFolder folder;
   const auto path = folder / "cache";
-  decoding::write_hidden_cache(path, *base, kModel, *documents, kFp32, {.ahead = 2});
+  write_cache(path, *base, *documents, {.ahead = 2});
   const auto open = [&](uint32_t model, int64_t dim, const decoding::PackedDocuments& of,
-                        int64_t ahead) { return HiddenCache(path, model, dim, of, ahead); };
+                        int64_t ahead) {
+    return HiddenCache(path, {.what = "hidden states", .width = dim, .compute = {}}, model, of,
+                       ahead);
+  };
   CHECK_NOTHROW(open(kModel, 32, *documents, 1));
   CHECK_THROWS_WITH(open(kModel + 1, 32, *documents, 2), Contains("other weights"));
-  CHECK_THROWS_WITH(open(kModel, 16, *documents, 2), Contains("other weights"));
+  CHECK_THROWS_WITH(open(kModel, 16, *documents, 2), Contains("(32 numbers)") && Contains("(16)"));
+  CHECK_THROWS_WITH(
+      HiddenCache(path, {.what = "streams", .width = 32, .compute = {}}, kModel, *documents, 2),
+      Contains("holds hidden states") && Contains("not streams"));
   CHECK_THROWS_WITH(open(kModel, 32, *documents_of(24, 2), 2), Contains("other documents"));
   CHECK_THROWS_WITH(open(kModel, 32, *documents_of(25), 2), Contains("other documents"));
   CHECK_THROWS_WITH(open(kModel, 32, *documents, 3), Contains("2 heads, not for 3"));
@@ -160,13 +175,13 @@ TEST_CASE("a damaged cache of hidden states is refused", "[heads][hidden_cache][
   const auto documents = documents_of();
   const TemporaryFolder folder;
   const auto path = folder / "cache";
-  decoding::write_hidden_cache(path, *base, kModel, *documents, kFp32, {.ahead = 2});
+  write_cache(path, *base, *documents, {.ahead = 2});
   const std::string good = read_text_file(path);
   // Reads all of a file; what is wrong with it.
   const auto problem_of = [&](const std::string& content) -> std::string {
     const auto file = folder.write("damaged", content);
     try {
-      const HiddenCache cache(file, kModel, 32, *documents, 2);
+      const HiddenCache cache(file, kStates, kModel, *documents, 2);
       std::vector<int64_t> rows;
       for (int64_t row = 0; row < documents->row_count(); ++row) rows.push_back(row);
       cache.rows(rows);
@@ -195,8 +210,32 @@ TEST_CASE("hidden states beyond f16 are not cached", "[heads][hidden_cache][bad-
     if (named.name == "model.norm.weight")
       named.parameter->assign(Array::full({32}, 1e6, DType::f32));
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(
-      decoding::write_hidden_cache(folder / "cache", *base, kModel, *documents_of(), kFp32),
-      Contains("not finite in f16"));
+  CHECK_THROWS_WITH(write_cache(folder / "cache", *base, *documents_of()),
+                    Contains("not finite in f16"));
   CHECK(!std::filesystem::exists(folder / "cache"));
+}
+
+TEST_CASE("a cache says how large it will be before it is written", "[heads][hidden_cache]") {
+  const auto base = base_model();
+  const TemporaryFolder folder;
+  const auto path = folder / "cache";
+  uint64_t announced = 0;
+  write_cache(path, *base, *documents_of(), {.ahead = 2, .announce = [&](uint64_t bytes) {
+                                               announced = bytes;
+                                               CHECK(!std::filesystem::exists(path));
+                                             }});
+  CHECK(announced == std::filesystem::file_size(path));
+}
+
+TEST_CASE("a cache of an earlier version is refused", "[heads][hidden_cache][bad-input]") {
+  // As version 1 began: f16 hidden states alone.
+  const std::string header = R"({"version":1,"dim":32})";
+  const TemporaryFolder folder;
+  std::string content = "BINADEHC";
+  const uint32_t numbers[2] = {static_cast<uint32_t>(header.size()),
+                               crc32c(header.data(), header.size())};
+  content.append(reinterpret_cast<const char*>(numbers), sizeof(numbers));
+  const auto path = folder.write("old", content + header);
+  CHECK_THROWS_WITH(HiddenCache(path, kStates, kModel, *documents_of(), 2),
+                    Contains("version 1, not 2") && Contains("remove it"));
 }

@@ -2,6 +2,7 @@
 // token; losses, and what is trained.
 #include <binade/heads/eagle/training.h>
 
+#include <array>
 #include <cmath>
 
 #include <catch2/catch.hpp>
@@ -153,10 +154,13 @@ TEST_CASE("the loss of EAGLE-3 is the model's distribution over the draft vocabu
     const decoding::PackedDocuments documents = packed_documents(true);
     std::vector<int32_t> draft = config.vocabulary.ids();
     for (int32_t id = 0; whole && id < 61; ++id) draft.push_back(id);
-    for (const double acceptance : {0.0, 1.0}) {
+    for (const auto& [hard, soft, acceptance] :
+         std::vector<std::array<double, 3>>{{0, 1, 0}, {0, 0, 1}, {0.25, 0.5, 0.25}, {1, 0, 0}}) {
+      INFO("hard " << hard << ", soft " << soft << ", acceptance " << acceptance);
       eagle::EagleLossOptions options;
       options.steps = kSteps;
-      options.soft = 1 - acceptance;
+      options.hard = hard;
+      options.soft = soft;
       options.acceptance = acceptance;
       const train::StepData data =
           decoding::heads_data(std::make_shared<decoding::PackedDocuments>(documents),
@@ -194,7 +198,9 @@ TEST_CASE("the loss of EAGLE-3 is the model's distribution over the draft vocabu
           for (const int32_t id : draft) restricted.push_back(all[static_cast<size_t>(id)]);
           const EagleOracle::Row p = softmax(restricted), q = softmax(logits[row]);
           for (size_t v = 0; v < p.size(); ++v)
-            of_step += acceptance > 0 ? -std::min(p[v], q[v]) : p[v] * std::log(p[v] / q[v]);
+            of_step += soft * p[v] * std::log(p[v] / q[v]) - acceptance * std::min(p[v], q[v]);
+          const auto place = std::lower_bound(draft.begin(), draft.end(), best) - draft.begin();
+          of_step -= hard * std::log(q[static_cast<size_t>(place)]);
         }
         CHECK(count == data.normalisers.at("head" + std::to_string(s + 1)));
         expected += std::pow(0.8, static_cast<double>(s)) * of_step / count;
@@ -320,6 +326,34 @@ TEST_CASE("EAGLE heads train on the GPU as on the CPU, from a replayed graph",
     }
 }
 
+TEST_CASE("an EAGLE-3 layer begins as the model's last one", "[heads][eagle]") {
+  for (const nn::Family family : {nn::Family::llama, nn::Family::qwen3, nn::Family::olmo2}) {
+    INFO(nn::name_of(family));
+    nn::CausalLmConfig config = small_config(family);
+    config.layers = 3;
+    const auto base = small_model(config);
+    const nn::StateDict model = base->state();
+    const auto head = std::make_shared<eagle::EagleHead>(base, eagle::EagleConfig::eagle3(config));
+    const nn::StateDict state = head->state();
+    const auto same = [&](const std::string& own, const std::string& of_model, bool half) {
+      Array values = state.at("midlayer." + own + ".weight");
+      if (half) values = values.slice(1, 32, 64);
+      return values.to_vector<float>() ==
+             model.at("model.layers.2." + of_model + ".weight").to_vector<float>();
+    };
+    // OLMo 2 has its norms behind the halves of a layer, Qwen 3 norms of queries and keys.
+    const bool fits = family != nn::Family::olmo2, keys = family == nn::Family::llama;
+    CHECK(same("self_attn.q_proj", "self_attn.q_proj", true) == keys);
+    CHECK(same("self_attn.k_proj", "self_attn.k_proj", true) == keys);
+    CHECK(same("self_attn.v_proj", "self_attn.v_proj", true) == fits);
+    for (const char* name : {"self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
+      CHECK(same(name, name, false) == fits);
+    if (!fits) continue;
+    CHECK(same("post_attention_layernorm", "post_attention_layernorm", false));
+    CHECK(same("hidden_norm", "input_layernorm", false));
+  }
+}
+
 TEST_CASE("what an EAGLE head cannot be is refused", "[heads][eagle][errors]") {
   const auto base = eagle_base();
   const nn::CausalLmConfig& config = base->config();
@@ -360,6 +394,6 @@ TEST_CASE("what an EAGLE head cannot be is refused", "[heads][eagle][errors]") {
   CHECK_THROWS_WITH(eagle::eagle_loss(head, false, {.decay = 0}),
                     Contains("decay of EAGLE's steps"));
   CHECK_THROWS_WITH(eagle::eagle_loss(head, false, {.soft = 0}),
-                    Contains("'soft' or 'acceptance'"));
+                    Contains("'soft' or 'acceptance' must be above 0"));
   CHECK_THROWS_WITH(eagle::parse_version("eagle2"), Contains("eagle1 and eagle3"));
 }

@@ -89,6 +89,8 @@ TEST_CASE("files of EAGLE-1 have the names and shapes that engines read", "[head
     eagle::save_eagle(*head, folder.path(), {.layout = layout, .base_name = "a/b"});
     Shapes expected = layer_shapes("layers.0.", 32);
     expected.insert({{"fc.weight", {32, 64}}, {"embed_tokens.weight", {61, 32}}});
+    // SGLang's layer has a bias, which would stay as it was drawn; vLLM's has none, and refuses it.
+    if (layout == eagle::Layout::sglang) expected.insert({"fc.bias", {32}});
     CHECK(shapes_of(folder.path()) == expected);
     const nlohmann::json config = config_of(folder.path());
     CHECK(config.at("architectures") ==
@@ -151,6 +153,22 @@ TEST_CASE("files of EAGLE-3 have the names and shapes that engines read", "[head
   CHECK(json.at("tie_word_embeddings") == false);
   CHECK(json.at("eagle_config").at("eagle_aux_hidden_state_layer_ids") ==
         nlohmann::json({0, 1, 2}));
+}
+
+// vLLM has no place for d2t where all tokens are drafted, and refuses what it has no place for.
+TEST_CASE("files of EAGLE-3 over all tokens name none", "[heads][eagle][files]") {
+  const auto base = eagle_base(64);
+  const TemporaryFolder folder;
+  eagle::save_eagle(*eagle_head(base, eagle::EagleConfig::eagle3(base->config())), folder.path());
+  const Tensors tensors = tensors_of(folder.path());
+  CHECK(tensors.count("d2t") + tensors.count("t2d") == 0);
+  CHECK(tensors.at("lm_head.weight").shape() == Shape{61, 32});
+  // Others write them nonetheless.
+  Tensors with = tensors;
+  with["d2t"] = Array::zeros({61}, DType::i64);
+  with["t2d"] = Array::full({61}, 1, DType::boolean);
+  write_safetensors(folder / "model.safetensors", with, {});
+  CHECK(eagle::load_eagle(folder.path(), base)->config().vocabulary.whole());
 }
 
 TEST_CASE("layers that EAGLE-3 reads are counted as each engine counts them",
@@ -237,6 +255,11 @@ TEST_CASE("files of EAGLE heads that do not fit are refused", "[heads][eagle][fi
   CHECK_THROWS_WITH(load(), Contains("speak of different tokens"));
   edit([](auto& tensors) { tensors["t2d"] = Array::zeros({60}, DType::boolean); });
   CHECK_THROWS_WITH(load(), Contains("'t2d' is"));
+  edit([](auto& tensors) {
+    tensors.erase("d2t");
+    tensors.erase("t2d");
+  });
+  CHECK_THROWS_WITH(load(), Contains("no tensor 'd2t'"));
   head = one;
   edit([](auto& tensors) { tensors["embed_tokens.weight"] = Array::zeros({61, 32}, DType::f32); });
   CHECK_THROWS_WITH(load(), Contains("not what the language model has"));

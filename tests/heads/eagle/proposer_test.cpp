@@ -8,11 +8,16 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/amp/preset.h>
+#include <binade/autograd/create.h>
+#include <binade/autograd/observer.h>
+#include <binade/autograd/ops.h>
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/infer/generate.h>
 
 #include "heads/decoding/sample_fit.h"
 #include "heads/eagle/eagle_oracle.h"
+#include "heads/eagle/engine_cases.h"
 #include "heads/eagle/heads.h"
 
 using namespace binade;
@@ -275,7 +280,11 @@ TEST_CASE("what an EAGLE proposer cannot do is refused", "[heads][eagle][errors]
   };
   CHECK_THROWS_WITH(make({.depth = 0}), Contains("levels deep"));
   CHECK_THROWS_WITH(make({.depth = 8, .width = 10}), Contains("make it less deep or wide"));
-  CHECK_THROWS_WITH(make({.depth = 2, .width = 62}), Contains("wider than the draft vocabulary"));
+  CHECK_THROWS_WITH(make({.depth = 2, .width = 17}), Contains("up to 16 guesses of a node"));
+  const auto small = eagle_head(
+      base, eagle::EagleConfig::eagle3(base->config(), {{0, 1, 2, 3}, base->config().vocab_size}));
+  CHECK_THROWS_WITH(eagle::EagleProposer(*small, {.depth = 2, .width = 5}),
+                    Contains("wider than the draft vocabulary of 4"));
   CHECK_THROWS_WITH(make({.depth = 2, .width = 2, .nodes = 8}), Contains("2 to 7 nodes"));
   CHECK_THROWS_WITH(make({.depth = 3, .nodes = 3}), Contains("a chain of 3 guesses has 4 nodes"));
   CHECK_THROWS_WITH(make({.width = 2, .temperature = 1}), Contains("drawn for chains alone"));
@@ -284,4 +293,55 @@ TEST_CASE("what an EAGLE proposer cannot do is refused", "[heads][eagle][errors]
   decoding::Observation seen = observation_of(*head, {{1, 2, 3}}, {0}, true);
   seen.residuals.pop_back();
   CHECK_THROWS_WITH(proposer.observe(seen), Contains("streams of 3 layers, got 2"));
+}
+
+// A pass over few rows takes the kernels of nn/decode.h; with somebody watching, it goes op by op.
+TEST_CASE("an EAGLE head's pass by the kernels for few rows is the one op by op on the GPU",
+          "[heads][eagle][cuda]") {
+  struct Watching : OpObserver {
+    void on_forward(const char*, const TensorList&, const std::vector<Array>&) override {}
+    void on_backward(const char*, const std::vector<Array>&, const std::vector<Array>&) override {}
+  };
+  const Device device = cuda_or_skip();
+  const NoGrad off;
+  for (const char* preset_name : {"fp16", "bf16"}) {
+    const amp::Preset preset = amp::Preset::parse(preset_name);
+    const auto base = engine_base();
+    for (const EngineCase& one : engine_cases(base->config())) {
+      const auto head = eagle_head(base, one.config);
+      base->to(device);
+      head->to(device);
+      preset.apply(*base);
+      preset.apply(*head);
+      const DType dtype = head->output_weight().dtype();
+      const int64_t dim = base->config().dim;
+      for (const int64_t slots : {1, 3})
+        for (const int64_t width : {1, 5, 10}) {
+          INFO(preset_name << ", " << one.name << ", " << slots << " slots of " << width);
+          std::vector<eagle::EagleHead::States> made[2];
+          for (const bool watched : {false, true}) {
+            Watching observer;
+            OpObserver* const before = exchange_op_observer(watched ? &observer : nullptr);
+            infer::KvCache cache(1, slots, 40, device);
+            RandomState::current().set_seed(5);
+            for (int pass = 0; pass < 3; ++pass) {
+              const Tensor ids = random_ids(slots, width, base->config().vocab_size, device);
+              const Tensor hidden = to(randn({slots, width, dim}, device), dtype);
+              const nn::Sequence sequence = cache.decode(width);
+              made[watched ? 1 : 0].push_back(head->forward(base->embed(ids), hidden, sequence));
+              cache.advance(Array::full({slots}, static_cast<double>(width), DType::i32, device));
+            }
+            exchange_op_observer(before);
+          }
+          const double tolerance = dtype == DType::bf16 ? 4e-2 : 5e-3;  // a few roundings
+          for (size_t pass = 0; pass < made[0].size(); ++pass) {
+            const auto& few = made[0][pass];
+            const auto& all = made[1][pass];
+            CHECK(relative_difference(few.output.array(), all.output.array()) < tolerance);
+            CHECK(relative_difference(few.recurring.array(), all.recurring.array()) < tolerance);
+          }
+        }
+      base->to(Device::cpu());
+    }
+  }
 }

@@ -4,11 +4,8 @@
 #include <binade/heads/decoding/decode_texts.h>
 #include <binade/heads/eagle/proposer.h>
 #include <binade/heads/eagle/training.h>
-#include <binade/infer/generate.h>
-#include <binade/nn/hf.h>
-#include <binade/optim/adamw.h>
 
-#include "shared.h"
+#include "heads/stories.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -16,23 +13,6 @@ namespace decoding = heads::decoding;
 namespace eagle = heads::eagle;
 
 namespace {
-
-using Text = std::vector<int32_t>;
-
-// The model's own stories at temperature 0.3.
-std::vector<decoding::Document> stories(const nn::CausalLm& model, int64_t count, int64_t length) {
-  infer::GenerateOptions options{.max_new_tokens = length};
-  options.sampling.temperature = 0.3;
-  options.sampling.seed = 1;
-  const auto bos = static_cast<int32_t>(model.config().bos_ids.at(0));
-  std::vector<decoding::Document> documents;
-  for (Text& text :
-       infer::generate(model, std::vector<Text>(static_cast<size_t>(count), Text{bos}), options)) {
-    text.insert(text.begin(), bos);
-    documents.push_back(decoding::whole_document(std::move(text)));
-  }
-  return documents;
-}
 
 decoding::DecodedTexts draft(const eagle::EagleHead& head, const std::vector<Text>& prompts,
                              eagle::EagleProposerOptions options) {
@@ -47,43 +27,29 @@ decoding::DecodedTexts draft(const eagle::EagleHead& head, const std::vector<Tex
 
 TEST_CASE("an EAGLE-3 head that learns from stories260k drafts its stories better and better",
           "[heads][eagle][stories][long]") {
-  const auto folder = shared_path("models/stories260k");
-  if (!folder) return;
-  const std::shared_ptr<nn::CausalLm> model = nn::load_hf(*folder);
-  model->set_trainable(false);
-  model->eval();
-  const auto packed = std::make_shared<const decoding::PackedDocuments>(
-      stories(*model, 64, 255),
-      decoding::PackingOptions{.batch_size = 4, .seq_len = 256, .pack = false, .seed = 1});
+  const std::shared_ptr<nn::CausalLm> model = stories_model();
+  if (!model) return;
+  const auto packed = stories(*model, 64, 4);
   RandomState::current().set_seed(1);
   eagle::EagleHead head(
       model, eagle::EagleConfig::eagle3(model->config(),
                                         decoding::DraftVocabulary::most_frequent(
                                             eagle::label_counts(*packed, model->config()), 400)));
-  const auto bos = static_cast<int32_t>(model->config().bos_ids.at(0));
   std::vector<Text> prompts, plain;
-  for (const int32_t second : {403, 296, 291, 306}) prompts.push_back({bos, second});
+  for (const int32_t second : {403, 296, 291, 306}) prompts.push_back({bos_of(*model), second});
   for (const Text& prompt : prompts)
     plain.push_back(infer::generate(*model, {prompt}, {.max_new_tokens = 160})[0]);
-
-  optim::AdamW optimizer(optim::split_by_decay(head, 0));
-  amp::GradScaler scaler(Device::cpu(), {});
-  train::TrainStep step(eagle::eagle_loss(head, false, {}), optimizer, scaler,
-                        amp::Preset::parse("fp32"), {});
-  const auto data = decoding::heads_data(packed, eagle::head_set(eagle::Version::eagle3, {}), 1);
   std::vector<double> tau;
-  for (int64_t i = 0; i <= 200; ++i) {
-    if (i == 0 || i == 100 || i == 200) {
-      head.eval();
-      const decoding::DecodedTexts decoded = draft(head, prompts, {.depth = 5});
-      CHECK(decoded.texts == plain);  // whatever is drafted
-      tau.push_back(decoded.stats.tau());
-      head.train();
-    }
-    const train::StepData now = data(i);
-    const double rate = 3e-3 * std::min(1.0, static_cast<double>(201 - i) / 100);
-    step.run(i, now.micro_batches, now.normalisers, rate);
-  }
+  train_on(packed, head, eagle::head_set(eagle::Version::eagle3, {}),
+           eagle::eagle_loss(head, false, {}), 200, 3e-3, amp::Preset::parse("fp32"),
+           [&](int64_t i) {
+             if (i % 100 != 0) return;
+             head.eval();
+             const decoding::DecodedTexts decoded = draft(head, prompts, {.depth = 5});
+             CHECK(decoded.texts == plain);  // whatever is drafted
+             tau.push_back(decoded.stats.tau());
+             head.train();
+           });
   INFO("tokens a pass of a chain: " << tau[0] << ", " << tau[1] << ", " << tau[2]);
   CHECK(tau[0] < 1.1);  // by chance
   CHECK(tau[1] > tau[0] + 0.1);

@@ -5,11 +5,8 @@
 #include <binade/heads/mtp/files.h>
 #include <binade/heads/mtp/proposer.h>
 #include <binade/heads/mtp/training.h>
-#include <binade/infer/generate.h>
-#include <binade/nn/hf.h>
-#include <binade/optim/adamw.h>
 
-#include "shared.h"
+#include "heads/stories.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -17,40 +14,6 @@ namespace decoding = heads::decoding;
 namespace mtp = heads::mtp;
 
 namespace {
-
-using Text = std::vector<int32_t>;
-
-// The model's own stories at temperature 0.3.
-std::vector<decoding::Document> stories(const nn::CausalLm& model, int64_t count, int64_t length) {
-  infer::GenerateOptions options{.max_new_tokens = length};
-  options.sampling.temperature = 0.3;
-  options.sampling.seed = 1;
-  const auto bos = static_cast<int32_t>(model.config().bos_ids.at(0));
-  std::vector<decoding::Document> documents;
-  for (Text& text :
-       infer::generate(model, std::vector<Text>(static_cast<size_t>(count), Text{bos}), options)) {
-    text.insert(text.begin(), bos);
-    documents.push_back(decoding::whole_document(std::move(text)));
-  }
-  return documents;
-}
-
-void train_heads(const mtp::MtpHeads& heads, std::vector<decoding::Document> documents,
-                 int64_t steps) {
-  const auto packed = std::make_shared<const decoding::PackedDocuments>(
-      std::move(documents),
-      decoding::PackingOptions{.batch_size = 8, .seq_len = 256, .pack = false, .seed = 1});
-  optim::AdamW optimizer(optim::split_by_decay(heads, 0));
-  amp::GradScaler scaler(Device::cpu(), {});
-  train::TrainStep step(mtp::mtp_loss(heads, false, {}), optimizer, scaler,
-                        amp::Preset::parse("fp32"), {});
-  const auto data = decoding::heads_data(packed, mtp::head_set(heads.config(), {}), 1);
-  for (int64_t i = 0; i < steps; ++i) {
-    const train::StepData now = data(i);
-    const double rate = 2e-3 * std::min(1.0, static_cast<double>(steps - i) / 100);
-    step.run(i, now.micro_batches, now.normalisers, rate);
-  }
-}
 
 // Greedy decoding behind `prompt` with drafts; `text` gets what it emits.
 decoding::AcceptanceStats decode(const mtp::MtpHeads& heads, const Text& prompt, size_t length,
@@ -100,20 +63,18 @@ decoding::AcceptanceStats decode(const mtp::MtpHeads& heads, const Text& prompt,
 }  // namespace
 
 TEST_CASE("modules that learnt from stories260k draft its stories", "[heads][mtp][stories][long]") {
-  const auto folder = shared_path("models/stories260k");
-  if (!folder) return;
-  const std::shared_ptr<nn::CausalLm> model = nn::load_hf(*folder);
-  model->set_trainable(false);
-  model->eval();
-  const auto bos = static_cast<int32_t>(model->config().bos_ids.at(0));
-  const std::vector<decoding::Document> documents = stories(*model, 128, 255);
+  const std::shared_ptr<nn::CausalLm> model = stories_model();
+  if (!model) return;
+  const int32_t bos = bos_of(*model);
+  const auto documents = stories(*model, 128, 8);
   for (const auto& [kind, depth] : std::vector<std::pair<mtp::Kind, int64_t>>{
            {mtp::Kind::sequential, 1}, {mtp::Kind::recursive, 3}}) {
     RandomState::current().set_seed(1);
     mtp::MtpHeads heads(
         model,
         {.kind = kind, .depth = depth, .conventions = mtp::conventions_of(mtp::Format::deepseek)});
-    train_heads(heads, documents, 300);
+    train_on(documents, heads, mtp::head_set(heads.config(), {}), mtp::mtp_loss(heads, false, {}),
+             300, 2e-3);
     heads.eval();
     const NoGrad off;
     Text text;

@@ -98,10 +98,10 @@ struct SwigluEnd {
 };
 
 // A tile is eight elements of the first half of a head, and the eight that they are rotated with.
-template <class T>
+template <class T, bool kNormed>
 struct AttentionEnd {
   static constexpr int kParts = 2;
-  static constexpr bool kNorm = true;
+  static constexpr bool kNorm = kNormed;
   const T* weights[3];
   const T* biases[3];
   const float *cos, *sin;
@@ -333,7 +333,7 @@ void run(const char* name, const FewRows& in, const End& end, int64_t tiles) {
   if (rows.rows <= kRowUnit) return with(std::integral_constant<int, 1>());
   if (rows.rows <= 2 * kRowUnit) return with(std::integral_constant<int, 2>());
   if (rows.rows <= kFewRowsApart) return with(std::integral_constant<int, 4>());
-  if constexpr (End::kNorm)
+  if constexpr (End::kParts > 1)
     fail(name, " takes up to ", kFewRowsApart, " rows, got ", rows.rows);
   else
     with(std::integral_constant<int, 8>());
@@ -374,22 +374,28 @@ void few_rows_attention_inputs(const FewRows& in, const FewRowsAttention& layers
   const int64_t heads = layers.query.weight.size(0) / dim,
                 key_heads = layers.key.weight.size(0) / dim;
   visit_half(in.x.dtype(), "few_rows_attention_inputs", [&]<class T>(T) {
-    const AttentionEnd<T> end{
-        {device_data<const T>(layers.query.weight), device_data<const T>(layers.key.weight),
-         device_data<const T>(layers.value.weight)},
-        {data_or_null<T>(layers.query.bias), data_or_null<T>(layers.key.bias),
-         data_or_null<T>(layers.value.bias)},
-        device_data<const float>(layers.cos),
-        device_data<const float>(layers.sin),
-        PassView(rows, tokens),
-        device_data<T>(queries),
-        device_data<T>(cached_keys),
-        device_data<T>(cached_values),
-        static_cast<int>(heads),
-        static_cast<int>(key_heads),
-        static_cast<int>(dim),
-        static_cast<int>(cached_keys.size(2))};
-    run<T>("few_rows_attention_inputs", in, end, (heads + 2 * key_heads) * dim / (2 * kTile));
+    const auto with = [&]<bool kNormed>(std::bool_constant<kNormed>) {
+      const AttentionEnd<T, kNormed> end{
+          {device_data<const T>(layers.query.weight), device_data<const T>(layers.key.weight),
+           device_data<const T>(layers.value.weight)},
+          {data_or_null<T>(layers.query.bias), data_or_null<T>(layers.key.bias),
+           data_or_null<T>(layers.value.bias)},
+          device_data<const float>(layers.cos),
+          device_data<const float>(layers.sin),
+          PassView(rows, tokens),
+          device_data<T>(queries),
+          device_data<T>(cached_keys),
+          device_data<T>(cached_values),
+          static_cast<int>(heads),
+          static_cast<int>(key_heads),
+          static_cast<int>(dim),
+          static_cast<int>(cached_keys.size(2))};
+      run<T>("few_rows_attention_inputs", in, end, (heads + 2 * key_heads) * dim / (2 * kTile));
+    };
+    if (in.norm.defined())
+      with(std::true_type());
+    else
+      with(std::false_type());
   });
 }
 
