@@ -30,13 +30,16 @@
 #include <binade/data/letor.h>
 #include <binade/data/letor_stream.h>
 #include <binade/data/ordered_prefetcher.h>
+#include <binade/data/part_lines.h>
 #include <binade/data/permutation.h>
+#include <binade/data/picture.h>
 #include <binade/data/prefetcher.h>
 #include <binade/data/ranking_cache.h>
 #include <binade/data/ranking_csv.h>
 #include <binade/data/ranking_scores.h>
 #include <binade/data/sampler.h>
 #include <binade/data/sentencepiece_tokenizer.h>
+#include <binade/data/slot_packer.h>
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
@@ -54,6 +57,9 @@
 #include <binade/heads/eagle/files.h>
 #include <binade/heads/eagle/proposer.h>
 #include <binade/heads/eagle/training.h>
+#include <binade/heads/flow/drawing.h>
+#include <binade/heads/flow/flow.h>
+#include <binade/heads/flow/training.h>
 #include <binade/heads/language_model/documents.h>
 #include <binade/heads/language_model/language_model.h>
 #include <binade/heads/medusa/files.h>
@@ -78,6 +84,7 @@
 #include <binade/infer/decoder.h>
 #include <binade/infer/generate.h>
 #include <binade/infer/perplexity.h>
+#include <binade/infer/slot_cache.h>
 #include <binade/infer/token_distribution.h>
 #include <binade/nn/batch_norm.h>
 #include <binade/nn/conv2d.h>
@@ -92,6 +99,8 @@
 #include <binade/nn/lora_config.h>
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
+#include <binade/nn/mot/files.h>
+#include <binade/nn/mot/model.h>
 #include <binade/nn/norm.h>
 #include <binade/nn/recurrent.h>
 #include <binade/nn/sequential.h>

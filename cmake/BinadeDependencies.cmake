@@ -36,6 +36,10 @@ binade_require_module(pcre2 libpcre2-8 libpcre2-dev)
 binade_require_module(utf8proc libutf8proc libutf8proc-dev)
 find_package(ZLIB QUIET)
 binade_require(ZLIB zlib1g-dev)
+find_package(PNG QUIET)
+binade_require(PNG libpng-dev)
+find_package(JPEG QUIET)
+binade_require(JPEG libjpeg-dev)
 
 if(missing)
   list(JOIN missing ", " names)
@@ -66,7 +70,8 @@ function(binade_link_dependencies target)
   target_link_libraries(${target}
     PUBLIC Threads::Threads
     PRIVATE OpenMP::OpenMP_CXX Eigen3::Eigen fmt::fmt spdlog::spdlog nlohmann_json::nlohmann_json
-            PkgConfig::sentencepiece PkgConfig::pcre2 PkgConfig::utf8proc ZLIB::ZLIB)
+            PkgConfig::sentencepiece PkgConfig::pcre2 PkgConfig::utf8proc ZLIB::ZLIB
+            PNG::PNG JPEG::JPEG)
   if(ONEDNN_FOUND)
     target_link_libraries(${target} PRIVATE onednn)
     target_compile_definitions(${target} PRIVATE BINADE_HAVE_ONEDNN=1)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three demonstrations, on the GPU if there is one, else on the CPU. Both install and build what is
+# Four demonstrations, on the GPU if there is one, else on the CPU. All install and build what is
 # missing first.
 #
 #   scripts/demo.sh [OPTION...]   trains a small GPT on the C and C++ headers of this machine; options
@@ -9,8 +9,10 @@
 #                                 prints one table
 #   scripts/demo.sh ranking       makes a retrieval set of them (which declaration is a comment
 #                                 about?), trains two rankers and compares them with BM25
+#   scripts/demo.sh bagel         trains a small model that reads and draws on Fashion-MNIST, draws, edits and
+#                                 describes pictures with it
 #
-# What a run leaves lies in runs/demo (runs/demo-heads, runs/demo-ranking), that of a second one in
+# What a run leaves lies in runs/demo (runs/demo-heads, runs/demo-ranking, runs/demo-bagel), that of a second one in
 # runs/demo-2, and so on.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -166,7 +168,31 @@ demo_ranking() {
   say "of set/test.txt in lambdarank.txt and listnet.txt; docs/ranking.md says how to go on"
 }
 
+demo_bagel() {
+  (($# == 0)) || die "bagel takes no options, got $*"
+  local run programs=$build/examples
+  run=$(new_run demo-bagel)
+  prepare_programs train_bagel draw
+  mkdir -p "$run"
+  # BINADE_DEMO_STEPS: fewer steps for those who try the script itself.
+  local steps=${BINADE_DEMO_STEPS:-400}
+
+  say "a mixture of transformers learns to draw and to describe coloured items of Fashion-MNIST"
+  "$programs/train_bagel" --preset tiny --batch-size 2 --steps "$steps" --warmup 50 --ema 0.99 --workers 1 \
+    --validate-every 0 --validation-packs 2 --checkpoint-every 0 --drawings 8 --run-dir "$run/train" --save "$run/model"
+  say "it draws"
+  "$programs/draw" --model "$run/model" --text "a red trouser" "a blue bag" "a green tshirt" "a yellow boot" --samples 2 \
+    --points 25 --output "$run/drawings.png"
+  "$programs/draw" --model "$run/model" --text "a red trouser" --points 25 --output "$run/trouser.png"
+  say "says what is in a drawing, and makes it blue"
+  "$programs/draw" --model "$run/model" --image "$run/trouser.png" --ask describe
+  "$programs/draw" --model "$run/model" --image "$run/trouser.png" --text "make it blue" --points 25 --output "$run/edited.png"
+  say "all of it is in $run. This is $steps steps of a tiny model: it has colours, and classes now and then. The real run"
+  say "is train_bagel without options on a GPU (6000 steps of 16 rows), and judge_bagel's table; docs/unified.md has both"
+}
+
 case ${1:-} in
+  bagel) shift && demo_bagel "$@" ;;
   heads) shift && demo_heads "$@" ;;
   ranking) shift && demo_ranking "$@" ;;
   *) demo_training "$@" ;;

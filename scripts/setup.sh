@@ -16,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 packages=(
   g++ cmake ninja-build pkg-config ccache
   libdnnl-dev libeigen3-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
-  libsentencepiece-dev libpcre2-dev libutf8proc-dev zlib1g-dev
+  libsentencepiece-dev libpcre2-dev libutf8proc-dev zlib1g-dev libpng-dev libjpeg-dev
   catch2 dataset-fashion-mnist openmpi-bin
 )
 pip_packages=(python3 python3-pip ca-certificates)

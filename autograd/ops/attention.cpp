@@ -13,6 +13,7 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/split_rules.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -88,6 +89,10 @@ struct AttentionResult {
   Array logsumexp;  // (B, Hq, Tq)
 };
 
+Array contiguous_last(const Array& x) {
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
 double scale_of(const AttentionOptions& options, int64_t size) {
   if (options.scale != 0) return options.scale;
   return size == 0 ? 1 : 1 / std::sqrt(static_cast<double>(size));
@@ -121,6 +126,20 @@ void check_options(const char* op, const Array& q, const Array& k,
           op, ": documents must be (B, T) i32 on ", q.device(), " for ", q.size(2), " queries and ",
           k.size(2), " keys of a batch of ", q.size(0), ", without a mask, got ", Kind{documents});
   }
+  if (options.query_slots.defined() || options.key_slots.defined()) {
+    check_defined(op, "query_slots", options.query_slots);
+    check_defined(op, "key_slots", options.key_slots);
+    const auto fits = [&](const Tensor& slots, int64_t tokens) {
+      return slots.dtype() == DType::i32 && slots.device() == q.device() &&
+             slots.shape() == Shape{q.size(0), kernels::kSlotFields, tokens};
+    };
+    check(fits(options.query_slots, q.size(2)) && fits(options.key_slots, k.size(2)) &&
+              !options.mask.defined() && !options.documents.defined(),
+          op, ": query_slots and key_slots must be (B, 4, Tq) and (B, 4, Tk) i32 on ", q.device(),
+          " for ", q.size(2), " queries and ", k.size(2), " keys of a batch of ", q.size(0),
+          ", without a mask or documents, got ", Kind{options.query_slots}, " and ",
+          Kind{options.key_slots});
+  }
 }
 
 // Checks the options, and draws the key of a dropout. The mask is not among them yet.
@@ -132,6 +151,9 @@ kernels::AttentionParams params_of(const char* op, const Array& q, const Array& 
   params.causal = options.causal;
   params.window = options.window;
   if (options.documents.defined()) params.documents = options.documents.array().contiguous();
+  if (options.query_slots.defined())
+    params.splits = {contiguous_last(options.query_slots.array()),
+                     contiguous_last(options.key_slots.array())};
   if (options.training && options.dropout > 0) {
     RandomState& random = RandomState::current();
     params.dropout = options.dropout;
@@ -159,6 +181,19 @@ AttentionResult attend(const char* op, const Heads& heads, const AttentionOption
   return result;
 }
 
+// What kernels::sees() says of slots (B, 4, Tq) and (B, 4, Tk): (B, 1, Tq, Tk), bool.
+Tensor seen_splits(const Tensor& queries, const Tensor& keys) {
+  const auto of_query = [&](int field) { return unsqueeze(select(queries, 1, field), 2); };
+  const auto of_key = [&](int field) { return unsqueeze(select(keys, 1, field), 1); };
+  const Tensor own = equal(of_query(2), of_key(2));
+  const Tensor used = greater_equal(of_query(0), 0);
+  const Tensor same_sample = logical_and(equal(of_query(0), of_key(0)), used);
+  const Tensor whole = logical_and(own, not_equal(of_query(3), kernels::kCausalSplit));
+  const Tensor reached = logical_or(less_equal(of_key(1), of_query(1)), whole);
+  const Tensor open = logical_or(not_equal(of_key(3), kernels::kNoiseSplit), own);
+  return unsqueeze(logical_and(logical_and(same_sample, reached), open), 1);
+}
+
 // Which keys the queries see, as it broadcasts to (B, Hq, Tq, Tk), bool; undefined: all.
 Tensor visible_keys(int64_t queries, int64_t keys, const kernels::AttentionParams& params,
                     Device device) {
@@ -172,6 +207,10 @@ Tensor visible_keys(int64_t queries, int64_t keys, const kernels::AttentionParam
     const Tensor documents(params.documents);
     const Tensor own = unsqueeze(equal(unsqueeze(documents, 2), unsqueeze(documents, 1)), 1);
     seen = seen.defined() ? logical_and(seen, own) : own;
+  }
+  if (params.splits.defined()) {
+    const Tensor splits = seen_splits(Tensor(params.splits.queries), Tensor(params.splits.keys));
+    seen = seen.defined() ? logical_and(seen, splits) : splits;
   }
   return seen;
 }
@@ -256,10 +295,6 @@ Tensor attention_of_equal_sizes(const Tensor& q, const Tensor& k, const Tensor& 
                value_size);
 }
 
-Array contiguous_last(const Array& x) {
-  return x.stride(-1) == 1 ? x : x.contiguous();
-}
-
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
   const Array y = empty_with_layout(x.array());
   BINADE_DISPATCH(x.device(), rope(x.array(), cos.array(), sin.array(), inverse, y));
@@ -341,7 +376,8 @@ Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, cons
   check_floating(op, "q", q_in);
   check_floating(op, "k", k_in);
   check_floating(op, "v", v_in);
-  check_device(op, {q_in, k_in, v_in, options.mask, options.documents});
+  check_device(op, {q_in, k_in, v_in, options.mask, options.documents, options.query_slots,
+                    options.key_slots});
   const Tensor q = autocast(PrecisionClass::half, q_in);
   const Tensor k = autocast(PrecisionClass::half, k_in);
   const Tensor v = autocast(PrecisionClass::half, v_in);
@@ -369,7 +405,8 @@ Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
                         const AttentionOptions& options) {
   const char* op = "packed_attention";
   check_floating(op, "qkv", qkv_in);
-  check_device(op, {qkv_in, options.mask, options.documents});
+  check_device(op,
+               {qkv_in, options.mask, options.documents, options.query_slots, options.key_slots});
   check(query_heads > 0 && key_heads > 0 && query_heads % key_heads == 0, op,
         ": query_heads must be a multiple of key_heads, got ", query_heads, " and ", key_heads);
   check(qkv_in.dims() == 3 && qkv_in.size(2) % (query_heads + 2 * key_heads) == 0, op,

@@ -18,6 +18,11 @@ struct AttentionOptions {
   // (B, T) i32 with Tq = Tk = T, in place of a mask: the document that each token belongs to; none
   // sees another's. Fused on a GPU, as without one.
   Tensor documents;
+  // In place of a mask: what the query and key slots are in rows that pack texts and images, (B, 4,
+  // Tq) and (B, 4, Tk) i32; core/kernels/split_rules.h says who sees whom. A spare slot gets 0. No
+  // (Tq, Tk) mask is made; on a GPU the rule is evaluated inside the softmax, whose scores lie in
+  // memory.
+  Tensor query_slots, key_slots;
   double dropout = 0;  // on the probabilities
   bool training = false;
   // Of packed_attention: (T, R/2) f32 each, or undefined. Queries and keys are rotated first, as

@@ -9,6 +9,13 @@
 
 namespace binade::kernels {
 
+// What queries and keys are in their packed rows, in place of a mask: (B, 4, Tq) and (B, 4, Tk)
+// i32, contiguous along the last dimension (split_rules.h says who sees whom).
+struct AttentionSplits {
+  Array queries, keys;
+  bool defined() const { return queries.defined(); }
+};
+
 struct AttentionParams {
   double scale = 1;
   bool causal = false;  // query i sees keys j ≤ i + (Tk − Tq): the last query sees all
@@ -18,6 +25,7 @@ struct AttentionParams {
   // undefined, or (B, T) i32 contiguous with Tq = Tk = T, in place of a mask: a query sees keys of
   // its own document only
   Array documents;
+  AttentionSplits splits;
   double dropout = 0;  // probability; the mask is drawn from `key` and never stored
   PhiloxKey key;
   // Of attention_backward, where queries see further keys beside these (attend_columns): out and

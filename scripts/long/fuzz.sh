@@ -20,7 +20,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$root"
 mkdir "$work/include"
 ln -s "$root" "$work/include/binade"
-read -ra libraries < <(pkg-config --libs --cflags libpcre2-8 libutf8proc sentencepiece fmt spdlog zlib)
+read -ra libraries < <(pkg-config --libs --cflags libpcre2-8 libutf8proc sentencepiece fmt spdlog zlib libpng libjpeg)
 # A source may hold functions that the target does not call; what those need is not linked.
 flags=(-std=c++20 -O1 -g1 -I"$work/include" -mavx2 -mfma -mf16c -DBINADE_HAVE_CUDA=0 -ffunction-sections
   -Wl,--gc-sections -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined)

@@ -209,6 +209,38 @@ void add_attention_rows(OpTable& table) {
           })
       .rounded(3);
 
+  // Two rows of slots, in no order: a text and an image, two samples, a noised image between its
+  // markers, spare slots. The rule is that of BAGEL's sequences: earlier splits but noised ones,
+  // and one's own, a text up to itself.
+  const Shape slot_shape{2, 4, 6};
+  const std::vector<double> slots = {0, 0, 0, 1, 0, -1, 0, 2, 4, 1, 3, 0,  // row 0: sample, order
+                                     0, 1, 1, 0, 0, 0,  0, 1, 1, 0, 0, 0,  // split, mode
+                                     5, 5, 5, 5, 5, 5,  5, 0, 3, 1, 2, 4,  // row 1
+                                     2, 0, 1, 0, 1, 1,  0, 0, 2, 0, 2, 2};
+  table
+      .add(
+          name, "splits",
+          {real({2, 2, 6, 8}), real({2, 1, 6, 8}), real({2, 1, 6, 8}),
+           integers(slot_shape, slots, Input::Dtype::i32)},
+          [](const TensorList& in) -> TensorList {
+            AttentionOptions options;
+            options.query_slots = in[3];
+            options.key_slots = in[3];
+            return {scaled_dot_product_attention(in[0], in[1], in[2], options)};
+          },
+          [](const Lists& in) -> Lists {
+            const auto bias = [&](const Index& at) {
+              const auto q = [&](int64_t field) { return in[3]({at[0], field, at[2]}); };
+              const auto k = [&](int64_t field) { return in[3]({at[0], field, at[3]}); };
+              if (q(0) < 0 || q(0) != k(0)) return -INFINITY;
+              const bool own = q(2) == k(2);
+              const bool seen = own ? q(3) != 0 || k(1) <= q(1) : k(1) < q(1) && k(3) != 2;
+              return seen ? 0.0f : -INFINITY;
+            };
+            return {attention_of(in[0], in[1], in[2], {.scale = 1 / std::sqrt(8.0), .bias = bias})};
+          })
+      .rounded(3);
+
   // 4 query heads and 2 key heads of size 4.
   const auto packed_of = [](const Values& qkv, int64_t first, int64_t count) {
     const int64_t size = qkv.size(2) / 8;

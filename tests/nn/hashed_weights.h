@@ -1,4 +1,4 @@
-// Values that follow from a name and a place, the same in scripts/long/transformers_cases.py.
+// Values that follow from a name and a place, the same in scripts/long/hashed_weights.py.
 #pragma once
 
 #include <cstdint>

@@ -47,9 +47,10 @@ cp -r "$scripts" "$checkout/scripts"
 ln -s "$BINADE_BUILD" "$checkout/build"
 stand_in cmake 'exit 0'
 demo() { PATH=$tools:$PATH CUDA_VISIBLE_DEVICES='' BINADE_DEMO_STEPS=10 bash "$checkout/scripts/demo.sh" "$@"; }
-for part in heads ranking; do
+for part in bagel heads ranking; do
   refused "demo.sh $part takes no options" "$part takes no options, got --fast" demo "$part" --fast
 done
+expect "demo.sh bagel draws and describes" 0 "all of it is in $checkout/runs/demo-bagel" demo bagel
 expect "demo.sh ranking compares rankers with BM25" 0 "all of it is in $checkout/runs/demo-ranking" demo ranking
 grep -Eq '^bm25( +0\.[0-9]{4}){3} *$' "$case_output" &&
   grep -Eq '^lambdarank( +0\.[0-9]{4}){3}   [+-]0\.[0-9]{4}, p = [0-9.e-]+$' "$case_output" &&

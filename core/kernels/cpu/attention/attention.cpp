@@ -7,6 +7,21 @@
 
 namespace binade::kernels::cpu {
 
+SampleRanges::SampleRanges(const SlotTable& slots, int64_t batches, int64_t count, int64_t block)
+    : blocks_((count + block - 1) / block), block_(block) {
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    const int32_t* const sample = slots.field(batch, 0);
+    for (int64_t begin = 0; begin < count; begin += block) {
+      Range range{std::numeric_limits<int32_t>::max(), -1};
+      for (int64_t i = begin; i < std::min(begin + block, count); ++i) {
+        if (sample[i] < 0) continue;
+        range = {std::min(range.first, sample[i]), std::max(range.last, sample[i])};
+      }
+      ranges_.push_back(range);
+    }
+  }
+}
+
 AttentionProblem::AttentionProblem(const Array& q_array, const Array& k_array, const Array& v_array,
                                    const AttentionParams& attention_params)
     : params(attention_params),
@@ -28,11 +43,20 @@ AttentionProblem::AttentionProblem(const Array& q_array, const Array& k_array, c
           "attention's mask is bool or floating-point, got ", name_of(params.mask.dtype()));
     mask = Heads(params.mask.expand({batches, heads, queries, keys}));
   }
+  if (params.splits.defined()) {
+    const auto table = [](const Array& slots) {
+      return SlotTable{slots.data<int32_t>(), slots.stride(0), slots.stride(1)};
+    };
+    query_slots = table(params.splits.queries);
+    key_slots = table(params.splits.keys);
+    query_samples = SampleRanges(query_slots, batches, queries, kQueryBlock);
+    key_samples = SampleRanges(key_slots, batches, keys, kKeyBlock);
+  }
   if (params.dropout > 0) step = static_cast<uint64_t>(*params.key.step.data<int64_t>());
 }
 
 void AttentionProblem::fold_single_queries(Heads& out) {
-  if (queries != 1 || heads == key_heads) return;
+  if (queries != 1 || heads == key_heads || query_slots.data) return;
   const int64_t group = heads / key_heads;
   for (Heads* view : {&q, &mask, &out}) {
     view->rows.row_stride = view->head_stride;
@@ -105,7 +129,8 @@ class Forward {
       for (int64_t first = begin; first < end; first += kQueryBlock) {
         const int64_t rows = std::min(kQueryBlock, end - first), from = first - begin;
         if (problem_.visible(first + rows - 1) > side.first &&
-            problem_.first_visible(first) < side.first + side.count)
+            problem_.first_visible(first) < side.first + side.count &&
+            problem_.blocks_meet(batch, first, side.first))
           add_keys(batch, head, first, rows, side,
                    {state.sums + from * dim, state.largest + from, state.total + from});
       }
@@ -118,7 +143,6 @@ class Forward {
                 const State& state) const {
     const int64_t dim = problem_.dim, j = side.first;
     const int64_t count = std::min(side.count, problem_.visible(first + rows - 1) - j);
-    const MatrixView mask = problem_.mask.at(batch, head);
     thread_local Workspace<T> query_rows, score_rows;
     const Block<const T> q = block_of(problem_.q.at(batch, head), first, 0, rows, dim,
                                       query_rows.reserve(kQueryBlock * dim));
@@ -127,7 +151,7 @@ class Forward {
     for (int64_t i = 0; i < rows; ++i) {
       T* line = scores + i * kKeyBlock;
       const int64_t seen = std::clamp<int64_t>(problem_.visible(first + i) - j, 0, count);
-      scale_and_mask(problem_, mask, first + i, j, seen, line);
+      scale_and_mask(problem_, batch, head, first + i, j, seen, line);
       const T rescale = functions_.exponentiate(line, seen, state.largest[i], state.total[i]);
       std::fill(line + seen, line + count, T(0));
       if (rescale != T(1)) scale_row(state.sums + i * dim, dim, rescale);

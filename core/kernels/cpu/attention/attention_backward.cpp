@@ -83,7 +83,13 @@ class Backward {
     T* const dscores = gradient_rows.reserve(kQueryBlock * width);
     std::fill_n(dq, rows * dim, T(0));
 
-    for (int64_t j = start; j < limit; j += kKeyBlock) {
+    // The blocks of keys that are looked at.
+    thread_local std::vector<int64_t> blocks;
+    blocks.clear();
+    for (int64_t j = start; j < limit; j += kKeyBlock)
+      if (problem_.blocks_meet(batch, first, j)) blocks.push_back(j);
+
+    for (const int64_t j : blocks) {
       const int64_t count = std::min(kKeyBlock, limit - j);
       side.k_transposed.multiply(rows, count, dim, q, 0, j, false, probabilities + j, width);
       side.v_transposed.multiply(rows, count, dim, dout, 0, j, false, dscores + j, width);
@@ -92,11 +98,11 @@ class Backward {
       T* p = probabilities + i * width;
       T* ds = dscores + i * width;
       const int64_t seen = std::max<int64_t>(problem_.visible(first + i), 0);
-      differentiate(batch, head, first + i, start, seen, p, ds);
+      differentiate(batch, head, first + i, blocks, seen, p, ds);
       std::fill(p + seen, p + limit, T(0));
       std::fill(ds + seen, ds + limit, T(0));
     }
-    for (int64_t j = start; j < limit; j += kKeyBlock) {
+    for (const int64_t j : blocks) {
       const int64_t count = std::min(kKeyBlock, limit - j);
       const Block<const T> p{probabilities + j, width, false}, ds{dscores + j, width, false};
       right_dout.multiply(count, dim, rows, p.flipped(), 0, 0, true, side.dv + j * dim, dim);
@@ -106,18 +112,18 @@ class Backward {
     store_rows(dq, rows, gradients_.dq.at(batch, head), first);
   }
 
-  // From the products of a query with keys [start, seen), all that it may look at, and of its
-  // gradient with the values: p = the (dropped out) probabilities that met the values, ds = the
-  // gradients of q·k.
-  void differentiate(int64_t batch, int64_t head, int64_t query, int64_t start, int64_t seen, T* p,
-                     T* ds) const {
-    const MatrixView mask = problem_.mask.at(batch, head);
+  // From the products of a query with the keys of these blocks below `seen`, all that it may look
+  // at, and of its gradient with the values: p = the (dropped out) probabilities that met the
+  // values, ds = the gradients of q·k.
+  void differentiate(int64_t batch, int64_t head, int64_t query, const std::vector<int64_t>& blocks,
+                     int64_t seen, T* p, T* ds) const {
     const int64_t row = problem_.row(batch, head, query);
     const T shift = logsumexp(row);
     T total = 0, inner = 0;  // Σ p, Σ p · dp
-    for (int64_t j = start; j < seen; j += kKeyBlock) {
+    for (const int64_t j : blocks) {
       const int64_t count = std::min(kKeyBlock, seen - j);
-      scale_and_mask(problem_, mask, query, j, count, p + j);
+      if (count <= 0) break;
+      scale_and_mask(problem_, batch, head, query, j, count, p + j);
       drop(row, j, count, ds + j);
       functions_.softmax_moments(p + j, ds + j, count, shift, total, inner);
     }
@@ -127,13 +133,16 @@ class Backward {
       delta = number(problem_.params.inner, row);
     }
     const T scale = static_cast<T>(problem_.params.scale);
+    for (const int64_t first : blocks) {
+      const int64_t end = std::min(first + kKeyBlock, seen);
+      if (end <= first) break;
 #pragma omp simd
-    for (int64_t j = start; j < seen; ++j) {
-      p[j] *= share;
-      ds[j] = p[j] * (ds[j] - delta) * scale;
+      for (int64_t j = first; j < end; ++j) {
+        p[j] *= share;
+        ds[j] = p[j] * (ds[j] - delta) * scale;
+      }
+      drop(row, first, end - first, p + first);
     }
-    for (int64_t j = start; j < seen; j += kKeyBlock)
-      drop(row, j, std::min(kKeyBlock, seen - j), p + j);
   }
 
   // line *= dropout's factors of keys [first, first + count) of a row.

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/cpu/common/vector_math.h>
 #include <binade/core/kernels/cpu/matmul/block_gemm.h>
 #include <binade/core/kernels/random.h>
+#include <binade/core/kernels/split_rules.h>
 
 namespace binade::kernels::cpu {
 
@@ -35,6 +37,24 @@ struct Heads {
   int64_t batch_stride = 0, head_stride = 0;
 };
 
+// Which samples the slots of each block belong to, spare ones left out: first ≤ last unless all are
+// spare.
+class SampleRanges {
+ public:
+  SampleRanges() = default;
+  SampleRanges(const SlotTable& slots, int64_t batches, int64_t count, int64_t block);
+  struct Range {
+    int32_t first, last;
+  };
+  Range at(int64_t batch, int64_t place) const {
+    return ranges_[static_cast<size_t>(batch * blocks_ + place / block_)];
+  }
+
+ private:
+  int64_t blocks_ = 0, block_ = 1;
+  std::vector<Range> ranges_;
+};
+
 struct AttentionProblem {
   AttentionProblem(const Array& q_array, const Array& k_array, const Array& v_array,
                    const AttentionParams& attention_params);
@@ -51,6 +71,12 @@ struct AttentionProblem {
   int64_t first_visible(int64_t i) const {
     return window > 0 ? std::max<int64_t>(visible(i) - window, 0) : 0;
   }
+  // False only where no query of the block that begins at `query` sees a key of that at `key`.
+  bool blocks_meet(int64_t batch, int64_t query, int64_t key) const {
+    if (!query_slots.data) return true;
+    const SampleRanges::Range q = query_samples.at(batch, query), k = key_samples.at(batch, key);
+    return q.first <= k.last && k.first <= q.last;
+  }
   // Row of the (B·Hq·Tq) rows of logsumexp (and of the dropout mask).
   int64_t row(int64_t batch, int64_t head, int64_t i) const {
     return (batch * heads + head) * queries + i;
@@ -62,14 +88,34 @@ struct AttentionProblem {
   int64_t window;
   Heads q, k, v;
   Heads mask;  // strides 0 where it is broadcast; no data if there is none
+  SlotTable query_slots{}, key_slots{};  // of splits; no data if there are none
+  SampleRanges query_samples, key_samples;
   uint64_t step = 0;
 };
+
+// scores[j] = −∞ where query `i` does not see key first_key + j, in splits.
+template <class T>
+void hide_other_splits(const AttentionProblem& problem, int64_t batch, int64_t i, int64_t first_key,
+                       int64_t count, T* scores) {
+  const Slot query = problem.query_slots.at(batch, i);
+  const SlotTable& keys = problem.key_slots;
+  const int32_t* const sample = keys.field(batch, 0) + first_key;
+  const int32_t* const order = keys.field(batch, 1) + first_key;
+  const int32_t* const split = keys.field(batch, 2) + first_key;
+  const int32_t* const mode = keys.field(batch, 3) + first_key;
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j)
+    scores[j] = sees(query, {sample[j], order[j], split[j], mode[j]})
+                    ? scores[j]
+                    : -std::numeric_limits<T>::infinity();
+}
 
 // scores[j] = scores[j]·scale + mask for j in [0, count), keys `first_key`… of query `i`; −∞ in
 // front of its window.
 template <class T>
-void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int64_t i,
+void scale_and_mask(const AttentionProblem& problem, int64_t batch, int64_t head, int64_t i,
                     int64_t first_key, int64_t count, T* scores) {
+  const MatrixView mask = problem.mask.at(batch, head);
   constexpr T kNever = -std::numeric_limits<T>::infinity();
   const T scale = static_cast<T>(problem.params.scale);
   const int64_t hidden = std::clamp<int64_t>(problem.first_visible(i) - first_key, 0, count);
@@ -80,6 +126,7 @@ void scale_and_mask(const AttentionProblem& problem, const MatrixView& mask, int
   if (!mask.data) {
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) scores[j] *= scale;
+    if (problem.query_slots.data) hide_other_splits(problem, batch, i, first_key, count, scores);
     return;
   }
   const std::byte* row = mask.at(i, first_key);

@@ -38,7 +38,8 @@ struct Plan {
 
 bool takes(const AttentionParams& params, const Array& q, const Array& k, const Array& logsumexp,
            std::initializer_list<const Array*> views) {
-  if (!is_half(q.dtype()) || params.mask.defined() || params.dropout > 0) return false;
+  if (!is_half(q.dtype()) || params.mask.defined() || params.splits.defined() || params.dropout > 0)
+    return false;
   if (params.causal && q.size(2) > k.size(2)) return false;
   // One query a head is a token being decoded: the keys grow by one every time, and a plan for each
   // length would cost far more than the plain matmuls do.

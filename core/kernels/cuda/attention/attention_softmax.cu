@@ -1,6 +1,7 @@
 #include <binade/core/kernels/cuda/attention/attention_softmax.h>
 
 #include <binade/core/kernels/random.h>
+#include <binade/core/kernels/split_rules.h>
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>
@@ -21,6 +22,7 @@ struct RowRules {
   const void* mask;  // null: none
   DType mask_dtype;
   int64_t mask_batch, mask_head, mask_query, mask_key;  // strides
+  SlotTable query_slots, key_slots;                     // of splits; no data: none
   float dropout;  // an element is kept iff its uniform is not below it
   C kept;         // dropout's factor of a kept element
   uint64_t seed, place;
@@ -41,6 +43,8 @@ RowRules<C> rules_of(const Array& scores, const AttentionParams& params) {
                     .mask_head = 0,
                     .mask_query = 0,
                     .mask_key = 0,
+                    .query_slots = {},
+                    .key_slots = {},
                     .dropout = static_cast<float>(params.dropout),
                     .kept = kept_factor<C>(params.dropout),
                     .seed = params.key.seed,
@@ -55,6 +59,13 @@ RowRules<C> rules_of(const Array& scores, const AttentionParams& params) {
     rules.mask_query = mask.stride(2);
     rules.mask_key = mask.stride(3);
   }
+  if (params.splits.defined()) {
+    const auto table = [](const Array& slots) {
+      return SlotTable{device_data<const int32_t>(slots), slots.stride(0), slots.stride(1)};
+    };
+    rules.query_slots = table(params.splits.queries);
+    rules.key_slots = table(params.splits.keys);
+  }
   if (params.dropout > 0) rules.step = device_data<const int64_t>(params.key.step);
   return rules;
 }
@@ -66,9 +77,10 @@ class Row {
   __device__ Row(const RowRules<C>& rules, const C* scores) : rules_(rules), row_(blockIdx.x) {
     const int64_t query = row_ % rules.queries;
     const int64_t head = row_ / rules.queries % rules.heads;
-    const int64_t batch = row_ / rules.queries / rules.heads;
+    batch_ = row_ / rules.queries / rules.heads;
+    if (rules.query_slots.data) slot_ = rules.query_slots.at(batch_, query);
     scores_ = scores + begin();
-    mask_ = batch * rules.mask_batch + head * rules.mask_head + query * rules.mask_query;
+    mask_ = batch_ * rules.mask_batch + head * rules.mask_head + query * rules.mask_query;
     visible_ = rules.causal ? max(int64_t{0}, query + 1 + rules.keys - rules.queries) : rules.keys;
     if (visible_ > rules.keys) visible_ = rules.keys;
     hidden_ = rules.window > 0 ? max(int64_t{0}, visible_ - rules.window) : 0;
@@ -80,6 +92,7 @@ class Row {
 
   __device__ __forceinline__ C score(int64_t key) const {
     if (key >= visible_ || key < hidden_) return -INFINITY;
+    if (rules_.key_slots.data && !sees(slot_, rules_.key_slots.at(batch_, key))) return -INFINITY;
     const C product = scores_[key] * rules_.scale;
     if (!rules_.mask) return product;
     const int64_t place = mask_ + key * rules_.mask_key;
@@ -105,7 +118,8 @@ class Row {
  private:
   const RowRules<C>& rules_;
   const C* scores_;
-  int64_t row_, mask_, visible_, hidden_;  // keys [hidden_, visible_) are seen
+  int64_t row_, batch_, mask_, visible_, hidden_;  // keys [hidden_, visible_) are seen
+  Slot slot_{};
 };
 
 template <class T>

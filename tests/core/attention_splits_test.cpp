@@ -1,0 +1,209 @@
+// Attention over splits beside attention with the mask that says the same: the mask's own tests
+// have the formula in f64.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/split_rules.h>
+
+#include "../gpu.h"
+#include "cuda_compare.h"
+#include "kernel_arrays.h"
+
+using namespace binade;
+using namespace binade::test;
+using kernels::AttentionParams;
+
+namespace {
+
+constexpr int64_t kBatch = 2, kHeads = 4, kKeyHeads = 2, kDim = 16;
+
+// A sample as a sequence: which split each of its tokens belongs to, and the mode of each split.
+struct Sequence {
+  std::vector<int32_t> split, modes;
+};
+
+Sequence random_sequence(std::mt19937& random) {
+  Sequence sequence;
+  const int splits = 1 + static_cast<int>(random() % 6);
+  for (int32_t split = 0; split < splits; ++split) {
+    sequence.modes.push_back(static_cast<int32_t>(random() % 3));
+    sequence.split.insert(sequence.split.end(), 1 + random() % 20, split);
+  }
+  return sequence;
+}
+
+// What BAGEL's code builds token by token: of the earlier splits all but the noised ones; of its
+// own a text token those up to itself, an image token all.
+bool may_see(const Sequence& sequence, size_t q, size_t k) {
+  const int32_t own = sequence.split[q], other = sequence.split[k];
+  if (own == other) return sequence.modes[static_cast<size_t>(own)] != 0 || k <= q;
+  return other < own && sequence.modes[static_cast<size_t>(other)] != 2;
+}
+
+struct Problem {
+  Array slots;  // (B, 4, T) i32
+  Array mask;   // (B, 1, T, T) bool
+};
+
+// Rows of samples, whose tokens lie anywhere among spare slots.
+Problem random_problem(int64_t tokens, std::mt19937& random) {
+  Problem problem{Array::zeros({kBatch, kernels::kSlotFields, tokens}, DType::i32),
+                  Array::zeros({kBatch, 1, tokens, tokens}, DType::boolean)};
+  for (int64_t b = 0; b < kBatch; ++b) {
+    int32_t* const slots = problem.slots.data<int32_t>() + b * kernels::kSlotFields * tokens;
+    bool* const mask = problem.mask.data<bool>() + b * tokens * tokens;
+    std::fill_n(slots, tokens, -1);
+    std::vector<int64_t> places(static_cast<size_t>(tokens));
+    std::iota(places.begin(), places.end(), 0);
+    // Within windows, so that whole blocks belong to few samples.
+    for (int64_t first = 0; first < tokens; first += 100)
+      std::shuffle(places.begin() + first, places.begin() + std::min(first + 100, tokens), random);
+    size_t used = 0;
+    for (int32_t sample = 0;; ++sample) {
+      const Sequence sequence = random_sequence(random);
+      const size_t count = sequence.split.size();
+      if (used + count > places.size() - 7) break;
+      for (size_t i = 0; i < count; ++i) {
+        const int64_t at = places[used + i];
+        slots[at] = sample;
+        slots[at + tokens] = static_cast<int32_t>(i);
+        slots[at + 2 * tokens] = sequence.split[i];
+        slots[at + 3 * tokens] = sequence.modes[static_cast<size_t>(sequence.split[i])];
+        for (size_t k = 0; k < count; ++k)
+          mask[at * tokens + places[used + k]] = may_see(sequence, i, k);
+      }
+      used += count;
+    }
+  }
+  return problem;
+}
+
+struct Result {
+  Array out, logsumexp, dq, dk, dv;
+};
+
+struct Inputs {
+  Array q, k, v, dout;
+};
+
+Inputs random_inputs(int64_t tokens, DType dtype) {
+  Random random(7);
+  Inputs in{Array::empty({kBatch, kHeads, tokens, kDim}, dtype),
+            Array::empty({kBatch, kKeyHeads, tokens, kDim}, dtype),
+            Array::empty({kBatch, kKeyHeads, tokens, kDim}, dtype),
+            Array::empty({kBatch, kHeads, tokens, kDim}, dtype)};
+  for (const Array* array : {&in.q, &in.k, &in.v, &in.dout}) fill_random(*array, random);
+  return in;
+}
+
+Result run(const Inputs& in, const AttentionParams& params) {
+  const auto like = [](const Array& x) { return Array::empty(x.shape(), x.dtype(), x.device()); };
+  const DType statistics = in.q.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  Result r{like(in.q), Array::empty({kBatch, kHeads, in.q.size(2)}, statistics, in.q.device()),
+           like(in.q), like(in.k), like(in.v)};
+  BINADE_DISPATCH(in.q.device(), attention(in.q, in.k, in.v, params, r.out, r.logsumexp));
+  BINADE_DISPATCH(in.q.device(), attention_backward(in.q, in.k, in.v, r.out, r.logsumexp, in.dout,
+                                                    params, r.dq, r.dk, r.dv));
+  return r;
+}
+
+void check_close(const Result& a, const Result& b, double tolerance) {
+  const std::pair<const Array*, const Array*> pairs[] = {{&a.out, &b.out},
+                                                         {&a.logsumexp, &b.logsumexp},
+                                                         {&a.dq, &b.dq},
+                                                         {&a.dk, &b.dk},
+                                                         {&a.dv, &b.dv}};
+  for (const auto& [x, y] : pairs) {
+    double worst = 0;
+    for (int64_t i = 0; i < x->numel(); ++i) {
+      const double left = read(*x, i), right = read(*y, i);
+      if (left == right) continue;  // −∞, too
+      worst = std::max(worst, std::abs(left - right));
+    }
+    CHECK(worst <= tolerance);
+  }
+}
+
+AttentionParams with_mask(const Problem& problem, const Array& q) {
+  AttentionParams params{.scale = 0.3};
+  params.mask = problem.mask.expand({kBatch, kHeads, q.size(2), q.size(2)});
+  return params;
+}
+AttentionParams with_splits(const Array& slots) {
+  AttentionParams params{.scale = 0.3};
+  params.splits = {slots, slots};
+  return params;
+}
+
+}  // namespace
+
+TEST_CASE("attention over splits is attention with their mask", "[attention][splits]") {
+  std::mt19937 random(3);
+  for (const int64_t tokens : {33, 300, 700})
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      const Problem problem = random_problem(tokens, random);
+      const Inputs in = random_inputs(tokens, dtype);
+      check_close(run(in, with_splits(problem.slots)), run(in, with_mask(problem, in.q)),
+                  dtype == DType::f64 ? 1e-13 : 2e-6);
+    }
+}
+
+TEST_CASE("what lies in spare slots is not seen, and spare slots get zeros",
+          "[attention][splits]") {
+  std::mt19937 random(4);
+  const int64_t tokens = 300;
+  const Problem problem = random_problem(tokens, random);
+  const Inputs in = random_inputs(tokens, DType::f32);
+  const Result before = run(in, with_splits(problem.slots));
+  const auto spare = [&](int64_t b, int64_t i) {
+    return problem.slots.data<int32_t>()[b * kernels::kSlotFields * tokens + i] < 0;
+  };
+  for (const Array* array : {&in.k, &in.v})
+    for (int64_t i = 0; i < array->numel(); ++i)
+      if (spare(i / (kKeyHeads * tokens * kDim), i / kDim % tokens)) write(*array, i, 1e6);
+  const Result after = run(in, with_splits(problem.slots));
+  check_close(before, after, 0);
+  for (int64_t i = 0; i < after.out.numel(); ++i)
+    if (spare(i / (kHeads * tokens * kDim), i / kDim % tokens)) CHECK(read(after.out, i) == 0);
+}
+
+TEST_CASE("queries see the splits of other keys than their own", "[attention][splits]") {
+  // Of a row of 64 tokens the last 10 ask: what a cache of the first 54 is for.
+  std::mt19937 random(5);
+  const int64_t tokens = 64, last = 54;
+  const Problem problem = random_problem(tokens, random);
+  const Inputs all = random_inputs(tokens, DType::f32);
+  Inputs some = all;
+  some.q = all.q.slice(2, last);
+  AttentionParams params = with_splits(problem.slots);
+  const Result whole = run(all, params);
+  params.splits.queries = problem.slots.slice(2, last);
+  const Array out = Array::empty(some.q.shape(), DType::f32),
+              logsumexp = Array::empty({kBatch, kHeads, tokens - last}, DType::f32);
+  kernels::cpu::attention(some.q, all.k, all.v, params, out, logsumexp);
+  for (int64_t i = 0; i < out.numel(); ++i)
+    CHECK(read(out, i) == Approx(read(whole.out.slice(2, last), i)).margin(1e-6));
+}
+
+TEST_CASE("attention over splits agrees on both devices", "[cuda][attention][splits]") {
+  require_gpu();
+  std::mt19937 random(6);
+  for (const DType dtype : kFloatingDTypes) {
+    const Problem problem = random_problem(300, random);
+    const Inputs in = random_inputs(300, dtype);
+    const Device gpu = test_gpu();
+    const Inputs there{in.q.to(gpu), in.k.to(gpu), in.v.to(gpu), in.dout.to(gpu)};
+    const Result on_gpu = run(there, with_splits(problem.slots.to(gpu)));
+    const Device cpu = Device::cpu();
+    check_close(run(in, with_splits(problem.slots)),
+                {on_gpu.out.to(cpu), on_gpu.logsumexp.to(cpu), on_gpu.dq.to(cpu), on_gpu.dk.to(cpu),
+                 on_gpu.dv.to(cpu)},
+                dtype == DType::f64   ? 1e-12
+                : dtype == DType::f32 ? 2e-5
+                                      : 0.06);
+  }
+}

@@ -1,0 +1,131 @@
+#include <catch2/catch.hpp>
+
+#include <binade/core/file.h>
+#include <binade/core/safetensors.h>
+#include <binade/nn/mot/files.h>
+#include <binade/nn/state.h>
+
+#include "../../temporary_folder.h"
+#include "tiny_world.h"
+
+using namespace binade;
+using namespace binade::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+void replace(const std::filesystem::path& file, const std::string& from, const std::string& to) {
+  std::string text = read_text_file(file);
+  const size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  write_text_file(file, text.replace(at, from.size(), to));
+}
+
+}  // namespace
+
+TEST_CASE("folders under BAGEL's names are written and read", "[flow][files]") {
+  const TemporaryFolder folder;
+  const auto experts =
+      GENERATE(nn::ExpertChoice::dense, nn::ExpertChoice::moe, nn::ExpertChoice::mot);
+  RandomState::current().set_seed(3);
+  const nn::MotModel model(tiny_config(experts));
+  nn::save_mot(model, folder / "model");
+  const auto read = nn::load_mot(folder / "model");
+  CHECK(read->config().block.experts == experts);
+  CHECK(read->config().layers == model.config().layers);
+  CHECK(read->config().pixels.side == model.config().pixels.side);
+  const nn::StateDict before = model.state(), after = read->state();
+  REQUIRE(before.size() == after.size());
+  for (const auto& [name, value] : before)
+    CHECK(after.at(name).to_vector<float>() == value.to_vector<float>());
+}
+
+// Names and shapes of BAGEL-7B-MoT, at a small size.
+TEST_CASE("a model's names are those of BAGEL's files", "[flow][files]") {
+  const nn::MotModel model(tiny_config());
+  const nn::StateDict state = model.state();
+  const auto has = [&](const std::string& name, const Shape& shape) {
+    INFO(name);
+    REQUIRE(state.count(name) == 1);
+    CHECK(state.at(name).shape() == shape);
+  };
+  const std::string layer = "language_model.model.layers.1.";
+  for (const std::string suffix : {"", "_moe_gen"}) {
+    has(layer + "self_attn.q_proj" + suffix + ".weight", {32, 32});
+    has(layer + "self_attn.q_proj" + suffix + ".bias", {32});
+    has(layer + "self_attn.k_proj" + suffix + ".weight", {16, 32});
+    has(layer + "self_attn.v_proj" + suffix + ".bias", {16});
+    has(layer + "self_attn.o_proj" + suffix + ".weight", {32, 32});
+    has(layer + "self_attn.q_norm" + suffix + ".weight", {8});
+    has(layer + "self_attn.k_norm" + suffix + ".weight", {8});
+    has(layer + "mlp" + suffix + ".gate_proj.weight", {48, 32});
+    has(layer + "mlp" + suffix + ".up_proj.weight", {48, 32});
+    has(layer + "mlp" + suffix + ".down_proj.weight", {32, 48});
+    has(layer + "input_layernorm" + suffix + ".weight", {32});
+    has(layer + "post_attention_layernorm" + suffix + ".weight", {32});
+    has("language_model.model.norm" + suffix + ".weight", {32});
+  }
+  CHECK(state.count(layer + "self_attn.o_proj.bias") == 0);
+  has("language_model.model.embed_tokens.weight", {64, 32});
+  has("language_model.lm_head.weight", {64, 32});
+  has("time_embedder.mlp.0.weight", {32, 256});
+  has("time_embedder.mlp.2.bias", {32});
+  has("vae2llm.weight", {32, 48});
+  has("llm2vae.weight", {48, 32});
+  has("connector.fc1.weight", {32, 16});
+  has("connector.fc2.weight", {32, 32});
+  const std::string vit = "vit_model.vision_model.";
+  has(vit + "embeddings.patch_embedding.weight", {16, 48});
+  has(vit + "embeddings.position_embedding.weight", {256, 16});
+  has(vit + "encoder.layers.0.layer_norm1.weight", {16});
+  has(vit + "encoder.layers.0.self_attn.out_proj.bias", {16});
+  has(vit + "encoder.layers.0.mlp.fc1.weight", {32, 16});
+  has(vit + "post_layernorm.bias", {16});
+}
+
+TEST_CASE("tables that a folder lacks are made, and others are checked", "[flow][files]") {
+  const TemporaryFolder folder;
+  RandomState::current().set_seed(3);
+  const nn::MotModel model(tiny_config());
+  nn::save_mot(model, folder / "model");
+  const auto weights = folder / "model" / "ema.safetensors";
+  nn::StateDict state = nn::read_state(weights);
+  REQUIRE(state.count("latent_pos_embed.pos_embed") == 1);
+  state["latent_pos_embed.pos_embed"].data<float>()[5] += 1;
+  write_safetensors(weights, state);
+  CHECK_THROWS_WITH(nn::load_mot(folder / "model"),
+                    Contains("latent_pos_embed.pos_embed is not the table of sines and cosines"));
+  state.erase("latent_pos_embed.pos_embed");
+  state.erase("vit_pos_embed.pos_embed");
+  write_safetensors(weights, state);
+  CHECK(nn::load_mot(folder / "model")->tables()[0].second->table().to_vector<float>() ==
+        model.tables()[0].second->table().to_vector<float>());
+}
+
+TEST_CASE("folders that are no such model are refused", "[flow][files][errors]") {
+  const TemporaryFolder folder;
+  RandomState::current().set_seed(3);
+  const nn::MotModel model(tiny_config());
+  const auto path = folder / "model";
+  const auto fresh = [&] { nn::save_mot(model, path); };
+  fresh();
+  replace(path / "llm_config.json", "Qwen2MoTDecoderLayer", "Qwen3Layer");
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("'layer_module': 'Qwen3Layer' is not supported"));
+  fresh();
+  replace(path / "llm_config.json", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"");
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("'hidden_act'") && Contains("is not supported"));
+  fresh();
+  replace(path / "llm_config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("ema.safetensors") && Contains("missing"));
+  fresh();
+  replace(path / "llm_config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("unexpected"));
+  fresh();
+  replace(path / "vit_config.json", "\"patch_size\": 4", "\"patch_size\": 5");
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("is not cut into patches of 5"));
+  fresh();
+  nn::StateDict state = nn::read_state(path / "ema.safetensors");
+  state["llm2vae.bias"].fill(NAN);
+  write_safetensors(path / "ema.safetensors", state);
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("llm2vae.bias"));
+}
