@@ -10,6 +10,7 @@
 #include <binade/autograd/create.h>
 #include <binade/autograd/custom_function.h>
 #include <binade/autograd/gradcheck.h>
+#include <binade/autograd/gradient_watch.h>
 #include <binade/autograd/observer.h>
 #include <binade/autograd/ops.h>
 #include <binade/autograd/recompute.h>

@@ -3,6 +3,7 @@
 #include <deque>
 #include <list>
 #include <map>
+#include <optional>
 #include <queue>
 #include <unordered_map>
 #include <utility>
@@ -10,16 +11,11 @@
 #include <binade/autograd/graph.h>
 #include <binade/autograd/no_policy.h>
 #include <binade/autograd/ops/shape.h>
-#include <binade/core/cuda/graph.h>
+#include <binade/autograd/watched_leaves.h>
 
 namespace binade {
 
 namespace {
-
-bool capturing() {
-  if constexpr (kCudaBuilt) return cuda::is_capturing();
-  return false;
-}
 
 // Ops that a backward function is written in are reported as the backward pass of its op.
 class Unobserved {
@@ -60,8 +56,11 @@ class BackwardWalk {
     if (Pending* pending = slot_of(edge_of(output))) give(*pending, seed);
   }
 
-  void run() {
+  // `watch`: is told about the leaves; or null.
+  void run(GradientWatch* watch = nullptr) {
+    if (watch != nullptr) start_watch(*watch);
     while (!queue_.empty()) {
+      if (watched_) watched_->come_to(queue_.top().node->sequence);
       const std::shared_ptr<Node> node = queue_.top().node;
       queue_.pop();
       std::vector<Pending> outputs = std::move(pending_.at(node.get()));
@@ -76,6 +75,7 @@ class BackwardWalk {
       visit(node, outputs);
     }
     for (Leaf& leaf : leaves_) finish_leaf(leaf);
+    if (watched_) watched_->finish();
     const Unobserved copies_are_no_ops;
     // What the leaves of recompute keep goes no further than its node.
     if (outer_ == nullptr && !collecting_)
@@ -146,6 +146,10 @@ class BackwardWalk {
     result = std::move(pending.tensor);
   }
 
+  static bool is_hooked(const TensorState& leaf) {
+    return leaf.hooks && !leaf.hooks->entries.empty();
+  }
+
   // Whether what an edge leads to was there before the node that this walk is inside of ran: more
   // of its gradient may come from elsewhere.
   bool leads_outside(const Edge& edge) const {
@@ -162,6 +166,14 @@ class BackwardWalk {
     const auto tensor = of.tensor.lock();
     return (of.hooks && !of.hooks->entries.empty()) || (tensor && tensor->retains_grad) ||
            collected_.count({&node, output}) != 0;
+  }
+
+  void start_watch(GradientWatch& watch) {
+    std::vector<const Node*> nodes;
+    for (const auto& [node, outputs] : pending_) nodes.push_back(node);
+    std::vector<std::shared_ptr<TensorState>> seeded;
+    for (const Leaf& leaf : leaves_) seeded.push_back(leaf.state);
+    watched_.emplace(watch, nodes, seeded);
   }
 
   // Where gradients along `edge` are summed; null when nobody wants them.
@@ -194,8 +206,7 @@ class BackwardWalk {
     Leaf*& known = leaf_of_[state.get()];
     if (known == nullptr) {
       if (collecting_ && collected_.count({state.get(), -1}) == 0) return nullptr;
-      const bool hooked = state->hooks && !state->hooks->entries.empty();
-      known = &leaves_.emplace_back(Leaf{state, collecting_ || hooked, {}});
+      known = &leaves_.emplace_back(Leaf{state, collecting_ || is_hooked(*state), {}});
     }
     return describe(known->is_apart ? known->apart : state->grad);
   }
@@ -216,32 +227,9 @@ class BackwardWalk {
     }
   }
 
-  // Hooks see a gradient once it is complete.
-  void call_hooks(const std::shared_ptr<Hooks>& hooks, Pending& pending) {
-    if (!hooks || hooks->entries.empty() || !pending.holds) return;
-    pending.column_sums = {};
-    check(!capturing(),
-          "a tensor hook runs on the host and would not run in a replayed CUDA graph; remove the "
-          "hook or run the step without capture");
-    if (!pending.tensor.defined())
-      pending.own();  // a hook that writes into it changes this one only
-    for (const auto& [id, hook] : std::vector(hooks->entries)) {
-      const Array replaced =
-          hook(pending.tensor.defined() ? pending.tensor.array() : pending.array);
-      if (!replaced.defined()) continue;
-      check(!options_.create_graph, "a hook cannot replace a gradient under create_graph");
-      check(replaced.shape() == pending.shape && replaced.dtype() == pending.dtype &&
-                replaced.device() == pending.device,
-            "a hook returned a gradient of ", replaced.shape(), ' ', replaced.dtype(), " on ",
-            replaced.device(), " for a tensor of ", pending.shape, ' ', pending.dtype, " on ",
-            pending.device);
-      pending.array = replaced;
-    }
-  }
-
   void finish_leaf(Leaf& leaf) {
     if (!leaf.is_apart) return;
-    call_hooks(leaf.state->hooks, leaf.apart);
+    call_hooks(leaf.state->hooks, leaf.apart, options_.create_graph);
     if (!leaf.apart.holds) return;
     if (collecting_) {
       collected_[{leaf.state.get(), -1}] = std::move(leaf.apart);
@@ -258,7 +246,7 @@ class BackwardWalk {
     for (size_t i = 0; i < outputs.size(); ++i) {
       const Pending& gradient = outputs[i];
       if (!gradient.holds) continue;
-      call_hooks(node.outputs[i].hooks, outputs[i]);
+      call_hooks(node.outputs[i].hooks, outputs[i], options_.create_graph);
       if (collecting_) {
         const auto wanted = collected_.find({&node, static_cast<int>(i)});
         if (wanted != collected_.end()) wanted->second = gradient;
@@ -399,6 +387,7 @@ class BackwardWalk {
   std::unordered_map<const TensorState*, Leaf*> leaf_of_;
   std::vector<std::shared_ptr<TensorState>> retained_;  // inner tensors that keep what came
   std::map<Place, Pending> collected_;
+  std::optional<WatchedLeaves> watched_;
 };
 
 namespace {
@@ -480,9 +469,11 @@ void Tensor::backward(const BackwardOptions& options) const {
 }
 
 void Tensor::backward(const Tensor& seed, const BackwardOptions& options) const {
+  GradientWatch* watch = current_gradient_watch();
+  const GradientWatch::Scope not_inside(nullptr);
   BackwardWalk walk(options, {});
   walk.seed(*this, seed);
-  walk.run();
+  walk.run(watch);
 }
 
 void backward_within(Backward& node, const TensorList& inputs, const TensorList& outputs,

@@ -32,6 +32,8 @@ struct Pending {
   bool through_relu = false;  // of `array`: see want_relu_gradient()
   bool wants_relu_gradient = false;
   std::weak_ptr<GradLoan> loan;  // of a bound buffer, while this does not hold
+  // Called before a bound buffer is written; null: nobody asks for that.
+  std::shared_ptr<const std::function<void()>> guard;
   // What the gradient must look like.
   Shape shape;
   DType dtype = DType::f32;
@@ -46,6 +48,10 @@ struct Pending {
   bool accept(const std::shared_ptr<GradLoan>& given);
   // Moves out what a loan has written.
   void end_loan();
+  // The bound buffer will be written.
+  void before_write() const {
+    if (guard) (*guard)();
+  }
   // For a gradient that is handed out: afterwards it is contiguous and nobody else sees its memory.
   // One that nobody else holds is not copied.
   void own();
@@ -62,6 +68,10 @@ struct TensorState {
   std::shared_ptr<Hooks> hooks;          // of leaves; null: none
   std::shared_ptr<const Recipe> recipe;  // how the value is recomputed; null: it is kept
 };
+
+// Hooks see a gradient once it is complete, and may put another in its place. `create_graph`: of
+// the walk.
+void call_hooks(const std::shared_ptr<Hooks>& hooks, Pending& gradient, bool create_graph);
 
 // Where the gradient of one input goes: to an output of another node, or to a leaf.
 struct Edge {
@@ -88,6 +98,8 @@ class Node {
   uint64_t sequence = 0;  // order of recording: inputs always come before what uses them
   std::vector<Edge> inputs;
   std::vector<Output> outputs;
+  // Leaves that the backward function may reach although they are none of the inputs.
+  std::vector<std::shared_ptr<TensorState>> hidden_leaves;
   Function backward;
   bool freed = false;  // backward ran without retain_graph
   ~Node();

@@ -1,4 +1,5 @@
 // Gradients in the making: where they go, and how contributions are added up.
+#include <binade/autograd/gradient_watch.h>
 #include <binade/autograd/graph.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/shape.h>
@@ -29,7 +30,11 @@ GradSlot::Destination Pending::open() {
   }
   column_sums = {};
   through_relu = false;
-  if (bound) array.bump_version();
+  if (bound) {
+    before_write();
+    check(array.defined(), "the buffer of a gradient was released, and nobody has bound another");
+    array.bump_version();
+  }
   if (!holds) {
     if (!bound) array = Array::empty(shape, dtype, device);
     holds = true;
@@ -67,7 +72,25 @@ void Pending::add(const Tensor& gradient) {
   if (holds && !tensor.defined()) tensor = Tensor(array);
   tensor = holds ? tensor + gradient : gradient;
   holds = true;
-  if (bound) array.copy_from(tensor.array());  // whoever gave the buffer reads it there
+  if (!bound) return;
+  before_write();
+  array.copy_from(tensor.array());  // whoever gave the buffer reads it there
+}
+
+void set_grad_guard(const Tensor& leaf, std::function<void()> before_write) {
+  check(leaf.defined() && leaf.is_leaf(), "set_grad_guard is for leaves");
+  std::shared_ptr<const std::function<void()>>& guard = leaf.state()->grad.guard;
+  guard.reset();
+  if (before_write) guard = std::make_shared<const std::function<void()>>(std::move(before_write));
+}
+
+void release_grad_buffer(const Tensor& leaf) {
+  check(leaf.defined() && leaf.is_leaf() && leaf.state()->grad.bound,
+        "release_grad_buffer is for leaves with a bound buffer");
+  Pending& grad = leaf.state()->grad;
+  grad.end_loan();
+  grad.holds = false;
+  grad.array = {};
 }
 
 bool Pending::accept(const std::shared_ptr<GradLoan>& given) {
@@ -92,6 +115,8 @@ std::shared_ptr<GradLoan> GradLoan::take(const Tensor& tensor) {
   if (state->node != nullptr || !state->requires_grad || hooked || !grad.bound || grad.holds ||
       !grad.loan.expired())
     return nullptr;
+  grad.before_write();
+  if (!grad.array.defined()) return nullptr;
   auto loan = std::make_shared<GradLoan>();
   loan->array_ = grad.array;
   grad.loan = loan;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <binade/autograd/graph.h>
+#include <binade/autograd/leaf_collector.h>
 #include <binade/core/precision.h>
 #include <binade/core/random.h>
 
@@ -116,10 +117,14 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   const Precision precision = Precision::current();
 
   TensorList outputs;
+  LeafCollector collector;
   {
     const NoGrad off;
     outputs = segment(inputs);
   }
+  // Parameters that the segment uses without having them among its inputs: the inner backward
+  // reaches them.
+  std::vector<std::shared_ptr<TensorState>> leaves = collector.take();
   std::vector<Array> values;
   for (const Tensor& output : outputs) {
     check(output.defined(), "recompute: output ", values.size(), " of the segment is undefined");
@@ -128,15 +133,17 @@ TensorList recompute(std::function<TensorList(const TensorList&)> segment,
   std::vector<Saved> saved;
   for (const Tensor& input : inputs) saved.emplace_back(input);
 
-  // The segment may use parameters that are not among its inputs: an anchor that requires a
-  // gradient makes sure that the node is recorded, and the inner backward below reaches the
-  // parameters.
+  // An anchor that requires a gradient makes sure that the node is recorded, whatever the inputs.
   TensorList recorded = inputs;
   recorded.emplace_back(Array::empty({0}, DType::f32), true);
 
   const size_t count = values.size();
-  return record("recompute", recorded, std::move(values),
-                SegmentGradient{std::move(segment), std::move(saved), count, precision, place});
+  TensorList results =
+      record("recompute", recorded, std::move(values),
+             SegmentGradient{std::move(segment), std::move(saved), count, precision, place});
+  for (const Tensor& result : results)
+    if (const auto& node = result.state()->node) node->hidden_leaves = leaves;
+  return results;
 }
 
 }  // namespace binade

@@ -1,10 +1,12 @@
 // Recording: nodes come into being here. Walking them backward is in backward.cpp.
 #include <binade/autograd/tape.h>
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
 #include <binade/autograd/graph.h>
+#include <binade/autograd/leaf_collector.h>
 
 namespace binade {
 
@@ -32,6 +34,7 @@ TensorList record_node(const char* name, const Inputs& inputs, std::vector<Array
                        Node::Function backward) {
   if (OpObserver* observer = current_op_observer())
     observer->on_forward(name, TensorList(inputs), values);
+  for (const Tensor& input : inputs) LeafCollector::note(input);
   TensorList results;
   results.reserve(values.size());
   for (Array& value : values) results.emplace_back(std::move(value));
@@ -63,7 +66,26 @@ std::vector<Array> one(Array value) {
   return values;
 }
 
+thread_local LeafCollector* collector = nullptr;
+
 }  // namespace
+
+LeafCollector::LeafCollector() : previous_(std::exchange(collector, this)) {}
+
+LeafCollector::~LeafCollector() {
+  collector = previous_;
+}
+
+std::vector<std::shared_ptr<TensorState>> LeafCollector::take() {
+  return std::exchange(leaves_, {});
+}
+
+void LeafCollector::note(const Tensor& input) {
+  if (collector == nullptr || !input.requires_grad() || !input.is_leaf()) return;
+  auto& leaves = collector->leaves_;
+  if (std::find(leaves.begin(), leaves.end(), input.state()) == leaves.end())
+    leaves.push_back(input.state());
+}
 
 // Long chains of nodes are freed in a loop: recursion through shared_ptr would overflow the stack.
 Node::~Node() {

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include <binade/core/error.h>
-#include <binade/core/update.h>
 
 namespace binade::dist {
 
@@ -51,9 +50,9 @@ void Communicator::barrier() {
   all_gather(Array::zeros({size_}, DType::u8, device()));
 }
 
-std::vector<Slice> slices(int64_t elements, int ranks) {
-  const int64_t chunks = (elements + kGradientChunk - 1) / kGradientChunk;
-  const int64_t share = (chunks + ranks - 1) / ranks * kGradientChunk;
+std::vector<Slice> slices(int64_t elements, int ranks, int64_t chunk) {
+  const int64_t chunks = (elements + chunk - 1) / chunk;
+  const int64_t share = (chunks + ranks - 1) / ranks * chunk;
   std::vector<Slice> all;
   for (int rank = 0; rank < ranks; ++rank)
     all.push_back({std::min(elements, rank * share), std::min(elements, (rank + 1) * share)});

@@ -25,6 +25,8 @@ class Communicator {
   // Where the memory lies that it moves; on a GPU the verbs queue their work on the device's
   // stream.
   virtual Device device() const = 0;
+  // Whether verbs may come from another thread than the first, one at a time.
+  virtual bool serves_any_thread() const { return true; }
 
   struct Block {
     void* data = nullptr;
@@ -50,11 +52,11 @@ class Communicator {
   int rank_, size_;
 };
 
-// The blocks of `elements` elements that ranks own: contiguous, in order of ranks, equal up to
-// whole chunks of gradients (kGradientChunk, core/update.h); the last ones may be empty.
+// `elements` elements shared out among ranks: contiguous, in order of ranks, equal up to whole
+// chunks; the last ones may be empty.
 struct Slice {
   int64_t begin = 0, end = 0;
 };
-std::vector<Slice> slices(int64_t elements, int ranks);
+std::vector<Slice> slices(int64_t elements, int ranks, int64_t chunk);
 
 }  // namespace binade::dist

@@ -21,7 +21,7 @@ namespace {
 // libmpi.so.40; it need not be there when Binade is built). Handles are pointers; those with names
 // are objects of the library.
 using MpiHandle = void*;
-constexpr int kMpiSuccess = 0, kMpiThreadFunneled = 1, kLongestMpiText = 256;
+constexpr int kMpiSuccess = 0, kMpiThreadSerialized = 2, kLongestMpiText = 256;
 
 struct Mpi {
   int (*init_thread)(int*, char***, int required, int* provided);
@@ -115,8 +115,9 @@ MpiSession::MpiSession(const Launch& launch) {
   check(over == 0, "MPI has ended in this process, and begins once only");
   library.check_status(library.initialized(&before), "MPI_Initialized");
   if (before == 0)
-    library.check_status(library.init_thread(nullptr, nullptr, kMpiThreadFunneled, &provided),
+    library.check_status(library.init_thread(nullptr, nullptr, kMpiThreadSerialized, &provided),
                          "MPI_Init_thread");
+  any_thread_ = provided >= kMpiThreadSerialized;
   library.check_status(library.comm_rank(library.world, &rank), "MPI_Comm_rank");
   library.check_status(library.comm_size(library.world, &size), "MPI_Comm_size");
   if (rank != launch.rank || size != launch.size) {

@@ -17,7 +17,7 @@ namespace binade::dist {
 // Empty where Open MPI's library can be used; otherwise why not.
 std::string mpi_unavailable_reason();
 
-// MPI in this process, which may begin and end it once; all calls from one thread.
+// MPI in this process, which may begin and end it once; all calls from one thread at a time.
 class MpiSession {
  public:
   // Throws Error without Open MPI's library, and where MPI's ranks are not those of the launch:
@@ -36,6 +36,7 @@ class MpiSession {
  private:
   friend class MpiCommunicator;
   void* communicator_ = nullptr;  // MPI_Comm
+  bool any_thread_ = false;       // one at a time
   bool given_up_ = false;
 };
 
@@ -44,6 +45,7 @@ class MpiCommunicator : public Communicator {
   // Both must outlive it.
   MpiCommunicator(Store& store, MpiSession& session);
   Device device() const override { return {}; }
+  bool serves_any_thread() const override { return session_.any_thread_; }
 
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override;

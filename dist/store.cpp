@@ -54,7 +54,9 @@ Store::Store(const Launch& launch, const Limits& limits, Socket listener)
   watcher_ = std::thread([this] { watch(); });
   try {
     const double left = std::chrono::duration<double>(deadline - Clock::now()).count();
-    names_ = ask({"everybody"}, left);
+    std::vector<std::string> names = ask({"everybody"}, left);
+    const std::lock_guard lock(mutex_);  // the watcher may be naming somebody
+    names_ = std::move(names);
   } catch (const Error&) {
     tell_who_came();
   }
@@ -89,6 +91,7 @@ void Store::stop_watching() {
 }
 
 std::string Store::server_name() const {
+  const std::lock_guard lock(mutex_);
   return launch_.served ? concat("the launcher (", launch_.address, ')')
                         : concat(names_.empty() ? rank_of(0, launch_.size) : names_[0], " at ",
                                  launch_.address);
@@ -156,9 +159,10 @@ bool Store::hear(std::string& received) {
   check(bytes > 0, "the connection ended");
   received.append(buffer, static_cast<size_t>(bytes));
   while (const std::optional<Message> message = take_message(received)) {
-    if (message->at(0) == "failed")
+    check(!message->empty(), "what was received is no news");
+    if (message->at(0) == "failed" && message->size() > 2)
       set_failure(message->at(1), message->at(2), progress_at(*message, 3));
-    if (message->at(0) == "signal")
+    if (message->at(0) == "signal" && message->size() > 1)
       ::kill(::getpid(), static_cast<int>(parse_number(message->at(1)).value_or(SIGTERM)));
   }
   return true;

@@ -64,9 +64,9 @@ void finetune_eagle(examples::FinetuneEagleOptions& o, const std::string& config
            run.hidden_cache(eagle::cached_states(*head, run.preset()))),
        .loss = eagle::eagle_loss(*head, o.pack, loss),
        .accuracy =
-           [&](const heads::decoding::PackedDocuments& documents) {
-             return eagle::head_accuracy(*head, documents, run.preset(), o.validation_batches,
-                                         loss);
+           [&](const heads::decoding::PackedDocuments& documents, train::DataParallel* ranks) {
+             return eagle::head_accuracy(*head, documents, run.preset(), o.validation_batches, loss,
+                                         ranks);
            },
        .coefficients = eagle::coefficients(loss)});
   if (!finished || o.save.empty()) return;

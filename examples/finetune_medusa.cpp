@@ -85,20 +85,20 @@ void finetune_medusa(examples::FinetuneMedusaOptions& o, const std::string& conf
     if (o.ramp) loss.joint->ramp = run.steps();
   }
   const int64_t count = heads->config().heads;
-  const bool finished =
-      run.train({.what = concat(count, " Medusa heads", o.joint ? " and their model" : ""),
-                 .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
-                 .groups = run.groups(*heads),
-                 .data = medusa::medusa_data(
-                     run.documents(), count, o.accumulation, loss,
-                     run.hidden_cache(heads::decoding::last_hidden_states(*model), count)),
-                 .loss = medusa::medusa_loss(*heads, run.documents()->options(), loss),
-                 .accuracy =
-                     [&](const heads::decoding::PackedDocuments& documents) {
-                       return medusa::head_accuracy(*heads, documents, run.preset(),
-                                                    o.validation_batches, loss);
-                     },
-                 .coefficients = medusa::coefficients(count, loss)});
+  const bool finished = run.train(
+      {.what = concat(count, " Medusa heads", o.joint ? " and their model" : ""),
+       .module = o.joint ? static_cast<nn::Module*>(&both) : heads.get(),
+       .groups = run.groups(*heads),
+       .data = medusa::medusa_data(
+           run.documents(), count, o.accumulation, loss,
+           run.hidden_cache(heads::decoding::last_hidden_states(*model), count)),
+       .loss = medusa::medusa_loss(*heads, run.documents()->options(), loss),
+       .accuracy =
+           [&](const heads::decoding::PackedDocuments& documents, train::DataParallel* ranks) {
+             return medusa::head_accuracy(*heads, documents, run.preset(), o.validation_batches,
+                                          loss, ranks);
+           },
+       .coefficients = medusa::coefficients(count, loss)});
   if (!finished) return;
   if (lora) lora->merge();
   run.save_model();

@@ -57,8 +57,9 @@ void finetune_mtp(examples::FinetuneMtpOptions& o, const std::string& config, di
                                            o.accumulation),
        .loss = mtp::mtp_loss(*heads, o.pack, loss),
        .accuracy =
-           [&](const heads::decoding::PackedDocuments& documents) {
-             return mtp::head_accuracy(*heads, documents, run.preset(), o.validation_batches, loss);
+           [&](const heads::decoding::PackedDocuments& documents, train::DataParallel* ranks) {
+             return mtp::head_accuracy(*heads, documents, run.preset(), o.validation_batches, loss,
+                                       ranks);
            },
        .coefficients = mtp::coefficients(heads->config(), loss)});
   if (!finished) return;

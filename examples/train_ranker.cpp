@@ -83,7 +83,9 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config, di
                    .validate = {},
                    .data_fingerprint = train_set->fingerprint()};
   if (valid_set)
-    task.validate = [&] { return rank::validate(*ranker, *valid_set, made.loss, preset, judging); };
+    task.validate = [&] {
+      return rank::validate(*ranker, *valid_set, made.loss, preset, judging, parallel.get());
+    };
   world.require_same("data", task.data_fingerprint);
   train::TrainerOptions loop = examples::trainer_options(o, parallel.get());
   loop.unit = "documents";

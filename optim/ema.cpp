@@ -93,8 +93,7 @@ void Ema::share() {
   check(!in_use_, "EMA: ranks cannot share averages that are in use; end the Ema::Scope first");
   if (shared_) return;
   const std::vector<FlatGroup>& groups = optimizer().groups();
-  for (size_t g = 0; g < groups.size(); ++g)
-    if (groups[g].shared()) averages_[g] = groups[g].own(averages_[g]).clone();
+  for (size_t g = 0; g < groups.size(); ++g) averages_[g] = groups[g].own(averages_[g]);
   shared_ = true;
 }
 
@@ -134,8 +133,7 @@ void Ema::swap() {
       }
     }
     if (i >= groups.size()) continue;
-    if (!groups[i].value().shares_storage(master))
-      groups[i].own(groups[i].value()).copy_from(master);
+    if (!groups[i].own_value().shares_storage(master)) groups[i].own_value().copy_from(master);
     groups[i].gather_values();
   }
   in_use_ = !in_use_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <binade/autograd/gradient_watch.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/optimizer.h>
 #include <binade/core/update.h>
@@ -54,7 +55,6 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
     member.numel = member.parameter.parameter->numel();
     numel_ += aligned(std::max<int64_t>(member.numel, 1));  // no group is empty
   }
-  own_ = {0, numel_};
   const nn::Parameter& first = *members_.front().parameter.parameter;
   const DType dtype = first.tensor().dtype();
   const Device device = first.tensor().device();
@@ -62,6 +62,7 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
   grad_ = Array::zeros({numel_}, dtype, device);
   statistics_ = Array::zeros({kernels::gradient_chunks(numel_), 2}, DType::f64, device);
   master_ = first.has_master() ? Array::zeros({numel_}, first.master().dtype(), device) : value_;
+  own_value_ = value_;
   for (Member& member : members_) {
     nn::Parameter& parameter = *member.parameter.parameter;
     check(parameter.tensor().dtype() == dtype && parameter.tensor().device() == device &&
@@ -75,7 +76,7 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
 
 Array FlatGroup::new_moment() const {
   const DType dtype = is_half(master_.dtype()) ? DType::f32 : master_.dtype();
-  return Array::zeros({own_.end - own_.begin}, dtype, device());
+  return Array::zeros({owned()}, dtype, device());
 }
 
 Array FlatGroup::part(const Array& buffer, const Member& member) const {
@@ -85,77 +86,95 @@ Array FlatGroup::part(const Array& buffer, const Member& member) const {
       .view(member.parameter.parameter->shape());
 }
 
-dist::Slice FlatGroup::within(dist::Slice slice, const Member& member) {
-  const int64_t begin = std::clamp(member.offset, slice.begin, slice.end);
-  const int64_t end = std::clamp(member.offset + member.numel, slice.begin, slice.end);
-  return {begin - slice.begin, end - slice.begin};
+int64_t FlatGroup::owned_before(int64_t element) const {
+  return shared() ? shards_->owned_before(ranks_->rank(), element) : element;
+}
+
+Array FlatGroup::own(const Array& buffer) const {
+  if (!shared()) return buffer;
+  const Array shard = Array::empty({owned()}, buffer.dtype(), buffer.device());
+  shards_->take(buffer, ranks_->rank(), shard);
+  return shard;
 }
 
 Array FlatGroup::own_part(const Array& buffer, const Member& member) const {
-  const dist::Slice place = within(own_, member);
-  return buffer.slice(0, place.begin, place.end);
+  return buffer.slice(0, owned_before(member.offset), owned_before(member.offset + member.numel));
 }
 
-void FlatGroup::add_to_accumulated(const Array& grads, int64_t begin, bool first) {
-  check(own_.begin <= begin && begin + grads.numel() <= own_.end,
+void FlatGroup::make_sums() {
+  if (!accumulated_.defined()) accumulated_ = new_moment();
+}
+
+void FlatGroup::add_to_accumulated(bool first) {
+  check(!shared(),
         "gradients of other ranks' elements were added to a shared group: the ranks of a run "
         "exchange them first (train::DataParallel)");
-  if (!accumulated_.defined()) accumulated_ = new_moment();
-  if (grads.numel() == 0) return;  // a rank's share of few elements
-  const Array sums = accumulated_.slice(0, begin - own_.begin, begin - own_.begin + grads.numel());
+  make_sums();
   if (first) {
-    BINADE_DISPATCH(device(), copy(grads, sums));
+    BINADE_DISPATCH(device(), copy(grad_, accumulated_));
   } else {
-    BINADE_DISPATCH(device(), axpy(1, grads, sums));
+    BINADE_DISPATCH(device(), axpy(1, grad_, accumulated_));
   }
   accumulated_.bump_version();
 }
 
-void FlatGroup::share(dist::Communicator& ranks) {
+Array FlatGroup::sums(dist::Slice elements) const {
+  const int64_t begin = owned_before(elements.begin), end = owned_before(elements.end);
+  check(end - begin == elements.end - elements.begin,
+        "sums were asked for that belong to other ranks");
+  return accumulated_.slice(0, begin, end);
+}
+
+void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, bool gradients) {
   check(!shared(), "a parameter group is shared already");
+  const bool masters = has_masters();
   ranks_ = &ranks;
-  own_ = dist::slices(numel_, ranks.size())[static_cast<size_t>(ranks.rank())];
+  shards_ = shards;
   accumulated_ = {};
-  const bool has_masters = !master_.shares_storage(value_);
-  master_ = has_masters ? own(master_).clone() : own(value_);
-  if (!has_masters) return;
+  own_value_ = own(value_);
+  master_ = masters ? own(master_) : own_value_;
+  if (gradients) {
+    for (const Member& member : members_) release_grad_buffer(member.parameter.parameter->tensor());
+    grad_ = {};
+  }
+  int64_t most = 0;
+  for (int rank = 0; rank < ranks.size(); ++rank)
+    most = std::max(most, shards.of_chunks().owned(rank));
+  statistics_of_ranks_ = Array::zeros({ranks.size(), most, 2}, DType::f64, device());
+  if (!masters) return;
   for (const Member& member : members_) member.parameter.parameter->move_master({});
 }
 
 void FlatGroup::unshare() {
   if (!shared()) return;
-  const bool has_masters = !master_.shares_storage(value_);
-  master_ = has_masters ? whole(master_) : value_;
+  const bool masters = has_masters();
+  const Array whole_master = masters ? whole(master_) : value_;
   ranks_ = nullptr;
-  own_ = {0, numel_};
-  accumulated_ = {};
-  if (!has_masters) return;
+  shards_.reset();
+  accumulated_ = statistics_of_ranks_ = {};
+  own_value_ = value_;
+  master_ = whole_master;
+  if (!has_grad_buffer()) make_grad_buffer();
+  if (!masters) return;
   for (const Member& member : members_)
     member.parameter.parameter->move_master(part(master_, member));
 }
 
-void FlatGroup::gather(const Array& rows, int64_t elements) const {
-  if (!shared()) return;
-  const int64_t bytes = rows.bytes() / rows.size(0);
-  std::vector<dist::Communicator::Block> blocks;
-  for (const dist::Slice& slice : dist::slices(numel_, ranks_->size())) {
-    const int64_t begin = (slice.begin + elements - 1) / elements;
-    const int64_t end = (slice.end + elements - 1) / elements;
-    blocks.push_back({static_cast<std::byte*>(rows.data()) + begin * bytes, (end - begin) * bytes});
-  }
-  ranks_->all_gather(blocks);
-  rows.bump_version();
+void FlatGroup::take_values() const {
+  if (shared() && !has_masters()) shards_->take(value_, ranks_->rank(), own_value_);
 }
 
 void FlatGroup::gather_values() const {
-  gather(value_, 1);
+  if (!shared()) return;
+  shards_->put(own_value_, ranks_->rank(), value_);
+  shards_->all_gather(*ranks_, value_);
 }
 
 Array FlatGroup::whole(const Array& buffer) const {
   if (!shared()) return buffer;
   const Array all = Array::empty({numel_}, buffer.dtype(), buffer.device());
-  own(all).copy_from(buffer);
-  gather(all, 1);
+  shards_->put(buffer, ranks_->rank(), all);
+  shards_->all_gather(*ranks_, all);
   return all;
 }
 
@@ -165,27 +184,44 @@ Array FlatGroup::whole_part(const Array& buffer, const Member& member) const {
   const auto ranks = static_cast<size_t>(ranks_->size());
   std::vector<dist::Communicator::Block> send(ranks), receive(ranks);
   send[0] = {piece.data(), piece.bytes()};
-  Array all;
-  if (ranks_->rank() == 0) {
-    all = Array::empty({member.numel}, buffer.dtype(), buffer.device());
-    int64_t place = 0;
-    for (size_t rank = 0; rank < ranks; ++rank) {
-      const dist::Slice share = within(dist::slices(numel_, ranks_->size())[rank], member);
-      const Array theirs = all.slice(0, place, place + share.end - share.begin);
-      receive[rank] = {theirs.data(), theirs.bytes()};
-      place += share.end - share.begin;
-    }
+  const bool first = ranks_->rank() == 0;
+  const int64_t end = member.offset + member.numel;
+  std::vector<Array> pieces;
+  for (int rank = 0; first && rank < ranks_->size(); ++rank) {
+    const int64_t count =
+        shards_->owned_before(rank, end) - shards_->owned_before(rank, member.offset);
+    pieces.push_back(Array::empty({count}, buffer.dtype(), buffer.device()));
+    receive[static_cast<size_t>(rank)] = {pieces.back().data(), pieces.back().bytes()};
   }
   ranks_->all_to_all(send, receive);
-  return all.defined() ? all.view(member.parameter.parameter->shape()) : all;
+  if (!first) return {};
+  const Array all = Array::empty({member.numel}, buffer.dtype(), buffer.device());
+  std::vector<int64_t> taken(ranks, 0);
+  for (int64_t bucket = 0; bucket < shards_->buckets(); ++bucket)
+    for (int rank = 0; rank < ranks_->size(); ++rank) {
+      const dist::Slice slice = shards_->slice(bucket, rank);
+      const int64_t from = std::max(slice.begin, member.offset), to = std::min(slice.end, end);
+      if (from >= to) continue;
+      int64_t& place = taken[static_cast<size_t>(rank)];
+      all.slice(0, from - member.offset, to - member.offset)
+          .copy_from(pieces[static_cast<size_t>(rank)].slice(0, place, place + to - from));
+      place += to - from;
+    }
+  return all.view(member.parameter.parameter->shape());
 }
 
 const Array& FlatGroup::measure(const Array& gradients, const Array& inv_scale) const {
-  const int64_t begin = kernels::gradient_chunks(own_.begin);
-  BINADE_DISPATCH(device(),
-                  gradient_stats(gradients, inv_scale,
-                                 statistics_.slice(0, begin, kernels::gradient_chunks(own_.end))));
-  gather(statistics_, kGradientChunk);
+  if (!shared()) {
+    BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale, statistics_));
+    return statistics_;
+  }
+  const dist::Shards chunks = shards_->of_chunks();
+  const auto rows_of = [&](int rank) {
+    return statistics_of_ranks_.select(0, rank).slice(0, 0, chunks.owned(rank));
+  };
+  BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale, rows_of(ranks_->rank())));
+  ranks_->all_gather(statistics_of_ranks_);
+  for (int rank = 0; rank < ranks_->size(); ++rank) chunks.put(rows_of(rank), rank, statistics_);
   return statistics_;
 }
 

@@ -3,14 +3,15 @@
 // the gradients and the update are one launch each, whatever the number of parameters.
 //
 // Ranks of a run may share a group (ZeRO stage 1, Rajbhandari et al. 2020): each of them then has
-// the masters, sums and moments of one slice of its elements, its own, and all have the values and
-// gradients of all elements.
+// the masters, sums and moments of its own elements, a slice of every bucket (dist/shards.h), and
+// all have the values and gradients of all elements.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
-#include <binade/dist/communicator.h>
+#include <binade/dist/shards.h>
 #include <binade/nn/module.h>
 
 namespace binade::optim {
@@ -52,14 +53,20 @@ class FlatGroup {
 
   const Array& value() const { return value_; }
   const Array& grad() const { return grad_; }  // the compute copies' dtype, scaled
-  // Of the own elements, f32; own(value()) itself where there are no masters.
+  // Whether gradients have a buffer here. Of a group that is shared without them they have memory
+  // for as long as somebody gives it to them (train/gradient_exchange.h), and grad() is undefined.
+  bool has_grad_buffer() const { return grad_.defined(); }
+  // Of the own elements, f32; own_value() itself where there are no masters.
   const Array& master() const { return master_; }
 
-  // The elements whose masters, sums and moments are this process's: all, unless the group is
-  // shared.
-  dist::Slice own() const { return own_; }
-  // The own elements of a buffer of all.
-  Array own(const Array& buffer) const { return buffer.slice(0, own_.begin, own_.end); }
+  // Own elements are those whose masters, sums and moments are this process's: all, unless the
+  // group is shared. How many there are, and how many of them lie in front of `element`.
+  int64_t owned() const { return owned_before(numel_); }
+  int64_t owned_before(int64_t element) const;
+  // The own elements of a buffer of all: itself if not shared, otherwise a copy.
+  Array own(const Array& buffer) const;
+  // The values of the own elements, which updates write; of a shared group apart from value().
+  const Array& own_value() const { return own_value_; }
 
   // A zero buffer for the own elements, of the masters' dtype (f32 where the values are half and
   // there are no masters).
@@ -71,22 +78,26 @@ class FlatGroup {
 
   // Sum over micro-batches in f32. add_to_accumulated(first = true) starts a new sum. Not of a
   // shared group.
-  void add_to_accumulated(bool first) { add_to_accumulated(grad_, 0, first); }
-  // The same for the elements from `begin` on, own ones, with gradients that came from elsewhere
-  // (n) of any floating dtype.
-  void add_to_accumulated(const Array& grads, int64_t begin, bool first);
+  void add_to_accumulated(bool first);
+  // The sums of some elements, own ones and without others between them; after make_sums().
+  Array sums(dist::Slice elements) const;
+  void make_sums();                                          // the buffer, unless there is one
   const Array& accumulated() const { return accumulated_; }  // of the own elements
 
   // ---- ranks that share the group ---------------------------------------------------------------
-  // Each of them keeps what it has of its slice (dist::slices). The masters of the parameters are
-  // in pieces from here on. `ranks` must outlive the sharing.
-  void share(dist::Communicator& ranks);
+  // Each of them keeps what it has of its own elements. The masters of the parameters are in pieces
+  // from here on, and with `gradients` those have no buffer (ZeRO stage 2). `ranks` must outlive
+  // the sharing.
+  void share(dist::Communicator& ranks, const dist::Shards& shards, bool gradients = false);
   bool shared() const { return ranks_ != nullptr; }
   // What follows is for all ranks to call together; of a group that is not shared nothing is sent.
   //
   // Ends the sharing: every rank has all masters again. Sums that were begun are lost.
   void unshare();
-  // The values of all elements become those that the ranks have of their own.
+  // Values that were changed in value() since the last update, where there are no masters: the next
+  // one goes on from them.
+  void take_values() const;
+  // The values of all elements become own_value() of the ranks.
   void gather_values() const;
   // A buffer of all elements, from the ranks' buffers of their own; not a copy if not shared.
   Array whole(const Array& buffer) const;
@@ -107,17 +118,17 @@ class FlatGroup {
   void zero_frozen_sums() const;
 
  private:
-  // `rows` has one for every `elements` elements: the ranks give each other those of their own.
-  void gather(const Array& rows, int64_t elements) const;
-  // Where the elements [first, last) that a slice has of a member lie in the slice.
-  static dist::Slice within(dist::Slice slice, const Member& member);
+  void make_grad_buffer();
+  bool has_masters() const { return !master_.shares_storage(own_value_); }
 
   std::vector<Member> members_;
   double lr_factor_, weight_decay_;
   int64_t numel_ = 0;
-  dist::Slice own_;
-  dist::Communicator* ranks_ = nullptr;
-  Array value_, grad_, master_, accumulated_, statistics_;
+  dist::Communicator* ranks_ = nullptr;  // of a shared group
+  std::optional<dist::Shards> shards_;   // likewise
+  Array value_, own_value_, grad_, master_, accumulated_;
+  // Of gradient_stats: of all chunks, and of a shared group of every rank's own (ranks, most, 2).
+  Array statistics_, statistics_of_ranks_;
 };
 
 // A tensor of a state that lies in a group's buffer of its own elements.

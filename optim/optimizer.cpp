@@ -90,10 +90,14 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups)
 }
 
 size_t Optimizer::add_moment(const std::string& name, MomentOf kind) {
-  Moment moment{name, kind, {}};
-  for (const FlatGroup& group : groups_) moment.buffers.push_back(group.new_moment());
-  moments_.push_back(std::move(moment));
+  moments_.push_back({name, kind, std::vector<Array>(groups_.size())});
   return moments_.size() - 1;
+}
+
+const Array& Optimizer::moment(size_t index, size_t group) const {
+  Array& buffer = moments_[index].buffers[group];
+  if (!buffer.defined()) buffer = groups_[group].new_moment();
+  return buffer;
 }
 
 void Optimizer::zero_grad() {
@@ -107,6 +111,9 @@ void Optimizer::set_learning_rate(double learning_rate) {
         ": a learning rate is 0 or more and finite in f32, got ", learning_rate);
   learning_rate_ = learning_rate;
   learning_rate_scalar_.fill(learning_rate);
+  // Before the step that updates, which may be captured: a replay would make them anew.
+  for (size_t i = 0; i < moments_.size(); ++i)
+    for (size_t g = 0; g < groups_.size(); ++g) moment(i, g);
 }
 
 bool Optimizer::has_grads() const {
@@ -118,16 +125,14 @@ void Optimizer::accumulate() {
   check(!shared_, name(),
         ": ranks share the optimizer's state; a train::TrainStep on all of them brings the "
         "gradients together");
-  accumulate([](FlatGroup& group, bool first) { group.add_to_accumulated(first); });
+  fill_missing_grads();
+  for (FlatGroup& group : groups_) group.add_to_accumulated(accumulated_ == 0);
+  note_accumulated();
 }
 
-void Optimizer::accumulate(const std::function<void(FlatGroup& group, bool first)>& add) {
+void Optimizer::note_accumulated() {
   accumulated_any_ = accumulated_any_ || has_grads();
-  fill_missing_grads();
-  for (FlatGroup& group : groups_) {
-    add(group, accumulated_ == 0);
-    group.zero_grad();
-  }
+  for (const FlatGroup& group : groups_) group.zero_grad();
   ++accumulated_;
 }
 
@@ -162,21 +167,23 @@ void Optimizer::measure(const Array& inv_scale, const Array& norm_sq,
   }
 }
 
-void Optimizer::share(dist::Communicator& ranks) {
+void Optimizer::share(dist::Communicator& ranks, int64_t bucket, bool gradients) {
   check(!shared_, name(), ": ranks share the optimizer's state already");
   check(accumulated_ == 0, name(), ": ranks cannot share its state while a sum is under way");
   for (size_t g = 0; g < groups_.size(); ++g) {
     FlatGroup& group = groups_[g];
     if (!is_elementwise(group)) continue;
-    group.share(ranks);
-    for (Moment& moment : moments_) moment.buffers[g] = group.own(moment.buffers[g]).clone();
+    group.share(ranks, dist::Shards(group.numel(), ranks.size(), bucket), gradients);
+    for (Moment& moment : moments_)
+      if (moment.buffers[g].defined()) moment.buffers[g] = group.own(moment.buffers[g]);
   }
   shared_ = true;
 }
 
 void Optimizer::unshare() {
   for (size_t g = 0; g < groups_.size(); ++g) {
-    for (Moment& moment : moments_) moment.buffers[g] = groups_[g].whole(moment.buffers[g]);
+    for (size_t i = 0; i < moments_.size(); ++i)
+      moments_[i].buffers[g] = groups_[g].whole(moment(i, g));
     groups_[g].unshare();
   }
   shared_ = false;
@@ -217,9 +224,10 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   const UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    const Array value = group.own(group.value());
+    group.take_values();
+    const Array& value = group.own_value();
     std::vector<Array> written = {value, group.master()};
-    for (const Moment& moment : moments_) written.push_back(moment.buffers[g]);
+    for (size_t i = 0; i < moments_.size(); ++i) written.push_back(moment(i, g));
     const FrozenParts frozen(group, written);
     // Without masters the weights live in half precision and are widened for the update alone.
     const Array master =
@@ -249,11 +257,11 @@ int64_t Optimizer::steps_done() const {
 
 std::vector<MemberState> Optimizer::moments() const {
   std::vector<MemberState> all;
-  for (const Moment& moment : moments_)
+  for (size_t i = 0; i < moments_.size(); ++i)
     for (size_t g = 0; g < groups_.size(); ++g)
       for (const FlatGroup::Member& member : groups_[g].members())
         all.push_back(
-            {moment.name + '.' + member.parameter.name, &groups_[g], &member, moment.buffers[g]});
+            {moments_[i].name + '.' + member.parameter.name, &groups_[g], &member, moment(i, g)});
   return all;
 }
 

@@ -3,7 +3,6 @@
 // count) is read from the device, so that a captured step stays valid.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,9 +55,10 @@ class Optimizer {
   // Adds the current gradients to the step's f32 sums. While a sum is under way (until
   // zero_grad()), it is what statistics and update read.
   void accumulate();
-  // The same where `add` adds a group's gradients, and those of other ranks, to its sums (begins
-  // them when `first`).
-  void accumulate(const std::function<void(FlatGroup& group, bool first)>& add);
+  // The same where somebody else adds every group's gradients, and those of other ranks, to the
+  // sums (train::DataParallel), which are begun anew if is_sum_begun() is false.
+  void note_accumulated();
+  bool is_sum_begun() const { return accumulated_ > 0; }
   // Makes gradient() complete: adds gradients that came after the last accumulate() to the sums,
   // zeroes those that backward did not reach. Throws Error if it reached none.
   void gather_grads();
@@ -69,7 +69,7 @@ class Optimizer {
   std::vector<uint64_t> gradient_mark() const;
   // The gradients of a group's own elements that statistics and update read, after gather_grads().
   Array gradient(const FlatGroup& group) const {
-    return accumulated_ > 0 ? group.accumulated() : group.own(group.grad());
+    return accumulated_ > 0 ? group.accumulated() : group.grad();
   }
   // Σ (g·inv_scale)² over all finite gradients is added to norm_sq (f64 scalar); first_bad
   // ((groups) i64) becomes the first bad one of each group (core/update.h). After gather_grads().
@@ -86,7 +86,8 @@ class Optimizer {
   // From here on each rank has the masters, sums and moments of its own elements; update() gives
   // all of them the values. Groups that an update needs whole stay so, on every rank. All ranks
   // call this together, and measure(), update() and unshare() then. Not while a sum is under way.
-  void share(dist::Communicator& ranks);
+  // `bucket`: elements, about (dist/shards.h); `gradients`: as of FlatGroup::share().
+  void share(dist::Communicator& ranks, int64_t bucket, bool gradients = false);
   // Every rank has everything again.
   void unshare();
   bool shared() const { return shared_; }
@@ -119,11 +120,13 @@ class Optimizer {
   struct Moment {
     std::string name;
     MomentOf kind;
-    std::vector<Array> buffers;  // one a group
+    std::vector<Array> buffers;  // one a group; undefined until it is looked at
   };
-  // Gives every group a zero buffer under this name (call from the constructor).
+  // Gives every group a zero buffer under this name (call from the constructor). It is made by
+  // set_learning_rate(), or when it is looked at: ranks that share the state before never have all
+  // of it.
   size_t add_moment(const std::string& name, MomentOf kind = MomentOf::gradients);
-  const Array& moment(size_t index, size_t group) const { return moments_[index].buffers[group]; }
+  const Array& moment(size_t index, size_t group) const;
   // `buffers` are those of the group's own elements.
   virtual void update_group(size_t group, const UpdateBuffers& buffers,
                             const UpdateContext& context) = 0;
@@ -134,7 +137,7 @@ class Optimizer {
   bool has_grads() const;
 
   std::vector<FlatGroup> groups_;
-  std::vector<Moment> moments_;
+  mutable std::vector<Moment> moments_;
   std::shared_ptr<Life> life_ = std::make_shared<Life>();
   std::optional<double> learning_rate_;
   int accumulated_ = 0;

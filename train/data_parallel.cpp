@@ -1,9 +1,13 @@
 #include <binade/train/data_parallel.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include <binade/core/kernels/elementwise.h>
-#include <binade/train/checkpoint.h>
+#include <binade/core/kernels/fingerprint.h>
+#include <binade/core/side_queue.h>
+#include <binade/train/exposed_time.h>
+#include <binade/train/gradient_exchange.h>
 
 namespace binade::train {
 
@@ -11,8 +15,22 @@ namespace {
 
 using Block = dist::Communicator::Block;
 
-Block block_of(const Array& array) {
-  return {array.data(), array.bytes()};
+// Says whose of the ranks' numbers differ; more than half of them agree, or nobody knows.
+template <class Number>
+std::string difference(const std::string& name, int ranks, const Number& of) {
+  for (int usual = 0; usual < ranks; ++usual) {
+    std::string others;
+    int alike = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      if (of(rank) == of(usual)) {
+        ++alike;
+      } else {
+        others += concat(others.empty() ? "rank " : ", rank ", rank);
+      }
+    }
+    if (2 * alike > ranks) return concat(name, " of ", others, " differs from the other ranks'");
+  }
+  return concat(name, " is not the same on all ranks");
 }
 
 }  // namespace
@@ -27,10 +45,20 @@ void check_lanes(int64_t micro_batches, int ranks) {
        " (the number of micro-batches belongs to the run: --accumulation)");
 }
 
-DataParallel::DataParallel(dist::World& world, Device device, int stage)
-    : world_(world), communicator_(world.communicator(device)), stage_(stage) {
-  check(stage == 0 || stage == 1, "the stages of ZeRO that there are: 0 and 1, got ", stage);
+DataParallel::DataParallel(dist::World& world, Device device, const DataParallelOptions& options)
+    : world_(world),
+      communicator_(world.communicator(device)),
+      options_(options),
+      time_(std::make_unique<ExposedTime>(device, options.timeline)),
+      timed_(std::make_unique<TimedCommunicator>(communicator_, *time_)),
+      queue_(std::make_unique<SideQueue>(device,
+                                         options.overlap && communicator_.serves_any_thread())) {
+  check(options.stage >= 0 && options.stage <= 2,
+        "the stages of ZeRO that there are: 0, 1 and 2, got ", options.stage);
+  check(options.bucket > 0, "a bucket of gradients has elements, got ", options.bucket);
 }
+
+DataParallel::~DataParallel() = default;
 
 std::vector<Batch> DataParallel::own(const std::vector<Batch>& micro_batches) const {
   check_lanes(std::ssize(micro_batches), size());
@@ -41,56 +69,61 @@ std::vector<Batch> DataParallel::own(const std::vector<Batch>& micro_batches) co
   return own;
 }
 
-void DataParallel::accumulate(optim::Optimizer& optimizer) {
-  optimizer.accumulate([this](optim::FlatGroup& group, bool first) {
-    const Array& grad = group.grad();
-    const std::vector<dist::Slice> parts = dist::slices(group.numel(), size());
-    const dist::Slice mine = parts[static_cast<size_t>(rank())];
-    const Array own = grad.slice(0, mine.begin, mine.end);
-    const int64_t bytes = std::max<int64_t>(own.bytes(), 1);
-    if (!received_.defined() || received_.size(1) < bytes)
-      received_ = Array::empty({size(), bytes}, DType::u8, grad.device());
-    std::vector<Block> send, receive;
-    std::vector<Array> lanes;
-    for (int peer = 0; peer < size(); ++peer) {
-      const dist::Slice theirs = parts[static_cast<size_t>(peer)];
-      send.push_back(block_of(grad.slice(0, theirs.begin, theirs.end)));
-      lanes.push_back(peer == rank()
-                          ? own
-                          : Array::from_blob(received_.select(0, peer).data(), own.shape(),
-                                             grad.dtype(), grad.device(), received_.storage()));
-      receive.push_back(block_of(lanes.back()));
-    }
-    communicator_.all_to_all(send, receive);
-    for (size_t peer = 0; peer < lanes.size(); ++peer)
-      group.add_to_accumulated(lanes[peer], mine.begin, first && peer == 0);
-  });
+GradientExchange& DataParallel::exchange_of(optim::Optimizer& optimizer) {
+  for (const auto& exchange : exchanges_)
+    if (exchange->is_of(optimizer)) return *exchange;
+  exchanges_.push_back(std::make_unique<GradientExchange>(world_, communicator_, *queue_, *time_,
+                                                          optimizer, options_.bucket));
+  return *exchanges_.back();
 }
 
-void DataParallel::gather_sums(optim::Optimizer& optimizer) {
-  for (const optim::FlatGroup& group : optimizer.groups()) {
-    if (group.shared()) continue;
-    std::vector<Block> blocks;
-    for (const dist::Slice& part : dist::slices(group.numel(), size()))
-      blocks.push_back(block_of(group.accumulated().slice(0, part.begin, part.end)));
-    communicator_.all_gather(blocks);
-    group.accumulated().bump_version();
-  }
+GradientWatch* DataParallel::begin_round(optim::Optimizer& optimizer, bool last) {
+  GradientExchange& exchange = exchange_of(optimizer);
+  exchange.begin_round(last);
+  return &exchange;
 }
 
-std::vector<Array> DataParallel::gather_scalar(const Array& scalar) {
-  const Array values = Array::zeros({size()}, DType::f32, scalar.device());
-  BINADE_DISPATCH(scalar.device(), copy(scalar.reshape({}), values.select(0, rank())));
-  communicator_.all_gather(values);
-  std::vector<Array> scalars;
-  for (int peer = 0; peer < size(); ++peer) scalars.push_back(values.select(0, peer));
-  return scalars;
+void DataParallel::end_round(optim::Optimizer& optimizer) {
+  exchange_of(optimizer).end_round();
+}
+
+void DataParallel::finish_rounds(optim::Optimizer& optimizer) {
+  exchange_of(optimizer).finish();
+}
+
+void DataParallel::begin_step() const {
+  time_->begin_step();
+}
+
+const Array& DataParallel::exposed_seconds() const {
+  return time_->seconds();
+}
+
+int64_t DataParallel::buckets_sent() const {
+  int64_t sent = 0;
+  for (const auto& exchange : exchanges_) sent += exchange->counts().sent;
+  return sent;
+}
+
+int64_t DataParallel::buckets_sent_early() const {
+  int64_t early = 0;
+  for (const auto& exchange : exchanges_) early += exchange->counts().early;
+  return early;
+}
+
+Array DataParallel::gather(const Array& own) {
+  std::vector<int64_t> sizes = {size()};
+  for (int i = 0; i < own.dims(); ++i) sizes.push_back(own.size(i));
+  const Array all = Array::empty(Shape(sizes), own.dtype(), own.device());
+  BINADE_DISPATCH(own.device(), copy(own, all.select(0, rank())));
+  timed_->all_gather(all);
+  return all;
 }
 
 bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
-  if (stage_ == 0 || optimizer.shared()) return false;
+  if (options_.stage == 0 || optimizer.shared()) return false;
   optimizer.zero_grad();  // what was left of an earlier step
-  optimizer.share(communicator_);
+  optimizer.share(*timed_, options_.bucket, /*gradients=*/options_.stage == 2);
   if (averages != nullptr) averages->share();
   return true;
 }
@@ -99,6 +132,8 @@ void DataParallel::complete(optim::Optimizer& optimizer, optim::Ema* averages) {
   if (!optimizer.shared()) return;
   if (averages != nullptr) averages->unshare();
   optimizer.unshare();
+  for (const auto& exchange : exchanges_)
+    if (exchange->is_of(optimizer)) exchange->free_memory();
 }
 
 bool DataParallel::any(bool here) {
@@ -111,26 +146,78 @@ bool DataParallel::any(bool here) {
   return std::any_of(flags.begin(), flags.end(), [](uint8_t flag) { return flag != 0; });
 }
 
-bool DataParallel::as_first(bool here) {
-  uint8_t said = here ? 1 : 0;
-  world_.communicator().broadcast({&said, 1});
-  return said != 0;
+std::string DataParallel::as_first(std::string here) {
+  int64_t length = std::ssize(here);
+  world_.communicator().broadcast({&length, sizeof length});
+  here.resize(static_cast<size_t>(length));
+  world_.communicator().broadcast({here.data(), length});
+  return here;
 }
 
-void DataParallel::check_equal(const nn::StateDict& state) {
-  std::vector<uint32_t> sums;
-  for (const auto& [name, array] : state)
-    sums.push_back(checksum_of(array.to(Device::cpu()).contiguous()));
-  std::vector<uint32_t> first = sums;
-  world_.communicator().broadcast(
-      {first.data(), static_cast<int64_t>(first.size() * sizeof(uint32_t))});
-  size_t place = 0;
+void DataParallel::check_equal(const nn::StateDict& state, const std::string& when) {
+  const Device device = communicator_.device();
+  const Array own = Array::zeros({std::ssize(state)}, DType::i64, device);
+  int64_t place = 0;
   for (const auto& [name, array] : state) {
-    check(first[place] == sums[place], name, " differs from rank 0's at the start: the ranks need ",
-          "the same model files, options and library");
-    ++place;
+    const Array values = array.to(device).contiguous();
+    BINADE_DISPATCH(device, fingerprint(values, own.select(0, place++)));
   }
-  world_.communicator().barrier();
+  const Array all = Array::zeros({size(), own.numel()}, DType::i64);
+  all.select(0, rank()).copy_from(own);
+  world_.communicator().all_gather(all);
+  place = 0;
+  for (const auto& [name, array] : state) {
+    const int64_t* prints = all.data<int64_t>() + place++;
+    const auto of = [&](int peer) { return prints[peer * own.numel()]; };
+    for (int peer = 1; peer < size(); ++peer)
+      check(of(peer) == of(0), difference(name, size(), of), ' ', when);
+  }
+}
+
+std::vector<std::vector<double>> DataParallel::deal(
+    int64_t count, const std::function<std::vector<double>(int64_t index)>& piece) {
+  const auto ranks = static_cast<int64_t>(size());
+  std::vector<double> own;
+  // Piece i·ranks + r is rank r's i-th.
+  const int64_t rounds = (count + ranks - 1) / ranks;
+  const Array lengths = Array::zeros({ranks, rounds}, DType::i64);
+  for (int64_t index = rank(); index < count; index += ranks) {
+    const std::vector<double> values = piece(index);
+    own.insert(own.end(), values.begin(), values.end());
+    lengths.select(0, rank()).data<int64_t>()[index / ranks] = std::ssize(values);
+  }
+  dist::Communicator& control = world_.communicator();
+  control.all_gather(lengths);
+  std::vector<std::vector<double>> of_ranks(static_cast<size_t>(ranks));
+  std::vector<Block> blocks;
+  for (int64_t peer = 0; peer < ranks; ++peer) {
+    std::vector<double>& values = of_ranks[static_cast<size_t>(peer)];
+    const auto* row = lengths.data<int64_t>() + peer * rounds;
+    values.resize(static_cast<size_t>(std::accumulate(row, row + rounds, int64_t{0})));
+    if (peer == rank()) values = own;
+    blocks.push_back({values.data(), std::ssize(values) * static_cast<int64_t>(sizeof(double))});
+  }
+  control.all_gather(blocks);
+  std::vector<std::vector<double>> pieces;
+  std::vector<size_t> taken(static_cast<size_t>(ranks), 0);
+  for (int64_t index = 0; index < count; ++index) {
+    const auto peer = static_cast<size_t>(index % ranks);
+    const auto length = static_cast<size_t>(
+        lengths.data<int64_t>()[static_cast<int64_t>(peer) * rounds + index / ranks]);
+    const auto begin = of_ranks[peer].begin() + static_cast<ptrdiff_t>(taken[peer]);
+    pieces.emplace_back(begin, begin + static_cast<ptrdiff_t>(length));
+    taken[peer] += length;
+  }
+  return pieces;
+}
+
+std::vector<std::vector<double>> deal(
+    DataParallel* parallel, int64_t count,
+    const std::function<std::vector<double>(int64_t index)>& piece) {
+  if (parallel != nullptr) return parallel->deal(count, piece);
+  std::vector<std::vector<double>> pieces;
+  for (int64_t index = 0; index < count; ++index) pieces.push_back(piece(index));
+  return pieces;
 }
 
 double DataParallel::sum_of(int64_t count, const std::function<Array(int64_t index)>& evaluate) {

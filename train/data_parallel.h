@@ -1,29 +1,37 @@
 // Data parallelism: the micro-batches of a step are its lanes, and several ranks run them. Of L
 // lanes on N ranks, rank r runs lanes r, N + r, 2N + r, …
 //
-// After each round of backward passes every rank sends each other one the slice of its gradients
-// that the other owns, in the dtype in which they are stored. The owner adds the lanes up in f32,
-// in their order: what accumulation on one rank does, bit by bit. So N ranks with L lanes give what
+// Gradients lie in buckets, of which every rank owns a slice (dist/shards.h). While a backward pass
+// still runs, each rank sends all others their slices of the buckets that it has written, in the
+// dtype in which they are stored (gradient_exchange.h). The owner adds the lanes up in f32, in
+// their order: what accumulation on one rank does, bit by bit. So N ranks with L lanes give what
 // one process with L micro-batches gives, for every N that divides L (at equal numbers of threads
 // on a CPU).
 //
 // What happens to the sums is a stage of ZeRO (Rajbhandari et al. 2020). In stage 1 the owner of a
 // slice has its masters, moments and averages, and nobody else; it updates them, and sends the new
-// values to all. In stage 0 the sums travel, and every rank has and updates everything. The norm of
-// the gradients is added up from the same chunks by every rank (core/update.h), so both stages give
-// the same bits. Muon's matrices are in stage 0 always (optim/muon.h).
+// values to all. In stage 2 gradients, too, are whole on no rank: those of some parameters at a
+// time have memory from their first write on until they were sent. In stage 0 the sums travel, and
+// every rank has and updates everything. The norm of the gradients is added up from the same chunks
+// by every rank (core/update.h), so all stages give the same bits. Muon's matrices are in stage 0
+// always (optim/muon.h).
 #pragma once
 
 #include <functional>
-#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include <binade/autograd/gradient_watch.h>
 #include <binade/dist/world.h>
 #include <binade/nn/module.h>
 #include <binade/optim/ema.h>
 #include <binade/optim/optimizer.h>
 #include <binade/train/step.h>
+
+namespace binade {
+class SideQueue;
+}
 
 namespace binade::train {
 
@@ -31,12 +39,24 @@ namespace binade::train {
 // micro-batches of a step.
 void check_lanes(int64_t micro_batches, int ranks);
 
+struct DataParallelOptions {
+  int stage = 1;  // of ZeRO: 0, 1 or 2
+  // Elements of a bucket. Smaller ones leave earlier, larger ones use the network better.
+  int64_t bucket = int64_t{1} << 24;
+  bool overlap = true;    // false: each bucket is waited for as it is sent
+  bool timeline = false;  // exposed_seconds() are measured
+};
+
+class ExposedTime;
+class GradientExchange;
+class TimedCommunicator;
+
 class DataParallel {
  public:
   // For parameters on this device. `world` has more than one rank and must outlive this; every rank
-  // makes one at the same place. `stage` of ZeRO: 0 or 1. Throws Error as World::communicator()
-  // does.
-  DataParallel(dist::World& world, Device device, int stage = 1);
+  // makes one at the same place, with the same options. Throws Error as World::communicator() does.
+  DataParallel(dist::World& world, Device device, const DataParallelOptions& options = {});
+  ~DataParallel();
 
   const dist::World& world() const { return world_; }
   int rank() const { return world_.rank(); }
@@ -47,13 +67,24 @@ class DataParallel {
   std::vector<Batch> own(const std::vector<Batch>& micro_batches) const;
   // Which micro-batch of the step the own one `m` is.
   int64_t lane(int64_t m) const { return m * size() + rank(); }
-  // Adds the gradients that all ranks have now to the optimizer's sums, of the slices that this
-  // rank owns.
-  void accumulate(optim::Optimizer& optimizer);
-  // Completes the sums of what the ranks do not share with the slices of the other ranks.
-  void gather_sums(optim::Optimizer& optimizer);
-  // A floating scalar of every rank, in f32 and in their order, on its device.
-  std::vector<Array> gather_scalar(const Array& scalar);
+  // A round is a backward pass of every rank, through which the gradients of all of them are added
+  // to the optimizer's sums. It begins in front of the pass, which takes what begin_round() returns
+  // as its watch, and ends behind it. Behind the `last` round of a step finish_rounds() completes
+  // the sums.
+  GradientWatch* begin_round(optim::Optimizer& optimizer, bool last);
+  void end_round(optim::Optimizer& optimizer);
+  void finish_rounds(optim::Optimizer& optimizer);
+  // `own` (...) of every rank: (ranks, ...), on its device.
+  Array gather(const Array& own);
+
+  // So far: buckets that this rank has sent, and those that went while their pass still ran.
+  int64_t buckets_sent() const;
+  int64_t buckets_sent_early() const;
+
+  // How long this rank's device has waited for others since begin_step(), f64 scalar on the device;
+  // undefined without DataParallelOptions::timeline.
+  void begin_step() const;
+  const Array& exposed_seconds() const;
 
   // ---- between steps ----------------------------------------------------------------------------
   // In stage 1: the ranks share the state of an optimizer, and averages of it (or null), from here
@@ -65,19 +96,32 @@ class DataParallel {
   // Whether it is so on any rank.
   bool any(bool here);
   // What rank 0 says.
-  bool as_first(bool here);
-  // Throws Error naming the first entry that differs from rank 0's.
-  void check_equal(const nn::StateDict& state);
+  std::string as_first(std::string here);
+  // Throws Error on every rank, naming the first entry that is not the same everywhere and whose it
+  // is, unless all ranks have the same bits. `when` goes into the sentence. A host synchronisation.
+  void check_equal(const nn::StateDict& state, const std::string& when);
+  // What piece(0) … piece(count − 1) give, in order, on every rank; each rank does some of them.
+  std::vector<std::vector<double>> deal(
+      int64_t count, const std::function<std::vector<double>(int64_t index)>& piece);
   // Deals `count` evaluations out and adds their results, f32 scalars, up in f64 and in order, as
   // one rank would that did all of them.
   double sum_of(int64_t count, const std::function<Array(int64_t index)>& evaluate);
 
  private:
+  GradientExchange& exchange_of(optim::Optimizer& optimizer);
+
   dist::World& world_;
   dist::Communicator& communicator_;
-  int stage_;
-  // What came of other ranks, (ranks, bytes); for the largest group.
-  Array received_;
+  DataParallelOptions options_;
+  std::unique_ptr<ExposedTime> time_;
+  std::unique_ptr<TimedCommunicator> timed_;  // the communicator; what is waited for but the queue
+  std::vector<std::unique_ptr<GradientExchange>> exchanges_;  // of optimizers
+  std::unique_ptr<SideQueue> queue_;                          // ends first: its work is theirs
 };
+
+// DataParallel::deal(), and the same where one process does all pieces (null).
+std::vector<std::vector<double>> deal(
+    DataParallel* parallel, int64_t count,
+    const std::function<std::vector<double>(int64_t index)>& piece);
 
 }  // namespace binade::train

@@ -37,10 +37,11 @@ std::string format_duration(double seconds) {
 std::string format_progress(const ProgressValues& v) {
   return fmt::format(
       "step {}/{}  loss {:.4f} ({:.4f})  {} {}/s  lr {:.2e}  norm {:.2f}  scale {:.10g}  "
-      "skipped {}  left {}  peak {:.2f} GiB",
+      "skipped {}  left {}  peak {:.2f} GiB{}",
       v.step, v.steps, v.loss, v.smoothed, format_count(v.tokens_per_second), v.unit,
       v.learning_rate, v.grad_norm, v.scale, v.skipped, format_duration(v.seconds_left),
-      static_cast<double>(v.peak_bytes) / 1073741824.0);
+      static_cast<double>(v.peak_bytes) / 1073741824.0,
+      v.exposed_seconds ? fmt::format("  exposed {:.2f} ms", 1000 * *v.exposed_seconds) : "");
 }
 
 ProgressLine::ProgressLine() : terminal_(::isatty(STDOUT_FILENO) == 1) {}

@@ -17,10 +17,6 @@ namespace binade::train {
 
 namespace {
 
-// Places in the report, an f64 array on the device; the codes of first_bad follow, then the scalars
-// of the loss.
-enum Field : int64_t { kScale, kStep, kLoss, kNorm, kFoundInf, kSkipped, kAtFloor, kFirstBad };
-
 // Eager steps before the capture: they time and choose algorithms and fill the pool.
 constexpr int kEagerSteps = 2;
 
@@ -171,21 +167,6 @@ TrainStep::TrainStep(std::vector<StepPart> parts, amp::GradScaler& scaler,
 
 TrainStep::~TrainStep() = default;
 
-int64_t TrainStep::group_count() const {
-  size_t count = 0;
-  for (const Part& part : parts_) count += part.optimizer->groups().size();
-  return static_cast<int64_t>(count);
-}
-
-// The fields, a code for each flat group, the scalars of the losses, and of several parts their
-// losses and norms.
-Array TrainStep::empty_report() const {
-  size_t count = several() ? 2 * parts_.size() : 0;
-  for (const Part& part : parts_) count += part.scalar_sums.size();
-  return Array::zeros({kFirstBad + group_count() + static_cast<int64_t>(count)}, DType::f64,
-                      device());
-}
-
 bool TrainStep::captured() const {
   return !prepared_.empty() && prepared_.back()->captured();
 }
@@ -303,7 +284,8 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& all_micro_batches,
   reports_.download(report_);
 }
 
-Loss TrainStep::forward_backward(const Part& part, size_t m, const Array& scale) {
+Loss TrainStep::forward_backward(const Part& part, size_t m, const Array& scale,
+                                 GradientWatch* watch) {
   const Prepared& prepared = *prepared_.back();
   LossInputs in{{}, prepared.normalisers, Tensor(prepared.numbers.destination().select(0, 0))};
   for (const auto& [name, input] : prepared.inputs[m])
@@ -312,7 +294,11 @@ Loss TrainStep::forward_backward(const Part& part, size_t m, const Array& scale)
   const LaneRandom random(before * lanes + lane(m), lanes * static_cast<int64_t>(parts_.size()));
   const amp::Autocast scope(preset_, scale);
   Loss loss = part.loss(in);
-  amp::GradScaler::scaled(loss.value, scale).backward();
+  const Tensor scaled = amp::GradScaler::scaled(loss.value, scale);
+  {
+    const GradientWatch::Scope watching(watch);
+    scaled.backward();
+  }
   random.check_places();
   return loss;
 }
@@ -338,22 +324,37 @@ void TrainStep::expect_scalars(Part& part, const Named<Tensor>& scalars) {
   part.scalars_known = true;
 }
 
-void TrainStep::sum_up(Part& part, size_t m, const Loss& loss) {
+std::vector<Array> TrainStep::reported(Part& part, const Loss& loss) {
   expect_scalars(part, loss.scalars);
-  const bool only = prepared_.back()->inputs.size() == 1 && !options_.parallel;
-  const auto add = [&](const Tensor& value, Array& sum) {
-    std::vector<Array> scalars = {value.array().reshape({}).to(DType::f32)};
-    if (options_.parallel) scalars = options_.parallel->gather_scalar(scalars[0]);
-    for (size_t i = 0; i < scalars.size(); ++i) {
-      if (m == 0 && i == 0) {
-        sum = only ? scalars[0] : scalars[0].clone();
-      } else {
-        BINADE_DISPATCH(sum.device(), axpy(1, scalars[i], sum));
+  std::vector<Array> values = {loss.value.array().reshape({}).to(DType::f32)};
+  for (const auto& [name, scalar] : loss.scalars)
+    values.push_back(scalar.array().reshape({}).to(DType::f32));
+  return values;
+}
+
+void TrainStep::sum_up(Part& part, std::vector<std::vector<Array>> reports) {
+  if (options_.parallel) {
+    std::vector<std::vector<Array>> lanes;
+    for (const std::vector<Array>& report : reports) {
+      const auto count = static_cast<int64_t>(report.size());
+      const Array row = Array::empty({count}, DType::f64, device());
+      BINADE_DISPATCH(device(), join(report, row));
+      const Array rows = options_.parallel->gather(row).to(DType::f32);
+      for (int64_t rank = 0; rank < rows.size(0); ++rank) {
+        std::vector<Array>& lane = lanes.emplace_back();
+        for (int64_t i = 0; i < count; ++i) lane.push_back(rows.select(0, rank).select(0, i));
       }
     }
+    reports = std::move(lanes);
+  }
+  const auto add = [&](size_t place, Array& sum) {
+    sum = reports.size() == 1 ? reports[0][place] : reports[0][place].clone();
+    for (size_t lane = 1; lane < reports.size(); ++lane)
+      BINADE_DISPATCH(device(), axpy(1, reports[lane][place], sum));
   };
-  add(loss.value, part.loss_sum);
-  for (const auto& [name, scalar] : loss.scalars) add(scalar, part.scalar_sums.at(name));
+  size_t place = 0;
+  add(place, part.loss_sum);
+  for (const auto& [name, sum] : part.scalar_sums) add(++place, part.scalar_sums.at(name));
 }
 
 void TrainStep::zero_grad() {
@@ -363,56 +364,38 @@ void TrainStep::zero_grad() {
 void TrainStep::queue_part(Part& part) {
   zero_grad();  // of all: the loss before may have reached parameters of this part
   const size_t count = prepared_.back()->inputs.size();
+  DataParallel* parallel = options_.parallel;
+  std::vector<std::vector<Array>> reports;
   for (size_t m = 0; m < count; ++m) {
-    sum_up(part, m, forward_backward(part, m, scaler_.scale_scalar()));
-    if (options_.parallel) {
-      options_.parallel->accumulate(*part.optimizer);
+    GradientWatch* watch =
+        parallel ? parallel->begin_round(*part.optimizer, /*last=*/m + 1 == count) : nullptr;
+    reports.push_back(reported(part, forward_backward(part, m, scaler_.scale_scalar(), watch)));
+    if (parallel) {
+      parallel->end_round(*part.optimizer);
     } else if (count > 1) {
       part.optimizer->accumulate();
     }
   }
-  if (options_.parallel) options_.parallel->gather_sums(*part.optimizer);
+  if (parallel) parallel->finish_rounds(*part.optimizer);
+  sum_up(part, std::move(reports));
   scaler_.clip_norm(part.clip);
   scaler_.step(*part.optimizer);
 }
 
 void TrainStep::queue_work() {
   const StepRandom random(options_.seed, step_);
+  if (options_.parallel) options_.parallel->begin_step();
   for (Part& part : parts_) {
     queue_part(part);
     partly_done_ = true;
   }
-  // The scale that it ran with, before it moves.
-  BINADE_DISPATCH(device(), copy(scaler_.scale_scalar(), report_.select(0, kScale)));
+  report_scale();
   scaler_.update();
   for (const Part& part : parts_)
     if (optim::Ema* averages = averages_of(part))
       averages->update(scaler_.found_inf(*part.optimizer));
   report_step();
   partly_done_ = false;
-}
-
-void TrainStep::report_step() {
-  Array loss = parts_.front().loss_sum;
-  if (several()) {
-    loss = loss.clone();
-    for (size_t i = 1; i < parts_.size(); ++i)
-      BINADE_DISPATCH(device(), axpy(1, parts_[i].loss_sum, loss));
-  }
-  std::vector<Array> fields = {step_,
-                               loss,
-                               scaler_.norm(),
-                               scaler_.found_inf(),
-                               scaler_.skipped(),
-                               scaler_.at_floor(),
-                               scaler_.first_bad().slice(0, 0, group_count())};
-  for (const Part& part : parts_) {
-    for (const auto& [name, sum] : part.scalar_sums) fields.push_back(sum);
-    if (!several()) continue;
-    fields.push_back(part.loss_sum);
-    fields.push_back(scaler_.norm(*part.optimizer));
-  }
-  BINADE_DISPATCH(device(), join(fields, report_.slice(0, kStep, report_.numel())));
 }
 
 std::string TrainStep::diagnose_overflow(double scale) {
@@ -435,46 +418,6 @@ amp::UnderflowReport TrainStep::underflow_report() {
     const StepRandom random(options_.seed, step_);
     forward_backward(first, 0, Array::full({}, scale, DType::f32, device()));
   });
-}
-
-std::vector<StepReport> TrainStep::take_reports(bool wait) {
-  std::vector<StepReport> reports = std::exchange(finished_, {});
-  for (const Array& values : reports_.take(wait)) reports.push_back(read(values));
-  return reports;
-}
-
-StepReport TrainStep::read(const Array& values) const {
-  const double* value = values.data<double>();
-  StepReport report{.step = static_cast<int64_t>(value[kStep]),
-                    .loss = value[kLoss],
-                    .grad_norm = value[kNorm],
-                    .scale = value[kScale],
-                    .skipped = value[kFoundInf] != 0,
-                    .skipped_total = static_cast<int64_t>(value[kSkipped]),
-                    .at_floor = static_cast<int64_t>(value[kAtFloor]),
-                    .offender = {},
-                    .scalars = {}};
-  const double* scalar = value + kFirstBad + group_count();
-  for (const Part& part : parts_) {
-    for (const auto& [name, sum] : part.scalar_sums) report.scalars.add(name, *scalar++);
-    if (!several()) continue;
-    report.scalars.add("loss_" + part.name, *scalar++);
-    report.scalars.add("grad_norm_" + part.name, *scalar++);
-  }
-  if (!report.skipped) return report;
-  std::vector<int64_t> first_bad;
-  constexpr double kNone = static_cast<double>(kNoBadGradient);
-  bool any = false;
-  for (int64_t g = 0; g < group_count(); ++g) {
-    const double code = value[kFirstBad + g];
-    first_bad.push_back(code >= kNone ? kNoBadGradient : static_cast<int64_t>(code));
-    any = any || code < kNone;
-  }
-  // Without one, every gradient was finite and their norm overflowed.
-  std::vector<const optim::Optimizer*> optimizers;
-  for (const Part& part : parts_) optimizers.push_back(part.optimizer);
-  if (any) report.offender = amp::GradScaler::offender(optimizers, first_bad);
-  return report;
 }
 
 }  // namespace binade::train

@@ -19,6 +19,7 @@
 
 #include <binade/amp/grad_scaler.h>
 #include <binade/amp/underflow_report.h>
+#include <binade/autograd/gradient_watch.h>
 #include <binade/autograd/tape.h>
 #include <binade/core/transfer.h>
 #include <binade/optim/ema.h>
@@ -96,7 +97,9 @@ struct StepReport {
   int64_t skipped_total = 0;
   int64_t at_floor = 0;                   // consecutive skips with the scale at its floor
   std::optional<amp::Offender> offender;  // of a skipped step
-  Named<double> scalars;                  // of the loss
+  // How long this rank's device waited for other ranks (DataParallelOptions::timeline).
+  std::optional<double> exposed_seconds;
+  Named<double> scalars;  // of the loss
 };
 
 class TrainStep {
@@ -154,14 +157,20 @@ class TrainStep {
   };
   optim::Ema* averages_of(const Part& part) const;  // or null
   void queue_part(Part& part);
+  bool has_timeline() const;
+  void report_scale();
   void report_step();
   void zero_grad();
   // Which micro-batch of the whole step `m` of this process is.
   int64_t lane(size_t m) const;
   // Forward and backward of micro-batch `m` under the loss scale; returns the loss without it.
-  Loss forward_backward(const Part& part, size_t m, const Array& scale);
-  // Adds what micro-batch `m`, and those that other ranks run beside it, report to the sums.
-  void sum_up(Part& part, size_t m, const Loss& loss);
+  // `watch`: of the backward pass, or null.
+  Loss forward_backward(const Part& part, size_t m, const Array& scale,
+                        GradientWatch* watch = nullptr);
+  // What a micro-batch reports, its value first: f32 scalars.
+  std::vector<Array> reported(Part& part, const Loss& loss);
+  // The sums of what all micro-batches have reported, those of other ranks too.
+  void sum_up(Part& part, std::vector<std::vector<Array>> reports);
   // Makes room for these scalars in the report, or throws Error where others have been reported.
   void expect_scalars(Part& part, const Named<Tensor>& scalars);
   Array empty_report() const;

@@ -2,20 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <string_view>
 
 #include <binade/core/device_errors.h>
 #include <binade/core/log.h>
-#include <binade/core/text.h>
 #include <binade/train/data_parallel.h>
 #include <binade/train/pace.h>
 #include <binade/train/progress.h>
 #include <binade/train/signals.h>
-#if BINADE_HAVE_CUDA
-#include <binade/core/cuda/libraries.h>
-#endif
 
 namespace binade::train {
 
@@ -23,13 +18,12 @@ namespace {
 
 constexpr double kSmoothing = 0.95;  // share of the past in the smoothed loss
 
-constexpr double kNone = std::numeric_limits<double>::infinity();  // in checkpoints: no validation
-
 // What a row of metrics may have beside the scalars of the loss.
 constexpr std::string_view kOwnMetrics[] = {
-    "step",     "loss",     "loss_smoothed", "grad_norm",       "learning_rate",
-    "scale",    "skipped",  "skipped_total", "peak_gib",        "tokens_per_s",
-    "offender", "overflow", "offender_kind", "underflow_share", "no_labels"};
+    "step",      "loss",     "loss_smoothed", "grad_norm",       "learning_rate",
+    "scale",     "skipped",  "skipped_total", "peak_gib",        "tokens_per_s",
+    "offender",  "overflow", "offender_kind", "underflow_share", "no_labels",
+    "exposed_ms"};
 constexpr std::string_view kValidationPrefix = "validation_";
 
 // A loss that reports no scalar under a name that is taken.
@@ -102,20 +96,6 @@ BestValidation judged(const Validation& validation, int64_t step) {
   return {score, true, step, validation.score_of, validation.scalars.at(validation.score_of)};
 }
 
-double number(const std::map<std::string, std::string>& values, const char* key) {
-  const auto found = values.find(key);
-  check(found != values.end(), "the checkpoint has no value ", key);
-  const std::optional<double> value = parse_number(found->second);
-  check(value.has_value(), "the checkpoint's ", key, " is not a number: ", found->second);
-  return *value;
-}
-
-const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char* name) {
-  const auto at = found.checkpoint.sections.find(name);
-  check(at != found.checkpoint.sections.end(), found.path.string(), " has no section ", name);
-  return at->second;
-}
-
 }  // namespace
 
 Trainer::Trainer(Task task, optim::Optimizer& optimizer, amp::GradScaler& scaler,
@@ -162,121 +142,6 @@ std::vector<std::pair<std::string, optim::Optimizer*>> Trainer::optimizer_sectio
   return sections;
 }
 
-bool Trainer::resume() {
-  const auto found = checkpoints_.newest();
-  if (!found) {
-    folder_.rewind(0);
-    return false;
-  }
-  const Checkpoint& checkpoint = found->checkpoint;
-  const double saved_step = number(checkpoint.values, "step");
-  check(saved_step >= 0 && saved_step <= 0x1p53 && saved_step == std::floor(saved_step),
-        found->path.string(), " has no step number: ", saved_step);
-  const auto steps_done = static_cast<int64_t>(saved_step);
-  check(steps_done <= options_.steps, "the run has done ", steps_done,
-        " steps already, more than the ", options_.steps, " asked for; raise --steps");
-  if (const auto data = checkpoint.values.find("data"); data != checkpoint.values.end())
-    check(data->second == task_.data_fingerprint, "cannot resume ", folder_.path().string(),
-          " with other data: ", data->second, " then, ", task_.data_fingerprint, " now");
-  load_weights(*found);
-  for (const auto& [section, optimizer] : optimizer_sections())
-    optimizer->load_state(section_of(*found, section.c_str()));
-  scaler_.load_state(section_of(*found, "scaler"));
-  step_ = steps_done;
-  note_saved();
-  smoothed_ = number(checkpoint.values, "loss_smoothed");
-  has_smoothed_ = step_ > 0;
-  last_loss_ = checkpoint.values.contains("loss") ? number(checkpoint.values, "loss") : smoothed_;
-  restore_best(checkpoint);
-#if BINADE_HAVE_CUDA
-  // The same matmul algorithms give the same bits.
-  if (const auto table = checkpoint.values.find("matmul_algorithms");
-      table != checkpoint.values.end() && device().is_cuda())
-    cuda::import_matmul_algorithms(table->second, device());
-#endif
-  folder_.rewind(step_);
-  return true;
-}
-
-void Trainer::load_weights(const CheckpointFolder::Found& found) {
-  const auto frozen = found.checkpoint.values.find("frozen_weights");
-  frozen_.load(section_of(found, "model"),
-               frozen == found.checkpoint.values.end() ? "" : frozen->second);
-  if (ema_) ema_->load_state(section_of(found, "ema"));
-}
-
-void Trainer::restore_best(const Checkpoint& checkpoint) {
-  const double value = number(checkpoint.values, "best_validation");
-  const auto rule = checkpoint.values.find("best_by");
-  const bool by_score = rule != checkpoint.values.end() && rule->second == "score";
-  best_.reset();
-  record_began_ = checkpoint.values.contains("best_step")
-                      ? static_cast<int64_t>(number(checkpoint.values, "best_step"))
-                      : step_;
-  if (!std::isfinite(value)) return;
-  best_ = {value, by_score, record_began_, by_score ? "score" : "loss", value};
-  if (!checkpoint.values.contains("best_name")) return;  // of an earlier version
-  best_->name = checkpoint.values.at("best_name");
-  best_->shown = number(checkpoint.values, "best_shown");
-}
-
-CheckpointSource Trainer::snapshot() {
-  CheckpointSource checkpoint;
-  frozen_.add_to(checkpoint);
-  for (const auto& [section, optimizer] : optimizer_sections()) {
-    checkpoint.add(section, optimizer->scalars());
-    for (const optim::MemberState& moment : optimizer->moments()) checkpoint.add(section, moment);
-  }
-  checkpoint.add("scaler", scaler_.state());
-  if (ema_) {
-    checkpoint.add("ema", ema_->statistics());
-    for (const optim::MemberState& one : ema_->parameter_averages()) checkpoint.add("ema", one);
-  }
-  checkpoint.values = {{"step", std::to_string(step_)},
-                       {"loss", exact_number(last_loss_)},
-                       {"loss_smoothed", exact_number(smoothed_)},
-                       {"best_validation", exact_number(best_ ? best_->value : kNone)},
-                       {"best_step", std::to_string(best_step())},
-                       {"best_by", best_ && best_->by_score ? "score" : "loss"}};
-  if (best_) {
-    checkpoint.values["best_name"] = best_->name;
-    checkpoint.values["best_shown"] = exact_number(best_->shown);
-  }
-  if (std::string prints = frozen_.fingerprints(); !prints.empty())
-    checkpoint.values["frozen_weights"] = std::move(prints);
-  if (!task_.data_fingerprint.empty()) checkpoint.values["data"] = task_.data_fingerprint;
-#if BINADE_HAVE_CUDA
-  if (device().is_cuda())
-    checkpoint.values["matmul_algorithms"] = cuda::export_matmul_algorithms(device());
-#endif
-  return checkpoint;
-}
-
-bool Trainer::save(bool best) {
-  CheckpointSource checkpoint = snapshot();
-  const bool saved = !folder_.writes() || write(checkpoint, best);
-  checkpoint.finish();
-  if (!(parallel_ ? parallel_->as_first(saved) : saved)) return false;
-  note_saved();
-  return true;
-}
-
-void Trainer::note_saved() {
-  last_saved_ = step_;
-  if (parallel_) parallel_->world().note_checkpoint(step_);
-}
-
-bool Trainer::write(CheckpointSource& checkpoint, bool best) {
-  try {
-    checkpoints_.save(step_, checkpoint, best);
-    return true;
-  } catch (const Error& error) {
-    // A full disk must not cost the run: what was saved before is still there.
-    log_warning("no checkpoint was written at step ", step_, ": ", error.what());
-    return false;
-  }
-}
-
 void Trainer::handle(const StepReport& report, bool diagnose) {
   pace_->tick();
   const int64_t done = report.step + 1;
@@ -310,6 +175,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
       row.emplace_back("overflow", text);
     }
   }
+  if (report.exposed_seconds) row.emplace_back("exposed_ms", 1000 * *report.exposed_seconds);
   for (const auto& [name, value] : report.scalars) row.emplace_back(name, value);
   folder_.add_metrics(done, row);
   if (!options_.quiet) {
@@ -324,7 +190,8 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                                    .scale = report.scale,
                                    .skipped = report.skipped_total,
                                    .seconds_left = pace_->seconds_for(options_.steps - done),
-                                   .peak_bytes = peak}),
+                                   .peak_bytes = peak,
+                                   .exposed_seconds = report.exposed_seconds}),
                   done == options_.steps);
   }
 }
@@ -394,14 +261,33 @@ bool Trainer::pass_over(const StepData& data) {
   if (data.normalisers.empty()) return false;
   for (const auto& [name, count] : data.normalisers)
     if (count != 0) return false;  // NaN, too, which the step refuses
-  collect(/*wait=*/true);  // rows of metrics stay in order
+  collect(/*wait=*/true);          // rows of metrics stay in order
   ++without_labels_;
   folder_.add_metrics(step_ + 1, {{"no_labels", true}});
   return true;
 }
 
+void Trainer::compare_ranks(const std::string& when) {
+  if (parallel_ == nullptr) return;
+  nn::StateDict all;
+  const auto add = [&all](const std::string& section, const nn::StateDict& state) {
+    for (const auto& [name, array] : state) all[concat(section, name)] = array;
+  };
+  for (const nn::NamedParameter& one : task_.model->named_parameters()) {
+    all[one.name] = one.parameter->tensor().array();
+    if (one.parameter->has_master() && !one.parameter->master_in_pieces())
+      all["the master of " + one.name] = one.parameter->master();
+  }
+  add("the loss scaler's ", scaler_.state());
+  for (const auto& [section, optimizer] : optimizer_sections()) {
+    add(section + "'s ", optimizer->scalars());
+    if (!optimizer->shared()) add(section + "'s ", optimizer->state());
+  }
+  parallel_->check_equal(all, when);
+}
+
 void Trainer::loop() {
-  if (parallel_) parallel_->check_equal(task_.model->state());
+  compare_ranks("at the start: the ranks need the same model files, options and library");
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   if (options_.validate_first && step_ == 0 && !best_) validate_now();
   pace_->start();
@@ -417,6 +303,7 @@ void Trainer::loop() {
     const bool validates = due(options_.validate_every) || last;
     const bool saves = due(options_.checkpoint_every);
     const bool looks = due(options_.underflow_every);
+    if (due(options_.compare_every)) compare_ranks(concat("after step ", step_));
     if (!validates && !saves && !looks) continue;
     const auto busy = parallel_ ? parallel_->world().busy() : dist::World::Busy(nullptr);
     collect(true);
@@ -457,7 +344,9 @@ void Trainer::rescue() {
     // On a GPU the steps that are queued may have computed with what a lost rank did not send.
     if (parallel_ && device().is_cuda() && parallel_->world().failed()) return;
     CheckpointSource checkpoint = snapshot();
-    if (write(checkpoint, false)) note_saved();
+    const std::string problem = write(checkpoint, false);
+    check(problem.empty(), problem);
+    note_saved();
   });
   attempt("its chart", [&] { folder_.write_chart(); });
 }
@@ -474,12 +363,6 @@ Trainer::Outcome Trainer::run() {
   }
   train_step_.complete_state();
   return {step_, stopped_, patience_lost(), last_loss_, best_, pace_->mean(), without_labels_};
-}
-
-bool Trainer::load_best() {
-  if (!std::filesystem::exists(checkpoints_.best_path())) return false;
-  load_weights({checkpoints_.best_path(), read_checkpoint(checkpoints_.best_path())});
-  return true;
 }
 
 }  // namespace binade::train

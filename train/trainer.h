@@ -90,6 +90,9 @@ struct TrainerOptions {
   // A skipped step is run again to name the op that overflowed, in its metrics row and on the
   // screen. Every step is waited for.
   bool diagnose_overflow = false;
+  // On several ranks: steps between comparisons of what all of them have (a bit that flips in one
+  // rank's memory is an error that names rank and tensor); 0: at the start only.
+  int64_t compare_every = 0;
   int64_t underflow_every = 0;  // steps between rows in underflow.jsonl (amp/underflow_report.h)
 };
 
@@ -148,11 +151,15 @@ class Trainer {
   void handle(const StepReport& report, bool diagnose);
   void validate_now();
   void report_underflow();
-  bool save(bool best);  // false, with a warning, when it could not be written
-  bool write(CheckpointSource& checkpoint, bool best);  // the same on the rank that writes
-  void note_saved();                                    // the state after step_
-  bool stop_asked();                                    // by a signal, on any rank
-  void rescue();                                        // what an exception leaves behind
+  // False, with a warning, when it could not be written; on several ranks all throw Error.
+  bool save(bool best);
+  // Why it could not be written; empty where it was.
+  std::string write(CheckpointSource& checkpoint, bool best);
+  void note_saved();  // the state after step_
+  bool stop_asked();  // by a signal, on any rank
+  // Throws Error unless all ranks have the same of what every rank has.
+  void compare_ranks(const std::string& when);
+  void rescue();  // what an exception leaves behind
   CheckpointSource snapshot();
   void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);

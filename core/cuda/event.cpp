@@ -27,4 +27,10 @@ void wait_for_event(void* event) {
   check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
 }
 
+void order_after(void* event, Device device) {
+  const DeviceScope scope(device);
+  check_cuda(cudaStreamWaitEvent(current_stream(), static_cast<cudaEvent_t>(event), 0),
+             "cudaStreamWaitEvent");
+}
+
 }  // namespace binade::cuda

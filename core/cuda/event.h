@@ -11,5 +11,8 @@ namespace binade::cuda {
 std::shared_ptr<void> record_event(Device device);
 bool event_passed(void* event);
 void wait_for_event(void* event);  // a host synchronisation
+// What is queued on the device from here on runs behind the event, of the same device; the host
+// does not wait.
+void order_after(void* event, Device device);
 
 }  // namespace binade::cuda

@@ -8,6 +8,7 @@
 #include <binade/core/cuda/architectures.h>
 #include <binade/core/cuda/copy.h>
 #include <binade/core/cuda/faults.h>
+#include <binade/core/cuda/own_stream.h>
 
 namespace binade::cuda {
 
@@ -81,12 +82,13 @@ DeviceContext& current_context() {
   return context_of(current_device());
 }
 
-// The stream that this thread captures, if it does.
-struct Capturing {
+// A stream that this thread works on, and its device.
+struct OwnStream {
   cudaStream_t stream = nullptr;
   int device = 0;
 };
-thread_local Capturing capturing;
+thread_local OwnStream capturing;  // that this thread captures, if it does
+thread_local OwnStream beside;     // a side stream that it works on, if it does
 
 std::atomic<int64_t> synchronisations{0};
 
@@ -178,6 +180,7 @@ DeviceScope::~DeviceScope() {
 
 cudaStream_t current_stream() {
   const int device = current_device();
+  if (beside.stream != nullptr && beside.device == device) return beside.stream;
   if (capturing.stream == nullptr) return context_of(device).stream;
   check(
       device == capturing.device, "work for cuda:", device,
@@ -185,6 +188,12 @@ cudaStream_t current_stream() {
       ": a captured step works on one device; move it out of the step, or turn "
       "capturing off");
   return capturing.stream;
+}
+
+void set_side_stream(void* stream, int device) {
+  check(stream == nullptr || beside.stream == nullptr,
+        "work beside a device's stream cannot have work beside it");
+  beside = {static_cast<cudaStream_t>(stream), device};
 }
 
 CaptureScope::CaptureScope() {

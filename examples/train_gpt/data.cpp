@@ -161,10 +161,11 @@ class Chats : public TrainingData {
   // Every rank goes through all of them.
   std::function<train::Validation()> validation(const nn::CausalLm& model,
                                                 const amp::Preset& preset,
-                                                train::DataParallel*) const override {
+                                                train::DataParallel* parallel) const override {
     if (!documents_.validation) return {};
-    return [&model, preset, rows = documents_.validation, batches = options_.validation_batches] {
-      return language_model::validation_loss(model, *rows, preset, batches);
+    return [&model, preset, parallel, rows = documents_.validation,
+            batches = options_.validation_batches] {
+      return language_model::validation_loss(model, *rows, preset, batches, parallel);
     };
   }
 

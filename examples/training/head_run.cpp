@@ -138,13 +138,14 @@ bool HeadRun::train(const HeadTask& head_task) {
       .data_fingerprint = documents_->fingerprint() + (o.pack ? "" : ", each in a row")};
   if (held_out_)
     task.validate = [&] {
-      return heads::decoding::validation_of(head_task.accuracy(*held_out_), head_task.coefficients);
+      return heads::decoding::validation_of(head_task.accuracy(*held_out_, parallel_.get()),
+                                            head_task.coefficients);
     };
   // What training does to the model is told by the same documents.
   std::optional<double> before;
   if (o.joint && held_out_) {
     head_task.module->eval();
-    before = head_task.accuracy(*held_out_).main_loss;
+    before = head_task.accuracy(*held_out_, parallel_.get()).main_loss;
   }
   o.steps = steps();
   std::optional<optim::Ema> ema;
@@ -171,7 +172,7 @@ bool HeadRun::train(const HeadTask& head_task) {
   if (outcome.stopped || !world_.is_first()) return false;
   head_task.module->eval();
   if (ema) ema->swap();  // what was validated is what is saved
-  if (held_out_) print_accuracy(head_task.accuracy(*held_out_), before);
+  if (held_out_) print_accuracy(head_task.accuracy(*held_out_, nullptr), before);
   return true;
 }
 

@@ -20,8 +20,11 @@ struct HeadTask {
   std::vector<optim::ParameterGroup> groups;
   std::function<train::StepData(int64_t)> data;
   train::LossFunction loss;
-  // On held-out documents, and what each head's loss counts in that of validations.
-  std::function<heads::decoding::HeadAccuracy(const heads::decoding::PackedDocuments&)> accuracy;
+  // On held-out documents, and what each head's loss counts in that of validations. With ranks to
+  // share it out (or null) all of them call it.
+  std::function<heads::decoding::HeadAccuracy(const heads::decoding::PackedDocuments&,
+                                              train::DataParallel*)>
+      accuracy;
   std::vector<double> coefficients;
 };
 

@@ -25,6 +25,8 @@ struct TrainingOptions {
   int64_t underflow_report = 0;
   bool eager = false, deterministic = false, allow_tf32 = false;
   std::string transport = "auto";
+  bool timeline = false;
+  int64_t compare_ranks = 1000;
   // run folder
   std::string run_dir = "runs/run";
   bool resume = false, quiet = false;
@@ -39,9 +41,11 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
   group.add("--accumulation", o.accumulation, "Micro-batches a step; divides --batch-size")
       .at_least(1);
   group
-      .add("--zero", o.zero,
-           "On several ranks: stage of ZeRO; 0: every rank has all optimizer states")
-      .range(0, 1);
+      .add(
+          "--zero", o.zero,
+          "On several ranks: stage of ZeRO; 0: every rank has all optimizer states; 2: no rank has "
+          "all gradients")
+      .range(0, 2);
   group.add("--optimizer", o.optimizer, "adamw, sgd, lion or muon")
       .one_of({"adamw", "sgd", "lion", "muon"});
   group.add("--learning-rate", o.learning_rate, "Highest learning rate").rate();
@@ -90,6 +94,12 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
       .add("--transport", o.transport,
            "What ranks on the CPU speak over: tcp, mpi, or auto: mpi under mpirun, else tcp")
       .one_of({"auto", "tcp", "mpi"});
+  group.add("--timeline", o.timeline,
+            "On several ranks: measure in every step how long the others are waited for");
+  group
+      .add("--compare-ranks", o.compare_ranks,
+           "Steps between comparisons of what all ranks should have alike; 0: at the start only")
+      .at_least(0);
 
   group.name = "Run";
   group.add("--run-dir", o.run_dir,

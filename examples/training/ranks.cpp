@@ -45,7 +45,10 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& option
   });
   world.require_same("devices", device.is_cpu() ? "cpu" : "cuda");
   train::check_lanes(options.accumulation, world.size());
-  return std::make_unique<train::DataParallel>(world, device, static_cast<int>(options.zero));
+  return std::make_unique<train::DataParallel>(
+      world, device,
+      train::DataParallelOptions{.stage = static_cast<int>(options.zero),
+                                 .timeline = options.timeline});
 }
 
 }  // namespace binade::examples

@@ -85,6 +85,7 @@ train::TrainerOptions trainer_options(const TrainingOptions& options,
   trainer.quiet = options.quiet;
   trainer.diagnose_overflow = options.diagnose_overflow;
   trainer.underflow_every = options.underflow_report;
+  trainer.compare_every = options.compare_ranks;
   return trainer;
 }
 

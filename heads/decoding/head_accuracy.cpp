@@ -12,23 +12,6 @@ namespace {
 constexpr int64_t kIgnore = -100;
 constexpr size_t kTop = 5;
 
-// Sums over batches.
-struct HeadSums {
-  explicit HeadSums(size_t heads) : loss(heads, 0), valid(heads, 0), hits(heads * kTop, 0) {}
-  void add(const MultiHeadLoss& result) {
-    const auto mean = result.losses.to_vector<double>(), rows = result.valid.to_vector<double>(),
-               top = result.hits.to_vector<double>();
-    for (size_t k = 0; k < loss.size(); ++k) {
-      loss[k] += mean[k] * rows[k];
-      valid[k] += rows[k];
-    }
-    for (size_t i = 0; i < hits.size(); ++i) hits[i] += top[i];
-  }
-  double mean_loss(size_t k) const { return loss[k] / std::max(valid[k], 1.0); }
-
-  std::vector<double> loss, valid, hits;
-};
-
 // Passes of chain decoding and the tokens that they give.
 struct Chains {
   // labels (B, T): the next tokens; ranks (K, B, T): the heads' labels among their guesses.
@@ -66,9 +49,12 @@ HeadAccuracy head_accuracy(const PackedDocuments& documents, Device device,
   const MultiHeadLossOptions loss_options{.classes = options.classes, .ranks = true};
   const int64_t rows = documents.options().batch_size;
   const size_t first_head = options.set.with_main ? 1 : 0;
-  std::optional<HeadSums> sums;
-  Chains chains;
-  for (int64_t n = 0; n < options.batches && n * rows < documents.row_count(); ++n) {
+  const int64_t batches =
+      std::min(options.batches, (documents.row_count() + rows - 1) / std::max<int64_t>(rows, 1));
+  // Of a batch: passes and tokens of its chains, then of every head the labels, their loss and how
+  // many of them are among its 1 … 5 likeliest.
+  constexpr size_t kChains = 2, kOfHead = 2 + kTop;
+  const auto row_of = [&](int64_t n) {
     const train::Batch batch = documents.rows_from(n * rows);
     train::Named<Tensor> on_device;
     for (const auto& [name, array] : batch) on_device.add(name, Tensor(array.to(device)));
@@ -77,23 +63,39 @@ HeadAccuracy head_accuracy(const PackedDocuments& documents, Device device,
         on_device,
         shifted_labels(on_device.at("labels"), on_device.at("documents"), options.set.shifts()),
         loss_options);
-    if (!sums) sums.emplace(static_cast<size_t>(result.losses.numel()));
-    sums->add(result);
+    Chains chains;
     chains.follow(batch.at("labels"), result.ranks.to_vector<int32_t>(),
                   static_cast<int64_t>(first_head));
+    std::vector<double> row = {static_cast<double>(chains.passes),
+                               static_cast<double>(chains.tokens)};
+    const auto mean = result.losses.to_vector<double>(), valid = result.valid.to_vector<double>(),
+               hits = result.hits.to_vector<double>();
+    for (size_t k = 0; k < mean.size(); ++k) {
+      row.push_back(valid[k]);
+      row.push_back(mean[k] * valid[k]);
+      for (size_t i = 0; i < kTop; ++i) row.push_back(hits[k * kTop + i]);
+    }
+    return row;
+  };
+  std::vector<double> sums;
+  for (const std::vector<double>& row : train::deal(options.parallel, batches, row_of)) {
+    sums.resize(row.size(), 0);
+    for (size_t i = 0; i < row.size(); ++i) sums[i] += row[i];
   }
   HeadAccuracy accuracy;
-  if (!sums) return accuracy;
-  if (options.set.with_main) accuracy.main_loss = sums->mean_loss(0);
-  for (size_t k = first_head; k < sums->loss.size(); ++k) {
-    accuracy.loss.push_back(sums->mean_loss(k));
+  if (sums.empty()) return accuracy;
+  if (sums[0] > 0) accuracy.tokens_per_pass = sums[1] / sums[0];
+  for (size_t k = 0; kChains + (k + 1) * kOfHead <= sums.size(); ++k) {
+    const double* of_head = sums.data() + kChains + k * kOfHead;
+    const double labels = std::max(of_head[0], 1.0), loss = of_head[1] / labels;
+    if (k < first_head) {
+      accuracy.main_loss = loss;
+      continue;
+    }
+    accuracy.loss.push_back(loss);
     std::vector<double>& top = accuracy.top.emplace_back();
-    for (size_t i = 0; i < kTop; ++i)
-      top.push_back(sums->hits[k * kTop + i] / std::max(sums->valid[k], 1.0));
+    for (size_t i = 0; i < kTop; ++i) top.push_back(of_head[2 + i] / labels);
   }
-  if (chains.passes > 0)
-    accuracy.tokens_per_pass =
-        static_cast<double>(chains.tokens) / static_cast<double>(chains.passes);
   return accuracy;
 }
 

@@ -10,6 +10,7 @@
 #include <binade/autograd/ops/multi_head_loss.h>
 #include <binade/heads/decoding/documents.h>
 #include <binade/heads/decoding/heads_loss.h>
+#include <binade/train/data_parallel.h>
 
 namespace binade::heads::decoding {
 
@@ -29,6 +30,8 @@ struct HeadAccuracyOptions {
   int64_t batches = 1;  // read at most, of `batch_size` rows each
   int64_t classes = 0;  // MultiHeadLossOptions::classes
   HeadSet set;
+  // Of ranks that do some of the batches each, all of them calling this; null: one does them all.
+  train::DataParallel* parallel = nullptr;
 };
 
 // Over the first batches of rows, of the set's heads, in order. τ is found by

@@ -219,7 +219,8 @@ train::LossFunction eagle_loss(const EagleHead& head, bool packed,
 decoding::HeadAccuracy head_accuracy(const EagleHead& head,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const EagleLossOptions& options) {
+                                     const EagleLossOptions& options,
+                                     train::DataParallel* parallel) {
   const NoGrad off;
   const DraftLabels draft(head);
   const bool packed = documents.options().pack;
@@ -228,7 +229,8 @@ decoding::HeadAccuracy head_accuracy(const EagleHead& head,
       {.preset = preset,
        .batches = batches,
        .classes = head.own_output() ? 0 : head.base().config().vocab_size,
-       .set = {.count = options.steps}},
+       .set = {.count = options.steps},
+       .parallel = parallel},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& loss) {
         const EagleHead::Trunk trunk =

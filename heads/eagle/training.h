@@ -63,6 +63,7 @@ train::LossFunction eagle_loss(const EagleHead& head, bool packed, const EagleLo
 decoding::HeadAccuracy head_accuracy(const EagleHead& head,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const EagleLossOptions& options);
+                                     const EagleLossOptions& options,
+                                     train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::eagle

@@ -40,13 +40,14 @@ train::LossFunction document_loss(const nn::CausalLm& model,
 }
 
 double validation_loss(const nn::CausalLm& model, const decoding::PackedDocuments& documents,
-                       const amp::Preset& preset, int64_t batches) {
+                       const amp::Preset& preset, int64_t batches, train::DataParallel* parallel) {
   const decoding::HeadAccuracy accuracy = decoding::head_accuracy(
       documents, model.device(),
       {.preset = preset,
        .batches = batches,
        .classes = model.config().vocab_size,
-       .set = kNextToken},
+       .set = kNextToken,
+       .parallel = parallel},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& options) {
         DecodingHead head;

@@ -25,8 +25,9 @@ train::LossFunction document_loss(const nn::CausalLm& model,
                                   std::shared_ptr<const nn::CausalLm> teacher = nullptr);
 
 // Mean cross-entropy a label over the first `batches` batches of rows. The model should be in
-// evaluation mode.
+// evaluation mode. With `parallel` the ranks of a run, which all call this, do some of them each.
 double validation_loss(const nn::CausalLm& model, const decoding::PackedDocuments& documents,
-                       const amp::Preset& preset, int64_t batches);
+                       const amp::Preset& preset, int64_t batches,
+                       train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::language_model

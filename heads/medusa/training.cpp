@@ -104,7 +104,8 @@ train::LossFunction medusa_loss(const MedusaHeads& heads, const decoding::Packin
 decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const MedusaLossOptions& options) {
+                                     const MedusaLossOptions& options,
+                                     train::DataParallel* parallel) {
   const decoding::HeadSet set = head_set(heads.config().heads, options);
   MedusaLossOptions against_text = options;  // the model's own loss, too, whatever teaches it
   against_text.acceptance = 0;
@@ -116,7 +117,8 @@ decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
       {.preset = preset,
        .batches = batches,
        .classes = heads.base().config().vocab_size,
-       .set = set},
+       .set = set,
+       .parallel = parallel},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& loss) {
         const Tensor hidden = base_states(heads, batch, packed, false);

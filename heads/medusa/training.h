@@ -55,6 +55,7 @@ train::LossFunction medusa_loss(const MedusaHeads& heads, const decoding::Packin
 decoding::HeadAccuracy head_accuracy(const MedusaHeads& heads,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const MedusaLossOptions& options = {});
+                                     const MedusaLossOptions& options = {},
+                                     train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::medusa

@@ -64,7 +64,7 @@ train::LossFunction mtp_loss(const MtpHeads& heads, bool packed, const MtpLossOp
 decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const MtpLossOptions& options) {
+                                     const MtpLossOptions& options, train::DataParallel* parallel) {
   const decoding::HeadSet set = head_set(heads.config(), options);
   const std::vector<double> ones(static_cast<size_t>(set.count), 1);
   MtpLossOptions against_text = options;
@@ -74,7 +74,8 @@ decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
       {.preset = preset,
        .batches = batches,
        .classes = heads.base().config().vocab_size,
-       .set = set},
+       .set = set,
+       .parallel = parallel},
       [&](const train::Named<Tensor>& batch, const Tensor& labels,
           const MultiHeadLossOptions& loss) {
         return multi_head_loss(

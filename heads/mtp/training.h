@@ -37,6 +37,7 @@ train::LossFunction mtp_loss(const MtpHeads& heads, bool packed, const MtpLossOp
 decoding::HeadAccuracy head_accuracy(const MtpHeads& heads,
                                      const decoding::PackedDocuments& documents,
                                      const amp::Preset& preset, int64_t batches,
-                                     const MtpLossOptions& options);
+                                     const MtpLossOptions& options,
+                                     train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::mtp

@@ -12,6 +12,7 @@
 #include <binade/data/permutation.h>
 #include <binade/heads/rank/device_metrics.h>
 #include <binade/heads/rank/parts.h>
+#include <binade/train/data_parallel.h>
 
 namespace binade::heads::rank {
 
@@ -27,15 +28,13 @@ uint32_t added(uint32_t checksum, std::span<T> values) {
   return crc32c(values.data(), values.size_bytes(), checksum);
 }
 
-// Calls use(part, outputs) with what the ranker makes of each part of a set.
+// Calls use(outputs) with what the ranker makes of a part of a set.
 template <class Use>
-void for_each_part(const Ranker& ranker, const ResidentSet& set, const amp::Preset& preset,
-                   const Use& use) {
+void look_at_part(const Ranker& ranker, const ResidentSet& set, const Part& part,
+                  const amp::Preset& preset, const Use& use) {
   const NoGrad off;
-  for (const Part& part : parts_of(set.host(), set.device())) {
-    const amp::Autocast scope(preset);
-    use(part, ranker.forward(set.features(part.rows), part.list_of));
-  }
+  const amp::Autocast scope(preset);
+  use(ranker.forward(set.features(part.rows), part.list_of));
 }
 
 }  // namespace
@@ -184,29 +183,44 @@ train::LossFunction ranking_loss(const Ranker& ranker, std::shared_ptr<const Res
 std::vector<double> score(const Ranker& ranker, const ResidentSet& set, const LossSpec& loss,
                           const amp::Preset& preset) {
   std::vector<double> scores;
-  for_each_part(ranker, set, preset,
-                [&](const Part&, const Tensor& outputs) { append_scores(scores, outputs, loss); });
+  for (const Part& part : parts_of(set.host(), set.device()))
+    look_at_part(ranker, set, part, preset,
+                 [&](const Tensor& outputs) { append_scores(scores, outputs, loss); });
   return scores;
 }
 
 train::Validation validate(const Ranker& ranker, const ResidentSet& set, const LossSpec& loss,
-                           const amp::Preset& preset, const JudgeOptions& judge) {
+                           const amp::Preset& preset, const JudgeOptions& judge,
+                           train::DataParallel* parallel) {
   check(!judge.metrics.empty(), "a validation needs a metric");
   std::vector<double> scores;
   double total = 0;
   int64_t usable = 0;
-  for_each_part(ranker, set, preset, [&](const Part& part, const Tensor& outputs) {
+  // Of a part: its loss, then the scores of its documents.
+  const std::vector<Part> parts = parts_of(set.host(), set.device());
+  const auto row_of = [&](int64_t index) {
+    const Part& part = parts[static_cast<size_t>(index)];
     Lists lists;
     lists.offsets =
         Array::from(part.offsets, {static_cast<int64_t>(part.offsets.size())}).to(set.device());
     lists.labels = set.labels(part.rows);
-    total += rank_loss(outputs, lists, loss).item();
+    std::vector<double> row;
+    look_at_part(ranker, set, part, preset, [&](const Tensor& outputs) {
+      row = {rank_loss(outputs, lists, loss).item()};
+      append_scores(row, outputs, loss);
+    });
+    return row;
+  };
+  const auto rows = train::deal(parallel, std::ssize(parts), row_of);
+  for (size_t index = 0; index < parts.size(); ++index) {
+    const Part& part = parts[index];
+    total += rows[index].front();
+    scores.insert(scores.end(), rows[index].begin() + 1, rows[index].end());
     usable +=
         usable_lists(loss, part.offsets,
                      set.host().label_span().subspan(static_cast<size_t>(part.begin),
                                                      static_cast<size_t>(part.end - part.begin)));
-    append_scores(scores, outputs, loss);
-  });
+  }
   for (double& value : scores)
     if (std::isnan(value)) value = -std::numeric_limits<double>::infinity();
   train::Validation validation(total / static_cast<double>(std::max<int64_t>(usable, 1)));

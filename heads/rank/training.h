@@ -95,8 +95,10 @@ struct JudgeOptions {
   Convention convention;
 };
 // For Task::validate: the mean loss and the metrics; the score is the first metric, its negative
-// where smaller is better. NaN scores count as the worst there is.
+// where smaller is better. NaN scores count as the worst there is. With `parallel` the ranks of a
+// run, which all call this, score some of the lists each.
 train::Validation validate(const Ranker& ranker, const ResidentSet& set, const LossSpec& loss,
-                           const amp::Preset& preset, const JudgeOptions& judge);
+                           const amp::Preset& preset, const JudgeOptions& judge,
+                           train::DataParallel* parallel = nullptr);
 
 }  // namespace binade::heads::rank

@@ -84,7 +84,7 @@ TEST_CASE("dist: all_to_all, all_gather and broadcast bring every byte", "[dist]
 TEST_CASE("dist: slices cover everything once, in whole units", "[dist]") {
   for (const int64_t elements : {0, 1, 8191, 8192, 8193, 50000, 1000000})
     for (const int ranks : {1, 2, 3, 4, 7}) {
-      const std::vector<dist::Slice> all = dist::slices(elements, ranks);
+      const std::vector<dist::Slice> all = dist::slices(elements, ranks, 8192);
       REQUIRE(std::ssize(all) == ranks);
       int64_t end = 0;
       for (const dist::Slice& one : all) {

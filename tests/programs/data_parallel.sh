@@ -28,12 +28,16 @@ same "… in bf16 with Muon, on Llama with recompute" "${made[@]}" --accumulatio
 same "… with LoRA" "${made[@]}" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
 same "… with multi-token prediction" "${made[@]}" --accumulation 4 --mtp sequential:1
 
-# Every rank has all states, and all have the rows and files of the run before.
-problem=
-ranks 4 run-0 --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 --zero 0 \
-  >"$case_output" 2>&1 || problem="4 ranks end with status $?"
-[[ -n $problem ]] || problem=$(difference run-1 run-0)
-report "… and with whole optimizer states on every rank" "$problem"
+# In the other stages of ZeRO all have the rows and files of the run before.
+for zero in 0 2; do
+  problem=
+  ranks 4 run-$zero-zero --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 --zero $zero \
+    --timeline --compare-ranks 3 >"$case_output" 2>&1 || problem="4 ranks end with status $?"
+  [[ -n $problem ]] || problem=$(difference run-1 run-$zero-zero)
+  [[ -n $problem ]] || (($(grep -c '"exposed_ms":' "$work/run-$zero-zero/metrics.jsonl") == 20)) ||
+    problem="not every step has its timeline"
+  report "… and in stage $zero of ZeRO, with a timeline and ranks that are compared" "$problem"
+done
 
 # What rank 0 does when a run has ended, with the averages.
 problem=
@@ -70,15 +74,20 @@ problem=
 ranks 4 full --steps 7 "${half[@]}" >"$case_output" 2>&1 || problem="status $? at first"
 cp -r "$work/full/checkpoints" "$work/before"
 small_files() { bash -c 'ulimit -f 64; exec "$@"' sh "$@"; }
+status=0
 [[ -n $problem ]] || small_files timeout 120 "$bin/binade-run" -n 4 "$bin/train_gpt" "${options[@]}" --steps 14 \
-  "${half[@]}" --resume --run-dir "$work/full" >"$case_output" 2>&1 || problem="status $? where nothing can be written"
-grep -q "no checkpoint was written at step 14" "$case_output" || problem=${problem:-"nothing is said"}
+  "${half[@]}" --resume --run-dir "$work/full" >"$case_output" 2>&1 || status=$?
+((status == 2)) || problem=${problem:-"status $status where nothing can be written"}
+for rank in 0 1 2 3; do
+  grep -qE "^\[$rank\] error: .*no checkpoint was written at step 14" "$case_output" ||
+    problem=${problem:-"rank $rank does not say so"}
+done
 problem=${problem:-$(diff -r "$work/before" "$work/full/checkpoints" | head -n 5)} || true
 [[ -n $problem ]] || ranks 2 full --steps 21 "${half[@]}" --resume --zero 0 >"$case_output" 2>&1 ||
   problem="status $? afterwards"
 [[ -n $problem ]] || cmp "$work"/{whole,full}/checkpoints/step-000000021.safetensors >"$case_output" 2>&1 ||
   problem="it ends elsewhere"
-report "a checkpoint that cannot be written leaves the one before, and no rank waits" "$problem"
+report "a checkpoint that cannot be written is an error on every rank and leaves the one before" "$problem"
 
 gpu_count() { nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true; }
 # train_on_gpus N FOLDER ARGUMENTS...
@@ -140,7 +149,7 @@ gpu_difference() { diff <(rows "$1") <(rows "$2") | head -n 5 || true; }
 same_on_gpus() {
   local name=$1 mode problem=
   shift
-  for mode in "" --eager "--zero 0" "--zero 0 --eager"; do
+  for mode in "" --eager "--zero 0" "--zero 0 --eager" "--zero 2" "--zero 2 --eager"; do
     # shellcheck disable=SC2086
     problem=$("$@" complaint 0 "" train_on_gpus 2 "gpu-2${mode// /}$1" $mode)
     [[ -n $problem ]] || problem=$(gpu_difference gpu-1 "gpu-2${mode// /}$1")

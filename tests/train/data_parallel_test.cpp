@@ -1,5 +1,6 @@
 #include <binade/train/data_parallel.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <mutex>
@@ -110,16 +111,83 @@ TEST_CASE("data parallel: numbers of ranks that cannot share a step out are told
   CHECK_THROWS_WITH(train::check_lanes(1, 2), Catch::Contains("it can among 1 "));
 }
 
-TEST_CASE("data parallel: weights that differ at the start are named", "[dist][train]") {
-  const auto errors = run_ranks(2, [](dist::World& world) {
-    train::DataParallel parallel(world, Device::cpu());
-    nn::StateDict state = {{"a", Array::zeros({3}, DType::f32)},
-                           {"b", Array::full({2}, world.rank(), DType::f32)}};
-    parallel.check_equal({{"a", state["a"]}});
-    parallel.check_equal(state);
-  });
-  CHECK(errors[1].find("b differs from rank 0's") != std::string::npos);
-  CHECK(errors[0].find("rank 1 of 2") != std::string::npos);
+// One bit of one rank's, at every place of a tensor of each dtype, in the middle of what is read at
+// once and at its end.
+TEST_CASE("data parallel: a bit that differs is named with its rank and tensor", "[dist][train]") {
+  for (const int size : {2, 3, 4})
+    for (const DType dtype : {DType::f32, DType::f16, DType::i64, DType::u8})
+      for (const int64_t numel : {1, 3, 1000}) {
+        const int bad = size - 1;
+        const auto errors = run_ranks(size, [&](dist::World& world) {
+          train::DataParallel parallel(world, Device::cpu());
+          const nn::StateDict state = {{"a", Array::zeros({3}, DType::f32)},
+                                       {"b", Array::full({numel}, 1, dtype)},
+                                       {"empty", Array::zeros({0}, dtype)},
+                                       {"scalar", Array::zeros({}, dtype)}};
+          parallel.check_equal(state, "at first");
+          auto* bytes = static_cast<uint8_t*>(state.at("b").data());
+          const int64_t places[] = {0, numel * size_of(dtype) / 2, numel * size_of(dtype) - 1};
+          for (const int64_t place : places) {
+            std::string said = "nothing";
+            if (world.rank() == bad) bytes[place] ^= 0x10;
+            try {
+              parallel.check_equal(state, "after step 7");
+            } catch (const Error& error) {
+              said = error.what();
+            }
+            if (world.rank() == bad) bytes[place] ^= 0x10;
+            const std::string expected =
+                size == 2
+                    ? "b is not the same on all ranks after step 7"
+                    : concat("b of rank ", bad, " differs from the other ranks' after step 7");
+            check(said == expected, "'", said, "' is not '", expected, "'");
+          }
+          parallel.check_equal(state, "at last");
+        });
+        CAPTURE(size, dtype, numel);
+        for (const std::string& error : errors) CHECK(error == "");
+      }
+}
+
+TEST_CASE("data parallel: pieces of any length come back in order, whoever did them",
+          "[dist][train]") {
+  const auto piece = [](int64_t index) {
+    std::vector<double> values;
+    for (int64_t i = 0; i < index * index % 5; ++i)
+      values.push_back(static_cast<double>(100 * index + i));
+    return values;
+  };
+  for (const int64_t count : {0, 1, 2, 7, 12}) {
+    const auto alone = train::deal(nullptr, count, piece);
+    REQUIRE(std::ssize(alone) == count);
+    std::atomic<int64_t> made = 0;
+    const auto errors = run_ranks(3, [&](dist::World& world) {
+      train::DataParallel parallel(world, Device::cpu());
+      const auto got = train::deal(&parallel, count, [&](int64_t index) {
+        ++made;
+        return piece(index);
+      });
+      check(got == alone, "the pieces of rank ", world.rank(), " differ");
+    });
+    for (const std::string& error : errors) CHECK(error == "");
+    CHECK(made == count);
+  }
+}
+
+TEST_CASE("data parallel: a timeline measures what a step waits for, and only if it is asked to",
+          "[dist][train]") {
+  for (const bool timeline : {true, false}) {
+    const auto errors = run_ranks(2, [&](dist::World& world) {
+      train::DataParallel parallel(world, Device::cpu(), {.timeline = timeline});
+      const Outcome outcome = train({}, &parallel);
+      for (const train::StepReport& report : outcome.reports) {
+        check(report.exposed_seconds.has_value() == timeline, "measured although it was not asked");
+        check(!timeline || *report.exposed_seconds > 0, "a step has waited for nothing");
+      }
+    });
+    for (const std::string& error : errors) CHECK(error == "");
+    CHECK_FALSE(train({}, nullptr).reports[0].exposed_seconds.has_value());
+  }
 }
 
 TEST_CASE("data parallel: evaluations are dealt out and added up in order", "[dist][train]") {

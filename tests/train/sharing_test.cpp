@@ -56,6 +56,7 @@ struct Setup {
                            .scaler = {.init_scale = 0x1p24, .growth_interval = 5}};
   std::string optimizer = "adamw";
   int64_t lanes = 4, steps = 20;
+  int64_t bucket = 1;  // the smallest: a chunk of every rank
   bool averages = true;
   bool two_parts = false;  // an optimizer for each of the groups
   int64_t freeze_at = -1;  // the step before which a layer is frozen; 4 steps later it trains again
@@ -162,11 +163,12 @@ void check_ranks(const Setup& setup, const std::vector<int>& sizes) {
     CHECK(skipped < setup.steps);
   }
   for (const int size : sizes)
-    for (const int stage : {0, 1}) {
+    for (const int stage : {0, 1, 2}) {
       std::mutex mutex;
       std::vector<Outcome> all;
       const auto errors = run_ranks(size, [&](dist::World& world) {
-        train::DataParallel parallel(world, Device::cpu(), stage);
+        train::DataParallel parallel(world, Device::cpu(),
+                                     {.stage = stage, .bucket = setup.bucket});
         Outcome outcome = train(setup, &parallel);
         const std::lock_guard lock(mutex);
         all.push_back(std::move(outcome));
@@ -245,7 +247,7 @@ TEST_CASE("sharing: a trainer of two optimizers writes one file, whatever the nu
     const std::filesystem::path path = folder.path() / concat(first);
     for (const auto& [ranks, steps] : {std::pair{first, 4}, std::pair{then, 8}}) {
       const auto errors = run_ranks(ranks, [&, steps = steps](dist::World& world) {
-        train::DataParallel parallel(world, Device::cpu(), /*stage=*/1);
+        train::DataParallel parallel(world, Device::cpu());
         run_trainer(path, steps, &parallel);
       });
       for (const std::string& error : errors) CHECK(error == "");
@@ -312,7 +314,7 @@ TEST_CASE("sharing: what is in pieces cannot be read by mistake", "[dist][train]
     expect_error([&] { optimizer.load_state({}); }, in_pieces);
     expect_error([&] { run.ema->state(); }, in_pieces);
     expect_error([&] { run.ema->load_state({}); }, in_pieces);
-    expect_error([&] { optimizer.share(world.communicator()); }, {"already"});
+    expect_error([&] { optimizer.share(world.communicator(), 1); }, {"already"});
     optimizer.zero_grad();
     const Tensor& values = first->tensor();
     values.backward(Tensor(Array::zeros(values.shape(), values.dtype())));
@@ -367,9 +369,9 @@ TEST_CASE("sharing: averages in use are whole on every rank, and go again bit by
 
 TEST_CASE("sharing: stages that there are not", "[dist][train]") {
   const auto errors = run_ranks(2, [](dist::World& world) {
-    for (const int stage : {-1, 2})
-      expect_error([&] { train::DataParallel(world, Device::cpu(), stage); },
-                   {concat("0 and 1, got ", stage)});
+    for (const int stage : {-1, 3})
+      expect_error([&] { train::DataParallel(world, Device::cpu(), {.stage = stage}); },
+                   {concat("0, 1 and 2, got ", stage)});
   });
   for (const std::string& error : errors) CHECK(error == "");
 }

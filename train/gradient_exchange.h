@@ -1,0 +1,126 @@
+// INTERNAL. How the gradients of one optimizer reach the ranks that own them, while backward still
+// makes others.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <binade/autograd/gradient_watch.h>
+#include <binade/core/side_queue.h>
+#include <binade/dist/world.h>
+#include <binade/optim/optimizer.h>
+#include <binade/train/exposed_time.h>
+
+namespace binade::train {
+
+// In a round every rank runs one backward pass, which this watches. A parcel, some contiguous
+// elements of a flat group, goes on its way beside the pass as soon as its gradients are complete:
+// every rank sends each owner (dist/shards.h) what it owns of it, and the owner adds that up in
+// f32, in the order of the ranks. A parcel is a bucket; where gradients are whole on no rank
+// (FlatGroup::has_grad_buffer) it is some parameters, which have memory while they are written and
+// sent.
+//
+// All ranks send their parcels in one order, whatever their passes do: from the second step on that
+// in which they were complete in rank 0's first round. A parcel whose turn it is and that is not
+// complete, in a pass that goes another way, holds up those behind it until it is, at the latest
+// until the end of the pass; so the order is a matter of speed alone. What a pass does not reach
+// counts as zero.
+class GradientExchange : public GradientWatch {
+ public:
+  // `ranks`: of the optimizer's device. Ranks make it in one order, about equal optimizers, which
+  // are shared already if they are to be. All but the optimizer must outlive it.
+  GradientExchange(dist::World& world, dist::Communicator& ranks, SideQueue& queue,
+                   const ExposedTime& time, optim::Optimizer& optimizer, int64_t bucket);
+  ~GradientExchange() override;
+
+  // Before a backward pass that watches this. In the `last` round of a step the sums of groups that
+  // the ranks do not share become whole.
+  void begin_round(bool last);
+  // Behind the pass: what is left goes on its way, too. Forgets the gradients.
+  void end_round();
+  // Behind all rounds of a step, which all ranks end: the sums are complete.
+  void finish();
+  // Between steps: gradients have no memory of this any more.
+  void free_memory();
+
+  void begin(const TensorList& leaves) override;
+  void complete(const Tensor& leaf) override;
+
+  // Parcels that were sent, and those of them that went while other leaves were to come.
+  struct Counts {
+    int64_t sent = 0, early = 0;
+  };
+  const Counts& counts() const { return counts_; }
+
+  bool is_of(const optim::Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
+
+ private:
+  struct Parcel {
+    size_t group;
+    dist::Slice elements;
+    std::vector<size_t> members;       // of the group, with elements here
+    Array memory;                      // of gradients that are whole nowhere, while they have any
+    int64_t open = 0;                  // leaves that the pass may still bring something
+    bool sent = false;                 // in this round
+    SideQueue::Ticket on_its_way = 0;  // 0: not
+  };
+  // Memory that parcels have had.
+  struct Slab {
+    Array memory;
+    SideQueue::Ticket read_by;  // 0: nobody
+  };
+  // Part of a parcel that lies in one bucket.
+  struct Piece {
+    std::vector<dist::Communicator::Block> to, from;
+    std::vector<Array> lanes;  // of the ranks, in their order
+    Array sums;                // what they are added to
+    Array whole;               // the bucket's sums, if all ranks are to have them
+    std::vector<dist::Communicator::Block> shares;  // of the ranks in it
+  };
+  // What guards of leaves know, while there is one.
+  struct Link {
+    GradientExchange& exchange;
+  };
+
+  void add_parcel(size_t group, dist::Slice elements);
+  void guard_leaves();
+  // A parameter with elements in these parcels gets a gradient.
+  void before_write(const std::vector<size_t>& parcels, const std::string& parameter);
+  void wait(SideQueue::Ticket& ticket);
+  void give_memory(Parcel& parcel);
+  Array gradients(const Parcel& parcel) const;
+  void zero_missing(Parcel& parcel);
+  Piece piece_of(const Parcel& parcel, int64_t bucket) const;
+  static void exchange(dist::Communicator& ranks, const Piece& piece, bool first);
+  void send_complete();
+  void send(Parcel& parcel);
+  void learn_order();
+  optim::FlatGroup& group_of(const Parcel& parcel) { return optimizer_.groups()[parcel.group]; }
+
+  dist::World& world_;
+  dist::Communicator& ranks_;
+  SideQueue& queue_;
+  const ExposedTime& time_;
+  optim::Optimizer& optimizer_;
+  std::weak_ptr<optim::Optimizer::Life> life_;
+  std::vector<dist::Shards> shards_;  // of the groups
+  std::vector<Parcel> parcels_;
+  std::unordered_map<const TensorState*, std::vector<size_t>> parcels_of_;
+  std::deque<Slab> slabs_;  // free ones, in the order in which they became so
+  std::shared_ptr<Link> link_;
+  Array received_;  // what came of other ranks, of the largest piece; written on the queue
+
+  std::vector<size_t> order_;     // in which parcels are sent
+  bool learned_ = false;          // that order
+  std::vector<size_t> complete_;  // of the first round, until it is learned
+  size_t sent_ = 0;               // of this round
+  size_t to_come_ = 0;            // leaves that are not complete in the pass
+  bool first_ = false, last_ = false;
+  Counts counts_;
+};
+
+}  // namespace binade::train
