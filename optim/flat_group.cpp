@@ -125,6 +125,12 @@ Array FlatGroup::sums(dist::Slice elements) const {
   return accumulated_.slice(0, begin, end);
 }
 
+void FlatGroup::make_grad_buffer() {
+  grad_ = Array::zeros({numel_}, value_.dtype(), device());
+  for (const Member& member : members_)
+    member.parameter.parameter->tensor().bind_grad(part(grad_, member));
+}
+
 void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, bool gradients) {
   check(!shared(), "a parameter group is shared already");
   const bool masters = has_masters();
