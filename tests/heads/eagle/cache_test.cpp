@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <binade/core/random.h>
 #include <binade/heads/eagle/training.h>
 #include <binade/optim/adamw.h>
 
