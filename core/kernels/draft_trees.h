@@ -17,7 +17,8 @@ inline constexpr int64_t kMostTreeWidth = kMostTopTokens;
 inline constexpr int64_t kMostPool = kMostTreeWidth + kMostPending * kMostTreeWidth;
 
 // scores (R, k) f32: the logarithm of the softmax of logits (R, V), f32 or half with a contiguous
-// last dimension, at columns (R, k); never above 0. −∞ where the column is negative.
+// last dimension, at columns (R, k); never above 0. −∞ where the column is negative,
+// or its logit −∞.
 BINADE_KERNEL(log_probabilities, const Array& logits, const Array& columns, const Array& scores)
 
 // What was guessed for each slot, M ≤ kMostPool in all.

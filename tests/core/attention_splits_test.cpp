@@ -122,7 +122,7 @@ void check_close(const Result& a, const Result& b, double tolerance) {
     for (int64_t i = 0; i < x->numel(); ++i) {
       const double left = read(*x, i), right = read(*y, i);
       if (left == right) continue;  // −∞, too
-      worst = std::max(worst, std::abs(left - right));
+      worst = std::max(worst, std::abs(left - right) / (1 + std::abs(left)));
     }
     CHECK(worst <= tolerance);
   }
@@ -186,7 +186,7 @@ TEST_CASE("queries see the splits of other keys than their own", "[attention][sp
               logsumexp = Array::empty({kBatch, kHeads, tokens - last}, DType::f32);
   kernels::cpu::attention(some.q, all.k, all.v, params, out, logsumexp);
   for (int64_t i = 0; i < out.numel(); ++i)
-    CHECK(read(out, i) == Approx(read(whole.out.slice(2, last), i)).margin(1e-6));
+    CHECK(read(out, i) == Approx(read(whole.out.slice(2, last), i)).margin(5e-6));  // another order
 }
 
 TEST_CASE("attention over splits agrees on both devices", "[cuda][attention][splits]") {
@@ -204,6 +204,7 @@ TEST_CASE("attention over splits agrees on both devices", "[cuda][attention][spl
                  on_gpu.dv.to(cpu)},
                 dtype == DType::f64   ? 1e-12
                 : dtype == DType::f32 ? 2e-5
-                                      : 0.06);
+                : dtype == DType::f16 ? 0.005
+                                      : 0.03);  // a few roundings of 2^-9
   }
 }

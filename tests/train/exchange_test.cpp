@@ -41,7 +41,8 @@ struct Path {
 using Paths = std::function<Path(int64_t step, int64_t lane)>;
 
 Tensor through(const Chain& chain, const Path& path, const Tensor& x) {
-  const auto times = [&](const Tensor& h, size_t place) {
+  // Copies, as what recompute keeps outlives this call.
+  const auto times = [&chain, path](const Tensor& h, size_t place) {
     const Tensor& parameter = chain.parts[static_cast<size_t>(path.order[place])]->tensor();
     if (static_cast<int>(place) != path.throws_behind) return h * parameter;
     return custom_function(
@@ -53,9 +54,9 @@ Tensor through(const Chain& chain, const Path& path, const Tensor& x) {
   Tensor h = x;
   for (size_t place = 0; place < path.order.size(); ++place) {
     if (path.recomputes && place == 1) {
-      h = recompute([&chain, path, times](
-                        const TensorList& in) -> TensorList { return {times(times(in[0], 1), 2)}; },
-                    {h})[0];
+      h = recompute(
+          [times](const TensorList& in) -> TensorList { return {times(times(in[0], 1), 2)}; },
+          {h})[0];
       ++place;
     } else {
       h = times(h, place);
@@ -113,7 +114,8 @@ std::vector<int> all_in_order() {
   return order;
 }
 
-// Trains in every way and compares. Returns the share of buckets that left early on two ranks in stage 1.
+// Trains in every way and compares. Returns the share of buckets that left early on two ranks in
+// stage 1.
 double check_equal(const Paths& paths, int64_t lanes = kLanes) {
   const State alone = train(paths, nullptr, lanes).state;
   double early = 0;

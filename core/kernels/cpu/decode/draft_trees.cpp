@@ -39,8 +39,10 @@ void log_probabilities(const Array& logits, const Array& columns, const Array& s
       double sum = 0;
       for (int64_t i = 0; i < vocabulary; ++i) sum += std::exp(row[i] - largest);
       const auto shift = static_cast<float>(std::log(sum));
-      for (int64_t k = r * count; k < (r + 1) * count; ++k)
-        out[k] = at[k] < 0 ? kNever : std::min(row[at[k]] - largest - shift, 0.0f);
+      for (int64_t k = r * count; k < (r + 1) * count; ++k) {
+        const float logit = at[k] < 0 ? kNever : row[at[k]];
+        out[k] = logit == kNever ? kNever : std::min(logit - largest - shift, 0.0f);
+      }
     }
   });
 }

@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kRowThreads)
   if (place >= count) return;
   const int64_t at = int64_t{blockIdx.x} * count + place;
   const int column = columns[at];
-  scores[at] =
-      column < 0 ? -INFINITY : fminf(widen(row[column]) - all.largest - logf(all.sum), 0.0f);
+  const float logit = column < 0 ? -INFINITY : widen(row[column]);
+  scores[at] = logit == -INFINITY ? logit : fminf(logit - all.largest - logf(all.sum), 0.0f);
 }
 
 // How many of `count` guesses are better than guess i.
