@@ -23,9 +23,10 @@ PYTHON
 mkdir "$work/data"
 make_items train 60
 make_items t10k 60
-small=(--data "$work/data" --device cpu --preset tiny --dim 32 --layers 2 --hidden 48 --batch-size 2 --warmup 2
-  --workers 1 --validation-packs 1 --drawings 2)
-train() { "$programs/train_bagel" "${small[@]}" "$@"; }
+data=$work/data rows=2
+small=(--device cpu --preset tiny --dim 32 --layers 2 --hidden 48 --warmup 2 --workers 1 --validation-packs 1
+  --drawings 2)
+train() { "$programs/train_bagel" --data "$data" --batch-size "$rows" "${small[@]}" "$@"; }
 
 for architecture in dense moe mot; do
   expect "training a model of architecture $architecture" 0 "$architecture, " \
@@ -41,10 +42,10 @@ expect "… and the others" 0 "done at step 4" train --steps 4 --run-dir "$work/
 cmp -s "$work/halves-model/ema.safetensors" "$work/mot-model/ema.safetensors" && problem= || problem="they differ"
 report "… give the same model" "$problem"
 expect "FP16 with dynamic scaling" 0 "fp16 on cpu" train --precision fp16 --steps 3 --run-dir "$work/fp16"
-expect "8 rows in 4 micro-batches" 0 "done at step 2" \
-  train --batch-size 8 --accumulation 4 --steps 2 --run-dir "$work/accumulated"
+rows=8 expect "8 rows in 4 micro-batches" 0 "done at step 2" \
+  train --accumulation 4 --steps 2 --run-dir "$work/accumulated"
 refused "an architecture that there is not" "dense" train --architecture moa --run-dir "$work/none"
-refused "a folder without the items" "train-images-idx3-ubyte.gz" train --data "$work" --run-dir "$work/none"
+data=$work refused "a folder without the items" "train-images-idx3-ubyte.gz" train --run-dir "$work/none"
 refused "rows that cannot be shared out" "a batch of 2 rows cannot be split into 3" \
   train --accumulation 3 --run-dir "$work/none"
 
@@ -70,14 +71,15 @@ cat >"$work/own.jsonl" <<'LINES'
 {"parts": [{"text": "sea", "drop": 0.1}, {"image": "own.png", "role": "noise"}]}
 {"parts": [{"image": "own.png", "role": "vit"}, {"text": "what"}, {"text": "sea", "loss": true}]}
 LINES
+data=$work/own.jsonl
 expect "training on pictures of one's own" 0 "2 samples of $work/own.jsonl" \
-  train --data "$work/own.jsonl" --steps 3 --run-dir "$work/own" --save "$work/own-model"
+  train --steps 3 --run-dir "$work/own" --save "$work/own-model"
 expect "… and drawing" 0 "1 pictures" "$programs/draw" --model "$work/own-model" --device cpu --points 3 --text "sea" \
   --width 64 --output "$work/sea.png"
 expect "… and asking" 0 "$work/own.png: " "$programs/draw" --model "$work/own-model" --device cpu --image "$work/own.png" \
   --ask what --longest 5
 echo '{"parts": [{"image": "none.png", "role": "vit"}]}' >>"$work/own.jsonl"
-refused "a line whose picture is not there" "own.jsonl, line 3: " train --data "$work/own.jsonl" --run-dir "$work/none"
+refused "a line whose picture is not there" "own.jsonl, line 3: " train --run-dir "$work/none"
 
 judge() { "$programs/judge_bagel" --model "$work/mot-model" --data "$work/data" --device cpu "$@"; }
 expect "judging" 0 "caption_exact" judge --drawings 10 --judge-steps 2 --validation-packs 1 --judge "$work/judge" \
