@@ -125,6 +125,7 @@ bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
   optimizer.zero_grad();  // what was left of an earlier step
   optimizer.share(*timed_, options_.bucket, /*gradients=*/options_.stage == 2);
   if (averages != nullptr) averages->share();
+  exchange_of(optimizer);  // gives gradients memory, in the passes of other parts of the step, too
   return true;
 }
 
