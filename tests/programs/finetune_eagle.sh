@@ -20,9 +20,9 @@ expect "another one" 0 "saved" base_model llama 4 2
 expect "one of two layers" 0 "saved" base_model llama 2 1
 expect "one of the GPT-2 family" 0 "saved" base_model gpt2 3 1
 
-run=$work/run base=$work/llama-4-1 steps=6
+run=$work/run base=$work/llama-4-1 steps=6 rows=4
 eagle() {
-  "$BINADE_BUILD/examples/finetune_eagle" --model "$base" --device cpu --seq-len 32 --batch-size 4 \
+  "$BINADE_BUILD/examples/finetune_eagle" --model "$base" --device cpu --seq-len 32 --batch-size "$rows" \
     --steps "$steps" --draft-steps 3 --checkpoint-every 2 --run-dir "$run" --quiet "$@"
 }
 text=(--text "$work/text.txt")
@@ -49,8 +49,8 @@ run=$work/recompute
 expect "steps computed again" 0 "done at step 6" eagle "${text[@]}" --draft-vocabulary 24 --recompute-steps
 # A document of one token has no label for a step that guesses the one after the next.
 run=$work/unlabelled
-expect "a batch without a label does not end the run" 0 "steps had no label and were passed over" \
-  eagle --text "$work/few.txt" --no-pack --batch-size 1 --validation-fraction 0
+rows=1 expect "a batch without a label does not end the run" 0 "steps had no label and were passed over" \
+  eagle --text "$work/few.txt" --no-pack --validation-fraction 0
 problem=
 [[ $(grep -c '"no_labels":true' "$run/metrics.jsonl") -gt 0 ]] || problem="no row says so"
 grep -q '"step":6' "$run/metrics.jsonl" || problem="the run did not go on"
