@@ -146,10 +146,6 @@ class BackwardWalk {
     result = std::move(pending.tensor);
   }
 
-  static bool is_hooked(const TensorState& leaf) {
-    return leaf.hooks && !leaf.hooks->entries.empty();
-  }
-
   // Whether what an edge leads to was there before the node that this walk is inside of ran: more
   // of its gradient may come from elsewhere.
   bool leads_outside(const Edge& edge) const {

@@ -3,6 +3,7 @@
 #include <binade/autograd/graph.h>
 #include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/autograd/watched_leaves.h>
 #include <binade/core/kernels/elementwise.h>
 
 namespace binade {
@@ -111,9 +112,8 @@ void Pending::end_loan() {
 std::shared_ptr<GradLoan> GradLoan::take(const Tensor& tensor) {
   const auto& state = tensor.state();
   Pending& grad = state->grad;
-  const bool hooked = state->hooks && !state->hooks->entries.empty();
-  if (state->node != nullptr || !state->requires_grad || hooked || !grad.bound || grad.holds ||
-      !grad.loan.expired())
+  if (state->node != nullptr || !state->requires_grad || is_hooked(*state) || !grad.bound ||
+      grad.holds || !grad.loan.expired())
     return nullptr;
   grad.before_write();
   if (!grad.array.defined()) return nullptr;

@@ -9,14 +9,13 @@ namespace binade {
 
 namespace {
 
-// Hooks are called when the pass is over, and bring the gradient then.
-bool waits_for_hooks(const TensorState& leaf) {
-  return leaf.hooks && !leaf.hooks->entries.empty();
-}
-
 thread_local GradientWatch* current = nullptr;
 
 }  // namespace
+
+bool is_hooked(const TensorState& leaf) {
+  return leaf.hooks && !leaf.hooks->entries.empty();
+}
 
 GradientWatch::Scope::Scope(GradientWatch* watch) : previous_(std::exchange(current, watch)) {}
 
@@ -51,7 +50,7 @@ WatchedLeaves::WatchedLeaves(GradientWatch& watch, const std::vector<const Node*
     for (const auto& leaf : node.hidden_leaves) meet(leaf, node.sequence);
   }
   std::stable_sort(coming_.begin(), coming_.end(), [](const Coming& a, const Coming& b) {
-    const bool a_waits = waits_for_hooks(*a.leaf), b_waits = waits_for_hooks(*b.leaf);
+    const bool a_waits = is_hooked(*a.leaf), b_waits = is_hooked(*b.leaf);
     return a_waits == b_waits ? a.last > b.last : b_waits;
   });
   TensorList all;
@@ -62,7 +61,7 @@ WatchedLeaves::WatchedLeaves(GradientWatch& watch, const std::vector<const Node*
 void WatchedLeaves::come_to(uint64_t sequence) {
   for (; complete_ < coming_.size(); ++complete_) {
     const Coming& next = coming_[complete_];
-    if (next.last <= sequence || waits_for_hooks(*next.leaf)) return;
+    if (next.last <= sequence || is_hooked(*next.leaf)) return;
     watch_.complete(Tensor(next.leaf));
   }
 }

@@ -10,6 +10,9 @@
 
 namespace binade {
 
+// Whether hooks wait for the leaf's gradient: they are called when the pass is over.
+bool is_hooked(const TensorState& leaf);
+
 // That of the thread; or null.
 GradientWatch* current_gradient_watch();
 

@@ -6,6 +6,7 @@
 #include <binade/core/kernels/cpu/common/strided.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/rearrange.h>
+#include <binade/core/visit_bits.h>
 
 namespace binade::kernels::cpu {
 namespace {
@@ -82,16 +83,7 @@ void rearrange(const Array& x_in, std::span<const AxisMap> maps, double number,
     std::memcpy(&bits, filling.data(), sizeof(T));
     Rearrangement<T>(x, maps, bits, out).run();
   };
-  switch (size_of(out.dtype())) {
-    case 8:
-      return run(uint64_t{});
-    case 4:
-      return run(uint32_t{});
-    case 2:
-      return run(uint16_t{});
-    default:
-      return run(uint8_t{});
-  }
+  visit_bits(out.dtype(), run);
 }
 
 }  // namespace binade::kernels::cpu

@@ -1,5 +1,6 @@
 // Comparisons, tests, choices and clamping.
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/visit_bits.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
@@ -99,16 +100,7 @@ void where(const Array& condition, const Array& a, const Array& b, const Array& 
   const auto run = [&]<class T>(T) {  // the bits are chosen, whatever they mean
     elementwise("where", Operands<T, bool, T, T>(), Choose<T>(), Choose<T>(), out, condition, a, b);
   };
-  switch (size_of(out.dtype())) {
-    case 8:
-      return run(uint64_t{});
-    case 4:
-      return run(uint32_t{});
-    case 2:
-      return run(uint16_t{});
-    default:
-      return run(uint8_t{});
-  }
+  visit_bits(out.dtype(), run);
 }
 
 void clamp(const Array& x, double low, double high, const Array& out) {

@@ -1,5 +1,6 @@
 // Copies with conversion, fills and ranges.
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/visit_bits.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
@@ -38,16 +39,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 void copy_bits(const Array& x, const Array& out) {
-  switch (size_of(out.dtype())) {
-    case 8:
-      return typed_copy<uint64_t, uint64_t>(x, out);
-    case 4:
-      return typed_copy<uint32_t, uint32_t>(x, out);
-    case 2:
-      return typed_copy<uint16_t, uint16_t>(x, out);
-    default:
-      return typed_copy<uint8_t, uint8_t>(x, out);
-  }
+  visit_bits(out.dtype(), [&]<class T>(T) { typed_copy<T, T>(x, out); });
 }
 
 template <class T>

@@ -1,4 +1,5 @@
 // The triangles of matrices.
+#include <binade/core/visit_bits.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
@@ -68,16 +69,7 @@ void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
                        .narrow = out.numel() <= INT32_MAX,
                        .by_columns = FastDivisor::of(out.size(-1)),
                        .by_rows = FastDivisor::of(out.size(-2))};
-  switch (size_of(out.dtype())) {
-    case 8:
-      return typed_triangle<uint64_t>(x, parts, out);
-    case 4:
-      return typed_triangle<uint32_t>(x, parts, out);
-    case 2:
-      return typed_triangle<uint16_t>(x, parts, out);
-    default:
-      return typed_triangle<uint8_t>(x, parts, out);
-  }
+  visit_bits(out.dtype(), [&]<class T>(T) { typed_triangle<T>(x, parts, out); });
 }
 
 }  // namespace binade::kernels::cuda

@@ -5,6 +5,7 @@
 // dimension no two go to one place, and nothing of that is needed.
 #include <binade/core/kernels/cuda/common/radix_sort.h>
 #include <binade/core/kernels/indexing.h>
+#include <binade/core/visit_bits.h>
 #include <binade/core/kernels/cuda/indexing/indexing.cuh>
 #include <binade/core/kernels/cuda/indexing/scatter_rules.cuh>
 
@@ -136,21 +137,6 @@ class Marks {
  private:
   Workspace<uint32_t> marks_;
 };
-
-// Calls run(T()) with an unsigned type as wide as the dtype: bits, whatever they mean.
-template <class Run>
-void visit_bits(DType dtype, const Run& run) {
-  switch (size_of(dtype)) {
-    case 8:
-      return run(uint64_t{});
-    case 4:
-      return run(uint32_t{});
-    case 2:
-      return run(uint16_t{});
-    default:
-      return run(uint8_t{});
-  }
-}
 
 // Whether every index counts for a whole row: index is a vector along `dim`, repeated.
 bool is_vector(const Array& index, int dim) {

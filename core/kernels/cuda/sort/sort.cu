@@ -2,6 +2,7 @@
 // together with their positions; values are then fetched by position.
 #include <binade/core/kernels/cuda/common/radix_sort.h>
 #include <binade/core/kernels/sort.h>
+#include <binade/core/visit_bits.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
@@ -97,16 +98,7 @@ void sort_rows(const Array& x, int dim, bool descending, int64_t kept, const Arr
            sorted_positions.data(), device_data<T>(x), device_data<T>(values),
            device_data<int64_t>(indices));
   };
-  switch (size_of(x.dtype())) {
-    case 8:
-      return fetch(uint64_t{});
-    case 4:
-      return fetch(uint32_t{});
-    case 2:
-      return fetch(uint16_t{});
-    default:
-      return fetch(uint8_t{});
-  }
+  visit_bits(x.dtype(), fetch);
 }
 
 }  // namespace
