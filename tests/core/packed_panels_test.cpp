@@ -24,6 +24,12 @@ double matmul_tolerance(DType sums, DType out, int64_t k) {
   return 8 * std::sqrt(static_cast<double>(k) + 1) * epsilon_of(sums) + 1.01 * epsilon_of(out);
 }
 
+std::vector<const MicroKernel*> usable_kernels() {
+  std::vector<const MicroKernel*> kernels = {&kMicroKernelAvx2};
+  if (__builtin_cpu_supports("avx512f")) kernels.push_back(&kMicroKernelAvx512);
+  return kernels;
+}
+
 // Plain loops in f64.
 std::vector<double> matmul_of(const Array& a, const Array& b) {
   const int64_t m = a.size(0), k = a.size(1), n = b.size(1);
@@ -68,10 +74,8 @@ Block<const float> block(const Array& array) {
 }  // namespace
 
 TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cpu]") {
-  std::vector<const MicroKernel*> kernels = {&kMicroKernelAvx2};
-  if (__builtin_cpu_supports("avx512f")) kernels.push_back(&kMicroKernelAvx512);
   Random random(1);
-  for (const MicroKernel* kernel : kernels) {
+  for (const MicroKernel* kernel : usable_kernels()) {
     for (int64_t rows = 1; rows <= kernel->rows; ++rows) {
       const int64_t k = 37, columns = kernel->columns;
       const bool accumulate = rows % 2 == 0;
@@ -89,6 +93,82 @@ TEST_CASE("micro-kernels equal f64 loops for every number of rows", "[matmul][cp
       kernel->multiply[rows - 1](k, a.data<float>(), a.stride(0), b.data<float>(), accumulate,
                                  c.data<float>(), c.stride(0), b.data<float>() + b.numel());
       CHECK(worst_error(c, expected, std::sqrt(k)) <= matmul_tolerance(DType::f32, DType::f32, k));
+    }
+  }
+}
+
+TEST_CASE("one thread's matmul of every size equals f64 loops", "[matmul][cpu]") {
+  // The ways through gemm: one row, few rows, columns in place, packed panels; both orders of a and
+  // b, rows a page apart, widths beside a panel's, and k of more than one step.
+  const int64_t m = GENERATE(1, 2, 3, 8, 9, 15, 16, 63, 64, 70);
+  const int64_t n = GENERATE(1, 8, 16, 17, 32, 33, 100);
+  const int64_t k = GENERATE(1, 64, 130, 600);
+  const bool a_transposed = GENERATE(false, true), b_transposed = GENERATE(false, true);
+  const int64_t b_gap = GENERATE(3, 1024);
+  Random random(1);
+  const Array a = random_array({m, k}, DType::f32, random);
+  const Array b = random_array({k, n}, DType::f32, random);
+  const auto lines_of = [](const Array& x, bool transposed, int64_t leading) {
+    const Array lines = transposed ? x.transpose(0, 1) : x;
+    std::vector<float> memory(static_cast<size_t>(lines.size(0) * leading), 1e30f);
+    const std::vector<double> values = values_of(lines);
+    for (int64_t i = 0; i < lines.size(0); ++i)
+      for (int64_t j = 0; j < lines.size(1); ++j)
+        memory[static_cast<size_t>(i * leading + j)] =
+            static_cast<float>(values[static_cast<size_t>(i * lines.size(1) + j)]);
+    return memory;
+  };
+  const int64_t leading_a = a_transposed ? m : k;
+  const int64_t leading_b = b_gap == 1024 ? 1024 : (b_transposed ? k : n) + b_gap;
+  const std::vector<float> left = lines_of(a, a_transposed, leading_a);
+  const std::vector<float> right = lines_of(b, b_transposed, leading_b);
+  const std::vector<double> expected = matmul_of(a, b);
+  const double tolerance = matmul_tolerance(DType::f32, DType::f32, k);
+  constexpr int64_t kGap = 5;  // floats behind each row of the result, which stay
+  std::vector<float> out(static_cast<size_t>(m * (n + kGap)), 0.5f);
+  CAPTURE(m, n, k, a_transposed, b_transposed, leading_b);
+  for (const bool accumulate : {true, false}) {
+    std::fill(out.begin(), out.end(), 0.5f);
+    gemm(m, n, k, Block<const float>{left.data(), leading_a, a_transposed},
+         Block<const float>{right.data(), leading_b, b_transposed}, accumulate, out.data(),
+         n + kGap);
+    const auto sum = [&](int64_t i, int64_t j) {
+      return expected[static_cast<size_t>(i * n + j)] + (accumulate ? 0.5 : 0.0);
+    };
+    double largest = 0;
+    bool gaps_stay = true;
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n + kGap; ++j) {
+        const double value = out[static_cast<size_t>(i * (n + kGap) + j)];
+        if (j >= n)
+          gaps_stay = gaps_stay && value == 0.5;
+        else
+          largest = std::max(
+              largest, std::abs(value - sum(i, j)) / std::max(std::sqrt(k), std::abs(sum(i, j))));
+      }
+    CHECK(largest <= tolerance);
+    CHECK(gaps_stay);
+  }
+}
+
+TEST_CASE("micro-kernels give the same bits from a panel and in place", "[matmul][cpu]") {
+  Random random(1);
+  for (const MicroKernel* kernel : usable_kernels()) {
+    const int64_t k = 37, width = kernel->columns, leading = width + 9;
+    const Array a = random_array({kernel->rows, k}, DType::f32, random);
+    const Array b = random_array({k, leading}, DType::f32, random);
+    alignas(64) float panel[37 * MicroKernel::kMostColumns];
+    for (int64_t i = 0; i < k; ++i)
+      std::copy_n(b.data<float>() + i * leading, width, panel + i * width);
+    for (int64_t rows = 1; rows <= kernel->rows; ++rows) {
+      for (const bool accumulate : {false, true}) {
+        std::vector<float> packed(static_cast<size_t>(rows * width), 2.0f), in_place = packed;
+        kernel->multiply[rows - 1](k, a.data<float>(), k, panel, accumulate, packed.data(), width,
+                                   panel);
+        kernel->multiply_in_place[rows - 1](k, a.data<float>(), k, b.data<float>(), leading,
+                                            accumulate, in_place.data(), width);
+        CHECK(packed == in_place);
+      }
     }
   }
 }

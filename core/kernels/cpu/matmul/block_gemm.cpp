@@ -6,10 +6,7 @@
 
 #include <binade/core/kernels/cpu/common/convert.h>
 #include <binade/core/kernels/cpu/matmul/packed_panels.h>
-
-#if BINADE_HAVE_ONEDNN
-#include <oneapi/dnnl/dnnl.h>
-#endif
+#include <binade/core/kernels/cpu/matmul/thin_matmul.h>
 
 namespace binade::kernels::cpu {
 
@@ -88,18 +85,14 @@ void store(const T* row, int64_t n, void* target, DType dtype, int64_t stride) {
 void gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
           bool accumulate, float* c, int64_t leading_c) {
   if (k == 0) return zero_result(m, n, accumulate, c, leading_c);
-  if (worth_packing(m, b.transposed)) {
-    thread_local RightOperand<float> right;
-    right.assign(k, n, b, m);
-    return right.multiply(m, n, k, a, 0, 0, accumulate, c, leading_c);
-  }
-#if BINADE_HAVE_ONEDNN
-  const auto status =
-      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f, a.data,
-                 a.leading, b.data, b.leading, accumulate ? 1.0f : 0.0f, c, leading_c);
-  if (status == dnnl_success) return;
-#endif
-  eigen_gemm(m, n, k, a, b, accumulate, c, leading_c);
+  // Eigen is ahead with a single row, and where a panel of the micro-kernel would be half empty.
+  if (m == 1 || 2 * n <= micro_kernel().columns)
+    return eigen_gemm(m, n, k, a, b, accumulate, c, leading_c);
+  // Transposing a panel of b costs as much as some rows do, sums across vectors as some steps do.
+  constexpr int64_t kFewRows = 8, kStepsPerRow = 64;
+  if (b.transposed && m <= kFewRows && k >= kStepsPerRow * m)
+    return thin_gemm(m, n, k, a, b, accumulate, c, leading_c);
+  multiply_by_panels(m, n, k, a, b, accumulate, c, leading_c);
 }
 
 void gemm(int64_t m, int64_t n, int64_t k, Block<const double> a, Block<const double> b,

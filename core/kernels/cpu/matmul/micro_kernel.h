@@ -15,9 +15,14 @@ struct MicroKernel {
   using Multiply = void (*)(int64_t k, const float* a, int64_t leading_a, const float* b,
                             bool accumulate, float* c, int64_t leading_c, const float* ahead);
   static constexpr int64_t kFetchSteps = 8;
+  // The same, bit by bit, for a b that lies by rows `leading_b` floats apart: it is read where it
+  // is, which is faster where few rows of a meet it.
+  using MultiplyInPlace = void (*)(int64_t k, const float* a, int64_t leading_a, const float* b,
+                                   int64_t leading_b, bool accumulate, float* c, int64_t leading_c);
 
   int64_t rows, columns;         // of the largest tile
   Multiply multiply[kMostRows];  // [r − 1]: for tiles of r rows
+  MultiplyInPlace multiply_in_place[kMostRows];
 };
 
 // For processors with AVX2 and FMA, which the build asks for at least …

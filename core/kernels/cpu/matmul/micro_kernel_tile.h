@@ -15,10 +15,43 @@ struct VectorOf {
   using Unaligned __attribute__((vector_size(Bytes), aligned(4), may_alias)) = float;
 };
 
+// A packed micro-panel of b: vectors lie one behind another …
+template <int Bytes, int Vectors>
+struct PackedPanel {
+  using Vector = typename VectorOf<Bytes>::Type;
+
+  Vector at(int step, int v) const {
+    return *reinterpret_cast<const Vector*>(data + (step * Vectors + v) * kLanes);
+  }
+  void advance(int steps) { data += steps * Vectors * kLanes; }
+
+  static constexpr int kLanes = Bytes / static_cast<int>(sizeof(float));
+  const float* data;
+};
+
+// … and columns of a b that lies by rows, read where they are.
+template <int Bytes>
+struct ColumnsInPlace {
+  using Vector = typename VectorOf<Bytes>::Type;
+  using Unaligned = typename VectorOf<Bytes>::Unaligned;
+
+  Vector at(int step, int v) const {
+    return *reinterpret_cast<const Unaligned*>(data + step * leading + v * kLanes);
+  }
+  void advance(int steps) { data += steps * leading; }
+
+  static constexpr int kLanes = Bytes / static_cast<int>(sizeof(float));
+  const float* data;
+  int64_t leading;
+};
+
 // Unroll: steps along k that are written out one behind another; more than one also fetch `ahead`.
-template <int Bytes, int Rows, int Vectors, int Unroll>
-void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b, bool accumulate,
-                   float* c, int64_t leading_c, [[maybe_unused]] const float* ahead) {
+template <int Bytes, int Rows, int Vectors, int Unroll, class Right>
+inline __attribute__((always_inline)) void multiply_tile(int64_t k, const float* a,
+                                                         int64_t leading_a, Right b,
+                                                         bool accumulate, float* c,
+                                                         int64_t leading_c,
+                                                         [[maybe_unused]] const float* ahead) {
   using Vector = typename VectorOf<Bytes>::Type;
   using Unaligned = typename VectorOf<Bytes>::Unaligned;
   constexpr int kLanes = Bytes / static_cast<int>(sizeof(float)), kWidth = Vectors * kLanes;
@@ -38,8 +71,7 @@ void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
   const auto step = [&](int i) __attribute__((always_inline)) {
     Vector right[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v)
-      right[v] = *reinterpret_cast<const Vector*>(b + i * kWidth + v * kLanes);
+    for (int v = 0; v < Vectors; ++v) right[v] = b.at(i, v);
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
       const float* const from = row < kApart ? a0 : row < 2 * kApart ? a1 : a2;
@@ -51,7 +83,7 @@ void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
   const auto advance = [&](int steps) __attribute__((always_inline)) {
     a0 += steps, a1 += steps, a2 += steps;
     asm("" : "+r"(a0), "+r"(a1), "+r"(a2), "+r"(leading_a));
-    b += steps * kWidth;
+    b.advance(steps);
   };
   int64_t done = 0;
   for (; done + Unroll <= k; done += Unroll) {
@@ -79,11 +111,26 @@ void multiply_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
   }
 }
 
+template <int Bytes, int Rows, int Vectors, int Unroll>
+void multiply_packed_tile(int64_t k, const float* a, int64_t leading_a, const float* b,
+                          bool accumulate, float* c, int64_t leading_c, const float* ahead) {
+  multiply_tile<Bytes, Rows, Vectors, Unroll>(k, a, leading_a, PackedPanel<Bytes, Vectors>{b},
+                                              accumulate, c, leading_c, ahead);
+}
+
+template <int Bytes, int Rows, int Vectors>
+void multiply_tile_in_place(int64_t k, const float* a, int64_t leading_a, const float* b,
+                            int64_t leading_b, bool accumulate, float* c, int64_t leading_c) {
+  multiply_tile<Bytes, Rows, Vectors, 1>(k, a, leading_a, ColumnsInPlace<Bytes>{b, leading_b},
+                                         accumulate, c, leading_c, nullptr);
+}
+
 template <int Bytes, int Vectors, int Unroll, int... Row>
 constexpr MicroKernel make_micro_kernel(std::integer_sequence<int, Row...>) {
   return {sizeof...(Row),
           Vectors * Bytes / static_cast<int>(sizeof(float)),
-          {&multiply_tile<Bytes, Row + 1, Vectors, Unroll>...}};
+          {&multiply_packed_tile<Bytes, Row + 1, Vectors, Unroll>...},
+          {&multiply_tile_in_place<Bytes, Row + 1, Vectors>...}};
 }
 
 }  // namespace binade::kernels::cpu

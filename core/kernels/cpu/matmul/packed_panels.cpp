@@ -150,6 +150,41 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
   }
 }
 
+void multiply_by_panels(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
+                        bool accumulate, float* c, int64_t leading_c) {
+  const MicroKernel& kernel = micro_kernel();
+  const EvenParts steps(k, kPackedDepth), panels(m, kernel.rows);
+  // A column of a b whose rows lie pages apart meets few sets of the first-level cache.
+  constexpr int64_t kPage = 4096 / sizeof(float), kRowsForPages = 4;
+  const bool in_place = !b.transposed && !worth_packing(m, false) &&
+                        (b.leading % kPage != 0 || m >= kRowsForPages);
+  thread_local Workspace<float> row_buffer, packed;
+  for (int64_t step = 0; step < steps.count; ++step) {
+    const int64_t first = steps.begin(step), length = steps.length(step);
+    const Block<const float> rows =
+        rows_of_a(m, length, a.from(0, first), row_buffer.reserve(m * steps.longest()));
+    const bool add = accumulate || step > 0;
+    int64_t column = 0;
+    for (; in_place && column + kernel.columns <= n; column += kernel.columns)
+      for (int64_t panel = 0; panel < panels.count; ++panel)
+        kernel.multiply_in_place[panels.length(panel) - 1](
+            length, rows.data + panels.begin(panel) * rows.leading, rows.leading,
+            b.from(first, column).data, b.leading, add,
+            c + panels.begin(panel) * leading_c + column, leading_c);
+    // So many columns at a time that they stay in the second level of the cache.
+    constexpr int64_t kPackedAtOnce = 1 << 16;
+    const int64_t group =
+        std::max<int64_t>(kPackedAtOnce / length / kernel.columns, 1) * kernel.columns;
+    for (; column < n; column += group) {
+      const int64_t width = std::min(group, n - column);
+      float* const right = packed.reserve(packed_columns(width) * length);
+      pack_b(length, width, b.from(first, column), right);
+      multiply_packed(m, width, length, rows, {right, length * kernel.columns}, add, c + column,
+                      leading_c);
+    }
+  }
+}
+
 void multiply_packed_in_steps(int64_t m, int64_t n, int64_t k, Block<const float> a,
                               PackedColumns columns, bool accumulate, float* c, int64_t leading_c) {
   const int64_t width = micro_kernel().columns;

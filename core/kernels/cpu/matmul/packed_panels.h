@@ -52,6 +52,12 @@ void multiply_packed(int64_t m, int64_t n, int64_t k, Block<const float> rows,
 void multiply_packed_in_steps(int64_t m, int64_t n, int64_t k, Block<const float> a,
                               PackedColumns columns, bool accumulate, float* c, int64_t leading_c);
 
+// The same for a b as it is: columns of it are packed and multiplied, so many at a time that they
+// stay in the cache, or, where few rows meet a b that lies by rows, read in place. An element's
+// bits do not depend on which of them it was.
+void multiply_by_panels(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> b,
+                        bool accumulate, float* c, int64_t leading_c);
+
 // How BlockedMatmul (blocked_matmul.cpp) multiplies f32: an engine packs columns of b, makes rows
 // of a ready, and multiplies these. This one works on the vectors of the micro-kernel.
 class VectorEngine {
@@ -84,7 +90,8 @@ class VectorEngine {
                 int64_t leading_c) const;
 };
 
-// Whether packing b pays for matmuls with `rows` rows of a in all: a transposed b needs it more.
+// Whether packing all of b pays for matmuls with `rows` rows of a in all: a transposed b needs it
+// more.
 inline bool worth_packing(int64_t rows, bool b_is_transposed) {
   return rows >= (b_is_transposed ? 16 : 64);
 }

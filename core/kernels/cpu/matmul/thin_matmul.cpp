@@ -79,12 +79,33 @@ void multiply_column(const W* column, int64_t k, const float* rows, int64_t row_
   for (int r = 0; r < Rows; ++r) sums[r] = sum_of_lanes(_mm256_add_ps(low_sums[r], high_sums[r]));
 }
 
+constexpr int64_t kRowsAtOnce = 4;
+template <class W>
+using ColumnKernel = void (*)(const W*, int64_t, const float*, int64_t, float*);
+template <class W>
+constexpr ColumnKernel<W> kColumnKernels[kRowsAtOnce] = {
+    multiply_column<W, 1>, multiply_column<W, 2>, multiply_column<W, 3>, multiply_column<W, 4>};
+
+// The sums of one column with each of m ≤ kMostRows rows.
+template <class W>
+void multiply_column_by_rows(const W* column, int64_t k, int64_t m, const float* rows,
+                             int64_t row_stride, float* sums) {
+  for (int64_t row = 0; row < m; row += kRowsAtOnce)
+    kColumnKernels<W>[std::min(m - row, kRowsAtOnce) - 1](column, k, rows + row * row_stride,
+                                                          row_stride, sums + row);
+}
+
+// k in whole steps.
+int64_t padded_depth(int64_t k) {
+  return (k + kStep - 1) / kStep * kStep;
+}
+
 template <class W>
 class ThinMatmul {
  public:
   ThinMatmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue)
       : problem_(problem), accumulate_(epilogue.beta != 0), epilogue_(problem, epilogue) {
-    depth_ = (problem.k + kStep - 1) / kStep * kStep;
+    depth_ = padded_depth(problem.k);
     thread_local Workspace<float> memory, line;
     float* const rows = memory.reserve(problem.m * depth_);
     float* const plain = line.reserve(problem.k);
@@ -106,11 +127,6 @@ class ThinMatmul {
   }
 
  private:
-  using Kernel = void (*)(const W*, int64_t, const float*, int64_t, float*);
-  static constexpr int64_t kRowsAtOnce = 4;
-  static constexpr Kernel kKernels[kRowsAtOnce] = {multiply_column<W, 1>, multiply_column<W, 2>,
-                                                   multiply_column<W, 3>, multiply_column<W, 4>};
-
   // Columns [first, first + n) of the output.
   void multiply(int64_t first, int64_t n) const {
     const MatrixView &b = problem_.b.matrix, &out = problem_.out.matrix;
@@ -124,9 +140,7 @@ class ThinMatmul {
     for (int64_t c = 0; c < n; ++c) {
       const W* const column = columns + c * stride;
       float results[kMostRows];
-      for (int64_t row = 0; row < m; row += kRowsAtOnce)
-        kKernels[std::min(m - row, kRowsAtOnce) - 1](column, problem_.k, rows_ + row * depth_,
-                                                     depth_, results + row);
+      multiply_column_by_rows(column, problem_.k, m, rows_, depth_, results);
       for (int64_t row = 0; row < m; ++row) {
         float& sum = sums[row * n + c];
         sum = results[row] + (accumulate_ ? sum : 0.0f);
@@ -163,6 +177,26 @@ void thin_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue) {
       return ThinMatmul<BFloat16>(problem, epilogue).run();
     default:
       return ThinMatmul<float>(problem, epilogue).run();
+  }
+}
+
+void thin_gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> columns,
+               bool accumulate, float* c, int64_t leading_c) {
+  const int64_t depth = padded_depth(k);
+  thread_local Workspace<float> memory;
+  float* const rows = memory.reserve(m * depth);
+  for (int64_t row = 0; row < m; ++row) {
+    const Block<const float> from = a.from(row, 0);
+    load_row(from.data, DType::f32, a.transposed ? a.leading : 1, k, rows + row * depth);
+    std::fill(rows + row * depth + k, rows + (row + 1) * depth, 0.0f);
+  }
+  for (int64_t column = 0; column < n; ++column) {
+    float sums[kMostRows];
+    multiply_column_by_rows(columns.data + column * columns.leading, k, m, rows, depth, sums);
+    for (int64_t row = 0; row < m; ++row) {
+      float& element = c[row * leading_c + column];
+      element = accumulate ? element + sums[row] : sums[row];
+    }
   }
 }
 

@@ -12,4 +12,8 @@ bool is_thin(const MatmulProblem& problem);
 // Sums are f32. A row's sums do not depend on how many rows there are, bit by bit.
 void thin_matmul(const MatmulProblem& problem, const MatmulEpilogue& epilogue);
 
+// gemm (block_gemm.h) of at most 16 rows of a with a b that lies by columns, on the calling thread.
+void thin_gemm(int64_t m, int64_t n, int64_t k, Block<const float> a, Block<const float> columns,
+               bool accumulate, float* c, int64_t leading_c);
+
 }  // namespace binade::kernels::cpu
