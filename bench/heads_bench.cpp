@@ -5,6 +5,9 @@
 //   heads_bench [steps [dim classes heads tokens]]
 //   heads_bench peaks                               1 to 8 heads, vocabularies of 32k to 256k
 //   heads_bench trunk [steps [rows length]]         behind a frozen trunk of Llama-3.1-8B's shape
+//   heads_bench eagle [small|8b rows length [recompute]]
+//                                                   EAGLE-3's seven steps behind a frozen trunk of
+//                                                   SmolLM2-135M's or Llama-3.1-8B's shape
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include <binade/binade.h>
+#include <binade/heads/eagle/training.h>
 #include <binade/heads/medusa/training.h>
 
 using namespace binade;
@@ -102,8 +106,7 @@ void bench(const Shapes& s, Device device, int steps, bool statistics) {
   std::fflush(stdout);
 }
 
-// Medusa heads as finetune_medusa trains them: packed rows, captured step, FP16 throughout.
-void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
+nn::CausalLmConfig llama_8b() {
   nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
   config.vocab_size = 128256;
   config.dim = 4096;
@@ -111,13 +114,32 @@ void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
   config.heads = 32;
   config.kv_heads = 8;
   config.hidden = 14336;
-  config.max_positions = 8192;
+  config.max_positions = 131072;
   config.rope.theta = 500000;
   config.tie_embeddings = false;
+  return config;
+}
+
+nn::CausalLmConfig smollm2_135m() {
+  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
+  config.vocab_size = 49152;
+  config.dim = 576;
+  config.layers = 30;
+  config.heads = 9;
+  config.kv_heads = 3;
+  config.hidden = 1536;
+  config.max_positions = 131072;
+  config.rope.theta = 100000;
+  config.tie_embeddings = true;
+  return config;
+}
+
+// A frozen model of random weights, in FP16 on the device.
+std::shared_ptr<nn::CausalLm> make_trunk(const nn::CausalLmConfig& config,
+                                         const amp::Preset& preset, Device device) {
   const auto trunk = nn::make_causal_lm(config, {.random_weights = false});
   trunk->set_trainable(false);
   trunk->eval();
-  const amp::Preset preset = amp::Preset::parse("fp16");
   preset.apply(*trunk);
   trunk->to(device);
   for (const nn::NamedParameter& p : trunk->named_parameters()) {
@@ -125,32 +147,32 @@ void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
     const nn::Initialiser values = shape.dims() > 1 ? nn::init::normal(0.02) : nn::init::ones();
     p.parameter->assign(values(shape, device));
   }
-  constexpr int64_t kHeads = 4;
-  heads::medusa::MedusaHeads heads(trunk, {.heads = kHeads, .layers = 1});
-  heads.to(device);
-  preset.apply(heads);
-  optim::AdamW optimizer(optim::split_by_decay(heads, 0));
-  amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
+  return trunk;
+}
 
+std::shared_ptr<const heads::decoding::PackedDocuments> random_documents(int64_t rows,
+                                                                         int64_t length,
+                                                                         int64_t classes) {
   std::mt19937_64 random(1);
   std::vector<heads::decoding::Document> documents;
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<int32_t> ids(static_cast<size_t>(length));
-    for (int32_t& id : ids) id = static_cast<int32_t>(random() % 128256);
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(classes));
     documents.push_back(heads::decoding::whole_document(std::move(ids)));
   }
-  const auto packed = std::make_shared<const heads::decoding::PackedDocuments>(
+  return std::make_shared<const heads::decoding::PackedDocuments>(
       std::move(documents),
       heads::decoding::PackingOptions{.batch_size = rows, .seq_len = length, .pack = false});
-  const auto data = heads::medusa::medusa_data(packed, kHeads, 1);
-  train::TrainStep step(heads::medusa::medusa_loss(heads, packed->options()), optimizer, scaler,
-                        preset, {});
+}
+
+// The median of `steps` captured steps, in seconds, reports read back each time. Leaves the peak
+// of memory since the start.
+double median_step(train::TrainStep& step, const train::StepData& batch, int steps, Device device) {
   release_cached_memory(device);
   reset_peak_memory(device);
   constexpr int kWarmUp = 4;
   std::vector<double> times;
   for (int i = 0; i < kWarmUp + steps; ++i) {
-    const train::StepData batch = data(0);
     const auto start = std::chrono::steady_clock::now();
     step.run(i, batch.micro_batches, batch.normalisers, 1e-3);
     const double loss = step.take_reports(/*wait=*/true).back().loss;
@@ -159,22 +181,78 @@ void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
     if (i == 0) fmt::print("loss of the first step {:.3f}\n", loss);
   }
   std::nth_element(times.begin(), times.begin() + steps / 2, times.end());
-  const double median = times[static_cast<size_t>(steps / 2)];
-  const train::StepData batch = data(0);
-  const auto hidden_start = std::chrono::steady_clock::now();
+  return times[static_cast<size_t>(steps / 2)];
+}
+
+// Prints what a step took, and the model's pass alone.
+void report_step(const std::string& what, const nn::CausalLm& trunk, const amp::Preset& preset,
+                 const train::StepData& batch, double median, int64_t tokens, Device device) {
+  const double peak = static_cast<double>(memory_stats(device).peak_in_use) / (1 << 30);
+  const auto start = std::chrono::steady_clock::now();
   {
     const NoGrad off;
     const amp::Autocast scope(preset);
     const Tensor ids(batch.micro_batches[0].at("ids").to(device));
-    trunk->hidden_states(ids);
+    trunk.hidden_states(ids);
     synchronize(device);
   }
-  const std::chrono::duration<double> forward = std::chrono::steady_clock::now() - hidden_start;
+  const std::chrono::duration<double> forward = std::chrono::steady_clock::now() - start;
   fmt::print(
-      "trunk of Llama-3.1-8B's shape, K {} V 128256, {} x {} tokens: {:.1f} ms "
-      "{:.2f} ktok/s, peak {:.2f} GiB; the trunk's pass alone, eagerly: {:.1f} ms\n",
-      kHeads, rows, length, median * 1e3, static_cast<double>(rows * length) / median * 1e-3,
-      static_cast<double>(memory_stats(device).peak_in_use) / (1 << 30), forward.count() * 1e3);
+      "{}: {:.1f} ms {:.2f} ktok/s, peak {:.2f} GiB; the trunk's pass alone, eagerly: {:.1f} ms\n",
+      what, median * 1e3, static_cast<double>(tokens) / median * 1e-3, peak, forward.count() * 1e3);
+  std::fflush(stdout);
+}
+
+// Medusa heads as finetune_medusa trains them: packed rows, captured step, FP16 throughout.
+void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
+  const amp::Preset preset = amp::Preset::parse("fp16");
+  const nn::CausalLmConfig config = llama_8b();
+  const auto trunk = make_trunk(config, preset, device);
+  constexpr int64_t kHeads = 4;
+  heads::medusa::MedusaHeads heads(trunk, {.heads = kHeads, .layers = 1});
+  heads.to(device);
+  preset.apply(heads);
+  optim::AdamW optimizer(optim::split_by_decay(heads, 0));
+  amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
+  const auto packed = random_documents(rows, length, config.vocab_size);
+  const train::StepData batch = heads::medusa::medusa_data(packed, kHeads, 1)(0);
+  train::TrainStep step(heads::medusa::medusa_loss(heads, packed->options()), optimizer, scaler,
+                        preset, {});
+  const double median = median_step(step, batch, steps, device);
+  report_step(fmt::format("trunk of Llama-3.1-8B's shape, K {} V {}, {} x {} tokens", kHeads,
+                          config.vocab_size, rows, length),
+              *trunk, preset, batch, median, rows * length, device);
+}
+
+// An EAGLE-3 head as finetune_eagle trains it, with a draft vocabulary of 32,000 tokens (8,192
+// behind the small model).
+void bench_eagle(const std::string& size, int64_t rows, int64_t length, bool recompute,
+                 Device device) {
+  check(size == "small" || size == "8b", "the trunk is small or 8b, not ", size);
+  const amp::Preset preset = amp::Preset::parse("fp16");
+  const nn::CausalLmConfig config = size == "8b" ? llama_8b() : smollm2_135m();
+  const auto trunk = make_trunk(config, preset, device);
+  const auto packed = random_documents(rows, length, config.vocab_size);
+  namespace eagle = heads::eagle;
+  eagle::EagleConfig head_config = eagle::EagleConfig::eagle3(
+      config, heads::decoding::DraftVocabulary::most_frequent(eagle::label_counts(*packed, config),
+                                                              size == "8b" ? 32000 : 8192));
+  eagle::EagleHead head(trunk, std::move(head_config));
+  if (recompute) head.set_recompute(Recompute::blocks);
+  head.to(device);
+  preset.apply(head);
+  optim::AdamW optimizer(optim::split_by_decay(head, 0));
+  amp::GradScaler scaler(device, amp::GradScalerOptions::of(preset));
+  const eagle::EagleLossOptions options = eagle::EagleLossOptions::of(eagle::Version::eagle3);
+  const train::StepData batch =
+      heads::decoding::heads_data(packed, eagle::head_set(eagle::Version::eagle3, options), 1)(0);
+  train::TrainStep step(eagle::eagle_loss(head, packed->options().pack, options), optimizer, scaler,
+                        preset, {});
+  const double median = median_step(step, batch, 5, device);
+  report_step(fmt::format("EAGLE-3 behind {}, {} steps{}, {} x {} tokens",
+                          size == "8b" ? "Llama-3.1-8B's shape" : "SmolLM2-135M's shape",
+                          options.steps, recompute ? ", recomputed" : "", rows, length),
+              *trunk, preset, batch, median, rows * length, device);
 }
 
 }  // namespace
@@ -187,6 +265,11 @@ int main(int argc, char** argv) {
   };
   if (mode == "trunk") {
     bench_trunk(static_cast<int>(number(2, 8)), number(3, 2), number(4, 2048), device);
+    return 0;
+  }
+  if (mode == "eagle") {
+    bench_eagle(argc > 2 ? argv[2] : "small", number(3, 1), number(4, 2048),
+                argc > 5 && std::string(argv[5]) == "recompute", device);
     return 0;
   }
   if (mode == "peaks") {
