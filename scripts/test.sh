@@ -7,7 +7,8 @@
 #   --filter TAGS  only the tests of binade_tests that Catch2 selects so, for example "[adamw]"
 #
 # The CUDA kernels are compiled where a toolkit is installed; GPU tests are skipped without a GPU.
-# The last line says `N passed, N failed, N skipped`. Logs are in build/test-logs.
+# The scripts of tests/programs run side by side. The last line says `N passed, N failed, N skipped`. Logs
+# are in build/test-logs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -51,14 +52,39 @@ count_catch() {
   failed=$((failed + bads))
 }
 
-# Runs a script. It is one test, passed if it ends with status 0, unless it prints cases of its own
-# (tests/programs/cases.sh).
+# Runs the scripts, as many at a time as there are processors, and judges each when it has ended.
+run_scripts() {
+  local processors script running=0
+  processors=$(nproc)
+  # Their programs share the processors: threads that spin while they wait would take them from others.
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+  for script in "$@"; do
+    if ((running == processors)); then
+      judge_next
+      running=$((running - 1))
+    fi
+    run_script "$script" &
+    running=$((running + 1))
+  done
+  for (( ; running > 0; --running)); do judge_next; done
+}
+
+# Its output goes to its log. The name of the log is told when it is complete, as "status log".
 run_script() {
-  local script=$1 name log status=0 oks bads skips
-  name=$(basename "$script" .sh)
-  log=$logs/$name.log
+  local status=0 log
+  log=$logs/$(basename "$1" .sh).log
+  # The shell lets what it starts in the background ignore Ctrl-C; some scripts test it.
+  BINADE_BUILD=$build env --default-signal=INT,QUIT bash "$1" >"$log" 2>&1 </dev/null || status=$?
+  echo "$status $log" >&"$ended"
+}
+
+# Waits for a script to end. It is one test, passed if it ends with status 0, unless it prints cases
+# of its own (tests/programs/cases.sh).
+judge_next() {
+  local name log status oks bads skips
+  read -r status log <&"$ended"
+  name=$(basename "$log" .log)
   say "$name"
-  BINADE_BUILD=$build bash "$script" >"$log" 2>&1 </dev/null || status=$?
   oks=$(grep -c '^ok ' "$log" || true)
   bads=$(grep -c '^not ok ' "$log" || true)
   skips=$(grep -c '^skip ' "$log" || true)
@@ -87,11 +113,20 @@ status=0
 count_catch "$logs/binade_tests.log" "$status"
 
 if [[ -z $filter ]]; then
+  scripts=()
   for script in "$root"/tests/programs/*.sh; do
-    [[ $script == */cases.sh ]] || run_script "$script"
+    [[ $script == */cases.sh ]] || scripts+=("$script")
   done
+  # The ends of scripts, one a line, through a pipe without a name.
+  mkfifo "$logs/ended"
+  exec {ended}<>"$logs/ended"
+  rm "$logs/ended"
+  run_scripts "${scripts[@]}"
   if [[ $long == yes ]]; then
-    for script in "$root"/scripts/long/*.sh; do run_script "$script"; done
+    for script in "$root"/scripts/long/*.sh; do
+      run_script "$script"  # one by one: some measure
+      judge_next
+    done
   fi
 fi
 
