@@ -3,15 +3,14 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
-#include <numeric>
 #include <random>
 
 #include <binade/core/kernels/attention.h>
-#include <binade/core/kernels/split_rules.h>
 
 #include "../gpu.h"
 #include "cuda_compare.h"
 #include "kernel_arrays.h"
+#include "split_rows.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -20,67 +19,6 @@ using kernels::AttentionParams;
 namespace {
 
 constexpr int64_t kBatch = 2, kHeads = 4, kKeyHeads = 2, kDim = 16;
-
-// A sample as a sequence: which split each of its tokens belongs to, and the mode of each split.
-struct Sequence {
-  std::vector<int32_t> split, modes;
-};
-
-Sequence random_sequence(std::mt19937& random) {
-  Sequence sequence;
-  const int splits = 1 + static_cast<int>(random() % 6);
-  for (int32_t split = 0; split < splits; ++split) {
-    sequence.modes.push_back(static_cast<int32_t>(random() % 3));
-    sequence.split.insert(sequence.split.end(), 1 + random() % 20, split);
-  }
-  return sequence;
-}
-
-// What BAGEL's code builds token by token: of the earlier splits all but the noised ones; of its
-// own a text token those up to itself, an image token all.
-bool may_see(const Sequence& sequence, size_t q, size_t k) {
-  const int32_t own = sequence.split[q], other = sequence.split[k];
-  if (own == other) return sequence.modes[static_cast<size_t>(own)] != 0 || k <= q;
-  return other < own && sequence.modes[static_cast<size_t>(other)] != 2;
-}
-
-struct Problem {
-  Array slots;  // (B, 4, T) i32
-  Array mask;   // (B, 1, T, T) bool
-};
-
-// Rows of samples, whose tokens lie anywhere among spare slots.
-Problem random_problem(int64_t tokens, std::mt19937& random) {
-  Problem problem{Array::zeros({kBatch, kernels::kSlotFields, tokens}, DType::i32),
-                  Array::zeros({kBatch, 1, tokens, tokens}, DType::boolean)};
-  for (int64_t b = 0; b < kBatch; ++b) {
-    int32_t* const slots = problem.slots.data<int32_t>() + b * kernels::kSlotFields * tokens;
-    bool* const mask = problem.mask.data<bool>() + b * tokens * tokens;
-    std::fill_n(slots, tokens, -1);
-    std::vector<int64_t> places(static_cast<size_t>(tokens));
-    std::iota(places.begin(), places.end(), 0);
-    // Within windows, so that whole blocks belong to few samples.
-    for (int64_t first = 0; first < tokens; first += 100)
-      std::shuffle(places.begin() + first, places.begin() + std::min(first + 100, tokens), random);
-    size_t used = 0;
-    for (int32_t sample = 0;; ++sample) {
-      const Sequence sequence = random_sequence(random);
-      const size_t count = sequence.split.size();
-      if (used + count > places.size() - 7) break;
-      for (size_t i = 0; i < count; ++i) {
-        const int64_t at = places[used + i];
-        slots[at] = sample;
-        slots[at + tokens] = static_cast<int32_t>(i);
-        slots[at + 2 * tokens] = sequence.split[i];
-        slots[at + 3 * tokens] = sequence.modes[static_cast<size_t>(sequence.split[i])];
-        for (size_t k = 0; k < count; ++k)
-          mask[at * tokens + places[used + k]] = may_see(sequence, i, k);
-      }
-      used += count;
-    }
-  }
-  return problem;
-}
 
 struct Result {
   Array out, logsumexp, dq, dk, dv;
@@ -128,7 +66,7 @@ void check_close(const Result& a, const Result& b, double tolerance) {
   }
 }
 
-AttentionParams with_mask(const Problem& problem, const Array& q) {
+AttentionParams with_mask(const SplitRows& problem, const Array& q) {
   AttentionParams params{.scale = 0.3};
   params.mask = problem.mask.expand({kBatch, kHeads, q.size(2), q.size(2)});
   return params;
@@ -145,7 +83,7 @@ TEST_CASE("attention over splits is attention with their mask", "[attention][spl
   std::mt19937 random(3);
   for (const int64_t tokens : {33, 300, 700})
     for (const DType dtype : {DType::f64, DType::f32}) {
-      const Problem problem = random_problem(tokens, random);
+      const SplitRows problem = random_split_rows(kBatch, tokens, random);
       const Inputs in = random_inputs(tokens, dtype);
       check_close(run(in, with_splits(problem.slots)), run(in, with_mask(problem, in.q)),
                   dtype == DType::f64 ? 1e-13 : 2e-6);
@@ -156,7 +94,7 @@ TEST_CASE("what lies in spare slots is not seen, and spare slots get zeros",
           "[attention][splits]") {
   std::mt19937 random(4);
   const int64_t tokens = 300;
-  const Problem problem = random_problem(tokens, random);
+  const SplitRows problem = random_split_rows(kBatch, tokens, random);
   const Inputs in = random_inputs(tokens, DType::f32);
   const Result before = run(in, with_splits(problem.slots));
   const auto spare = [&](int64_t b, int64_t i) {
@@ -175,7 +113,7 @@ TEST_CASE("queries see the splits of other keys than their own", "[attention][sp
   // Of a row of 64 tokens the last 10 ask: what a cache of the first 54 is for.
   std::mt19937 random(5);
   const int64_t tokens = 64, last = 54;
-  const Problem problem = random_problem(tokens, random);
+  const SplitRows problem = random_split_rows(kBatch, tokens, random);
   const Inputs all = random_inputs(tokens, DType::f32);
   Inputs some = all;
   some.q = all.q.slice(2, last);
@@ -193,7 +131,7 @@ TEST_CASE("attention over splits agrees on both devices", "[cuda][attention][spl
   require_gpu();
   std::mt19937 random(6);
   for (const DType dtype : kFloatingDTypes) {
-    const Problem problem = random_problem(300, random);
+    const SplitRows problem = random_split_rows(kBatch, 300, random);
     const Inputs in = random_inputs(300, dtype);
     const Device gpu = test_gpu();
     const Inputs there{in.q.to(gpu), in.k.to(gpu), in.v.to(gpu), in.dout.to(gpu)};

@@ -1,8 +1,8 @@
 #include <binade/core/kernels/cuda/attention/attention_softmax.h>
 
 #include <binade/core/kernels/random.h>
-#include <binade/core/kernels/split_rules.h>
 
+#include <binade/core/kernels/cuda/attention/split_tiles.cuh>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>
 #include <binade/core/kernels/cuda/common/numeric.cuh>
@@ -60,11 +60,8 @@ RowRules<C> rules_of(const Array& scores, const AttentionParams& params) {
     rules.mask_key = mask.stride(3);
   }
   if (params.splits.defined()) {
-    const auto table = [](const Array& slots) {
-      return SlotTable{device_data<const int32_t>(slots), slots.stride(0), slots.stride(1)};
-    };
-    rules.query_slots = table(params.splits.queries);
-    rules.key_slots = table(params.splits.keys);
+    rules.query_slots = slot_table(params.splits.queries);
+    rules.key_slots = slot_table(params.splits.keys);
   }
   if (params.dropout > 0) rules.step = device_data<const int64_t>(params.key.step);
   return rules;

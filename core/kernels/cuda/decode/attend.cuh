@@ -3,6 +3,7 @@
 #pragma once
 
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
+#include <binade/core/kernels/cuda/common/exponential.cuh>
 #include <binade/core/kernels/cuda/common/vec_dtype.cuh>
 #include <binade/core/kernels/cuda/decode/pass_rows.cuh>
 
@@ -10,18 +11,10 @@ namespace binade::kernels::cuda {
 
 inline constexpr int kAttendThreads = 256;
 inline constexpr int kAttendWarps = kAttendThreads / kWarp;
-inline constexpr int kKeyElements = 8;        // of a key, a lane
-inline constexpr int kKeysAtOnce = 2;         // keys that a group of lanes reads at a time
-inline constexpr int kLeastShare = 32;        // keys that are worth a block
-inline constexpr int kMostShares = 8;         // blocks of a portable cluster
-inline constexpr float kLog2E = 1.44269504f;  // in the scale of scores: exponentials are of 2
-
-// 2^x; 0 where that is no normal number.
-__device__ __forceinline__ float power_of_two(float x) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-}
+inline constexpr int kKeyElements = 8;  // of a key, a lane
+inline constexpr int kKeysAtOnce = 2;   // keys that a group of lanes reads at a time
+inline constexpr int kLeastShare = 32;  // keys that are worth a block
+inline constexpr int kMostShares = 8;   // blocks of a portable cluster
 
 template <class T>
 __device__ __forceinline__ void load_elements(const T* row, int from, int dim, bool whole,

@@ -32,13 +32,6 @@ inline bool fits(int bytes) {
   return static_cast<size_t>(bytes) <= ::binade::cuda::device_properties().shared_bytes_per_block;
 }
 
-template <class Body>
-void visit_half(DType dtype, const char* name, const Body& body) {
-  if (dtype == DType::f16) return body(__half{});
-  if (dtype == DType::bf16) return body(__nv_bfloat16{});
-  fail(name, " takes f16 and bf16, got ", name_of(dtype));
-}
-
 // Calls body(integral_constant) with the units of eight of a kernel that takes so many rows.
 template <class Body>
 auto visit_units(int64_t rows, const Body& body) {

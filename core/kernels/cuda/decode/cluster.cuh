@@ -1,18 +1,16 @@
-// Blocks of a cluster that write into each other's shared memory, and copies into it that run
-// beside the threads (private to this folder; devices of compute capability 9.0 and newer).
+// Blocks of a cluster that write into each other's shared memory (private to this folder; devices
+// of compute capability 9.0 and newer).
 #pragma once
 
 #include <cstdint>
+
+#include <binade/core/kernels/cuda/common/async_copy.cuh>
 
 namespace binade::kernels::cuda {
 
 inline constexpr int kCluster = 8;  // blocks; the most that is portable
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-
-__device__ __forceinline__ uint32_t shared_address(const void* shared) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
 
 // Where a block of the cluster has what lies at the same place in this one's memory.
 __device__ __forceinline__ uint32_t address_in_block(uint32_t address, int rank) {
@@ -57,21 +55,6 @@ __device__ __forceinline__ void cluster_sync() {
 // cluster_wait().
 __device__ __forceinline__ void cluster_begin() {
   asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-}
-
-// Copies 16 bytes, or zeros; they are there once copies_done() was called and a barrier passed.
-__device__ __forceinline__ void copy_beside(uint32_t to, const void* from, bool zeros) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(zeros ? 0 : 16)
-               : "memory");
-}
-__device__ __forceinline__ void close_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-// All groups that this thread closed but the last `kLeft` are done.
-template <int kLeft>
-__device__ __forceinline__ void copies_done() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
 __device__ __forceinline__ void fetch_to_l2(const void* data) {

@@ -5,6 +5,7 @@
 
 #include <binade/core/kernels/cuda/common/launch.cuh>
 #include <binade/core/kernels/cuda/common/numeric.cuh>
+#include <binade/core/kernels/cuda/common/tensor_cores.cuh>
 #include <binade/core/kernels/cuda/common/vec.cuh>
 
 namespace binade::kernels::cuda {
@@ -12,23 +13,6 @@ namespace binade::kernels::cuda {
 inline constexpr int kTile = 8;   // rows of a weight
 inline constexpr int kStep = 32;  // columns that a warp multiplies at a time
 inline constexpr int kRowUnit = 8;
-
-__device__ __forceinline__ void multiply_add(float (&c)[4], const __half*, const uint32_t (&a)[4],
-                                             uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ __forceinline__ void multiply_add(float (&c)[4], const __nv_bfloat16*,
-                                             const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-      "{%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 template <class T>
 __device__ __forceinline__ float squares_of(const uint4& words) {

@@ -1,0 +1,278 @@
+// What the kernels of attention over splits share (private to this folder). A block of four warps
+// owns 64 rows of a head, 16 a warp, and streams the tiles of its list through shared memory: the
+// next one is on its way while the last is multiplied.
+#pragma once
+
+#include <binade/core/kernels/cuda/attention/split_tiles.cuh>
+#include <binade/core/kernels/cuda/common/async_copy.cuh>
+#include <binade/core/kernels/cuda/common/exponential.cuh>
+#include <binade/core/kernels/cuda/common/tensor_cores.cuh>
+#include <binade/core/kernels/cuda/common/vec.cuh>
+
+namespace binade::kernels::cuda {
+
+inline constexpr int kWarpRows = 16;  // that one multiplication has
+inline constexpr int kSplitThreads = kSplitTile / kWarpRows * kWarp;
+
+struct SplitProblem {
+  int queries, keys, dim;
+  int group;  // query heads of a key head
+  float scale;
+  SlotTable query_slots, key_slots;
+};
+
+inline SplitProblem split_problem(const Array& q, const Array& k, const AttentionParams& params) {
+  return {static_cast<int>(q.size(2)),      static_cast<int>(k.size(2)),
+          static_cast<int>(q.size(3)),      static_cast<int>(q.size(1) / k.size(1)),
+          static_cast<float>(params.scale), slot_table(params.splits.queries),
+          slot_table(params.splits.keys)};
+}
+
+// Rows (B, H, T, D), contiguous along D.
+template <class T>
+struct HeadRows {
+  T* data;
+  int64_t batch, head, row;  // strides
+
+  __device__ __forceinline__ T* at(int b, int h, int i) const {
+    return data + b * batch + h * head + i * row;
+  }
+};
+template <class T>
+HeadRows<T> head_rows(const Array& x) {
+  return {device_data<T>(x), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+// Calls body(integral_constant) with the size that heads of `dim` are padded to, on the chip only.
+template <class Body>
+void visit_head_size(int64_t dim, const Body& body) {
+  if (dim <= 32) return body(std::integral_constant<int, 32>());
+  if (dim <= 64) return body(std::integral_constant<int, 64>());
+  return body(std::integral_constant<int, 128>());
+}
+
+// Rows of a tile in shared memory are 16 bytes apart, so that eight of them lie in different banks.
+template <int kDim>
+inline constexpr int kTileStride = kDim * 2 + 16;
+
+template <int kDim>
+struct alignas(16) RowTile {
+  unsigned char bytes[kSplitTile * kTileStride<kDim>];
+};
+
+struct alignas(16) SlotTile {
+  int32_t fields[kSlotFields][kSplitTile];
+
+  __device__ __forceinline__ Slot at(int i) const {
+    return {fields[0][i], fields[1][i], fields[2][i], fields[3][i]};
+  }
+};
+
+// A streamed tile: keys and values, or queries and their gradients with the statistics of each.
+template <int kDim>
+struct SplitStage {
+  RowTile<kDim> left, right;
+  SlotTile slots;  // where the tile is mixed
+  float logsumexp[kSplitTile], inner[kSplitTile];
+};
+template <int kDim, int kOwn>
+struct SplitMemory {
+  RowTile<kDim> own[kOwn];
+  SplitStage<kDim> stages[2];
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+
+// Begins to copy a tile, of whose rows there are `count`, and `dim` columns; zeros beyond.
+template <int kDim, class T>
+__device__ __forceinline__ void start_rows(RowTile<kDim>& to, const T* rows, int64_t stride,
+                                           int count, int dim) {
+  constexpr int kPieces = kDim / 8;
+  const uint32_t address = shared_address(to.bytes);
+#pragma unroll
+  for (int i = threadIdx.x; i < kSplitTile * kPieces; i += kSplitThreads) {
+    const int row = i / kPieces, at = i % kPieces;
+    const bool there = row < count && at * 8 < dim;
+    copy_beside(address + row * kTileStride<kDim> + at * 16,
+                there ? rows + row * stride + at * 8 : rows, !there);
+  }
+}
+// The slots of a tile of a row with `count`; those behind its end are spare.
+__device__ __forceinline__ void start_slots(SlotTile& to, const SlotTable& slots, int batch,
+                                            int first, int count) {
+#pragma unroll
+  for (int i = threadIdx.x; i < kSlotFields * kSplitTile; i += kSplitThreads) {
+    const int field = i / kSplitTile, at = i % kSplitTile;
+    if (first + at < count)
+      copy_word_beside(shared_address(&to.fields[field][at]),
+                       slots.field(batch, field) + first + at);
+    else
+      to.fields[field][at] = -1;
+  }
+}
+__device__ __forceinline__ void start_floats(float (&to)[kSplitTile], const float* from,
+                                             int count) {
+  const int i = threadIdx.x;
+  if (i >= kSplitTile) return;
+  if (i < count)
+    copy_word_beside(shared_address(to + i), from + i);
+  else
+    to[i] = 0;
+}
+
+// Calls start(i, stage) and then use(i, stage) for each of `count` tiles.
+template <class Stage, class Start, class Use>
+__device__ __forceinline__ void stream_tiles(Stage (&stages)[2], int count, const Start& start,
+                                             const Use& use) {
+  if (count > 0) start(0, stages[0]);
+  close_copies();
+  for (int i = 0; i < count; ++i) {
+    if (i + 1 < count) start(i + 1, stages[(i + 1) % 2]);
+    close_copies();
+    copies_done<1>();
+    __syncthreads();
+    use(i, stages[i % 2]);
+    __syncthreads();
+  }
+}
+
+// What lies in spare slots need not be a number: zeros it is. Behind a barrier for all.
+template <int kDim>
+__device__ __forceinline__ void clear_spare_rows(SplitStage<kDim>& stage) {
+  static_assert(kSplitThreads == 2 * kSplitTile);
+  const int row = threadIdx.x / 2, at = row * kTileStride<kDim> + threadIdx.x % 2 * kDim;
+  if (stage.slots.fields[0][row] < 0) {
+    stage.inner[row] = 0;
+#pragma unroll
+    for (int byte = 0; byte < kDim; byte += 16) {
+      *reinterpret_cast<uint4*>(stage.left.bytes + at + byte) = make_uint4(0, 0, 0, 0);
+      *reinterpret_cast<uint4*>(stage.right.bytes + at + byte) = make_uint4(0, 0, 0, 0);
+    }
+  }
+  __syncthreads();
+}
+
+// A warp's 16 rows as the left operand.
+template <int kDim>
+struct WarpRows {
+  uint32_t words[kDim / 16][4];
+
+  __device__ __forceinline__ void load(const RowTile<kDim>& tile) {
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    const uint32_t address = shared_address(tile.bytes) +
+                             (warp * kWarpRows + lane % 16) * kTileStride<kDim> + lane / 16 * 16;
+#pragma unroll
+    for (int s = 0; s < kDim / 16; ++s) load_matrices(words[s], address + s * 32);
+  }
+};
+
+// sums = products of a warp's rows with rows [first, first + 8 · kTiles) of a tile.
+template <class T, int kDim, int kTiles>
+__device__ __forceinline__ void multiply_rows(float (&sums)[kTiles][4], const WarpRows<kDim>& rows,
+                                              const RowTile<kDim>& tile, int first) {
+  const int lane = threadIdx.x % kWarp;
+  const T* const kind = nullptr;
+  const uint32_t address = shared_address(tile.bytes) +
+                           (first + lane / 16 * 8 + lane % 8) * kTileStride<kDim> +
+                           lane / 8 % 2 * 16;
+#pragma unroll
+  for (auto& of_tile : sums)
+#pragma unroll
+    for (float& sum : of_tile) sum = 0;
+#pragma unroll
+  for (int s = 0; s < kDim / 16; ++s)
+#pragma unroll
+    for (int n = 0; n < kTiles; n += 2) {
+      uint32_t words[4];
+      load_matrices(words, address + n * 8 * kTileStride<kDim> + s * 32);
+      multiply_add(sums[n], kind, rows.words[s], words[0], words[1]);
+      multiply_add(sums[n + 1], kind, rows.words[s], words[2], words[3]);
+    }
+}
+
+template <class T>
+__device__ __forceinline__ uint32_t two_halves(float a, float b) {
+  const Vec<T, 2> both{narrow<T>(a), narrow<T>(b)};
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+// sums += weights · rows [first, first + 8 · kTiles) of a tile; the weights are rounded to T.
+template <class T, int kDim, int kTiles>
+__device__ __forceinline__ void add_weighted_rows(float (&sums)[kDim / 8][4],
+                                                  const float (&weights)[kTiles][4],
+                                                  const RowTile<kDim>& tile, int first) {
+  const int lane = threadIdx.x % kWarp;
+  const T* const kind = nullptr;
+  const uint32_t address =
+      shared_address(tile.bytes) + (first + lane % 16) * kTileStride<kDim> + lane / 16 * 16;
+#pragma unroll
+  for (int s = 0; s < kTiles / 2; ++s) {
+    const auto &left = weights[2 * s], &right = weights[2 * s + 1];
+    const uint32_t own[4] = {two_halves<T>(left[0], left[1]), two_halves<T>(left[2], left[3]),
+                             two_halves<T>(right[0], right[1]), two_halves<T>(right[2], right[3])};
+#pragma unroll
+    for (int n = 0; n < kDim / 8; n += 2) {
+      uint32_t words[4];
+      load_matrices_transposed(words, address + s * 16 * kTileStride<kDim> + n * 16);
+      multiply_add(sums[n], kind, own, words[0], words[1]);
+      multiply_add(sums[n + 1], kind, own, words[2], words[3]);
+    }
+  }
+}
+
+// Makes −∞ of the scores of pairs that do not see each other: a lane's two rows and columns [first,
+// first + 8 · kTiles) of a tile. kRowsAsk: the rows are the queries.
+template <bool kRowsAsk, int kTiles>
+__device__ __forceinline__ void hide_unseen(float (&scores)[kTiles][4], const Slot (&rows)[2],
+                                            const SlotTile& columns, int first) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const Slot column = columns.at(first + n * 8 + threadIdx.x % 4 * 2 + e);
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+        if (!(kRowsAsk ? sees(rows[r], column) : sees(column, rows[r])))
+          scores[n][r * 2 + e] = -INFINITY;
+    }
+}
+
+// A lane's two rows of those that a block owns.
+struct LaneRows {
+  int first;  // of the warp, in the whole row
+  Slot slots[2];
+
+  __device__ __forceinline__ LaneRows(const SlotTable& table, int batch, int tile, int count)
+      : first(tile * kSplitTile + static_cast<int>(threadIdx.x) / kWarp * kWarpRows) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) slots[r] = slot_or_spare(table, batch, place(r), count);
+  }
+  __device__ __forceinline__ int place(int r) const {
+    return first + static_cast<int>(threadIdx.x) % kWarp / 4 + 8 * r;
+  }
+};
+
+// rows[place(r)] = sums · factors[r], zeros where the factor is 0; `rows` is that of place 0.
+template <int kDim, class T>
+__device__ __forceinline__ void store_rows(const LaneRows& own, const float (&sums)[kDim / 8][4],
+                                           const float (&factors)[2], T* rows, int64_t stride,
+                                           int count, int dim) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (own.place(r) >= count) continue;
+    T* const row = rows + own.place(r) * stride;
+    const float factor = factors[r];
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      const int column = n * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
+      const float a = sums[n][r * 2], b = sums[n][r * 2 + 1];
+      if (column < dim)
+        *reinterpret_cast<uint32_t*>(row + column) =
+            factor == 0 ? 0 : two_halves<T>(a * factor, b * factor);
+    }
+  }
+}
+
+#endif
+
+}  // namespace binade::kernels::cuda
