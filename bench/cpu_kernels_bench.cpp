@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <binade/core/kernels/attention.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/loss.h>
@@ -145,6 +146,30 @@ void softmax(benchmark::State& state, DType dtype) {
   measure(state, bytes_of({x, y}), [&] { cpu::softmax(x, y); });
 }
 
+// Causal attention within documents of 512 tokens, 4 heads of 64, and its gradient.
+void document_attention(benchmark::State& state, DType dtype, int64_t tokens, bool backward) {
+  const auto heads = [&] { return random_array({1, 4, tokens, 64}, dtype); };
+  const Array q = heads(), k = heads(), v = heads(), dout = heads();
+  const auto like = [](const Array& x) { return Array::empty(x.shape(), x.dtype()); };
+  const Array out = like(q), dq = like(q), dk = like(k), dv = like(v),
+              logsumexp = Array::empty({1, 4, tokens}, DType::f32);
+  kernels::AttentionParams params{.scale = 0.125, .causal = true};
+  std::vector<int32_t> documents;
+  for (int64_t i = 0; i < tokens; ++i) documents.push_back(static_cast<int32_t>(i / 512));
+  params.documents = Array::from(documents, {1, tokens});
+  const int64_t before = memory_stats(Device::cpu()).in_use;
+  reset_peak_memory(Device::cpu());
+  cpu::attention(q, k, v, params, out, logsumexp);
+  measure(state, (backward ? 8 : 4) * q.bytes(), [&] {
+    if (backward)
+      cpu::attention_backward(q, k, v, out, logsumexp, dout, params, dq, dk, dv);
+    else
+      cpu::attention(q, k, v, params, out, logsumexp);
+  });
+  state.counters["MiB"] =
+      static_cast<double>(memory_stats(Device::cpu()).peak_in_use - before) / (1 << 20);
+}
+
 Array random_tokens() {
   std::vector<int64_t> tokens;
   for (int64_t i = 0; i < kTokens; ++i) tokens.push_back(i * i * 31 % kClasses);
@@ -246,6 +271,11 @@ int main(int argc, char* argv[]) {
   add_benchmarks("layer_norm", layer_norm);
   add_benchmarks("layer_norm_backward", layer_norm_backward);
   add_benchmarks("softmax", softmax);
+  for (const int64_t tokens : {2048, 16384})
+    for (const bool backward : {false, true})
+      add_benchmarks("document_attention" + std::string(backward ? "_backward" : "") + "/" +
+                         std::to_string(tokens),
+                     document_attention, tokens, backward);
   add_benchmarks("cross_entropy", cross_entropy);
   add_benchmarks("cross_entropy_backward", cross_entropy_backward);
   add_benchmarks("embedding", embedding);

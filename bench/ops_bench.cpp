@@ -294,6 +294,62 @@ void indexing(Table& table) {
             [](const auto& in) { return multinomial(in[0], 64); }, {.has_gradient = false});
 }
 
+// A row as train_bagel packs them: text in the first slots, latents in the others, samples of one
+// or two pictures.
+Tensor packed_slots(int64_t rows, int64_t understanding, int64_t generation) {
+  data::SlotLayout layout;
+  layout.understanding = understanding;
+  layout.generation = generation;
+  layout.vit = understanding;
+  const Array grid = Array::zeros({3, 32, 32}, DType::f32);
+  const auto text = [](int64_t ids) {
+    return data::text_part(std::vector<int32_t>(static_cast<size_t>(ids), 7));
+  };
+  const auto sample = [&](data::RandomStream& random) -> data::Sample {
+    if (random.below(2) == 0)
+      return {text(3 + random.below(4)), data::image_part(data::PartKind::noise, grid)};
+    return {data::image_part(data::PartKind::vae, grid),
+            data::image_part(data::PartKind::vit, grid), text(2),
+            data::image_part(data::PartKind::noise, grid)};
+  };
+  return Tensor(data::pack_step(layout, {.rows = rows}, 0, sample).slots.to(Device::cuda()));
+}
+
+void attention(Table& table) {
+  struct Shape {
+    int64_t rows, understanding, generation, heads, key_heads, size;
+  };
+  for (const Shape& s : {Shape{16, 384, 640, 8, 4, 32}, Shape{4, 1536, 2560, 8, 4, 64},
+                         Shape{1, 1536, 2560, 28, 4, 128}}) {
+    const int64_t tokens = s.understanding + s.generation;
+    const Tensor slots = packed_slots(s.rows, s.understanding, s.generation);
+    const auto heads = [&](int64_t count) {
+      return normal({s.rows, count, tokens, s.size}, table.dtype());
+    };
+    const TensorList inputs{heads(s.heads), heads(s.key_heads), heads(s.key_heads)};
+    const std::string shape = std::to_string(s.rows) + " x " + std::to_string(tokens) + ", " +
+                              std::to_string(s.heads) + " of " + std::to_string(s.size);
+    const auto attend = [](const TensorList& in, const AttentionOptions& options) {
+      return scaled_dot_product_attention(in[0], in[1], in[2], options);
+    };
+    AttentionOptions splits, dropped;
+    splits.query_slots = splits.key_slots = slots;
+    dropped = splits;  // takes the path without fusion
+    dropped.dropout = 0.1;
+    dropped.training = true;
+    const Traffic reads{.needs_inputs = true};
+    table.row(
+        "attention over splits, " + shape, inputs,
+        [&](const auto& in) { return attend(in, splits); }, reads);
+    table.row(
+        "attention over splits, dropout, " + shape, inputs,
+        [&](const auto& in) { return attend(in, dropped); }, reads);
+    table.row(
+        "attention of all, " + shape, inputs, [&](const auto& in) { return attend(in, {}); },
+        reads);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -306,7 +362,8 @@ int main(int argc, char** argv) {
                 : dtype == "bf16" ? DType::bf16
                                   : DType::f32,
                 argc > 2 ? argv[2] : "");
-    for (void (*group)(Table&) : {elementwise, shapes, reductions, norms, images, indexing})
+    for (void (*group)(Table&) :
+         {elementwise, shapes, reductions, norms, images, indexing, attention})
       group(table);
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

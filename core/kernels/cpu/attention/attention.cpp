@@ -196,27 +196,32 @@ class Forward {
 
 }  // namespace
 
-AttentionParams with_mask_of_documents(const AttentionParams& params, const Shape& scores) {
-  AttentionParams masked = params;
-  if (!params.documents.defined()) return masked;
-  const int64_t batch = scores[0], length = scores[2];
-  const Array mask = Array::empty({batch, 1, length, length}, DType::boolean);
+AttentionParams with_documents_as_splits(const AttentionParams& params) {
+  if (!params.documents.defined()) return params;
+  const int64_t batch = params.documents.size(0), length = params.documents.size(1);
+  const Array slots = Array::zeros({batch, kSlotFields, length}, DType::i32);
   const auto* documents = params.documents.data<int32_t>();
-  bool* sees = mask.data<bool>();
-  parallel_for(batch * length, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t j = 0; j < length; ++j)
-        sees[row * length + j] = documents[row / length * length + j] == documents[row];
-  });
-  masked.mask = mask.expand(scores);
-  masked.documents = {};
-  return masked;
+  for (int64_t b = 0; b < batch; ++b) {
+    int32_t* const sample = slots.data<int32_t>() + b * kSlotFields * length;
+    int32_t *const split = sample + 2 * length, *const mode = sample + 3 * length;
+    for (int64_t i = 0; i < length; ++i) {
+      // A noised split is seen by none but itself. Documents may be negative, which samples may
+      // not: their sign tells splits apart.
+      const int32_t document = documents[b * length + i];
+      sample[i] = document & std::numeric_limits<int32_t>::max();
+      split[i] = document < 0 ? 1 : 0;
+      mode[i] = kNoiseSplit;
+    }
+  }
+  AttentionParams with = params;
+  with.splits = {slots, slots};
+  with.documents = {};
+  return with;
 }
 
 void attention(const Array& q, const Array& k, const Array& v, const AttentionParams& given,
                const Array& out, const Array& logsumexp) {
-  const AttentionParams params =
-      with_mask_of_documents(given, {q.size(0), q.size(1), q.size(2), k.size(2)});
+  const AttentionParams params = with_documents_as_splits(given);
   AttentionProblem problem(q, k, v, params);
   Heads out_heads(out);
   problem.fold_single_queries(out_heads);

@@ -189,8 +189,7 @@ class Backward {
 void attention_backward(const Array& q, const Array& k, const Array& v, const Array& /*out*/,
                         const Array& logsumexp, const Array& dout, const AttentionParams& given,
                         const Array& dq, const Array& dk, const Array& dv) {
-  const AttentionParams params =
-      with_mask_of_documents(given, {q.size(0), q.size(1), q.size(2), k.size(2)});
+  const AttentionParams params = with_documents_as_splits(given);
   const AttentionProblem problem(q, k, v, params);
   const Gradients gradients{Heads(dout), Heads(dq), Heads(dk), Heads(dv), logsumexp};
   if (q.dtype() == DType::f64)

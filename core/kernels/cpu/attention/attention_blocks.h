@@ -162,7 +162,7 @@ void dropout_factors(const AttentionProblem& problem, int64_t first, int64_t cou
     factors[j] = uniform_of(words[skipped + j]) >= threshold ? kept : T(0);
 }
 
-// Documents as a mask of scores (B, Hq, T, T), which lives as long as the result.
-AttentionParams with_mask_of_documents(const AttentionParams& params, const Shape& scores);
+// Documents as splits, which say the same in memory that grows with T.
+AttentionParams with_documents_as_splits(const AttentionParams& params);
 
 }  // namespace binade::kernels::cpu
