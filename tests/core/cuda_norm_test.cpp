@@ -18,9 +18,11 @@ DType statistics_dtype(DType dtype) {
   return dtype == DType::f64 ? DType::f64 : DType::f32;
 }
 
-// Rows of `cols` elements: a warp's, a block's, longer than the registers hold, odd sizes.
+// Rows of `cols` elements: a few threads', a warp's, a block's, longer than the registers hold, odd
+// sizes.
 const Shape kSizes[] = {{1, 1},    {5, 7},    {70, 64},  {9, 768},   {12, 1000},
-                        {3, 1023}, {5, 2048}, {2, 8200}, {1, 20000}, {2, 4099}};
+                        {3, 1023}, {5, 2048}, {2, 8200}, {1, 20000}, {2, 4099},
+                        {65, 8},   {69, 24},  {33, 32},  {70, 136},  {66, 256}};
 
 // Arrays of a norm: 0 x, 1 residual, 2 weight, 3 bias, 4 sum, 5 y, 6 mean, 7 rstd; of its backward
 // pass: 8 dy, 9 dx, 10 dweight, 11 dbias. Rows of `gap` more elements than are used.
@@ -120,6 +122,20 @@ TEST_CASE("backward passes of norms agree on both devices", "[cuda][norm]") {
         }
 }
 
+TEST_CASE("the backward pass of a norm takes more narrow rows than a device has blocks for",
+          "[cuda][norm]") {
+  require_gpu();
+  Random random(27);
+  const auto arrays = norm_arrays({9001, 256}, DType::f16, DType::f32, 0, random);
+  kernels::cpu::rms_norm(arrays[0], arrays[2], 1e-5f, arrays[5], arrays[7]);
+  compare_devices(
+      [&](const auto& v) {
+        BINADE_DISPATCH(v[0].device(),
+                        rms_norm_backward(v[8], v[0], v[2], v[7], v[9], 0, v[10], 0));
+      },
+      arrays, 60);  // sums over 9001 rows of terms of size 1
+}
+
 TEST_CASE("column sums of a norm's input gradient are those of what is stored", "[cuda][norm]") {
   require_gpu();
   Random random(22);
@@ -146,9 +162,10 @@ TEST_CASE("column sums of a norm's input gradient are those of what is stored", 
 TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
   require_gpu();
   Random random(23);
-  for (const DType dtype : {DType::f32, DType::f16}) {
+  for (const auto& [dtype, cols] :
+       {std::pair<DType, int64_t>{DType::f32, 768}, {DType::f16, 768}, {DType::f16, 32}}) {
     std::vector<Array> v;
-    for (const Array& array : norm_arrays({1000, 768}, dtype, dtype, 0, random))
+    for (const Array& array : norm_arrays({1000, cols}, dtype, dtype, 0, random))
       v.push_back(on_device(array, test_gpu()));
     check_same_bits(
         [&] {
@@ -157,7 +174,7 @@ TEST_CASE("norms have the same bits each time and in a graph", "[cuda][norm]") {
         },
         {v[4], v[5], v[6], v[7]});
     BINADE_DISPATCH(v[0].device(), layer_norm(v[0], v[2], v[3], 1e-5f, v[5], v[6], v[7]));
-    const Array sums = Array::empty({768}, DType::f32, test_gpu());
+    const Array sums = Array::empty({cols}, DType::f32, test_gpu());
     check_same_bits(
         [&] {
           BINADE_DISPATCH(v[0].device(), layer_norm_backward(v[8], v[0], v[2], v[6], v[7], v[9], 0,

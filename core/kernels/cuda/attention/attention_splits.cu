@@ -25,7 +25,8 @@ __global__ void __launch_bounds__(kSplitThreads)
   start_rows(memory.own[0], q.at(batch, head, first_query), q.row, p.queries - first_query, p.dim);
 
   WarpRows<kDim> asked;
-  float sums[kDim / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
+  float sums[kDim / 8][4] = {}, total[2] = {};
+  float largest[2] = {-INFINITY, -INFINITY};  // scores, not scaled
   const float scale = p.scale * kLog2E;
   stream_tiles(
       memory.stages, list[0],
@@ -39,14 +40,15 @@ __global__ void __launch_bounds__(kSplitThreads)
       [&](int i, SplitStage<kDim>& stage) {
         const SeenTile seen{list[1 + i]};
         if (i == 0) asked.load(memory.own[0]);
-        if (seen.mixed()) clear_spare_rows(stage);
+        uint32_t pairs = ~0u;
+        if (seen.mixed()) {
+          clear_spare_rows(stage);
+          pairs = seen_pairs<true, kTiles>(own.slots, stage.slots, 0);
+          if (!__any_sync(0xffffffffu, pairs != 0)) return;
+        }
         float weights[kTiles][4];  // scores, to begin with
         multiply_rows<T>(weights, asked, stage.left, 0);
-#pragma unroll
-        for (auto& of_tile : weights)
-#pragma unroll
-          for (float& score : of_tile) score *= scale;
-        if (seen.mixed()) hide_unseen<true>(weights, own.slots, stage.slots, 0);
+        if (seen.mixed()) hide_unseen(weights, pairs);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           float most = largest[r];
@@ -55,8 +57,9 @@ __global__ void __launch_bounds__(kSplitThreads)
             most = fmaxf(most, fmaxf(scores[2 * r], scores[2 * r + 1]));
           most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
           most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-          const float base = most == -INFINITY ? 0 : most;  // nothing seen so far: weights of 0
-          const float factor = power_of_two(largest[r] - base);
+          // Nothing seen so far: weights of 0.
+          const float base = most == -INFINITY ? 0 : most * scale;
+          const float factor = power_of_two(largest[r] * scale - base);
           largest[r] = most;
           total[r] *= factor;  // of this lane's keys until the end
 #pragma unroll
@@ -69,7 +72,7 @@ __global__ void __launch_bounds__(kSplitThreads)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
               float& weight = scores[2 * r + e];
-              weight = power_of_two(weight - base);
+              weight = power_of_two(weight * scale - base);
               total[r] += weight;
             }
         }
@@ -84,7 +87,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     factors[r] = total[r] == 0 ? 0 : 1 / total[r];
     if (threadIdx.x % 4 == 0 && own.place(r) < p.queries)
       logsumexp[(static_cast<int64_t>(batch) * gridDim.y + head) * p.queries + own.place(r)] =
-          total[r] == 0 ? -INFINITY : largest[r] / kLog2E + logf(total[r]);
+          total[r] == 0 ? -INFINITY : largest[r] * p.scale + logf(total[r]);
   }
   store_rows<kDim>(own, sums, factors, out.at(batch, head, 0), out.row, p.queries, p.dim);
 #endif
@@ -94,7 +97,8 @@ __global__ void __launch_bounds__(kSplitThreads)
 
 bool suits_split_attention(const AttentionParams& params, const Array& logsumexp,
                            std::initializer_list<const Array*> views) {
-  if (!params.splits.defined() || params.causal || params.dropout > 0) return false;
+  if (!params.splits.defined() || params.causal || params.dropout > 0 || !(params.scale > 0))
+    return false;
   if (logsumexp.dtype() != DType::f32 || !logsumexp.is_contiguous()) return false;
   const int64_t dim = (*views.begin())->size(3);
   if (dim == 0 || dim % 8 != 0 || dim > 128) return false;
@@ -109,15 +113,15 @@ bool suits_split_attention(const AttentionParams& params, const Array& logsumexp
 
 void split_attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
                      const Array& out, const Array& logsumexp) {
-  const SplitTiles seen(params.splits, SplitTiles::kQueries);
-  const dim3 grid(static_cast<unsigned>(seen.lists().tiles), static_cast<unsigned>(q.size(1)),
+  const SplitTiles tiles(params.splits, /*of_keys=*/false);
+  const dim3 grid(static_cast<unsigned>(tiles.of_queries().tiles), static_cast<unsigned>(q.size(1)),
                   static_cast<unsigned>(q.size(0)));
   visit_half(q.dtype(), "attention", [&]<class T>(T) {
     visit_head_size(q.size(3), [&]<int kDim>(std::integral_constant<int, kDim>) {
       launch("split_attention", attend_splits<kDim, T>, grid, kSplitThreads,
              sizeof(SplitMemory<kDim, 1>), split_problem(q, k, params), head_rows<const T>(q),
              head_rows<const T>(k), head_rows<const T>(v), head_rows<T>(out),
-             device_data<float>(logsumexp), seen.lists());
+             device_data<float>(logsumexp), tiles.of_queries());
     });
   });
 }

@@ -12,9 +12,9 @@
 namespace binade::kernels::cuda {
 
 // False for what they do not take: params without splits, dtypes other than f16 and bf16, a causal
-// mask or dropout beside the splits, head sizes that are not a multiple of 8 or above 128, views
-// without 16-byte aligned rows, and devices older than 8.0. views: all that a call reads and
-// writes, q and k first.
+// mask or dropout beside the splits, a scale that is not positive, head sizes that are not a
+// multiple of 8 or above 128, views without 16-byte aligned rows, and devices older than 8.0.
+// views: all that a call reads and writes, q and k first.
 bool suits_split_attention(const AttentionParams& params, const Array& logsumexp,
                            std::initializer_list<const Array*> views);
 

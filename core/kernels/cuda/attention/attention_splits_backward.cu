@@ -13,17 +13,40 @@ namespace {
 
 constexpr int kPart = kSplitTile / 2;  // columns of a streamed tile that are taken at a time
 
-// What a block reads of its queries.
+// What blocks read of queries.
 template <class T>
 struct QuerySide {
-  HeadRows<const T> q, dout;
-  const float *logsumexp, *inner;  // (B, Hq, Tq)
+  HeadRows<const T> q, out, dout;
+  const float* logsumexp;  // (B, Hq, Tq)
+  float* inner;  // likewise, Σ out · dout: the kernel of queries leaves it to that of keys
+  bool inner_is_there;
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 // In units of the scores' exponentials, which are of 2. Whoever sees nothing has no scores.
 __device__ __forceinline__ float shift_of(float logsumexp) {
   return logsumexp == -INFINITY ? 0 : logsumexp * kLog2E;
+}
+
+// Σ out · dout of a block's queries, two threads each, in shared memory and in `inner`.
+template <class T>
+__device__ __forceinline__ void sum_inner(const T* out, int64_t out_row, const T* dout,
+                                          int64_t dout_row, int count, int dim,
+                                          float (&sums)[kSplitTile], float* inner) {
+  constexpr int kWidth = kVecWidth<T>;
+  const int row = threadIdx.x / 2;
+  float sum = 0;
+  if (row < count)
+    for (int column = threadIdx.x % 2 * kWidth; column < dim; column += 2 * kWidth) {
+      const auto a = load_vec<kWidth>(out + row * out_row + column);
+      const auto b = load_vec<kWidth>(dout + row * dout_row + column);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) sum += widen(a.value[i]) * widen(b.value[i]);
+    }
+  sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+  if (threadIdx.x % 2 != 0) return;
+  sums[row] = sum;
+  if (row < count) inner[row] = sum;
 }
 #endif
 
@@ -43,13 +66,21 @@ __global__ void __launch_bounds__(kSplitThreads)
   start_rows(memory.own[0], queries.q.at(batch, head, first_query), queries.q.row, left, p.dim);
   start_rows(memory.own[1], queries.dout.at(batch, head, first_query), queries.dout.row, left,
              p.dim);
+  __shared__ float inner_sums[kSplitTile];
+  const int64_t first_row = (static_cast<int64_t>(batch) * gridDim.y + head) * p.queries;
+  if (!queries.inner_is_there) {
+    sum_inner(queries.out.at(batch, head, first_query), queries.out.row,
+              queries.dout.at(batch, head, first_query), queries.dout.row, left, p.dim, inner_sums,
+              queries.inner + first_row + first_query);
+    __syncthreads();
+  }
   float shift[2] = {}, inner[2] = {};
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (own.place(r) >= p.queries) continue;
-    const int64_t row = (static_cast<int64_t>(batch) * gridDim.y + head) * p.queries + own.place(r);
-    shift[r] = shift_of(queries.logsumexp[row]);
-    inner[r] = queries.inner[row];
+    shift[r] = shift_of(queries.logsumexp[first_row + own.place(r)]);
+    inner[r] = queries.inner_is_there ? queries.inner[first_row + own.place(r)]
+                                      : inner_sums[own.place(r) - first_query];
   }
 
   WarpRows<kDim> asked, gradients;
@@ -73,10 +104,15 @@ __global__ void __launch_bounds__(kSplitThreads)
         if (seen.mixed()) clear_spare_rows(stage);
 #pragma unroll
         for (int first = 0; first < kSplitTile; first += kPart) {
+          uint32_t pairs = ~0u;
+          if (seen.mixed()) {
+            pairs = seen_pairs<true, kPart / 8>(own.slots, stage.slots, first);
+            if (!__any_sync(0xffffffffu, pairs != 0)) continue;
+          }
           float scores[kPart / 8][4], dscores[kPart / 8][4];
           multiply_rows<T>(scores, asked, stage.left, first);
           multiply_rows<T>(dscores, gradients, stage.right, first);
-          if (seen.mixed()) hide_unseen<true>(scores, own.slots, stage.slots, first);
+          if (seen.mixed()) hide_unseen(scores, pairs);
 #pragma unroll
           for (int n = 0; n < kPart / 8; ++n)
 #pragma unroll
@@ -132,6 +168,11 @@ __global__ void __launch_bounds__(kSplitThreads)
         if (seen.mixed()) clear_spare_rows(stage);
 #pragma unroll
         for (int first = 0; first < kSplitTile; first += kPart) {
+          uint32_t pairs = ~0u;
+          if (seen.mixed()) {
+            pairs = seen_pairs<false, kPart / 8>(own.slots, stage.slots, first);
+            if (!__any_sync(0xffffffffu, pairs != 0)) continue;
+          }
           float weights[kPart / 8][4], dscores[kPart / 8][4];
           {
             WarpRows<kDim> rows;
@@ -140,7 +181,7 @@ __global__ void __launch_bounds__(kSplitThreads)
             rows.load(memory.own[1]);
             multiply_rows<T>(dscores, rows, stage.right, first);
           }
-          if (seen.mixed()) hide_unseen<false>(weights, own.slots, stage.slots, first);
+          if (seen.mixed()) hide_unseen(weights, pairs);
 #pragma unroll
           for (int n = 0; n < kPart / 8; ++n)
 #pragma unroll
@@ -171,30 +212,27 @@ void split_attention_backward(const Array& q, const Array& k, const Array& v, co
                               const Array& logsumexp, const Array& dout,
                               const AttentionParams& params, const Array& dq, const Array& dk,
                               const Array& dv) {
-  Array inner = params.inner;
-  if (!inner.defined()) {
-    inner = Array::empty(logsumexp.shape(), DType::f32, q.device());
-    attention_inner(out, dout, inner);
-  }
-  const SplitTiles seen(params.splits, SplitTiles::kQueries),
-      seeing(params.splits, SplitTiles::kKeys);
+  const bool inner_is_there = params.inner.defined();
+  const Array inner =
+      inner_is_there ? params.inner : Array::empty(logsumexp.shape(), DType::f32, q.device());
+  const SplitTiles tiles(params.splits, /*of_keys=*/true);
   const auto grid = [&](const TileLists& lists, int64_t heads) {
     return dim3(static_cast<unsigned>(lists.tiles), static_cast<unsigned>(heads),
                 static_cast<unsigned>(q.size(0)));
   };
   const SplitProblem problem = split_problem(q, k, params);
   visit_half(q.dtype(), "attention_backward", [&]<class T>(T) {
-    const QuerySide<T> queries{head_rows<const T>(q), head_rows<const T>(dout),
-                               device_data<const float>(logsumexp),
-                               device_data<const float>(inner)};
+    const QuerySide<T> queries{head_rows<const T>(q),     head_rows<const T>(out),
+                               head_rows<const T>(dout),  device_data<const float>(logsumexp),
+                               device_data<float>(inner), inner_is_there};
     visit_head_size(q.size(3), [&]<int kDim>(std::integral_constant<int, kDim>) {
       constexpr size_t kBytes = sizeof(SplitMemory<kDim, 2>);
-      launch("split_attention_keys", differentiate_keys<kDim, T>, grid(seeing.lists(), k.size(1)),
-             kSplitThreads, kBytes, problem, queries, head_rows<const T>(k), head_rows<const T>(v),
-             head_rows<T>(dk), head_rows<T>(dv), seeing.lists());
       launch("split_attention_queries", differentiate_queries<kDim, T>,
-             grid(seen.lists(), q.size(1)), kSplitThreads, kBytes, problem, queries,
-             head_rows<const T>(k), head_rows<const T>(v), head_rows<T>(dq), seen.lists());
+             grid(tiles.of_queries(), q.size(1)), kSplitThreads, kBytes, problem, queries,
+             head_rows<const T>(k), head_rows<const T>(v), head_rows<T>(dq), tiles.of_queries());
+      launch("split_attention_keys", differentiate_keys<kDim, T>, grid(tiles.of_keys(), k.size(1)),
+             kSplitThreads, kBytes, problem, queries, head_rows<const T>(k), head_rows<const T>(v),
+             head_rows<T>(dk), head_rows<T>(dv), tiles.of_keys());
     });
   });
 }

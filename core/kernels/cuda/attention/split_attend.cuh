@@ -61,10 +61,10 @@ struct alignas(16) RowTile {
 };
 
 struct alignas(16) SlotTile {
-  int32_t fields[kSlotFields][kSplitTile];
+  Slot slots[kSplitTile];
 
-  __device__ __forceinline__ Slot at(int i) const {
-    return {fields[0][i], fields[1][i], fields[2][i], fields[3][i]};
+  __device__ __forceinline__ int32_t* word(int field, int i) {
+    return reinterpret_cast<int32_t*>(slots + i) + field;
   }
 };
 
@@ -104,10 +104,9 @@ __device__ __forceinline__ void start_slots(SlotTile& to, const SlotTable& slots
   for (int i = threadIdx.x; i < kSlotFields * kSplitTile; i += kSplitThreads) {
     const int field = i / kSplitTile, at = i % kSplitTile;
     if (first + at < count)
-      copy_word_beside(shared_address(&to.fields[field][at]),
-                       slots.field(batch, field) + first + at);
+      copy_word_beside(shared_address(to.word(field, at)), slots.field(batch, field) + first + at);
     else
-      to.fields[field][at] = -1;
+      *to.word(field, at) = -1;
   }
 }
 __device__ __forceinline__ void start_floats(float (&to)[kSplitTile], const float* from,
@@ -141,7 +140,7 @@ template <int kDim>
 __device__ __forceinline__ void clear_spare_rows(SplitStage<kDim>& stage) {
   static_assert(kSplitThreads == 2 * kSplitTile);
   const int row = threadIdx.x / 2, at = row * kTileStride<kDim> + threadIdx.x % 2 * kDim;
-  if (stage.slots.fields[0][row] < 0) {
+  if (stage.slots.slots[row].sample < 0) {
     stage.inner[row] = 0;
 #pragma unroll
     for (int byte = 0; byte < kDim; byte += 16) {
@@ -192,8 +191,13 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[kTiles][4], const Wa
 
 template <class T>
 __device__ __forceinline__ uint32_t two_halves(float a, float b) {
-  const Vec<T, 2> both{narrow<T>(a), narrow<T>(b)};
-  return *reinterpret_cast<const uint32_t*>(&both);
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 both = __floats2half2_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&both);
+  } else {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&both);
+  }
 }
 
 // sums += weights · rows [first, first + 8 · kTiles) of a tile; the weights are rounded to T.
@@ -220,21 +224,34 @@ __device__ __forceinline__ void add_weighted_rows(float (&sums)[kDim / 8][4],
   }
 }
 
-// Makes −∞ of the scores of pairs that do not see each other: a lane's two rows and columns [first,
-// first + 8 · kTiles) of a tile. kRowsAsk: the rows are the queries.
+// Which pairs of a lane's two rows and columns [first, first + 8 · kTiles) of a tile see each
+// other: bit 4 · n + 2 · r + e is that of row r and the lane's column e of eight. kRowsAsk: the
+// rows are the queries.
 template <bool kRowsAsk, int kTiles>
-__device__ __forceinline__ void hide_unseen(float (&scores)[kTiles][4], const Slot (&rows)[2],
-                                            const SlotTile& columns, int first) {
+__device__ __forceinline__ uint32_t seen_pairs(const Slot (&rows)[2], const SlotTile& columns,
+                                               int first) {
+  static_assert(4 * kTiles <= 32);
+  uint32_t seen = 0;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n)
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const Slot column = columns.at(first + n * 8 + threadIdx.x % 4 * 2 + e);
+      const Slot column = columns.slots[first + n * 8 + threadIdx.x % 4 * 2 + e];
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        if (!(kRowsAsk ? sees(rows[r], column) : sees(column, rows[r])))
-          scores[n][r * 2 + e] = -INFINITY;
+        if (kRowsAsk ? sees(rows[r], column) : sees(column, rows[r]))
+          seen |= 1u << (4 * n + 2 * r + e);
     }
+  return seen;
+}
+// Makes −∞ of the scores of the other pairs.
+template <int kTiles>
+__device__ __forceinline__ void hide_unseen(float (&scores)[kTiles][4], uint32_t seen) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if ((seen >> (4 * n + e) & 1) == 0) scores[n][e] = -INFINITY;
 }
 
 // A lane's two rows of those that a block owns.

@@ -50,29 +50,41 @@ __device__ Kind kind_of(const LaneSlots& own, const Slot* others, bool own_asks)
   return __any_sync(0xffffffffu, any) ? kWhole : kNone;
 }
 
-// Block (tile, row of the batch). Its warps take the other tiles in turn; the first one lists them.
-__global__ void __launch_bounds__(kBlock)
-    list_tiles(Side own_side, Side other_side, bool own_asks, int others, int32_t* lists) {
+// Lists that are to be made: for tiles of `own` those of `other`.
+struct ListsToMake {
+  Side own, other;
+  bool own_asks;
+  int tiles, others;
+  int32_t* lists;
+};
+
+// Block (tile, row of the batch, side). Its warps take the other tiles in turn; the first one lists
+// them.
+__global__ void __launch_bounds__(kBlock) list_tiles(ListsToMake of_queries, ListsToMake of_keys) {
+  const ListsToMake& make = blockIdx.z == 0 ? of_queries : of_keys;
   extern __shared__ uint8_t kinds[];  // of the other tiles
   __shared__ Slot of_warps[kWarps][kSplitTile];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int tile = static_cast<int>(blockIdx.x), batch = static_cast<int>(blockIdx.y);
-  const LaneSlots own(own_side, batch, tile);
-  for (int other = warp; other < others; other += kWarps) {
-    const LaneSlots theirs(other_side, batch, other);
+  if (tile >= make.tiles) return;
+  const LaneSlots own(make.own, batch, tile);
+  for (int other = warp; other < make.others; other += kWarps) {
+    const LaneSlots theirs(make.other, batch, other);
     Kind kind = kNone;
     if (own.first <= theirs.last && theirs.first <= own.last) {
 #pragma unroll
       for (int i = 0; i < kSlotsEach; ++i) of_warps[warp][i * kWarp + lane] = theirs.slots[i];
       __syncwarp();
-      kind = kind_of(own, of_warps[warp], own_asks);
+      kind = kind_of(own, of_warps[warp], make.own_asks);
       __syncwarp();
     }
     if (lane == 0) kinds[other] = kind;
   }
   __syncthreads();
   if (warp != 0) return;
-  int32_t* const list = lists + (static_cast<int64_t>(batch) * gridDim.x + tile) * (1 + others);
+  const int others = make.others;
+  int32_t* const list =
+      make.lists + (static_cast<int64_t>(batch) * make.tiles + tile) * (1 + others);
   int count = 0;
   for (int first = 0; first < others; first += kWarp) {
     const int other = first + lane;
@@ -91,20 +103,20 @@ int tiles_of(const Array& slots) {
 
 }  // namespace
 
-SplitTiles::SplitTiles(const AttentionSplits& splits, Of of)
+SplitTiles::SplitTiles(const AttentionSplits& splits, bool of_keys)
     : batches_(static_cast<int>(splits.queries.size(0))),
-      tiles_(tiles_of(of == kQueries ? splits.queries : splits.keys)),
-      others_(tiles_of(of == kQueries ? splits.keys : splits.queries)),
-      data_(int64_t{batches_} * tiles_ * (1 + others_)) {
+      queries_(tiles_of(splits.queries)),
+      keys_(tiles_of(splits.keys)),
+      data_(size() + (of_keys ? int64_t{batches_} * keys_ * (1 + queries_) : 0)) {
   const auto side = [](const Array& slots) {
     return Side{slot_table(slots), static_cast<int>(slots.size(2))};
   };
   const Side queries = side(splits.queries), keys = side(splits.keys);
-  const bool asks = of == kQueries;
-  launch("split_tiles", list_tiles,
-         dim3(static_cast<unsigned>(tiles_), static_cast<unsigned>(batches_)), kBlock,
-         static_cast<size_t>(others_), asks ? queries : keys, asks ? keys : queries, asks, others_,
-         data_.data());
+  const dim3 grid(static_cast<unsigned>(of_keys ? std::max(queries_, keys_) : queries_),
+                  static_cast<unsigned>(batches_), of_keys ? 2 : 1);
+  launch("split_tiles", list_tiles, grid, kBlock, static_cast<size_t>(std::max(queries_, keys_)),
+         ListsToMake{queries, keys, true, queries_, keys_, data_.data()},
+         ListsToMake{keys, queries, false, keys_, queries_, data_.data() + size()});
 }
 
 }  // namespace binade::kernels::cuda

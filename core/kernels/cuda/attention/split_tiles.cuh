@@ -42,12 +42,15 @@ struct TileLists {
 // The lists of a call, free again as a Workspace is.
 class SplitTiles {
  public:
-  enum Of { kQueries, kKeys };  // kQueries: the keys that each tile of queries sees; kKeys: by whom
-  SplitTiles(const AttentionSplits& splits, Of of);
-  TileLists lists() const { return {data_.data(), tiles_, others_}; }
+  // of_keys: lists for both sides, otherwise for the queries alone.
+  SplitTiles(const AttentionSplits& splits, bool of_keys);
+  // The keys that each tile of queries sees; the queries that see each tile of keys.
+  TileLists of_queries() const { return {data_.data(), queries_, keys_}; }
+  TileLists of_keys() const { return {data_.data() + size(), keys_, queries_}; }
 
  private:
-  int batches_, tiles_, others_;
+  int64_t size() const { return int64_t{batches_} * queries_ * (1 + keys_); }
+  int batches_, queries_, keys_;  // rows, tiles
   Workspace<int32_t> data_;
 };
 

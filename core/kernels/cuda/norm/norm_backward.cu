@@ -1,7 +1,8 @@
 // Layer norm and RMS norm, backward. A block owns all columns, a thread one vector of them, and
 // takes a few rows at a time: their vectors are under way together, and the threads' sums over the
 // rows (gradients of weight and bias, column sums of dx) stay in registers until the end, when each
-// block leaves them for a second kernel to fold. Rows that are longer than a block's vectors, or
+// block leaves them for a second kernel to fold. Rows of at most a warp's vectors are taken many at
+// a time, as many as a block has room for. Rows that are longer than a block's vectors, or
 // unaligned, are read twice.
 #include <binade/core/kernels/cuda/common/column_fold.cuh>
 #include <binade/core/kernels/cuda/norm/norm.cuh>
@@ -74,6 +75,10 @@ struct ColumnSums {
   __device__ __forceinline__ void add(int j, C dy, C normed) {
     sum[0][j] += dy * normed;
     sum[1][j] += dy;
+  }
+  // sum[which][j], in registers also where `which` is known at run time only.
+  __device__ __forceinline__ C of(int which, int j) const {
+    return which == 0 ? sum[0][j] : which == 1 ? sum[1][j] : sum[2][j];
   }
   template <class T>
   __device__ void write(const NormBackward<T>& a, int64_t col) const {
@@ -168,6 +173,80 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads / kMaxThreads)
   if (owns) sums.write(a, col);
 }
 
+// Rows of at most kWarp vectors: `lanes` threads share one, a power of two, and a block takes
+// kBlock / lanes of them in a turn, kGroup times.
+template <class T>
+__global__ void __launch_bounds__(kBlock, kResidentThreads / kBlock)
+    norm_backward_narrow(NormBackward<T> a, int lanes) {
+  using C = ComputeOf<T>;
+  constexpr int kWidth = kVecWidth<T>, kWarps = kBlock / kWarp;
+  __shared__ C of_warps[kWarps][kWarp * kWidth];
+  const int lane = threadIdx.x % lanes, place = threadIdx.x / lanes, places = kBlock / lanes;
+  const int64_t col = int64_t{lane} * kWidth;
+  const bool owns = col < a.cols, adds = a.dx && a.dx_beta != C(0);
+  ColumnSums<C, kWidth> sums;
+  C w[kWidth] = {};
+  if (owns) load_run_as<kWidth>(a.weight.data, col, a.weight.dtype, w);
+
+  const int64_t turn = int64_t{places} * kGroup;
+  for (int64_t first = blockIdx.x * turn; first < a.rows; first += gridDim.x * turn) {
+    Vec<T, kWidth> dy[kGroup], x[kGroup], old[kGroup];
+    RowTerms<C> terms[kGroup];
+    const auto row_of = [&](int r) { return first + r * places + place; };
+#pragma unroll
+    for (int r = 0; r < kGroup; ++r) {
+      const int64_t row = row_of(r);
+      if (!owns || row >= a.rows) continue;
+      dy[r] = load_vec<kWidth>(a.dy + row * a.dy_stride + col);
+      x[r] = load_vec<kWidth>(a.x + row * a.x_stride + col);
+      if (adds) old[r] = load_vec<kWidth>(a.dx + row * a.dx_stride + col);
+      terms[r] = row_terms(a, row);
+    }
+#pragma unroll
+    for (int r = 0; r < kGroup; ++r) {
+      const bool there = owns && row_of(r) < a.rows;
+      Pair<C> totals;
+      if (there) {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          const C grad = widen(dy[r][j]), normed = terms[r].normed(widen(x[r][j]));
+          sums.add(j, grad, normed);
+          totals = totals + Pair<C>{grad * w[j], grad * w[j] * normed};
+        }
+      }
+      if (!a.dx) continue;
+      for (int mask = lanes / 2; mask > 0; mask /= 2) totals = totals + shuffle_xor(totals, mask);
+      if (!there) continue;
+      take_means(a, totals, terms[r]);
+      C result[kWidth];
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j)
+        result[j] =
+            terms[r].input_gradient(terms[r].normed(widen(x[r][j])), widen(dy[r][j]) * w[j]);
+      store_gradient(a, row_of(r), col, result, old[r], sums);
+    }
+  }
+
+  // The sums of a warp's places, and then of the block's warps.
+  for (int which = 0; which < kSums; ++which) {
+    if (!a.sums[which]) continue;
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      C sum = sums.of(which, j);
+      for (int mask = lanes; mask < kWarp; mask *= 2) sum += shuffle_xor(sum, mask);
+      if (threadIdx.x % kWarp < lanes) of_warps[threadIdx.x / kWarp][col + j] = sum;
+    }
+    __syncthreads();
+    for (int64_t c = threadIdx.x; c < a.cols; c += kBlock) {
+      C total = of_warps[0][c];
+#pragma unroll
+      for (int warp = 1; warp < kWarps; ++warp) total += of_warps[warp][c];
+      a.sums[which][blockIdx.x * a.cols + c] = total;
+    }
+  }
+}
+
 // Rows of any length, read twice by a block. The sums over a row are of its whole width, but only
 // the vectors from `first` on are written, as many as the threads' registers can sum over the rows.
 template <class T, int kWidth>
@@ -241,8 +320,12 @@ void backward(const char* name, const Array& dy, const Array& x, const Array& an
     const bool aligned = cols % kWidth == 0 && has_aligned_rows(dy) && has_aligned_rows(x) &&
                          has_aligned_rows(dx) && is_run_aligned(weight, kWidth);
     const bool fits = aligned && cols <= kResidentThreads * kWidth && !std::is_same_v<T, double>;
-    const int64_t threads = fits ? ceil_div(cols / kWidth, kWarp) * kWarp : kBlock;
-    const unsigned blocks = resident_blocks(fits ? ceil_div(rows, kGroup) : rows, threads);
+    const bool narrow = fits && cols <= kWarp * kWidth;
+    int lanes = 1;  // of a narrow row
+    while (lanes * kWidth < cols) lanes *= 2;
+    const int64_t threads = fits && !narrow ? ceil_div(cols / kWidth, kWarp) * kWarp : kBlock;
+    const int64_t rows_of_block = narrow ? kBlock / lanes * kGroup : fits ? kGroup : 1;
+    const unsigned blocks = resident_blocks(ceil_div(rows, rows_of_block), threads);
     NormBackward<T> args{device_data<T>(dy),
                          device_data<T>(x),
                          NormColumns::of(weight),
@@ -269,7 +352,10 @@ void backward(const char* name, const Array& dy, const Array& x, const Array& an
       for (int64_t first = 0; first < vecs; first += kBlock * kLongOwned)
         launch(name, kernel, blocks, kBlock, 0, args, first);
     };
-    if (fits) {
+    if (narrow) {
+      if constexpr (!std::is_same_v<T, double>)
+        launch(name, norm_backward_narrow<T>, blocks, kBlock, 0, args, lanes);
+    } else if (fits) {
       if constexpr (!std::is_same_v<T, double>)
         launch(name,
                threads <= 128   ? norm_backward<T, 128>

@@ -1,7 +1,7 @@
-// Layer norm and RMS norm, forward. A row that fits into the registers of a warp, or of a block of
-// four warps, is read once, all its vectors under way before the first is used; longer and
-// unaligned rows take a block that reads them again. The latency of one row is hidden by the others
-// that the multiprocessor holds.
+// Layer norm and RMS norm, forward. A row that fits into the registers of four threads, of a warp,
+// or of a block of four warps, is read once, all its vectors under way before the first is used;
+// longer and unaligned rows take a block that reads them again. The latency of one row is hidden by
+// the others that the multiprocessor holds.
 #include <binade/core/kernels/cuda/norm/norm.cuh>
 
 namespace binade::kernels::cuda {
@@ -10,12 +10,17 @@ namespace {
 
 // Threads of a block in which kRow threads share a row.
 template <int kRow>
-inline constexpr int kThreads = kRow == kWarp ? kBlock : kRow;
+inline constexpr int kThreads = kRow <= kWarp ? kBlock : kRow;
+inline constexpr int kFewLanes = 4;  // for rows of at most eight vectors: heads
 
 // Sum over the kRow threads that share a row.
 template <int kRow, class V>
 __device__ __forceinline__ V row_sum(V value) {
-  if constexpr (kRow == kWarp) {
+  if constexpr (kRow < kWarp) {
+#pragma unroll
+    for (int mask = kRow / 2; mask > 0; mask /= 2) value = value + shuffle_xor(value, mask);
+    return value;
+  } else if constexpr (kRow == kWarp) {
     return warp_reduce(value, Sum());
   } else {
     return block_reduce<kRow>(value, Sum(), V());
@@ -199,6 +204,7 @@ void launch_forward(const char* name, const NormForward<T>& args, bool aligned) 
     return launch(name, norm_forward_long<T, 1>, rows, kBlock, 0, args);
   if constexpr (!std::is_same_v<T, double>) {
     const int64_t vecs = args.cols / kWidth;
+    if (vecs <= 2 * kFewLanes) return launch_in_registers<T, kFewLanes, 2>(name, args);
     if (vecs <= 2 * kWarp) return launch_in_registers<T, kWarp, 2>(name, args);
     if (vecs <= 3 * kWarp) return launch_in_registers<T, kWarp, 3>(name, args);
     if (vecs <= 4 * kWarp) return launch_in_registers<T, kWarp, 4>(name, args);
