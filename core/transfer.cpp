@@ -75,14 +75,20 @@ void Uploader::upload(const Array& source) {
   destination_.bump_version();
   Slot& slot = ring_[next_++ % kRing];
   slot.copied.wait();
-  if (source.is_contiguous() && source.dtype() == destination_.dtype() &&
-      is_pinned(source.data())) {
+  const bool as_it_is = source.is_contiguous() && source.dtype() == destination_.dtype() &&
+                        source.shape() == destination_.shape();
+  if (as_it_is && is_pinned(source.data())) {
     slot.source = source;
     copy_queued(source, destination_);
   } else {
     if (!slot.buffer.defined())
       slot.buffer = pinned_array(destination_.shape(), destination_.dtype());
-    slot.buffer.copy_from(source);
+    // On this thread alone: others may be busy with the data of coming steps, and a team of threads
+    // would wait for them.
+    if (as_it_is)
+      copy_queued(source, slot.buffer);
+    else
+      slot.buffer.copy_from(source);
     copy_queued(slot.buffer, destination_);
   }
   slot.copied = Fence::after_queued_work(destination_.device());

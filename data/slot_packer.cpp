@@ -67,12 +67,13 @@ namespace {
 template <class Visit>
 void for_patches(int64_t channels, int64_t height, int64_t width, int64_t patch,
                  const Visit& visit) {
+  const int64_t columns = width / patch;
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t y = 0; y < height; ++y)
-      for (int64_t x = 0; x < width; ++x) {
-        const int64_t token = y / patch * (width / patch) + x / patch;
-        visit((c * height + y) * width + x,
-              ((token * patch + y % patch) * patch + x % patch) * channels + c);
+      for (int64_t column = 0; column < columns; ++column) {
+        const int64_t first = (c * height + y) * width + column * patch;
+        const int64_t place = (y / patch * columns + column) * patch + y % patch;
+        for (int64_t x = 0; x < patch; ++x) visit(first + x, (place * patch + x) * channels + c);
       }
 }
 

@@ -41,8 +41,9 @@ BINADE_KERNEL(attention, const Array& q, const Array& k, const Array& v,
               const AttentionParams& params, const Array& out, const Array& logsumexp)
 // dq, dk, dv are overwritten; they have the layouts of q, k, v (views into a packed gradient work).
 // Where softmax is nearly one-hot, a score's gradient is a difference of nearly equal numbers. The
-// CPU's and the plain GPU path take both from f32; cuDNN's kernels take one from the rounded `out`,
-// which in half types leaves an error of about eps · |dout · out| there.
+// CPU's and the plain GPU path take both from f32; cuDNN's kernels and the fused ones over splits
+// take one from the rounded `out`, which in half types leaves an error of about eps · |dout · out|
+// there.
 BINADE_KERNEL(attention_backward, const Array& q, const Array& k, const Array& v, const Array& out,
               const Array& logsumexp, const Array& dout, const AttentionParams& params,
               const Array& dq, const Array& dk, const Array& dv)

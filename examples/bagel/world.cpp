@@ -130,14 +130,15 @@ World World::read(const std::filesystem::path& folder, const std::string& split)
 
 void World::tint(const Item& item, bool mirrored, int64_t left, const Array& picture) const {
   const auto* image = images_.data<uint8_t>() + item.image * kImageSize * kImageSize;
+  auto* const pixels = picture.data<float>() + kBorder * picture.size(2) + left + kBorder;
   for (int64_t c = 0; c < 3; ++c)
-    for (int64_t y = 0; y < kImageSize; ++y)
+    for (int64_t y = 0; y < kImageSize; ++y) {
+      float* const line = pixels + (c * kItemSize + y) * picture.size(2);
       for (int64_t x = 0; x < kImageSize; ++x) {
         const auto grey = static_cast<float>(image[y * kImageSize + x]) / 255;
-        const int64_t column = mirrored ? kImageSize - 1 - x : x;
-        picture.data<float>()[(c * kItemSize + y + kBorder) * picture.size(2) + left + kBorder +
-                              column] = grey * kPalette[item.color][c] * 2 - 1;
+        line[mirrored ? kImageSize - 1 - x : x] = grey * kPalette[item.color][c] * 2 - 1;
       }
+    }
 }
 
 Array World::picture(const Items& items, bool mirrored) const {

@@ -147,7 +147,7 @@ TEST_CASE("attention over splits without fusion agrees on both devices",
                 dtype == DType::f64   ? 1e-12
                 : dtype == DType::f32 ? 2e-5
                 : dtype == DType::f16 ? 0.005
-                                      : 0.03);  // a few roundings of 2^-9
+                                      : 0.035);  // a few roundings of 2^-8
   }
 }
 
