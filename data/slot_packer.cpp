@@ -208,13 +208,14 @@ class SlotPacker::Writer {
     ids[used_.understanding] = layout_.image_begin;
     mark(used_.understanding++, mode);
     const auto u = static_cast<float>(noised ? random.normal() : 0);
-    for (int64_t i = 0; i < values.size(0); ++i) {
+    const auto* token = values.data<float>();
+    for (int64_t i = 0; i < values.size(0); ++i, token += values.size(1)) {
       const auto place = static_cast<int32_t>(place_of(part.grid, grid, i));
       if (seen_by_vit) {
-        patch(values.select(0, i), place, used_.understanding);
+        patch(token, place, used_.understanding);
         mark(used_.understanding++, mode);
       } else {
-        latent(values.select(0, i), place, noised, u);
+        latent(token, place, noised, u);
         mark(layout_.understanding + used_.generation++, mode);
       }
     }
@@ -230,17 +231,17 @@ class SlotPacker::Writer {
     return token / columns * grid.side + token % columns;
   }
 
-  void patch(const Array& values, int32_t place, int64_t slot) {
+  void patch(const float* token, int32_t place, int64_t slot) {
     const int64_t v = used_.vit++;
-    copy(values, packed_.patches.select(0, row_).select(0, v));
+    copy(token, packed_.patches, v);
     set(packed_.patch_places, v, place);
     set(packed_.patch_images, v, packer_.images_);
     set(packed_.patch_slots, v, static_cast<int32_t>(slot));
   }
 
-  void latent(const Array& values, int32_t place, bool noised, float u) {
+  void latent(const float* token, int32_t place, bool noised, float u) {
     const int64_t g = used_.generation;
-    copy(values, packed_.latents.select(0, row_).select(0, g));
+    copy(token, packed_.latents, g);
     set(packed_.latent_places, g, place);
     if (!noised) return;
     set(packed_.logit_times, g, u);
@@ -250,24 +251,24 @@ class SlotPacker::Writer {
 
   // The slot at `place` of the row is the next of the sample.
   void mark(int64_t place, int32_t mode) {
-    const Array fields = packed_.slots.select(0, row_);
-    int64_t field = 0;
-    for (const int32_t value : {at_.sample, at_.order++, at_.split, mode})
-      set(fields, place, value, field++);
+    const int64_t tokens = packed_.slots.size(2);
+    auto* field = packed_.slots.data<int32_t>() + row_ * kernels::kSlotFields * tokens + place;
+    for (const int32_t value : {at_.sample, at_.order++, at_.split, mode}) {
+      *field = value;
+      field += tokens;
+    }
     set(packed_.positions, place, at_.position);
     ++packed_.used;
   }
 
-  static void copy(const Array& from, const Array& to) {
-    std::copy_n(from.data<float>(), from.numel(), to.data<float>());
+  // A token to its place in the row of `rows` (R, places, values).
+  void copy(const float* token, const Array& rows, int64_t place) const {
+    const int64_t values = rows.size(2);
+    std::copy_n(token, values, rows.data<float>() + (row_ * rows.size(1) + place) * values);
   }
   template <class T>
-  void set(const Array& rows, int64_t place, T value) {
-    set(rows, place, value, row_);
-  }
-  template <class T>
-  static void set(const Array& rows, int64_t place, T value, int64_t row) {
-    rows.data<T>()[row * rows.size(1) + place] = value;
+  void set(const Array& rows, int64_t place, T value) const {
+    rows.data<T>()[row_ * rows.size(1) + place] = value;
   }
 
   SlotPacker& packer_;
