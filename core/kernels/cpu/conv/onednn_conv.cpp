@@ -56,8 +56,8 @@ struct Rows {
 // groups where there are several.
 struct OneDnnTiling {
   // Numbers of x and y of a part: they stay in the second level of the cache from the change of
-  // their layout on.
-  static constexpr int64_t kPart = 1 << 17;
+  // their layout on. Each part's gradient of the weight has to be added up: larger ones.
+  static constexpr int64_t kPart = 1 << 17, kWeightPart = 1 << 19;
   // Fewer pixels would spend their time on reading the weight, fewer rows on those around them.
   static constexpr int64_t kFewestPixels = 256, kFewestRows = 8;
   // Fewer channels would spend it on laying out x again for each slice.
@@ -75,11 +75,13 @@ struct OneDnnTiling {
     const int64_t row_pixels = back ? whole.columns.size : whole.columns.outputs;
     int64_t image = whole.channels * whole.rows.size * whole.columns.size +
                     whole.filters * whole.rows.outputs * whole.columns.outputs;
+    const bool sum = whole.pass == ConvPass::weight_gradient;
+    const int64_t part = sum ? kWeightPart : kPart, pixels = (sum ? 2 : 1) * kFewestPixels;
     int64_t units = 0;
     if (whole.groups > 1) {
       slice_unit = divide_up(kBlock, std::min(whole.channels, whole.filters) / whole.groups);
       units = divide_up(whole.groups, slice_unit);
-      slices = EvenParts(units, std::max<int64_t>(units * kPart / image, 1));
+      slices = EvenParts(units, std::max<int64_t>(units * part / image, 1));
       image /= slices.count;
     } else {
       slice_unit = kBlock;
@@ -87,17 +89,16 @@ struct OneDnnTiling {
       slices = EvenParts(units, units);
     }
     const int64_t wanted = divide_up(kTasks, slices.count);
-    const int64_t fewest_rows = std::max(kFewestRows, divide_up(kFewestPixels, row_pixels));
-    rows = EvenParts(target_rows, std::max(std::min(target_rows * kPart / image,
+    const int64_t fewest_rows = std::max(kFewestRows, divide_up(pixels, row_pixels));
+    rows = EvenParts(target_rows, std::max(std::min(target_rows * part / image,
                                                     target_rows * whole.images / wanted),
                                            fewest_rows));
-    const int64_t fewest_images = divide_up(kFewestPixels, target_rows * row_pixels);
+    const int64_t fewest_images = divide_up(pixels, target_rows * row_pixels);
     images = EvenParts(whole.images,
-                       std::max(std::min(kPart / image, whole.images / wanted), fewest_images));
+                       std::max(std::min(part / image, whole.images / wanted), fewest_images));
     const int64_t weight = whole.filters * whole.weight_filter, parts = images.count * rows.count;
     int64_t sums = parts;
-    if (whole.pass == ConvPass::weight_gradient)
-      sums = std::min(std::clamp<int64_t>(kSums / weight, 1, wanted), parts);
+    if (sum) sums = std::min(std::clamp<int64_t>(kSums / weight, 1, wanted), parts);
     if (whole.groups == 1)
       slices = EvenParts(
           units, std::max(kFewestBlocks, divide_up(units, std::max<int64_t>(kTasks / sums, 1))));
