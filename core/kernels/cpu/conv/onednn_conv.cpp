@@ -57,7 +57,7 @@ struct Rows {
 struct OneDnnTiling {
   // Numbers of x and y of a part: they stay in the second level of the cache from the change of
   // their layout on. Each part's gradient of the weight has to be added up: larger ones.
-  static constexpr int64_t kPart = 1 << 17, kWeightPart = 1 << 19;
+  static constexpr int64_t kPart = 1 << 18, kWeightPart = 1 << 19;
   // Fewer pixels would spend their time on reading the weight, fewer rows on those around them.
   static constexpr int64_t kFewestPixels = 256, kFewestRows = 8;
   // Fewer channels would spend it on laying out x again for each slice.
@@ -76,7 +76,8 @@ struct OneDnnTiling {
     int64_t image = whole.channels * whole.rows.size * whole.columns.size +
                     whole.filters * whole.rows.outputs * whole.columns.outputs;
     const bool sum = whole.pass == ConvPass::weight_gradient;
-    const int64_t part = sum ? kWeightPart : kPart, pixels = (sum ? 2 : 1) * kFewestPixels;
+    const bool large = sum && whole.groups == 1;  // that of groups is small
+    const int64_t part = large ? kWeightPart : kPart, pixels = (large ? 2 : 1) * kFewestPixels;
     int64_t units = 0;
     if (whole.groups > 1) {
       slice_unit = divide_up(kBlock, std::min(whole.channels, whole.filters) / whole.groups);
@@ -288,10 +289,12 @@ bool worth_trying(const ConvPart& whole) {
   // It would copy the pixels that are met first.
   const bool point = whole.rows.kernel * whole.columns.kernel == 1;
   if (point && whole.rows.stride * whole.columns.stride > 1) return false;
-  // Sums for blocks of channels would be mostly empty.
+  // Few channels: sums for blocks of them would be mostly empty, and images are read as they lie,
+  // unless they have to be cut.
   constexpr int64_t kFewChannels = 8;
-  const bool few = whole.groups == 1 && whole.channels < kFewChannels;
-  return !(few && whole.pass == ConvPass::input_gradient);
+  if (whole.groups > 1 || whole.channels >= kFewChannels) return true;
+  return whole.pass == ConvPass::weight_gradient ||
+         (whole.pass == ConvPass::output && OneDnnTiling(whole).rows.count == 1);
 }
 
 // Null where there is none. Plans of the shapes that were met last are kept, up to a number.
