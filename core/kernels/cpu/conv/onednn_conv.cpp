@@ -56,8 +56,9 @@ struct Rows {
 // groups where there are several.
 struct OneDnnTiling {
   // Numbers of x and y of a part: they stay in the second level of the cache from the change of
-  // their layout on. Each part's gradient of the weight has to be added up: larger ones.
-  static constexpr int64_t kPart = 1 << 18, kWeightPart = 1 << 19;
+  // their layout on. Slices of groups read nothing twice: smaller ones. Each part's gradient of the
+  // weight has to be added up: larger ones.
+  static constexpr int64_t kPart = 1 << 18, kGroupPart = 1 << 17, kWeightPart = 1 << 19;
   // Fewer pixels would spend their time on reading the weight, fewer rows on those around them.
   static constexpr int64_t kFewestPixels = 256, kFewestRows = 8;
   // Fewer channels would spend it on laying out x again for each slice.
@@ -76,8 +77,9 @@ struct OneDnnTiling {
     int64_t image = whole.channels * whole.rows.size * whole.columns.size +
                     whole.filters * whole.rows.outputs * whole.columns.outputs;
     const bool sum = whole.pass == ConvPass::weight_gradient;
-    const bool large = sum && whole.groups == 1;  // that of groups is small
-    const int64_t part = large ? kWeightPart : kPart, pixels = (large ? 2 : 1) * kFewestPixels;
+    const bool large = sum && whole.groups == 1;
+    const int64_t part = whole.groups > 1 ? kGroupPart : large ? kWeightPart : kPart;
+    const int64_t pixels = (large ? 2 : 1) * kFewestPixels;
     int64_t units = 0;
     if (whole.groups > 1) {
       slice_unit = divide_up(kBlock, std::min(whole.channels, whole.filters) / whole.groups);
