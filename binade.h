@@ -88,7 +88,10 @@
 #include <binade/infer/slot_cache.h>
 #include <binade/infer/token_distribution.h>
 #include <binade/nn/batch_norm.h>
+#include <binade/nn/conv1d.h>
 #include <binade/nn/conv2d.h>
+#include <binade/nn/conv_layer.h>
+#include <binade/nn/conv_transpose1d.h>
 #include <binade/nn/conv_transpose2d.h>
 #include <binade/nn/dropout.h>
 #include <binade/nn/embedding.h>

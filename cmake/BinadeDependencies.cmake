@@ -51,7 +51,7 @@ if(missing)
                       "build needs; on Debian and Ubuntu so does\n  apt-get install ${packages}")
 endif()
 
-# oneDNN: CPU products and convolutions; Eigen is the fallback. Its own CMake package is passed by, as
+# oneDNN: f32 convolutions on the CPU; our own kernels are the fallback. Its CMake package is passed by, as
 # Debian's asks for OpenCL's headers, which nothing here uses.
 find_path(ONEDNN_INCLUDE_DIR dnnl.hpp)
 find_library(ONEDNN_LIBRARY dnnl)
@@ -62,8 +62,8 @@ if(ONEDNN_INCLUDE_DIR AND ONEDNN_LIBRARY)
   set_target_properties(onednn PROPERTIES
     IMPORTED_LOCATION ${ONEDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${ONEDNN_INCLUDE_DIR})
 else()
-  message(STATUS "Binade: oneDNN (Debian package libdnnl-dev) was not found; CPU products go "
-                 "through Eigen, which is slower")
+  message(STATUS "Binade: oneDNN (Debian package libdnnl-dev) was not found; f32 convolutions "
+                 "on the CPU take our own kernels, which are slower for small images and many groups")
 endif()
 
 function(binade_link_dependencies target)

@@ -8,8 +8,8 @@
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/dropout.h>
 #include <binade/autograd/ops/shape.h>
-#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/random.h>
+#include <binade/core/kernels/unary_rules.h>
 #include <binade/core/random.h>
 
 namespace binade {
@@ -31,7 +31,7 @@ Tensor activate(const char* name, UnaryOp op, const Tensor& x, Derivative deriva
       const DType wide = statistics_dtype(dy.dtype());
       const Tensor slope = derivative(to(x.tensor(), wide));
       Tensor arriving = to(dy, wide);
-      if (op == UnaryOp::relu || op == UnaryOp::hardswish) {  // flat: not even inf · 0 passes
+      if (has_flat_places(op)) {
         const Tensor zero = Tensor::scalar(0, wide, dy.device());
         arriving = where(equal(slope, zero), zero, arriving);
       }

@@ -1,5 +1,8 @@
 #include <binade/autograd/ops/conv_variants.h>
 
+#include <algorithm>
+
+#include <binade/autograd/ops/arithmetic.h>
 #include <binade/autograd/ops/common.h>
 #include <binade/autograd/ops/conv.h>
 #include <binade/autograd/ops/conv_gradients.h>
@@ -32,6 +35,24 @@ Tensor of_sequences(const char* op, const Convolution& of_images, const Tensor& 
   return squeeze(of_images(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
 }
 
+// The same of pooling.
+template <class Pooling, class Options>
+Tensor pooled_sequences(const char* op, const Pooling& of_images, const Tensor& x,
+                        const Options& options) {
+  check_floating(op, "x", x);
+  check(x.dims() == 3, op, ": x must be (N, C, L), got ", Kind{x});
+  return squeeze(of_images(unsqueeze(x, 2), options), 2);
+}
+
+Pool2dOptions of_one_row(const Pool1dOptions& options) {
+  return {.kernel = {1, options.kernel},
+          .stride = {1, options.stride},
+          .padding = {0, options.padding},
+          .dilation = {1, options.dilation},
+          .ceil_mode = options.ceil_mode,
+          .count_include_pad = options.count_include_pad};
+}
+
 kernels::ConvParams params_of(const ConvTranspose2dOptions& options) {
   return {options.stride[0],   options.stride[1],   options.padding[0], options.padding[1],
           options.dilation[0], options.dilation[1], options.groups};
@@ -55,10 +76,29 @@ void check_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
     check(options.stride[i] > 0 && options.dilation[i] > 0 && options.padding[i] >= 0, op,
           ": stride and dilation must be above 0 and padding not below, got ", options.stride[i],
           ", ", options.dilation[i], " and ", options.padding[i]);
-    check(options.output_padding[i] >= 0 && options.output_padding[i] < options.stride[i], op,
-          ": output_padding must be in [0, stride), got ", options.output_padding[i],
-          " for a stride of ", options.stride[i]);
+    const int64_t most = std::max(options.stride[i], options.dilation[i]);
+    check(options.output_padding[i] >= 0 && options.output_padding[i] < most, op,
+          ": output_padding must be below stride or dilation and not below 0, got ",
+          options.output_padding[i], " for a stride of ", options.stride[i], " and a dilation of ",
+          options.dilation[i]);
   }
+}
+
+// No convolution takes an image with a whole stride more behind to x: such rows and columns are
+// cut, or filled, from the result without padding.
+bool pads_by_strides(const ConvTranspose2dOptions& options) {
+  return options.output_padding[0] >= options.stride[0] ||
+         options.output_padding[1] >= options.stride[1];
+}
+Tensor padded_by_strides(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                         const ConvTranspose2dOptions& options) {
+  ConvTranspose2dOptions whole = options;
+  whole.padding = whole.output_padding = {0, 0};
+  const auto [height, width] = options.padding;
+  const auto [rows, columns] = options.output_padding;
+  const Tensor y = pad(conv_transpose2d(x, weight, {}, whole),
+                       {-width, columns - width, -height, rows - height});
+  return bias.defined() ? y + reshape(to(bias, y.dtype()), {bias.numel(), 1, 1}) : y;
 }
 
 Shape transposed_shape(const Tensor& x, const Tensor& weight,
@@ -110,6 +150,21 @@ Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias,
   return of_sequences("conv1d", conv2d, x, weight, bias, options, Conv2dOptions());
 }
 
+Tensor max_pool1d(const Tensor& x, const Pool1dOptions& options) {
+  return pooled_sequences("max_pool1d", max_pool2d, x, of_one_row(options));
+}
+Tensor avg_pool1d(const Tensor& x, const Pool1dOptions& options) {
+  return pooled_sequences("avg_pool1d", avg_pool2d, x, of_one_row(options));
+}
+Tensor adaptive_max_pool1d(const Tensor& x, int64_t size) {
+  return pooled_sequences("adaptive_max_pool1d", adaptive_max_pool2d, x,
+                          std::array<int64_t, 2>{1, size});
+}
+Tensor adaptive_avg_pool1d(const Tensor& x, int64_t size) {
+  return pooled_sequences("adaptive_avg_pool1d", adaptive_avg_pool2d, x,
+                          std::array<int64_t, 2>{1, size});
+}
+
 Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv3dOptions& options) {
   const char* op = "conv3d";
@@ -155,6 +210,8 @@ Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
 Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
                         const ConvTranspose2dOptions& options) {
   check_transposed(x_in, weight_in, bias_in, options);
+  const Shape shape = transposed_shape(x_in, weight_in, options);
+  if (pads_by_strides(options)) return padded_by_strides(x_in, weight_in, bias_in, options);
   const Tensor x = autocast(PrecisionClass::half, x_in);
   const Tensor weight = autocast(PrecisionClass::half, weight_in);
   const Tensor bias = bias_in.defined() ? autocast(PrecisionClass::half, bias_in) : bias_in;
@@ -162,7 +219,7 @@ Tensor conv_transpose2d(const Tensor& x_in, const Tensor& weight_in, const Tenso
   if (bias.defined()) check_same_dtype("conv_transpose2d", weight, bias);
   const kernels::ConvParams params = params_of(options);
   const Array images = x.array().contiguous(), filters = weight.array().contiguous();
-  const Array y = Array::empty(transposed_shape(x, weight, options), x.dtype(), x.device());
+  const Array y = Array::empty(shape, x.dtype(), x.device());
   // What the convolution from y's shape to x's would make of a gradient x; of y it reads the sizes.
   BINADE_DISPATCH(y.device(), conv2d_backward(y, filters, images, params, y, 0, {}, 0, {}, 0));
   if (bias.defined())

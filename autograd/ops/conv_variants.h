@@ -1,4 +1,5 @@
-// Convolutions made of conv2d: over sequences and volumes, and transposed. Class half.
+// Convolutions made of conv2d: over sequences and volumes, and transposed, of class half. Pooling
+// of sequences, which keeps the dtype.
 #pragma once
 
 #include <array>
@@ -31,7 +32,8 @@ Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
 struct ConvTranspose2dOptions {
   std::array<int64_t, 2> stride = {1, 1};
   std::array<int64_t, 2> padding = {0, 0};
-  std::array<int64_t, 2> output_padding = {0, 0};  // rows and columns more behind, below stride
+  // Rows and columns more behind, fewer than the stride or the dilation.
+  std::array<int64_t, 2> output_padding = {0, 0};
   std::array<int64_t, 2> dilation = {1, 1};
   int64_t groups = 1;
 };
@@ -51,5 +53,20 @@ struct ConvTranspose1dOptions {
 // The same of sequences: x (N, C, L), weight (C, K/groups, R) → (N, K, Lo).
 Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
                         const ConvTranspose1dOptions& options = {});
+
+struct Pool1dOptions {
+  int64_t kernel = 2;
+  int64_t stride = 2;
+  int64_t padding = 0;
+  int64_t dilation = 1;           // max_pool1d only: between a window's elements
+  bool ceil_mode = false;         // as Pool2dOptions say
+  bool count_include_pad = true;  // avg_pool1d
+};
+// Pooling of sequences x (N, C, L), as that of images of one row (conv.h).
+Tensor max_pool1d(const Tensor& x, const Pool1dOptions& options = {});
+Tensor avg_pool1d(const Tensor& x, const Pool1dOptions& options = {});
+// Windows that share L evenly → (N, C, size).
+Tensor adaptive_max_pool1d(const Tensor& x, int64_t size);
+Tensor adaptive_avg_pool1d(const Tensor& x, int64_t size);
 
 }  // namespace binade

@@ -67,8 +67,8 @@ Tensor norm_gradient(double p, const Tensor& x, const Tensor& norms, const Tenso
     const Tensor winners = to(equal(abs(x), norms), x.dtype());
     return sign(x) * winners * (dy / sum_to(winners, norms.shape()));
   }
-  const Tensor divisors = masked_fill(norms, equal(norms, 0), 1);
-  if (p == 2) return x * (dy / divisors);
+  const Tensor nowhere = equal(norms, 0), divisors = masked_fill(norms, nowhere, 1);
+  if (p == 2) return x * masked_fill(dy / divisors, nowhere, 0);
   const Tensor none = equal(x, 0);  // where a power below 0, here or of a later gradient, is ∞
   const Tensor share = masked_fill(abs(x) / divisors, none, 1);
   return masked_fill(sign(x) * pow(share, p - 1) * dy, none, 0);

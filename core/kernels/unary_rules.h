@@ -252,7 +252,13 @@ BINADE_HOST_DEVICE inline C activation_slope(UnaryOp op, C x) {
   }
 }
 
-// dy · op'(x). What is flat by definition lets nothing through, not even inf · 0, which is NaN.
+// Whether the function is constant by definition in places, where its gradient is 0: not even an
+// infinity passes, of which a product with 0 would make NaN.
+BINADE_HOST_DEVICE constexpr bool has_flat_places(UnaryOp op) {
+  return op == UnaryOp::relu || op == UnaryOp::hardswish;
+}
+
+// dy · op'(x).
 template <class Math, class C>
 BINADE_HOST_DEVICE inline C unary_gradient(UnaryOp op, C x, C dy) {
   switch (op) {
@@ -287,13 +293,10 @@ BINADE_HOST_DEVICE inline C unary_gradient(UnaryOp op, C x, C dy) {
     }
     case UnaryOp::erf:
       return dy * Math::exp(-x * x) * C(1.1283791670955126);
-    case UnaryOp::relu:
-    case UnaryOp::hardswish: {
+    default: {
       const C slope = activation_slope<Math>(op, x);
-      return slope == C(0) ? C(0) : dy * slope;
+      return has_flat_places(op) && slope == C(0) ? C(0) : dy * slope;
     }
-    default:
-      return dy * activation_slope<Math>(op, x);
   }
 }
 

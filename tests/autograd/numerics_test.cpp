@@ -454,3 +454,23 @@ TEST_CASE("batch_norm's f32 weight gradient is summed without f32's roundings", 
     CHECK(std::sqrt(mean_square) < (side == 16 ? 0.07 : 0.02));
   }
 }
+
+TEST_CASE("a norm's gradients and theirs are 0 where it is", "[ops][numerics]") {
+  const Tensor x = leaf({0, 0, 3, 4}, {2, 2});
+  const double p = GENERATE(0.5, 2.0, 3.0);
+  const Tensor first =
+      grad({sum(norm(x, p, {1}))}, {x}, {Tensor::scalar(1, DType::f64)}, {.create_graph = true})[0];
+  const Numbers slopes = first.to_vector<double>();
+  CHECK(slopes[0] == 0);
+  CHECK(slopes[1] == 0);
+  CHECK(slopes[2] != 0);
+  const Tensor second = grad({first}, {x}, {Tensor::ones({2, 2}, DType::f64)})[0];
+  const Numbers curves = second.to_vector<double>();
+  CHECK(curves[0] == 0);
+  CHECK(curves[1] == 0);
+  // d/dx of x/‖x‖ along (1, 1): (1 − x (x·1)/‖x‖²)/‖x‖.
+  if (p == 2) {
+    CHECK(curves[2] == Approx((1 - 3 * 7 / 25.0) / 5));
+    CHECK(curves[3] == Approx((1 - 4 * 7 / 25.0) / 5));
+  }
+}

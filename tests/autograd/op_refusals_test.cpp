@@ -201,11 +201,17 @@ TEST_CASE("further convolutions refuse what does not fit", "[ops][errors]") {
   CHECK_ERROR(conv_transpose2d(x, zeros({3, 4, 2, 2})), Contains("(C, K/groups, R, S)"));
   CHECK_ERROR(conv_transpose2d(x, zeros({4, 2, 2, 2}), zeros({3})), Contains("bias must be (2)"));
   CHECK_ERROR(conv_transpose2d(x, zeros({4, 2, 2, 2}), {}, {.output_padding = {1, 0}}),
-              Contains("output_padding"));
+              Contains("output_padding") && Contains("dilation of 1"));
   CHECK_ERROR(conv_transpose2d(x, zeros({4, 2, 2, 2}), {}, {.padding = {9, 0}}),
               Contains("leaves nothing"));
   CHECK_ERROR(conv_transpose2d(zeros({0, 4, 5, 6}), zeros({4, 2, 2, 2})), Contains("elements"));
   CHECK_ERROR(conv_transpose1d(x, zeros({4, 2, 2})), Contains("conv_transpose1d"));
+  CHECK_ERROR(max_pool1d(x), Contains("max_pool1d") && Contains("(N, C, L)"));
+  CHECK_ERROR(avg_pool1d(sequence, {.dilation = 2}), Contains("dilation"));
+  CHECK_ERROR(max_pool1d(sequence, {.kernel = 9}), Contains("fit"));
+  CHECK_ERROR(avg_pool1d(sequence, {.kernel = 2, .padding = 2}), Contains("half the kernel"));
+  CHECK_ERROR(adaptive_avg_pool1d(sequence, 0), Contains("size"));
+  CHECK_ERROR(adaptive_max_pool1d(zeros({2, 4, 0}), 1), Contains("no elements"));
 }
 
 TEST_CASE("parts and counts refuse what does not add up", "[ops][errors]") {

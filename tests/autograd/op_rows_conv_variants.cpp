@@ -140,6 +140,8 @@ void add_conv_variant_rows(OpTable& table) {
              {.stride = {2, 2}, .padding = {1, 1}});
   transposed("output_padding", {1, 2, 3, 4}, {2, 2, 3, 3}, true,
              {.stride = {2, 3}, .padding = {1, 0}, .output_padding = {1, 2}});
+  transposed("output_padding of strides", {1, 2, 3, 2}, {2, 2, 2, 3}, true,
+             {.stride = {2, 1}, .padding = {1, 2}, .output_padding = {3, 1}, .dilation = {4, 2}});
   transposed("dilation", {1, 2, 3, 3}, {2, 2, 2, 3}, false,
              {.padding = {1, 0}, .dilation = {2, 2}});
   transposed("groups", {2, 4, 3, 3}, {4, 3, 2, 2}, true, {.stride = {2, 2}, .groups = 2});

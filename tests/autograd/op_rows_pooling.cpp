@@ -82,9 +82,65 @@ Values interpolated(const Values& x, int64_t height, int64_t width, Interpolatio
   });
 }
 
+// Of sequences (N, C, L): images of one row.
+Values as_image(const Values& x) {
+  return {{x.size(0), x.size(1), 1, x.size(2)}, x.data};
+}
+Values as_sequences(Values y) {
+  y.shape.erase(2);
+  return y;
+}
+
+void add_sequence_rows(OpTable& table) {
+  const auto pool = [&](const char* variant, int64_t length, const Pool1dOptions& options) {
+    const Shape shape{2, 3, length};
+    const auto reference = [options](const Values& x, bool largest) {
+      const Pool2dOptions rows{{1, options.kernel},  {1, options.stride},
+                               {0, options.padding}, {1, options.dilation},
+                               options.ceil_mode,    options.count_include_pad};
+      return as_sequences(pooled(as_image(x), rows, largest));
+    };
+    table
+        .add(
+            "max_pool1d", variant, {distinct(shape)},
+            [=](const TensorList& in) -> TensorList { return {max_pool1d(in[0], options)}; },
+            [=](const Lists& in) -> Lists { return {reference(in[0], true)}; })
+        .no_repeats();
+    if (options.dilation != 1) return;
+    table.add(
+        "avg_pool1d", variant, {real(shape)},
+        [=](const TensorList& in) -> TensorList { return {avg_pool1d(in[0], options)}; },
+        [=](const Lists& in) -> Lists { return {reference(in[0], false)}; });
+  };
+  pool("plain", 6, {});
+  pool("overlapping, padded", 7, {.kernel = 3, .stride = 1, .padding = 1});
+  pool("ceil_mode, padding not counted", 7,
+       {.kernel = 3, .stride = 3, .padding = 1, .ceil_mode = true, .count_include_pad = false});
+  pool("dilation", 8, {.kernel = 3, .stride = 2, .dilation = 2});
+
+  for (const int64_t size : {1, 3, 9}) {
+    const Shape shape{2, 2, 7};
+    table
+        .add(
+            "adaptive_max_pool1d", concat(size), {distinct(shape)},
+            [=](const TensorList& in) -> TensorList { return {adaptive_max_pool1d(in[0], size)}; },
+            [=](const Lists& in) -> Lists {
+              return {as_sequences(adaptively_pooled(as_image(in[0]), 1, size, true))};
+            })
+        .no_repeats();
+    table.add(
+        "adaptive_avg_pool1d", concat(size), {real(shape)},
+        [=](const TensorList& in) -> TensorList { return {adaptive_avg_pool1d(in[0], size)}; },
+        [=](const Lists& in) -> Lists {
+          return {as_sequences(adaptively_pooled(as_image(in[0]), 1, size, false))};
+        });
+  }
+}
+
 }  // namespace
 
 void add_pooling_rows(OpTable& table) {
+  add_sequence_rows(table);
   const auto pool = [&](const char* variant, const Shape& shape, const Pool2dOptions& options) {
     table
         .add(

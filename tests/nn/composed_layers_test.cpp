@@ -7,6 +7,8 @@
 #include <binade/amp/preset.h>
 #include <binade/autograd/ops.h>
 #include <binade/core/random.h>
+#include <binade/nn/conv1d.h>
+#include <binade/nn/conv_transpose1d.h>
 #include <binade/nn/conv_transpose2d.h>
 #include <binade/nn/dropout.h>
 #include <binade/nn/group_norm.h>
@@ -87,6 +89,55 @@ TEST_CASE("a transposed convolution spreads every element over its filters", "[l
       }
   CHECK_THROWS_WITH(ConvTranspose2d(4, 5, 2, {.groups = 2}), Contains("groups"));
   CHECK_THROWS_WITH(ConvTranspose2d(4, 0, 2), Contains("positive"));
+}
+
+TEST_CASE("convolutions of sequences are layers", "[layers]") {
+  RandomState::current().set_seed(7);
+  const Conv1d layer(4, 6, 3, {.stride = 2, .padding = 1, .groups = 2});
+  CHECK(names_of(layer) == std::vector<std::string>{"weight", "bias"});
+  CHECK(layer.state().at("weight").shape() == Shape{6, 2, 3});
+  const double bound = 1 / std::sqrt(2.0 * 3);  // PyTorch's fan: C/groups · R
+  double largest = 0;
+  for (const double value : layer.state().at("weight").to_vector<double>())
+    largest = std::max(largest, std::abs(value));
+  CHECK(largest <= bound);
+  CHECK(largest > 0.8 * bound);
+  const Tensor x(init::normal()({1, 4, 5}, {}));
+  const Tensor y = layer.forward(x);
+  REQUIRE(y.shape() == Shape{1, 6, 3});
+  const auto w = layer.state().at("weight").to_vector<double>(),
+             b = layer.state().at("bias").to_vector<double>(), in = x.to_vector<double>(),
+             out = y.to_vector<double>();
+  for (int64_t k = 0; k < 6; ++k)
+    for (int64_t o = 0; o < 3; ++o) {
+      double sum = b[static_cast<size_t>(k)];
+      for (int64_t c = 0; c < 2; ++c)
+        for (int64_t r = 0; r < 3; ++r) {
+          const int64_t place = 2 * o - 1 + r;
+          if (place < 0 || place >= 5) continue;
+          sum += in[static_cast<size_t>((k / 3 * 2 + c) * 5 + place)] *
+                 w[static_cast<size_t>((k * 2 + c) * 3 + r)];
+        }
+      CHECK(out[static_cast<size_t>(k * 3 + o)] == Approx(sum).margin(1e-6));
+    }
+
+  const ConvTranspose1d back(6, 4, 3, {.stride = 2, .padding = 1, .groups = 2}, false);
+  CHECK(names_of(back) == std::vector<std::string>{"weight"});
+  CHECK(back.state().at("weight").shape() == Shape{6, 2, 3});
+  // The gradient of the convolution by its input, with the same weight.
+  Conv1d forward(4, 6, 3, {.stride = 2, .padding = 1, .groups = 2}, false);
+  forward.load_state(back.state());
+  Tensor leaf = x.detach();
+  leaf.set_requires_grad(true);
+  const Tensor seed(init::normal()({1, 6, 3}, {}));
+  const Tensor gradient = grad({forward.forward(leaf)}, {leaf}, {seed})[0];
+  CHECK(back.forward(seed).to_vector<float>() == gradient.to_vector<float>());
+
+  CHECK_THROWS_WITH(Conv1d(4, 5, 2, {.groups = 2}), Contains("conv1d") && Contains("groups"));
+  CHECK_THROWS_WITH(Conv1d(4, 4, 0), Contains("conv1d") && Contains("positive"));
+  CHECK_THROWS_WITH(Conv1d(4, 4, 2, {.groups = 0}), Contains("groups"));
+  CHECK_THROWS_WITH(ConvTranspose1d(0, 4, 2), Contains("conv_transpose1d"));
+  CHECK_THROWS_WITH(layer.forward(Tensor::zeros({4, 5})), Contains("(N, C, L)"));
 }
 
 TEST_CASE("an upsampling repeats or interpolates", "[layers]") {

@@ -60,6 +60,31 @@ std::array<int64_t, 2> adaptive_size(Sample& s) {
   return pair_of(s, 1, "output_size", {1, 1});
 }
 
+// Options of sequences; PyTorch's empty list says "the default".
+int64_t one_of(Sample& s, int position, const char* name, int64_t otherwise) {
+  if (!s.given(position, name)) return otherwise;
+  const auto values = s.integers(position, name);
+  return values.empty() ? otherwise : values.front();
+}
+
+Pool1dOptions sequence_pool_options(Sample& s) {
+  Pool1dOptions options;
+  options.kernel = one_of(s, 1, "kernel_size", 1);
+  options.stride = one_of(s, 2, "stride", options.kernel);
+  options.padding = one_of(s, 3, "padding", 0);
+  return options;
+}
+
+Tensor sequences(Sample& s) {
+  const Tensor x = s.tensor(0);
+  if (x.dims() != 3) throw NotOffered("not (N, C, L)");
+  return x;
+}
+
+Tensor bias_of(Sample& s) {
+  return s.given(2, "bias") ? s.tensor(2, "bias") : Tensor();
+}
+
 TensorList interpolated(Sample& s) {
   const Tensor x = s.tensor(0);
   if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
@@ -128,7 +153,7 @@ std::vector<Row> network_rows() {
          options.padding = pair_of(s, 4, "padding", {0, 0});
          options.dilation = pair_of(s, 5, "dilation", {1, 1});
          options.groups = s.integer(6, "groups", 1);
-         return {conv2d(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor(), options)};
+         return {conv2d(x, weight, bias_of(s), options)};
        }},
       {"nn.functional.conv3d",
        [](Sample& s) -> TensorList {
@@ -146,7 +171,66 @@ std::vector<Row> network_rows() {
          options.padding = sizes(4, "padding", 0);
          options.dilation = sizes(5, "dilation", 1);
          options.groups = s.integer(6, "groups", 1);
-         return {conv3d(x, weight, s.given(2, "bias") ? s.tensor(2, "bias") : Tensor(), options)};
+         return {conv3d(x, weight, bias_of(s), options)};
+       }},
+      {"nn.functional.conv1d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = sequences(s);
+         Conv1dOptions options;
+         options.stride = one_of(s, 3, "stride", 1);
+         options.padding = one_of(s, 4, "padding", 0);
+         options.dilation = one_of(s, 5, "dilation", 1);
+         options.groups = s.integer(6, "groups", 1);
+         return {conv1d(x, s.tensor(1, "weight"), bias_of(s), options)};
+       }},
+      {"nn.functional.conv_transpose1d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = sequences(s);
+         ConvTranspose1dOptions options;
+         options.stride = one_of(s, 3, "stride", 1);
+         options.padding = one_of(s, 4, "padding", 0);
+         options.output_padding = one_of(s, 5, "output_padding", 0);
+         options.groups = s.integer(6, "groups", 1);
+         options.dilation = one_of(s, 7, "dilation", 1);
+         return {conv_transpose1d(x, s.tensor(1, "weight"), bias_of(s), options)};
+       }},
+      {"nn.functional.conv_transpose2d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         if (x.dims() != 4) throw NotOffered("not (N, C, H, W)");
+         ConvTranspose2dOptions options;
+         options.stride = pair_of(s, 3, "stride", {1, 1});
+         options.padding = pair_of(s, 4, "padding", {0, 0});
+         options.output_padding = pair_of(s, 5, "output_padding", {0, 0});
+         options.groups = s.integer(6, "groups", 1);
+         options.dilation = pair_of(s, 7, "dilation", {1, 1});
+         return {conv_transpose2d(x, s.tensor(1, "weight"), bias_of(s), options)};
+       }},
+      {"nn.functional.max_pool1d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = sequences(s);
+         s.only(-1, "return_indices", false);
+         Pool1dOptions options = sequence_pool_options(s);
+         options.dilation = one_of(s, 4, "dilation", 1);
+         options.ceil_mode = s.flag(5, "ceil_mode", false);
+         return {max_pool1d(x, options)};
+       }},
+      {"nn.functional.avg_pool1d",
+       [](Sample& s) -> TensorList {
+         const Tensor x = sequences(s);
+         Pool1dOptions options = sequence_pool_options(s);
+         options.ceil_mode = s.flag(4, "ceil_mode", false);
+         options.count_include_pad = s.flag(5, "count_include_pad", true);
+         return {avg_pool1d(x, options)};
+       }},
+      {"nn.functional.adaptive_avg_pool1d",
+       [](Sample& s) -> TensorList {
+         return {adaptive_avg_pool1d(sequences(s), one_of(s, 1, "output_size", 1))};
+       }},
+      {"nn.functional.adaptive_max_pool1d",
+       [](Sample& s) -> TensorList {
+         s.only(2, "return_indices", false);
+         return {adaptive_max_pool1d(sequences(s), one_of(s, 1, "output_size", 1))};
        }},
       {"nn.functional.max_pool2d",
        [](Sample& s) -> TensorList {

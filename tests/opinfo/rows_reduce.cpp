@@ -134,6 +134,23 @@ std::vector<Row> reduction_rows() {
          if (s.given(-1, "unbiased")) correction = s.flag(-1, "unbiased", true) ? 1 : 0;
          return {stddev(x, axes, correction, s.flag(-1, "keepdim", false))};
        }},
+      {"norm",
+       [](Sample& s) -> TensorList {
+         if (s.given(1, "p") && !s.is_number(1, "p") && s.text(1, "p", "") != "fro")
+           throw NotOffered("the norm of matrices " + s.text(1, "p", ""));
+         const double p = s.is_number(1, "p") ? order_of(s, 1, "p", 2) : 2;
+         const Axes axes = axes_of(s, 2);
+         return {norm(s.tensor(0), p, axes, s.flag(3, "keepdim", false))};
+       }},
+      {"linalg.norm",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         const Axes axes = axes_of(s, 2);
+         const bool of_matrices =
+             s.given(1, "ord") && axes.size() != 1 && (x.dims() != 1 || axes.size() > 1);
+         if (of_matrices) throw NotOffered("norms of matrices");
+         return {norm(x, order_of(s, 1, "ord", 2), axes, s.flag(3, "keepdim", false))};
+       }},
       {"linalg.vector_norm",
        [](Sample& s) -> TensorList {
          const double p = order_of(s, 1, "ord", 2);

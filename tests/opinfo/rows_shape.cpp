@@ -1,3 +1,5 @@
+#include <optional>
+
 #include <binade/autograd/create.h>
 
 #include "sample.h"
@@ -52,13 +54,52 @@ std::vector<int> dims_of(const std::vector<int64_t>& dims) {
   return std::vector<int>(dims.begin(), dims.end());
 }
 
+// zeros(sizes), ones(sizes) and full(sizes, value).
+Row filled(const char* op, std::optional<double> value) {
+  return {op, [value](Sample& s) -> TensorList {
+            s.given(-1, "device");
+            const DType dtype = s.dtype(-1, "dtype", DType::f32);
+            const Shape shape = shape_of(s.integers(0));
+            return {Tensor::full(shape, value ? *value : s.number(1, "fill_value"), dtype)};
+          }};
+}
+
 }  // namespace
 
 std::vector<Row> shape_rows() {
   return {
+      filled("zeros", 0),
+      filled("ones", 1),
+      filled("full", std::nullopt),
+      {"to",
+       [](Sample& s) -> TensorList {
+         s.only(-1, "memory_format", "torch.preserve_format");
+         if (s.is_tensor(1)) throw NotOffered("the dtype of a tensor");
+         const bool named = s.text(1, "", "") == "cpu" || s.text(1, "", "") == "cuda";
+         const int position = named ? 2 : 1;
+         const DType dtype = s.dtype(position, "dtype", s.tensor(0).dtype());
+         for (const int more : {1, 2}) s.flag(position + more, "", false);  // how, not what
+         return {to(s.tensor(0), dtype)};
+       }},
+      {"slice",
+       [](Sample& s) -> TensorList {
+         const Tensor x = s.tensor(0);
+         const int dim = static_cast<int>(s.integer(1, "dim", 0));
+         const auto from_front = [&](int64_t place) {  // ours are counted from the front
+           return place < 0 ? place + x.size(dim) : place;
+         };
+         return {slice(x, dim, from_front(s.integer(2, "start", 0)),
+                       from_front(s.integer(3, "end", x.size(dim))), s.integer(4, "step", 1))};
+       }},
+      {"nn.functional.one_hot",
+       [](Sample& s) -> TensorList {
+         const int64_t classes = s.integer(1, "num_classes", -1);
+         if (classes < 0) throw NotOffered("classes counted from the data");
+         return {one_hot(s.tensor(0), classes)};
+       }},
       {"arange",
        [](Sample& s) -> TensorList {
-         const DType dtype = s.dtype("dtype", DType::i64);
+         const DType dtype = s.dtype(-1, "dtype", DType::i64);
          s.given(-1, "device");
          if (!s.given(1, "end")) return {arange(0, s.number(0), 1, dtype)};
          return {arange(s.number(0), s.number(1, "end"), s.number(2, "step", 1), dtype)};
@@ -66,14 +107,14 @@ std::vector<Row> shape_rows() {
       {"linspace",
        [](Sample& s) -> TensorList {
          s.given(-1, "device");
-         const DType dtype = s.dtype("dtype", DType::f32);
+         const DType dtype = s.dtype(-1, "dtype", DType::f32);
          if (!is_floating(dtype)) throw NotOffered("integers");
          return {linspace(s.number(0), s.number(1, "end"), s.integer(2, "steps"), dtype)};
        }},
       {"eye",
        [](Sample& s) -> TensorList {
          s.given(-1, "device");
-         const DType dtype = s.dtype("dtype", DType::f32);
+         const DType dtype = s.dtype(-1, "dtype", DType::f32);
          const int64_t rows = s.integer(0);
          return {eye(rows, s.integer(1, "m", rows), dtype)};
        }},

@@ -66,6 +66,11 @@ TensorList Sample::tensors(int position, const std::string& name) {
   return result;
 }
 
+bool Sample::is_number(int position, const std::string& name) {
+  const json* value = find(position, name);
+  return value && (value->is_number() || (value->is_object() && value->contains("number")));
+}
+
 double Sample::number(int position, const std::string& name) {
   const json& value = need(position, name);
   if (value.is_number()) return value;
@@ -100,13 +105,13 @@ std::string Sample::text(int position, const std::string& name, const std::strin
   return *value;
 }
 
-DType Sample::dtype(const std::string& name, DType otherwise) {
+DType Sample::dtype(int position, const std::string& name, DType otherwise) {
   static const std::map<std::string, DType> dtypes = {
       {"torch.float64", DType::f64},   {"torch.float32", DType::f32}, {"torch.float16", DType::f16},
       {"torch.bfloat16", DType::bf16}, {"torch.int64", DType::i64},   {"torch.int32", DType::i32}};
-  if (!given(-1, name)) return otherwise;
-  const auto found = dtypes.find(text(-1, name, ""));
-  if (found == dtypes.end()) throw NotOffered(name + " = " + text(-1, name, ""));
+  if (!given(position, name)) return otherwise;
+  const auto found = dtypes.find(text(position, name, ""));
+  if (found == dtypes.end()) throw NotOffered(name + " = " + text(position, name, ""));
   return found->second;
 }
 

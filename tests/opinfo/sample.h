@@ -32,6 +32,7 @@ class Sample {
   Tensor tensor(int position, const std::string& name = {});  // floating ones are leaves
   TensorList tensors(int position, const std::string& name = {});
   bool is_tensor(int position, const std::string& name = {});
+  bool is_number(int position, const std::string& name);  // infinities too
   double number(int position, const std::string& name, double otherwise);
   double number(int position, const std::string& name = {});
   int64_t integer(int position, const std::string& name, int64_t otherwise);
@@ -39,7 +40,7 @@ class Sample {
   bool flag(int position, const std::string& name, bool otherwise);
   std::string text(int position, const std::string& name, const std::string& otherwise);
   // The dtype that PyTorch names "torch.float32".
-  DType dtype(const std::string& name, DType otherwise);
+  DType dtype(int position, const std::string& name, DType otherwise);
   // A list of integers, or one integer as a list.
   std::vector<int64_t> integers(int position, const std::string& name = {});
   // The positional arguments from `position` on, as f(*sizes) or f(sizes).

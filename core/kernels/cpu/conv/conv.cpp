@@ -6,6 +6,7 @@
 
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/conv/onednn_conv.h>
 #include <binade/core/kernels/cpu/conv/patch_matmul.h>
 #include <binade/core/kernels/cpu/conv/weight_gradient.h>
 
@@ -169,6 +170,7 @@ void backward_bias(const Array& dy, const Array& dbias, float beta) {
 void conv2d(const Array& x, const Array& weight, const Array& bias, const ConvParams& params,
             const Array& y) {
   check(is_floating(x.dtype()), "conv2d needs a floating-point dtype, got ", name_of(x.dtype()));
+  if (onednn_conv2d(x, weight, bias, params, y)) return;
   if (x.dtype() == DType::f64)
     forward<double>(x, weight, bias, params, y);
   else
@@ -180,8 +182,9 @@ void conv2d_backward(const Array& x, const Array& weight, const Array& dy, const
                      const Array& dbias, float dbias_beta) {
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    if (dx.defined()) backward_input<T>(weight, dy, params, dx, dx_beta);
-    if (dweight.defined())
+    if (dx.defined() && !onednn_conv2d_input_gradient(weight, dy, params, dx, dx_beta))
+      backward_input<T>(weight, dy, params, dx, dx_beta);
+    if (dweight.defined() && !onednn_conv2d_weight_gradient(x, dy, params, dweight, dweight_beta))
       patch_weight_gradient<T>(x, forward_grid(x, weight, dy, params), params.groups, dy, dweight,
                                dweight_beta);
     if (dbias.defined()) backward_bias<T>(dy, dbias, dbias_beta);

@@ -306,8 +306,8 @@ void multiply_patches(const Array& images, const PatchGrid& grid, int64_t groups
       return FewFilters<T, 1>(images, grid, groups, weights, out).run();
     case 2:
       return FewFilters<T, 2>(images, grid, groups, weights, out).run();
-    case kFewFilters:
-      return FewFilters<T, kFewFilters>(images, grid, groups, weights, out).run();
+    case 3:
+      return FewFilters<T, 3>(images, grid, groups, weights, out).run();
     default:
       PatchMatmul<T>(images, grid, groups, filters, weights, out).run();
   }

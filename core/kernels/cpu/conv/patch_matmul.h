@@ -34,9 +34,6 @@ template <class T>
 void multiply_patches(const Array& images, const PatchGrid& grid, int64_t groups, int64_t filters,
                       const T* weights, const PatchOutput& out);
 
-// Filters of a group up to which patches are not worth packing.
-inline constexpr int64_t kFewFilters = 3;
-
 // c (m, n, by rows) += a (m, k, by rows) · b (k, n), which lies in panels of panel_width<T>(n)
 // columns, `panel` numbers apart.
 void multiply_panels(int64_t m, int64_t n, int64_t k, Block<const float> a, const float* b,

@@ -16,6 +16,8 @@ namespace binade::kernels::cpu {
 
 namespace {
 
+// Filters of a group up to which neither patches nor gradients are worth packing.
+constexpr int64_t kFewFilters = 8;
 // Taps that are summed at a time, in a register each.
 constexpr int kMostTaps = 10;
 
