@@ -5,8 +5,9 @@
 namespace binade::dist {
 
 void append(Message& message, const Progress& progress) {
-  for (const int64_t number : {progress.step, progress.begun, progress.checkpoint,
-                               progress.exchanges, int64_t{progress.busy ? 1 : 0}})
+  for (const int64_t number :
+       {progress.step, progress.begun, progress.checkpoint, progress.exchanges,
+        int64_t{progress.busy ? 1 : 0}, progress.finished})
     message.push_back(std::to_string(number));
 }
 
@@ -16,7 +17,7 @@ Progress progress_at(const Message& message, size_t first) {
   const auto number = [&](size_t at) {
     return static_cast<int64_t>(parse_number(message[first + at]).value_or(0));
   };
-  return {number(0), number(1), number(2), number(3), number(4) != 0};
+  return {number(0), number(1), number(2), number(3), number(4) != 0, number(5)};
 }
 
 std::string failure_text(const std::string& what, const std::string& reason,

@@ -17,9 +17,12 @@ struct Progress {
   int64_t checkpoint = 0;  // after which step the newest was written; 0: there is none
   int64_t exchanges = 0;   // that it has begun
   bool busy = false;       // with what takes as long as it takes, while others wait
+  int64_t finished = -1;   // step whose results it has seen last; -1: it does not tell
 
   // Who is behind, waits for nobody.
   std::pair<int64_t, int64_t> place() const { return {step, exchanges}; }
+  // Whether its program has gone on, and its GPU has not.
+  bool device_is_behind() const { return finished >= 0 && step >= finished + 2; }
   // As far as both.
   void reach(const Progress& other) {
     step = std::max(step, other.step);
@@ -29,7 +32,7 @@ struct Progress {
   bool operator==(const Progress&) const = default;
 };
 
-inline constexpr size_t kProgressWords = 5;
+inline constexpr size_t kProgressWords = 6;
 void append(Message& message, const Progress& progress);
 // Of the words from this one on; throws Error for others.
 Progress progress_at(const Message& message, size_t first);

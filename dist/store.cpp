@@ -98,7 +98,7 @@ std::string Store::server_name() const {
 }
 
 Progress Store::progress() const {
-  return {step_, begun_, checkpoint_, exchanges_, busy_ > 0};
+  return {step_, begun_, checkpoint_, exchanges_, busy_ > 0, finished_};
 }
 
 void Store::beat() {

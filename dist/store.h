@@ -58,6 +58,7 @@ class Store {
   }
   void note_checkpoint(int64_t step) { checkpoint_ = step; }
   void note_exchange() { ++exchanges_; }
+  void note_finished(int64_t step) { finished_ = step; }  // counted from 1, by the device
   // Between these it does what takes as long as it takes: others wait without a limit.
   void begin_busy();
   void end_busy() { --busy_; }
@@ -86,7 +87,7 @@ class Store {
   std::mutex asking_, telling_;
   mutable std::mutex mutex_;
   std::optional<std::string> failure_;
-  std::atomic<int64_t> step_ = 0, begun_ = 0, checkpoint_ = 0, exchanges_ = 0;
+  std::atomic<int64_t> step_ = 0, begun_ = 0, checkpoint_ = 0, exchanges_ = 0, finished_ = -1;
   std::atomic<int> busy_ = 0;
   std::atomic<bool> leaving_ = false;
   Pipe failed_, stop_;

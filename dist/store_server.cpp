@@ -149,23 +149,36 @@ double StoreServer::stuck_seconds() const {
   return std::max(limit, kStuckSteps * seconds / static_cast<double>(timed));
 }
 
-// Ranks do their steps together: those in front wait for the one that is behind.
+// Ranks do their steps together: those in front wait for the one that is behind. Where a GPU hangs,
+// all programs come to wait for it, perhaps at one place.
 void StoreServer::look_for_stuck() {
   if (any_left_ || progress_.size() < static_cast<size_t>(options_.ranks)) return;
   const auto behind = [](const auto& a, const auto& b) {
     return a.second.place() < b.second.place();
   };
   const auto [last, first] = std::minmax_element(progress_.begin(), progress_.end(), behind);
-  const bool busy = std::any_of(progress_.begin(), progress_.end(),
-                                [](const auto& one) { return one.second.busy; });
-  if (busy || last->second.place() == first->second.place() || last->second.step == 0) {
+  const auto all = [this](const auto& of) {
+    return std::all_of(progress_.begin(), progress_.end(),
+                       [&](const auto& one) { return of(one.second); });
+  };
+  const bool busy = !all([](const Progress& one) { return !one.busy; });
+  const bool devices = all([](const Progress& one) { return one.device_is_behind(); });
+  const bool together = last->second.place() == first->second.place();
+  if (busy || (together && !devices) || last->second.step == 0) {
     if (busy) moved_ = Clock::now();
     return;
   }
-  const double seconds = std::chrono::duration<double>(Clock::now() - moved_).count();
-  if (seconds < stuck_seconds()) return;
-  set_failure(last->first, concat(name_of(last->first), " has been stuck for ",
-                                  static_cast<int64_t>(seconds), " s while others wait for it"));
+  const double waited = std::chrono::duration<double>(Clock::now() - moved_).count();
+  if (waited < stuck_seconds()) return;
+  const auto seconds = static_cast<int64_t>(waited);
+  if (devices) {
+    set_failure(-1, concat("a GPU hangs, or all wait for each other: all ", options_.ranks,
+                           " ranks are there, and for ", seconds, " s none has finished step ",
+                           last->second.finished + 1));
+  } else {
+    set_failure(last->first, concat(name_of(last->first), " has been stuck for ", seconds,
+                                    " s while others wait for it"));
+  }
 }
 
 bool StoreServer::read(Connection& connection) {

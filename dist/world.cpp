@@ -88,6 +88,10 @@ void World::note_step(int64_t step) const {
   if (store_) store_->note_step(step);
 }
 
+void World::note_finished(int64_t step) const {
+  if (store_) store_->note_finished(step);
+}
+
 void World::note_checkpoint(int64_t step) const {
   if (store_) store_->note_checkpoint(step);
 }

@@ -45,6 +45,7 @@ class World {
 
   // ---- how far this rank is: failures tell it, and a rank is found that lets others wait --------
   void note_step(int64_t step) const;        // which it begins, counted from 1
+  void note_finished(int64_t step) const;    // which its device has done, and it knows
   void note_checkpoint(int64_t step) const;  // after which it has written one
   // While it lives, this rank does what takes as long as it takes: others wait without a limit.
   class Busy {

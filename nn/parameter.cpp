@@ -102,8 +102,7 @@ std::shared_ptr<const Parameter::Binding> Parameter::bind(Array value, Array gra
   check(value.shape() == shape() && value.dtype() == tensor_.dtype(), "a parameter of ",
         name_of(tensor_.dtype()), " ", shape(), " cannot live in ", name_of(value.dtype()), " ",
         value.shape());
-  check(master.defined() == has_master(), "a parameter ", has_master() ? "with" : "without",
-        " a master cannot be bound ", has_master() ? "without" : "with", " one");
+  check(!master.defined() || has_master(), "a parameter without a master cannot be bound with one");
   value.copy_from(tensor_.array());
   if (master.defined()) {
     check(master.shape() == shape(), "a master of shape ", shape(), " cannot live in ",

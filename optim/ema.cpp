@@ -16,10 +16,7 @@ Ema::Ema(const Optimizer& optimizer, const EmaDecay& decay,
         "EMA needs an exponent above 0 of its decay, got ", decay.exponent);
   check(!optimizer.life()->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
-  for (const FlatGroup& group : optimizer.groups()) {
-    averages_.push_back(group.new_moment());
-    averages_.back().copy_from(group.master());
-  }
+  for (const FlatGroup& group : optimizer.groups()) averages_.push_back(group.copy_of_masters());
   for (const nn::NamedBuffer& one : statistics) {
     if (!is_floating(one.buffer.dtype())) continue;
     check(one.buffer.device() == optimizer.device(), "EMA: ", one.name, " is on ",
@@ -35,6 +32,11 @@ const Optimizer& Ema::optimizer() const {
   return *optimizer_;
 }
 
+void Ema::place() {
+  for (size_t g = 0; g < optimizer().groups().size(); ++g)
+    averages_[g] = averages_[g].to(optimizer().device());
+}
+
 const Array& Ema::averaged(size_t i) const {
   const std::vector<FlatGroup>& groups = optimizer().groups();
   return i < groups.size() ? groups[i].master() : statistics_[i - groups.size()].buffer.array();
@@ -47,6 +49,7 @@ const Array& Ema::average(size_t i) const {
 void Ema::update(const Array& found_inf) {
   check(!in_use_,
         "EMA: the averages are in use; end the Ema::Scope (or swap back) before update()");
+  place();
   for (size_t i = 0; i < averages_.size(); ++i) {
     const Array value = averaged(i).to(averages_[i].dtype());
     BINADE_DISPATCH(optimizer().device(), optimizer_update({value, averages_[i], {}, {}, {}},
@@ -109,7 +112,10 @@ void Ema::load_state(const nn::StateDict& saved) {
   check(!in_use_,
         "EMA: the averages are in use; end the Ema::Scope (or swap back) before a state "
         "is loaded");
-  load_arrays("EMA", saved, state());
+  const std::vector<MemberState> members = parameter_averages();
+  nn::StateDict own = parts_of(members);
+  own.merge(statistics());
+  load_arrays("EMA", pieces_of("EMA", saved, members), own);
 }
 
 void Ema::swap() {
@@ -117,6 +123,7 @@ void Ema::swap() {
   const std::vector<FlatGroup>& groups = optimizer().groups();
   check(in_use_ || !life->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
+  if (!in_use_) place();
   for (size_t i = 0; i < averages_.size(); ++i) {
     const Array& master = averaged(i);
     const bool same_bits = master.dtype() == averages_[i].dtype();

@@ -35,7 +35,7 @@ class Ema {
   // The averages by the names of parameters and statistics. Throws Error while ranks share them.
   nn::StateDict state() const;
   // Throws Error naming what does not fit; nothing is written then. Not while the averages are in
-  // use.
+  // use. Of ranks that share them each reads its own elements.
   void load_state(const nn::StateDict& saved);
 
   // The averages follow the optimizer's slices: share() after Optimizer::share(), unshare(), which
@@ -65,6 +65,8 @@ class Ema {
 
  private:
   const Optimizer& optimizer() const;
+  // Averages of masters that had not moved to the optimizer's device are there from here on.
+  void place();
   // What average i is of: the master of a group, behind all groups a buffer of statistics.
   const Array& averaged(size_t i) const;
   // Where average i lies now.

@@ -41,7 +41,8 @@ std::vector<ParameterGroup> split_by_decay(const nn::Module& module, double weig
   return groups;
 }
 
-FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay)
+FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay,
+                     std::optional<Device> where)
     : members_(std::move(members)), lr_factor_(lr_factor), weight_decay_(weight_decay) {
   check(!members_.empty(), "a parameter group is empty");
   const auto check_setting = [](const char* what, double value) {
@@ -57,26 +58,57 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
   }
   const nn::Parameter& first = *members_.front().parameter.parameter;
   const DType dtype = first.tensor().dtype();
-  const Device device = first.tensor().device();
+  const Device from = first.tensor().device(), device = where.value_or(from);
+  has_masters_ = first.has_master();
+  if (where) home_ = from;
   value_ = Array::zeros({numel_}, dtype, device);
   grad_ = Array::zeros({numel_}, dtype, device);
   statistics_ = Array::zeros({kernels::gradient_chunks(numel_), 2}, DType::f64, device);
-  master_ = first.has_master() ? Array::zeros({numel_}, first.master().dtype(), device) : value_;
   own_value_ = value_;
+  if (!has_masters_) {
+    master_ = value_;
+  } else if (!where) {
+    master_ = Array::zeros({numel_}, DType::f32, device);
+  }
   for (Member& member : members_) {
     nn::Parameter& parameter = *member.parameter.parameter;
-    check(parameter.tensor().dtype() == dtype && parameter.tensor().device() == device &&
-              parameter.has_master() == first.has_master(),
+    // The first of them is there already.
+    check(parameter.tensor().dtype() == dtype &&
+              (&parameter == &first || parameter.tensor().device() == from) &&
+              parameter.has_master() == has_masters_,
           "parameter ", member.parameter.name, " differs from its group in dtype or device");
-    member.binding =
-        parameter.bind(part(value_, member), part(grad_, member),
-                       first.has_master() ? part(master_, member) : Array(), member.parameter.name);
+    member.binding = parameter.bind(
+        part(value_, member), part(grad_, member),
+        has_masters_ && master_.defined() ? part(master_, member) : Array(), member.parameter.name);
   }
 }
 
+const Array& FlatGroup::master() const {
+  if (master_.defined()) return master_;
+  master_ = Array::zeros({numel_}, DType::f32, device());
+  for (const Member& member : members_) {
+    const Array here = part(master_, member);
+    here.copy_from(member.parameter.parameter->master());
+    member.parameter.parameter->move_master(here);
+  }
+  return master_;
+}
+
+Array FlatGroup::copy_of_masters() const {
+  if (master_.defined()) {
+    const Array copy = new_moment();
+    copy.copy_from(master_);
+    return copy;
+  }
+  const Device where = members_.front().parameter.parameter->master().device();
+  const Array copy = Array::zeros({numel_}, DType::f32, where);
+  for (const Member& member : members_)
+    part(copy, member).copy_from(member.parameter.parameter->master());
+  return copy;
+}
+
 Array FlatGroup::new_moment() const {
-  const DType dtype = is_half(master_.dtype()) ? DType::f32 : master_.dtype();
-  return Array::zeros({owned()}, dtype, device());
+  return Array::zeros({owned()}, value_.dtype() == DType::f64 ? DType::f64 : DType::f32, device());
 }
 
 Array FlatGroup::part(const Array& buffer, const Member& member) const {
@@ -91,14 +123,40 @@ int64_t FlatGroup::owned_before(int64_t element) const {
 }
 
 Array FlatGroup::own(const Array& buffer) const {
-  if (!shared()) return buffer;
+  if (!shared()) return buffer.to(device());
   const Array shard = Array::empty({owned()}, buffer.dtype(), buffer.device());
   shards_->take(buffer, ranks_->rank(), shard);
-  return shard;
+  return shard.to(device());
 }
 
 Array FlatGroup::own_part(const Array& buffer, const Member& member) const {
   return buffer.slice(0, owned_before(member.offset), owned_before(member.offset + member.numel));
+}
+
+std::vector<dist::Slice> FlatGroup::places(const Member& member, int rank) const {
+  if (!shared()) return {{0, member.numel}};
+  std::vector<dist::Slice> all;
+  const int64_t end = member.offset + member.numel;
+  for (int64_t bucket = 0; bucket < shards_->buckets(); ++bucket) {
+    const dist::Slice bounds = shards_->bucket(bucket), slice = shards_->slice(bucket, rank);
+    if (bounds.end <= member.offset || bounds.begin >= end) continue;
+    const int64_t first = std::clamp(slice.begin, member.offset, end);
+    all.push_back({first - member.offset, std::clamp(slice.end, first, end) - member.offset});
+  }
+  return all;
+}
+
+Array FlatGroup::own_piece(const Array& values, const Member& member) const {
+  const Array flat = values.contiguous().view({member.numel});
+  if (!shared()) return flat;
+  const int64_t count = owned_before(member.offset + member.numel) - owned_before(member.offset);
+  const Array piece = Array::empty({count}, flat.dtype(), flat.device());
+  int64_t filled = 0;
+  for (const auto& [begin, end] : places(member, ranks_->rank())) {
+    piece.slice(0, filled, filled + end - begin).copy_from(flat.slice(0, begin, end));
+    filled += end - begin;
+  }
+  return piece;
 }
 
 void FlatGroup::make_sums() {
@@ -133,12 +191,19 @@ void FlatGroup::make_grad_buffer() {
 
 void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, bool gradients) {
   check(!shared(), "a parameter group is shared already");
-  const bool masters = has_masters();
   ranks_ = &ranks;
   shards_ = shards;
   accumulated_ = {};
   own_value_ = own(value_);
-  master_ = masters ? own(master_) : own_value_;
+  if (!has_masters_) {
+    master_ = own_value_;
+  } else if (master_.defined()) {
+    master_ = own(master_);
+  } else {
+    master_ = new_moment();
+    for (const Member& member : members_)
+      own_part(master_, member).copy_from(own_piece(member.parameter.parameter->master(), member));
+  }
   if (gradients) {
     for (const Member& member : members_) release_grad_buffer(member.parameter.parameter->tensor());
     grad_ = {};
@@ -147,27 +212,26 @@ void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, boo
   for (int rank = 0; rank < ranks.size(); ++rank)
     most = std::max(most, shards.of_chunks().owned(rank));
   statistics_of_ranks_ = Array::zeros({ranks.size(), most, 2}, DType::f64, device());
-  if (!masters) return;
+  if (!has_masters_) return;
   for (const Member& member : members_) member.parameter.parameter->move_master({});
 }
 
 void FlatGroup::unshare() {
   if (!shared()) return;
-  const bool masters = has_masters();
-  const Array whole_master = masters ? whole(master_) : value_;
+  const Array whole_master = has_masters_ ? whole(master_) : value_;
   ranks_ = nullptr;
   shards_.reset();
   accumulated_ = statistics_of_ranks_ = {};
   own_value_ = value_;
-  master_ = whole_master;
+  master_ = has_masters_ && home_ ? Array() : whole_master;
   if (!has_grad_buffer()) make_grad_buffer();
-  if (!masters) return;
+  if (!has_masters_) return;
   for (const Member& member : members_)
-    member.parameter.parameter->move_master(part(master_, member));
+    member.parameter.parameter->move_master(part(whole_master, member));
 }
 
 void FlatGroup::take_values() const {
-  if (shared() && !has_masters()) shards_->take(value_, ranks_->rank(), own_value_);
+  if (shared() && !has_masters_) shards_->take(value_, ranks_->rank(), own_value_);
 }
 
 void FlatGroup::gather_values() const {
@@ -176,11 +240,34 @@ void FlatGroup::gather_values() const {
   shards_->all_gather(*ranks_, value_);
 }
 
+void FlatGroup::spread_masters() const {
+  if (!shared() || !has_masters_) return;
+  own_value_.copy_from(master_);
+  gather_values();
+}
+
 Array FlatGroup::whole(const Array& buffer) const {
   if (!shared()) return buffer;
-  const Array all = Array::empty({numel_}, buffer.dtype(), buffer.device());
-  shards_->put(buffer, ranks_->rank(), all);
-  shards_->all_gather(*ranks_, all);
+  const Array all = Array::empty({numel_}, buffer.dtype(), home_.value_or(device()));
+  if (!home_) {
+    shards_->put(buffer, ranks_->rank(), all);
+    shards_->all_gather(*ranks_, all);
+    return all;
+  }
+  for (int64_t index = 0; index < shards_->buckets(); ++index) {
+    const dist::Slice bucket = shards_->bucket(index);
+    const Array staged = Array::empty({bucket.end - bucket.begin}, buffer.dtype(), device());
+    std::vector<dist::Communicator::Block> blocks;
+    for (int rank = 0; rank < ranks_->size(); ++rank) {
+      const auto [begin, end] = shards_->slice(index, rank);
+      const Array theirs = staged.slice(0, begin - bucket.begin, end - bucket.begin);
+      if (rank == ranks_->rank())
+        theirs.copy_from(buffer.slice(0, owned_before(begin), owned_before(end)));
+      blocks.push_back({theirs.data(), theirs.bytes()});
+    }
+    ranks_->all_gather(blocks);
+    all.slice(0, bucket.begin, bucket.end).copy_from(staged);
+  }
   return all;
 }
 

@@ -21,6 +21,11 @@ struct ParameterGroup {
   std::vector<nn::NamedParameter> parameters;
   double lr_factor = 1;     // multiplies the learning rate; 0 or more
   double weight_decay = 0;  // 0 or more
+  // Where the optimizer's buffers are made; not given: where the parameters are. With it values
+  // move there one by one, and masters stay in the parameters' own memory until the first learning
+  // rate is set or ranks share them. What ranks have shared and put together again is there, too:
+  // so no GPU ever has all of it.
+  std::optional<Device> device = {};
 };
 
 // The trainable parameters of `module` in one group, or in two: those of more than one dimension
@@ -43,7 +48,9 @@ class FlatGroup {
   // Moves the parameters into new buffers and holds them there: another group may have them when
   // this one and its copies are gone. Members start at multiples of 128 elements; the gaps are zero
   // and stay so.
-  FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay);
+  // `device`: as ParameterGroup::device.
+  FlatGroup(std::vector<Member> members, double lr_factor, double weight_decay,
+            std::optional<Device> device = {});
 
   const std::vector<Member>& members() const { return members_; }
   double lr_factor() const { return lr_factor_; }
@@ -56,14 +63,18 @@ class FlatGroup {
   // Whether gradients have a buffer here. Of a group that is shared without them they have memory
   // for as long as somebody gives it to them (train/gradient_exchange.h), and grad() is undefined.
   bool has_grad_buffer() const { return grad_.defined(); }
-  // Of the own elements, f32; own_value() itself where there are no masters.
-  const Array& master() const { return master_; }
+  // Of the own elements, f32; own_value() itself where there are no masters. Those that are still
+  // in the parameters' own memory move here.
+  const Array& master() const;
+  // Copies of the same, in f32 at least; of those that have not moved where they are.
+  Array copy_of_masters() const;
 
   // Own elements are those whose masters, sums and moments are this process's: all, unless the
   // group is shared. How many there are, and how many of them lie in front of `element`.
   int64_t owned() const { return owned_before(numel_); }
   int64_t owned_before(int64_t element) const;
-  // The own elements of a buffer of all: itself if not shared, otherwise a copy.
+  // The own elements of a buffer of all, on the group's device: itself if it is there and the group
+  // not shared, otherwise a copy.
   Array own(const Array& buffer) const;
   // The values of the own elements, which updates write; of a shared group apart from value().
   const Array& own_value() const { return own_value_; }
@@ -75,6 +86,12 @@ class FlatGroup {
   Array part(const Array& buffer, const Member& member) const;
   // What a buffer of the own elements has of this member: (k), as many as there are.
   Array own_part(const Array& buffer, const Member& member) const;
+  // The own elements among a member's values, of its shape and on any device: (k), in the order of
+  // own_part(). Nothing else of the values is read.
+  Array own_piece(const Array& values, const Member& member) const;
+  // Where those of a rank lie among them, by bucket; some may be empty. All if not shared.
+  std::vector<dist::Slice> places(const Member& member, int rank) const;
+  dist::Communicator* ranks() const { return ranks_; }  // null if not shared
 
   // Sum over micro-batches in f32. add_to_accumulated(first = true) starts a new sum. Not of a
   // shared group.
@@ -99,7 +116,10 @@ class FlatGroup {
   void take_values() const;
   // The values of all elements become own_value() of the ranks.
   void gather_values() const;
-  // A buffer of all elements, from the ranks' buffers of their own; not a copy if not shared.
+  // Masters that were written become the values of all elements, rounded, on every rank.
+  void spread_masters() const;
+  // A buffer of all elements, from the ranks' buffers of their own; not a copy if not shared. With
+  // ParameterGroup::device it is made where the masters were at first.
   Array whole(const Array& buffer) const;
   // The same of one member, in its shape, for rank 0; undefined on the others.
   Array whole_part(const Array& buffer, const Member& member) const;
@@ -119,14 +139,15 @@ class FlatGroup {
 
  private:
   void make_grad_buffer();
-  bool has_masters() const { return !master_.shares_storage(own_value_); }
-
   std::vector<Member> members_;
   double lr_factor_, weight_decay_;
   int64_t numel_ = 0;
+  bool has_masters_;
+  std::optional<Device> home_;           // of masters that this does not hold; none: it holds them
   dist::Communicator* ranks_ = nullptr;  // of a shared group
   std::optional<dist::Shards> shards_;   // likewise
-  Array value_, own_value_, grad_, master_, accumulated_;
+  Array value_, own_value_, grad_, accumulated_;
+  mutable Array master_;  // undefined while masters are in the parameters' own memory
   // Of gradient_stats: of all chunks, and of a shared group of every rank's own (ranks, most, 2).
   Array statistics_, statistics_of_ranks_;
 };

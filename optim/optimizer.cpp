@@ -40,7 +40,7 @@ std::vector<FlatGroup> flatten(const std::vector<ParameterGroup>& groups) {
       by_dtype[{named.parameter->tensor().dtype(), named.parameter->has_master()}].push_back(
           {named, 0, 0, nullptr});
     for (auto& [kind, members] : by_dtype)
-      flat.emplace_back(std::move(members), group.lr_factor, group.weight_decay);
+      flat.emplace_back(std::move(members), group.lr_factor, group.weight_decay, group.device);
   }
   check(!flat.empty(), "the optimizer got no trainable parameters");
   return flat;
@@ -83,7 +83,7 @@ class FrozenParts {
 Optimizer::Optimizer(std::vector<ParameterGroup> groups)
     : groups_(flatten(groups)),
       learning_rate_scalar_(
-          Array::zeros({}, groups_.front().master().dtype() == DType::f64 ? DType::f64 : DType::f32,
+          Array::zeros({}, groups_.front().value().dtype() == DType::f64 ? DType::f64 : DType::f32,
                        groups_.front().device())),
       step_scalar_(Array::zeros({}, DType::i64, groups_.front().device())) {
   zero_grad();
@@ -112,8 +112,12 @@ void Optimizer::set_learning_rate(double learning_rate) {
   learning_rate_ = learning_rate;
   learning_rate_scalar_.fill(learning_rate);
   // Before the step that updates, which may be captured: a replay would make them anew.
-  for (size_t i = 0; i < moments_.size(); ++i)
-    for (size_t g = 0; g < groups_.size(); ++g) moment(i, g);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].master();
+    for (Moment& one : moments_)  // what ranks have put together may be elsewhere
+      if (one.buffers[g].defined()) one.buffers[g] = one.buffers[g].to(device());
+    for (size_t i = 0; i < moments_.size(); ++i) moment(i, g);
+  }
 }
 
 bool Optimizer::has_grads() const {
@@ -245,6 +249,10 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   step_scalar_.bump_version();
 }
 
+void Optimizer::spread_masters() const {
+  for (const FlatGroup& group : groups_) group.spread_masters();
+}
+
 void Optimizer::step() {
   check_ready();
   gather_grads();
@@ -282,15 +290,18 @@ void Optimizer::load_state(const nn::StateDict& saved) {
     check(count >= 0, name(), ": the saved state has a negative step count");
     check(count < kMostSteps, name(), ": the saved state has a step count of ", count);
   }
+  // Ranks that share the state look at their own elements alone.
+  const std::vector<MemberState> members = moments();
+  const nn::StateDict pieces = pieces_of(name(), saved, members);
   for (const Moment& moment : moments_) {
     if (moment.kind != MomentOf::squares) continue;
-    for (const auto& [key, values] : saved)
+    for (const auto& [key, values] : pieces)
       check(!key.starts_with(moment.name + '.') || !has_negative(values), name(), ": ", key,
             " in the saved state has a value below 0, but is a mean of squares");
   }
-  nn::StateDict own = state();
+  nn::StateDict own = parts_of(members);
   own["step"] = step_scalar_;
-  load_arrays(name(), saved, own);
+  load_arrays(name(), pieces, own);
 }
 
 }  // namespace binade::optim

@@ -49,6 +49,8 @@ class Optimizer {
   // Reads gradients × grad_factor and updates masters and compute
   // copies, unless found_inf.
   void update(const Array& grad_factor, const Array& found_inf);
+  // After masters were written: all ranks have the values, which are these, rounded.
+  void spread_masters() const;
   // Throws Error if an update would not train the model: no learning rate was set, every parameter
   // is frozen, a parameter was taken out of the model, or the model computes with averages (Ema).
   void check_ready() const;
@@ -109,7 +111,8 @@ class Optimizer {
   // Masters are the model's to save; this is the rest: "exp_avg.<parameter>", "step".
   nn::StateDict state() const;
   // Throws Error naming what is missing, of another shape or kind of dtype, not finite, or no value
-  // that it can have (a mean of squares below 0); nothing is written then.
+  // that it can have (a mean of squares below 0); nothing is written then. Of ranks that share the
+  // state each reads its own elements.
   void load_state(const nn::StateDict& saved);
 
  protected:

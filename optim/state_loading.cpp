@@ -37,4 +37,25 @@ void load_arrays(const std::string& who, const nn::StateDict& saved, const nn::S
   for (const auto& [key, destination] : own) destination.copy_from(saved.at(key));
 }
 
+nn::StateDict pieces_of(const std::string& who, const nn::StateDict& saved,
+                        const std::vector<MemberState>& members) {
+  nn::StateDict pieces = saved;
+  for (const MemberState& one : members) {
+    const auto found = pieces.find(one.name);
+    if (found == pieces.end() || !found->second.defined()) continue;
+    const Shape& shape = one.member->parameter.parameter->shape();
+    check(found->second.shape() == shape, who, ": ", one.name, " has shape ", found->second.shape(),
+          " in the saved state, ", shape, " here");
+    found->second = one.group->own_piece(found->second, *one.member);
+  }
+  return pieces;
+}
+
+nn::StateDict parts_of(const std::vector<MemberState>& members) {
+  nn::StateDict parts;
+  for (const MemberState& one : members)
+    parts[one.name] = one.group->own_part(one.buffer, *one.member);
+  return parts;
+}
+
 }  // namespace binade::optim

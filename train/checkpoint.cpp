@@ -9,6 +9,7 @@
 #include <binade/core/log.h>
 #include <binade/core/safetensors.h>
 #include <binade/core/text.h>
+#include <binade/train/checkpoint_pieces.h>
 #include <binade/train/checkpoint_source.h>
 
 namespace binade::train {
@@ -104,12 +105,16 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 
 }  // namespace
 
+uint32_t checksum_of_form(const Array& array) {
+  return checksum(concat(array.dtype(), ' ', array.shape()));
+}
+
 uint32_t checksum_of(const Array& array) {
-  const uint32_t form = checksum(concat(array.dtype(), ' ', array.shape()));
+  const uint32_t form = checksum_of_form(array);
   return array.numel() == 0 ? form : crc32c(array.data(), static_cast<size_t>(array.bytes()), form);
 }
 
-Checkpoint read_checkpoint(const fs::path& path) {
+Checkpoint read_checkpoint(const fs::path& path, CheckpointPieces* pieces) {
   check_format(path);
   const SafetensorsFile file = open_checkpoint(path);
   const auto metadata = [&](const char* key) -> const std::string& {
@@ -135,9 +140,13 @@ Checkpoint read_checkpoint(const fs::path& path) {
     if (checksums.size() != file.names().size())
       damaged(path, "it has ", file.names().size(), " tensors and ", checksums.size(),
               " checksums");
+    const auto in_pieces =
+        pieces != nullptr ? pieces->checksums(file) : std::map<std::string, uint32_t>();
     for (const std::string& full : file.names()) {
       const Array array = file.get(full);
-      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != checksum_of(array))
+      const auto piecewise = in_pieces.find(full);
+      const uint32_t sum = piecewise != in_pieces.end() ? piecewise->second : checksum_of(array);
+      if (!checksums.contains(full) || checksums.at(full).get<uint32_t>() != sum)
         damaged(path, "the checksum of ", full, " differs");
       const size_t dot = full.find('.');
       if (dot == std::string::npos) damaged(path, "the tensor ", full, " is in no section");
@@ -215,11 +224,11 @@ void CheckpointFolder::save(int64_t step, CheckpointSource& source, bool best) {
   for (size_t i = 0; i < surplus; ++i) remove(all[i]);
 }
 
-std::optional<CheckpointFolder::Found> CheckpointFolder::newest() const {
+std::optional<CheckpointFolder::Found> CheckpointFolder::newest(CheckpointPieces* pieces) const {
   const std::vector<fs::path> all = list_checkpoints(folder_);
   for (auto path = all.rbegin(); path != all.rend(); ++path) {
     try {
-      return Found{*path, read_checkpoint(*path)};
+      return Found{*path, read_checkpoint(*path, pieces)};
     } catch (const DamagedCheckpoint& error) {
       log_warning(error.what(), "; trying the checkpoint before it");
     }

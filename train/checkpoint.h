@@ -36,15 +36,20 @@ class DamagedCheckpoint : public Error {
 };
 
 class CheckpointSource;  // checkpoint_source.h
+class CheckpointPieces;  // checkpoint_pieces.h
 
 // CRC-32C of dtype, shape and bytes; `array` lies in host memory without gaps.
 uint32_t checksum_of(const Array& array);
+// The same before any bytes of values: crc32c() goes on from it.
+uint32_t checksum_of_form(const Array& array);
 
 // Writes atomically; throws Error (disk full, …) and leaves what was there.
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
 // Throws DamagedCheckpoint; Error for a file that cannot be opened, is no checkpoint, or has
-// another format. Both name the file and what is wrong.
-Checkpoint read_checkpoint(const std::filesystem::path& path);
+// another format. Both name the file and what is wrong. With `pieces`, which all ranks of the run
+// give together, tensors that ranks hold in pieces are read by pieces, and a damaged one is found
+// by all of them. What is in the sections stays in the file until somebody reads it.
+Checkpoint read_checkpoint(const std::filesystem::path& path, CheckpointPieces* pieces = nullptr);
 
 // The files step-<number>.safetensors of a folder by number; none if there is no folder. Throws
 // Error when it cannot be listed.
@@ -69,7 +74,7 @@ class CheckpointFolder {
   };
   // The newest one that is whole; damaged ones are warned about. Nothing if there is none. Throws
   // Error at one that read_checkpoint refuses for another reason.
-  std::optional<Found> newest() const;
+  std::optional<Found> newest(CheckpointPieces* pieces = nullptr) const;
   std::filesystem::path best_path() const { return folder_ / "best.safetensors"; }
 
  private:

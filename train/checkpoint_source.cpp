@@ -44,6 +44,7 @@ void CheckpointSource::add(const std::string& section, const std::string& name,
 
 void CheckpointSource::add(const std::string& section, const std::string& name,
                            const optim::MemberState& state) {
+  if (state.group->shared()) pieces_.emplace(section + '.' + name, state);
   add(section + '.' + name, {state.buffer.dtype(), state.member->parameter.parameter->shape()},
       {[state] { return state.group->whole_part(state.buffer, *state.member); },
        state.group->shared()});

@@ -31,6 +31,8 @@ class CheckpointSource {
   }
   void add(const std::string& section, const std::string& name, const optim::MemberState& state);
 
+  // Those that ranks hold in pieces, by <section>.<name>.
+  const std::map<std::string, optim::MemberState>& pieces() const { return pieces_; }
   // <section>.<name>
   const std::map<std::string, TensorForm>& forms() const { return forms_; }
   // The tensors in the order of the file, each once, in host memory without gaps. Of one in pieces
@@ -50,6 +52,7 @@ class CheckpointSource {
 
   std::map<std::string, TensorForm> forms_;
   std::map<std::string, Values> tensors_;
+  std::map<std::string, optim::MemberState> pieces_;
   std::vector<std::string> order_;  // once the first was taken
   size_t taken_ = 0;
 };

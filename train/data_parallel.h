@@ -58,7 +58,7 @@ class DataParallel {
   DataParallel(dist::World& world, Device device, const DataParallelOptions& options = {});
   ~DataParallel();
 
-  const dist::World& world() const { return world_; }
+  dist::World& world() const { return world_; }
   int rank() const { return world_.rank(); }
   int size() const { return world_.size(); }
 

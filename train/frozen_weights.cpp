@@ -48,13 +48,19 @@ nn::StateDict FrozenWeights::state() {
   return state;
 }
 
-void FrozenWeights::add_to(CheckpointSource& source) {
-  look();
-  std::map<const nn::Parameter*, optim::MemberState> masters;
+std::map<const nn::Parameter*, optim::MemberState> FrozenWeights::masters() const {
+  std::map<const nn::Parameter*, optim::MemberState> all;
   for (const optim::Optimizer* optimizer : optimizers_)
     for (const optim::FlatGroup& group : optimizer->groups())
       for (const optim::FlatGroup::Member& member : group.members())
-        masters[member.parameter.parameter.get()] = {"", &group, &member, group.master()};
+        all[member.parameter.parameter.get()] = {member.parameter.name, &group, &member,
+                                                 group.master()};
+  return all;
+}
+
+void FrozenWeights::add_to(CheckpointSource& source) {
+  look();
+  const auto masters = this->masters();
   for (const nn::NamedParameter& named : model_.named_parameters()) {
     if (!kept_.count(named.name)) continue;
     if (named.parameter->master_in_pieces()) {
@@ -83,7 +89,10 @@ std::string FrozenWeights::fingerprints() {
 }
 
 void FrozenWeights::load(const nn::StateDict& state, const std::string& fingerprints) {
-  nn::StateDict expected = model_.state();
+  nn::StateDict expected;
+  for (const nn::NamedParameter& named : model_.named_parameters())
+    expected[named.name] = named.parameter->tensor().array();
+  for (const nn::NamedBuffer& one : model_.named_buffers()) expected[one.name] = one.buffer.array();
   std::map<std::string, uint32_t> saved = parse(fingerprints);
   for (const nn::NamedParameter& named : model_.named_parameters()) {
     const auto found = saved.find(named.name);
@@ -97,7 +106,22 @@ void FrozenWeights::load(const nn::StateDict& state, const std::string& fingerpr
         " of the run is not in this model; give the run the model it had");
   const nn::StateMismatch mismatch = nn::compare_state(expected, state);
   check(mismatch.empty(), "the checkpoint does not fit the model: ", mismatch.describe());
-  model_.load_state(state, /*strict=*/false);
+  const auto masters = this->masters();
+  for (const nn::NamedParameter& named : model_.named_parameters()) {
+    const auto found = state.find(named.name);
+    if (found == state.end()) continue;
+    if (named.parameter->master_in_pieces()) {
+      const auto& [name, group, member, buffer] = masters.at(named.parameter.get());
+      group->own_part(buffer, *member).copy_from(group->own_piece(found->second, *member));
+    } else {
+      named.parameter->assign(found->second);
+    }
+  }
+  for (const nn::NamedBuffer& one : model_.named_buffers())
+    if (const auto found = state.find(one.name); found != state.end())
+      one.buffer.array().copy_from(found->second);
+  for (const optim::Optimizer* optimizer : optimizers_)
+    if (optimizer->shared()) optimizer->spread_masters();
   for (const auto& [name, values] : state) {
     kept_.insert(name);
     fingerprints_.erase(name);

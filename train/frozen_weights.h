@@ -35,10 +35,12 @@ class FrozenWeights {
   // Puts a checkpoint's state() and fingerprints() (empty: everything is in the state) into the
   // model. Throws Error, and changes nothing, where a frozen weight is not the one that the
   // fingerprint was made of ("frozen weight X is not the one …"), or where the state does not fit.
+  // Ranks that hold masters in pieces call it together, and each reads its own.
   void load(const nn::StateDict& state, const std::string& fingerprints);
 
  private:
-  void look();  // which are frozen now
+  void look();                                                         // which are frozen now
+  std::map<const nn::Parameter*, optim::MemberState> masters() const;  // of the optimizers
   uint32_t fingerprint(const std::string& name, const Array& values);
 
   nn::Module& model_;

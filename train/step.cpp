@@ -228,6 +228,12 @@ optim::Ema* TrainStep::averages_of(const Part& part) const {
   return ema_ != nullptr && ema_->averages(*part.optimizer) ? ema_ : nullptr;
 }
 
+void TrainStep::share_state() {
+  if (options_.parallel == nullptr) return;
+  for (const Part& part : parts_)
+    if (options_.parallel->share(*part.optimizer, averages_of(part))) invalidate();
+}
+
 void TrainStep::complete_state() {
   if (options_.parallel == nullptr) return;
   for (const Part& part : parts_) options_.parallel->complete(*part.optimizer, averages_of(part));
@@ -251,9 +257,7 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& all_micro_batches,
   }
   check(any, "the batch of step ", step, " has no valid target: every normaliser is 0 (",
         normalisers.names(), ")");
-  for (const Part& part : parts_)
-    if (options_.parallel && options_.parallel->share(*part.optimizer, averages_of(part)))
-      invalidate();
+  share_state();
   Prepared& prepared = prepare(micro_batches, normalisers);
   upload(step, micro_batches, normalisers);
   std::vector<bool> frozen;

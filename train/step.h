@@ -125,8 +125,10 @@ class TrainStep {
   int64_t graphs() const;  // that are ready to be replayed
   // Whether the last run() threw between the updates of two parts.
   bool partly_done() const { return partly_done_; }
-  // Of a run on several ranks, which hold optimizer states in pieces since the first step: every
-  // rank has everything again, until the next step (DataParallel::complete). All ranks call it.
+  // Of a run on several ranks, which hold optimizer states in pieces from the first step on, or
+  // from share_state(): with complete_state() every rank has everything again, until the next step
+  // (DataParallel::complete). All ranks call them.
+  void share_state();
   void complete_state();
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();

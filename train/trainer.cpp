@@ -145,6 +145,7 @@ std::vector<std::pair<std::string, optim::Optimizer*>> Trainer::optimizer_sectio
 void Trainer::handle(const StepReport& report, bool diagnose) {
   pace_->tick();
   const int64_t done = report.step + 1;
+  note_finished(done);
   if (std::isfinite(report.loss)) {
     last_loss_ = report.loss;
     smoothed_ =
@@ -251,6 +252,10 @@ void Trainer::collect(bool wait) {
           "): lower the learning rate, or look for the op with the overflow diagnosis");
 }
 
+void Trainer::note_finished(int64_t steps) {
+  if (parallel_) parallel_->world().note_finished(steps);
+}
+
 bool Trainer::stop_asked() {
   stopped_ = StopSignals::requested();
   if (parallel_) stopped_ = parallel_->any(stopped_);
@@ -262,6 +267,7 @@ bool Trainer::pass_over(const StepData& data) {
   for (const auto& [name, count] : data.normalisers)
     if (count != 0) return false;  // NaN, too, which the step refuses
   collect(/*wait=*/true);          // rows of metrics stay in order
+  note_finished(step_ + 1);
   ++without_labels_;
   folder_.add_metrics(step_ + 1, {{"no_labels", true}});
   return true;
@@ -288,6 +294,8 @@ void Trainer::compare_ranks(const std::string& when) {
 
 void Trainer::loop() {
   compare_ranks("at the start: the ranks need the same model files, options and library");
+  train_step_.share_state();
+  note_finished(step_);
   const auto due = [this](int64_t every) { return every > 0 && step_ % every == 0; };
   if (options_.validate_first && step_ == 0 && !best_) validate_now();
   pace_->start();

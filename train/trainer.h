@@ -156,11 +156,13 @@ class Trainer {
   // Why it could not be written; empty where it was.
   std::string write(CheckpointSource& checkpoint, bool best);
   void note_saved();  // the state after step_
+  void note_finished(int64_t steps);
   bool stop_asked();  // by a signal, on any rank
   // Throws Error unless all ranks have the same of what every rank has.
   void compare_ranks(const std::string& when);
   void rescue();  // what an exception leaves behind
   CheckpointSource snapshot();
+  void add_states(CheckpointSource& checkpoint);            // all of its tensors
   void load_weights(const CheckpointFolder::Found& found);  // and their averages
   void restore_best(const Checkpoint& checkpoint);
   int64_t best_step() const { return best_ ? best_->step : record_began_; }

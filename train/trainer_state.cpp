@@ -5,6 +5,7 @@
 
 #include <binade/core/log.h>
 #include <binade/core/text.h>
+#include <binade/train/checkpoint_pieces.h>
 #include <binade/train/data_parallel.h>
 #include <binade/train/trainer.h>
 #if BINADE_HAVE_CUDA
@@ -34,7 +35,15 @@ const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char
 }  // namespace
 
 bool Trainer::resume() {
-  const auto found = checkpoints_.newest();
+  // Ranks that will share states read no more than that.
+  train_step_.share_state();
+  std::optional<CheckpointPieces> pieces;
+  if (parallel_) {
+    CheckpointSource own;
+    add_states(own);
+    pieces.emplace(parallel_->world().communicator(), own.pieces());
+  }
+  const auto found = checkpoints_.newest(pieces ? &*pieces : nullptr);
   if (!found) {
     folder_.rewind(0);
     return false;
@@ -91,8 +100,7 @@ void Trainer::restore_best(const Checkpoint& checkpoint) {
   best_->shown = number(checkpoint.values, "best_shown");
 }
 
-CheckpointSource Trainer::snapshot() {
-  CheckpointSource checkpoint;
+void Trainer::add_states(CheckpointSource& checkpoint) {
   frozen_.add_to(checkpoint);
   for (const auto& [section, optimizer] : optimizer_sections()) {
     checkpoint.add(section, optimizer->scalars());
@@ -103,6 +111,11 @@ CheckpointSource Trainer::snapshot() {
     checkpoint.add("ema", ema_->statistics());
     for (const optim::MemberState& one : ema_->parameter_averages()) checkpoint.add("ema", one);
   }
+}
+
+CheckpointSource Trainer::snapshot() {
+  CheckpointSource checkpoint;
+  add_states(checkpoint);
   checkpoint.values = {{"step", std::to_string(step_)},
                        {"loss", exact_number(last_loss_)},
                        {"loss_smoothed", exact_number(smoothed_)},

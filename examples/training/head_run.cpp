@@ -169,11 +169,11 @@ bool HeadRun::train(const HeadTask& head_task) {
   const train::Trainer::Outcome outcome = trainer.run();
   folder_.write_manifest(manifest(device_));  // now with the algorithms that were chosen
   say("{}; everything is in {}\n", summary(outcome, finished), o.run_dir);
-  if (outcome.stopped || !world_.is_first()) return false;
+  if (outcome.stopped) return false;
   head_task.module->eval();
   if (ema) ema->swap();  // what was validated is what is saved
-  if (held_out_) print_accuracy(head_task.accuracy(*held_out_, nullptr), before);
-  return true;
+  if (held_out_) print_accuracy(head_task.accuracy(*held_out_, parallel_.get()), before);
+  return world_.is_first();
 }
 
 }  // namespace binade::examples

@@ -1,4 +1,5 @@
 // What ranks hear of one that fails, is lost, lets others wait, or never comes.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <filesystem>
@@ -70,6 +71,38 @@ TEST_CASE("dist: a rank that lets others wait in a step is named", "[dist]") {
     CHECK_THAT(error, Catch::StartsWith("rank 1 of 3 (") &&
                           Catch::Contains(" s while others wait for it in step 10; last "
                                           "checkpoint: step 8"));
+  }
+}
+
+TEST_CASE("dist: a GPU that hangs is told from a program that does, and from a lost rank",
+          "[dist]") {
+  // Programs whose steps are queued; what they see of them stops behind step 7.
+  for (const bool hangs : {true, false}) {
+    const auto errors =
+        run_ranks(3,
+                  [&](World& world) {
+                    for (int64_t step = 1; step <= 10; ++step) {
+                      world.note_step(step);
+                      world.note_finished(hangs ? std::min<int64_t>(step, 7) : step - 1);
+                      world.communicator().barrier();
+                    }
+                    // All of them wait; they are alive, and nobody is behind.
+                    const auto begin = Clock::now();
+                    while (!world.failed() && (hangs || seconds_since(begin) < 4.5))
+                      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+                    world.communicator().barrier();
+                  },
+                  {.join_seconds = 20, .stuck_seconds = 2});
+    for (const std::string& error : errors) {
+      CAPTURE(hangs, error);
+      if (hangs) {
+        CHECK_THAT(error, Catch::StartsWith("a GPU hangs, or all wait for each other: all 3 ranks "
+                                            "are there, and for ") &&
+                              Catch::Contains(" s none has finished step 8 in step 10"));
+      } else {
+        CHECK(error.empty());  // a long step on the CPU
+      }
+    }
   }
 }
 

@@ -24,8 +24,14 @@ start() {
   done
   pid=$(pgrep -P $waited)
 }
-# The process of rank $1 of the run in the background.
-process_of() { pgrep -P "$pid" | sed -n "$(($1 + 1))p"; }
+# The process of rank $1 of the run in the background. Numbers of processes say nothing: they begin
+# anew.
+process_of() {
+  local process
+  for process in $(pgrep -P "$pid"); do
+    if tr '\0' '\n' <"/proc/$process/environ" | grep -qx "BINADE_RANK=$1"; then echo "$process"; fi
+  done
+}
 # ends STATUS SECONDS: the run in the background ends so, in time.
 ends() {
   local begin=$SECONDS status=0

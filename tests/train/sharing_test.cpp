@@ -311,9 +311,9 @@ TEST_CASE("sharing: what is in pieces cannot be read by mistake", "[dist][train]
     expect_error([&] { run.model->state(); }, {"in pieces", "complete()", "wte"});
     expect_error([&] { first->assign(Array::zeros(first->shape(), DType::f32)); }, in_pieces);
     expect_error([&] { optimizer.state(); }, {"in pieces", "complete()", "exp_avg"});
-    expect_error([&] { optimizer.load_state({}); }, in_pieces);
+    expect_error([&] { optimizer.load_state({}); }, {"the saved state has no exp_avg"});
     expect_error([&] { run.ema->state(); }, in_pieces);
-    expect_error([&] { run.ema->load_state({}); }, in_pieces);
+    expect_error([&] { run.ema->load_state({}); }, {"the saved state has no "});
     expect_error([&] { optimizer.share(world.communicator(), 1); }, {"already"});
     optimizer.zero_grad();
     const Tensor& values = first->tensor();
