@@ -6,8 +6,8 @@
 
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
-#include <binade/nn/hf.h>
 #include <binade/nn/json_reader.h>
+#include <binade/nn/mot/weights.h>
 #include <binade/nn/state.h>
 
 namespace binade::nn {
@@ -34,8 +34,8 @@ ExpertChoice experts_of(const JsonReader& reader) {
                 kLayerModules[1], " and ", kLayerModules[2]);
 }
 
-// Not looked at: `tie_word_embeddings` and `qk_norm`, which BAGEL's program sets itself, and sliding
-// windows, which its layers do not have. Defaults are those of its classes.
+// Not looked at: `tie_word_embeddings` and `qk_norm`, which BAGEL's program sets itself, and
+// sliding windows, which its layers do not have. Defaults are those of its classes.
 void read_llm(const JsonReader& reader, MotConfig& config) {
   reader.supports_only("hidden_act", std::string("silu"));
   if (reader.has("rope_scaling")) reader.refuse("'rope_scaling' is not supported");
@@ -133,12 +133,7 @@ std::shared_ptr<MotModel> load_mot(const std::filesystem::path& folder) {
     check_table(name, found->second, *table);
     state.erase(found);
   }
-  for (const auto& [name, values] : state) check_finite(name, values);
-  try {
-    model->load_state(state);
-  } catch (const Error& error) {
-    fail((folder / kWeights).string(), ": ", error.what());
-  }
+  load_weights(*model, state, folder / kWeights);
   return model;
 }
 

@@ -1,13 +1,15 @@
 """BAGEL's public code beside folders of Binade, whose layout is its checkpoint's:
 
-  bagel_public.py names SOURCE COMMIT       prints tests/heads/flow/public_names.json
+  bagel_public.py names SOURCE COMMIT         prints tests/heads/flow/public_names.json
+  bagel_public.py autoencoder SOURCE COMMIT   prints tests/heads/flow/public_autoencoder.json
   bagel_public.py compare SOURCE FOLDER
 
 SOURCE is a checkout of ByteDance-Seed/Bagel. FOLDER is what the test [.bagel-public-write] wrote: a model
 of each architecture, inputs, and what Binade makes of them. The public classes, made by the sizes of the
 folder's configuration as the public inference program makes them, have the folder's names and shapes and no
 others; they take its weights; and the public packer, training pass and inference program find what Binade
-found. Then the public classes write a folder of their own, in BF16, for the test [.bagel-public-read].
+found. Then the public classes write a folder of their own, in BF16, for the test [.bagel-public-read]. The
+autoencoder is compared with what tests/heads/flow/public_autoencoder.json says.
 
 Widths and layers are tiny; patches, channels and position tables are those of BAGEL-7B-MoT. All of it runs in
 FP32 on the CPU. FlashAttention is replaced by PyTorch's attention, the tokenizer by lists of ids, the VAE and
@@ -17,6 +19,7 @@ import contextlib
 import json
 import pathlib
 import sys
+import tempfile
 import types
 
 import torch
@@ -25,12 +28,18 @@ from transformers import modeling_utils  # noqa: F401  before the stand-ins: it 
 
 import engines as shared
 from engines import TOLERANCE, Placeholders, difference, report, shapes
+from goldens import plain
+from hashed_weights import directions
 
 ARCHITECTURES = {"dense": "Qwen2DecoderLayer", "moe": "Qwen2MoEDecoderLayer", "mot": "Qwen2MoTDecoderLayer"}
 TABLES = {"latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"}
 # What the public inference program says itself, in no file.
 VIT_SIDE, LATENT_PATCH, LATENT_SIDE, LATENT_CHANNELS, DOWNSAMPLE = 70, 2, 64, 16, 8
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "start_of_image": 3, "end_of_image": 4}
+
+AUTOENCODER_GOLDEN = pathlib.Path(__file__).parents[2] / "tests/heads/flow/public_autoencoder.json"
+# Of the autoencoder's; all else in it is FLUX's.
+AUTOENCODER_CHANNELS = 32
 
 # Tiny configurations with the keys of BAGEL-7B-MoT's files.
 LLM = {"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
@@ -84,11 +93,12 @@ class Public:
         sys.path.insert(0, str(source))
         import inferencer
         import modeling.bagel as classes
+        import modeling.autoencoder as autoencoder
         import modeling.bagel.qwen2_navit as navit
         import data.data_utils
         import data.dataset_base
         navit.sdpa_kernel = lambda backends: contextlib.nullcontext()  # the one it wants is a GPU's
-        self.classes, self.inferencer = classes, inferencer
+        self.classes, self.inferencer, self.vae = classes, inferencer, autoencoder
         self.utils, self.packing = sys.modules["data.data_utils"], sys.modules["data.dataset_base"]
 
     def model(self, folder, layer_module=None):
@@ -230,6 +240,25 @@ def compute(public, model, cases, given):
     return {name: values.contiguous() for name, values in results.items()}
 
 
+def hashed(name, *shape):
+    return torch.tensor(directions(name, torch.Size(shape).numel())).view(shape).float()
+
+
+def autoencoder(public):
+    """Names and shapes of the autoencoder's tensors, and what it makes of made-up weights."""
+    model = public.vae.AutoEncoder(public.vae.AutoEncoderParams(
+        resolution=256, in_channels=3, downsample=DOWNSAMPLE, ch=AUTOENCODER_CHANNELS, out_ch=3,
+        ch_mult=[1, 2, 4, 4], num_res_blocks=2, z_channels=LATENT_CHANNELS, scale_factor=0.3611,
+        shift_factor=0.1159))
+    state = model.state_dict()
+    model.load_state_dict({
+        name: 1 + 0.2 * hashed(name, *values.shape) if "norm" in name and name.endswith("weight")
+        else 0.1 * hashed(name, *values.shape) for name, values in state.items()})
+    with torch.no_grad(), in_fp32(hashed("noise", 1, LATENT_CHANNELS, 2, 3)):
+        return {"tensors": shapes(state.items()), "latents": model.encode(hashed("picture", 1, 3, 16, 24)),
+                "picture": model.decode(hashed("latents", 1, LATENT_CHANNELS, 2, 3))}
+
+
 # ---- comparing ----------------------------------------------------------------------------------
 def mismatch(ours, theirs):
     missing, unknown = sorted(theirs.keys() - ours.keys()), sorted(ours.keys() - theirs.keys())
@@ -248,7 +277,15 @@ def compare_results(name, ours, theirs):
             report(f"{name}: {what}", "" if found < TOLERANCE else f"differs by {found}")
 
 
+def compare_autoencoder(public):
+    golden, made = json.loads(AUTOENCODER_GOLDEN.read_text()), autoencoder(public)
+    report("autoencoder: names and shapes", mismatch(golden.pop("tensors"), made.pop("tensors")))
+    compare_results("autoencoder", {name: torch.tensor(golden[name]).view_as(values)
+                                    for name, values in made.items()}, made)
+
+
 def compare(public, folder):
+    compare_autoencoder(public)
     cases = json.loads((folder / "cases.json").read_text())
     given = load_file(folder / "inputs.safetensors")
     for architecture, layer_module in ARCHITECTURES.items():
@@ -284,15 +321,18 @@ def write(public, model, folder, architecture, cases, given):
     save_file(compute(public, model, cases, given), folder / f"public-{architecture}.safetensors")
 
 
+def source_of(commit):
+    return f"ByteDance-Seed/Bagel, commit {commit}"
+
+
 def names(public, commit):
-    import tempfile
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "llm_config.json").write_text(json.dumps(LLM))
         (folder / "vit_config.json").write_text(json.dumps(VIT))
         tensors = {architecture: shapes(public.model(folder, layer_module).state_dict().items())
                    for architecture, layer_module in ARCHITECTURES.items()}
-    lines = [f"  \"source\": \"ByteDance-Seed/Bagel, commit {commit}\"",
+    lines = [f"  \"source\": {json.dumps(source_of(commit))}",
              f"  \"llm_config\": {json.dumps(LLM)}", f"  \"vit_config\": {json.dumps(VIT)}"]
     for architecture, named in tensors.items():
         inner = ",\n".join(f"    {json.dumps(name)}: {json.dumps(shape)}" for name, shape in named.items())
@@ -304,6 +344,10 @@ def main():
     public = Public(pathlib.Path(sys.argv[2]).resolve())
     if sys.argv[1] == "names":
         return names(public, sys.argv[3])
+    if sys.argv[1] == "autoencoder":
+        made = plain({"source": source_of(sys.argv[3]), **autoencoder(public)})
+        return print("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}"
+                                         for key, value in made.items()) + "\n}")
     compare(public, pathlib.Path(sys.argv[3]))
     sys.exit(shared.failures > 0)
 
