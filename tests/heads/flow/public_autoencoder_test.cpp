@@ -5,12 +5,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include <binade/amp/preset.h>
+#include <binade/autograd/ops.h>
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
+#include <binade/core/random.h>
 #include <binade/core/safetensors.h>
 #include <binade/nn/mot/flux_autoencoder.h>
 
+#include "../../gpu.h"
 #include "../../nn/hashed_weights.h"
 #include "../../temporary_folder.h"
 
@@ -102,4 +107,41 @@ TEST_CASE("autoencoders, files and pictures that do not fit are refused",
   CHECK_THROWS_WITH(load(), Contains("decoder.conv_in.bias"));
   state.erase("decoder.conv_in.bias");
   CHECK_THROWS_WITH(load(), Contains("ae.safetensors") && Contains("missing"));
+}
+
+// The second has a head as wide as FLUX's, 512.
+TEST_CASE("the autoencoder agrees on both devices", "[cuda][flow][autoencoder]") {
+  require_gpu();
+  const NoGrad off;
+  const auto config = GENERATE(nn::FluxAutoencoderConfig{.channels = 32},
+                               nn::FluxAutoencoderConfig{.channels = 32, .multipliers = {1, 16}});
+  RandomState::current().set_seed(8);
+  nn::FluxAutoencoder model(config);
+  const Tensor picture(hashed("picture", {1, 3, 16, 24}));
+  const auto made_on = [&](Device device) {
+    model.to(device);
+    const Tensor latents = model.encode(binade::to(picture, device));
+    const auto values = [](const Tensor& x) {
+      return binade::to(x, Device::cpu()).to_vector<float>();
+    };
+    return std::pair(values(latents), values(model.decode(latents)));
+  };
+  const auto near = [](const std::vector<float>& got, const std::vector<float>& want,
+                       double tolerance) {
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      worst = std::max(worst, std::abs(double{got[i]} - want[i]));
+      largest = std::max(largest, std::abs(double{want[i]}));
+    }
+    CHECK(worst <= tolerance * largest);
+  };
+  const auto want = made_on(Device::cpu());
+  const auto check_on_gpu = [&](double tolerance) {
+    const auto got = made_on(test_gpu());
+    near(got.first, want.first, tolerance);
+    near(got.second, want.second, tolerance);
+  };
+  check_on_gpu(1e-3);  // TF32 is off; sums have other orders
+  const amp::Autocast scope(amp::Preset::parse("bf16"));
+  check_on_gpu(0.1);
 }

@@ -65,6 +65,10 @@ TEST_CASE("names and shapes are those of BAGEL's classes", "[flow][files]") {
     INFO(name);
     CHECK(want.contains(name));
   }
+  // What else lies in the public folder is none of its business.
+  for (const char* beside : {"ae.safetensors", "tokenizer.json", "generation_config.json"})
+    write_text_file(folder / "saved" / beside, "not read");
+  CHECK_NOTHROW(nn::load_mot(folder / "saved"));
 }
 
 TEST_CASE("a folder's configuration is read as BAGEL's program reads it", "[flow][files]") {
