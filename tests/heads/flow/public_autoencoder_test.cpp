@@ -141,7 +141,7 @@ TEST_CASE("the autoencoder agrees on both devices", "[cuda][flow][autoencoder]")
     near(got.first, want.first, tolerance);
     near(got.second, want.second, tolerance);
   };
-  check_on_gpu(1e-3);  // TF32 is off; sums have other orders
+  check_on_gpu(1e-3);  // sums have other orders
   const amp::Autocast scope(amp::Preset::parse("bf16"));
   check_on_gpu(0.1);
 }
