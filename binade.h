@@ -104,6 +104,7 @@
 #include <binade/nn/models/gpt2.h>
 #include <binade/nn/models/llama.h>
 #include <binade/nn/mot/files.h>
+#include <binade/nn/mot/flux_autoencoder.h>
 #include <binade/nn/mot/model.h>
 #include <binade/nn/norm.h>
 #include <binade/nn/recurrent.h>

@@ -6,8 +6,8 @@
 
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
-#include <binade/nn/hf.h>
 #include <binade/nn/json_reader.h>
+#include <binade/nn/mot/weights.h>
 #include <binade/nn/state.h>
 
 namespace binade::nn {
@@ -34,22 +34,21 @@ ExpertChoice experts_of(const JsonReader& reader) {
                 kLayerModules[1], " and ", kLayerModules[2]);
 }
 
+// Not looked at: `tie_word_embeddings` and `qk_norm`, which BAGEL's program sets itself, and
+// sliding windows, which its layers do not have. Defaults are those of its classes.
 void read_llm(const JsonReader& reader, MotConfig& config) {
   reader.supports_only("hidden_act", std::string("silu"));
-  reader.supports_only("tie_word_embeddings", false);
-  reader.supports_only("qk_norm", true);
-  reader.supports_only("use_sliding_window", false);
   if (reader.has("rope_scaling")) reader.refuse("'rope_scaling' is not supported");
   config.block.dim = reader.require<int64_t>("hidden_size");
   config.block.heads = reader.require<int64_t>("num_attention_heads");
-  config.block.kv_heads = reader.get("num_key_value_heads", config.block.heads);
+  config.block.kv_heads = reader.require<int64_t>("num_key_value_heads");
   config.block.hidden = reader.require<int64_t>("intermediate_size");
   config.block.norm_eps = reader.get("rms_norm_eps", 1e-6);
   config.block.experts = experts_of(reader);
   config.layers = reader.require<int64_t>("num_hidden_layers");
   config.vocab_size = reader.require<int64_t>("vocab_size");
-  config.max_positions = reader.require<int64_t>("max_position_embeddings");
-  config.rope_theta = reader.get("rope_theta", 1e6);
+  config.max_positions = reader.get<int64_t>("max_position_embeddings", 32768);
+  config.rope_theta = reader.get("rope_theta", 1e4);
   config.latents = {.channels = reader.get<int64_t>("latent_channels", 16),
                     .patch = reader.get<int64_t>("latent_patch_size", 2),
                     .side = reader.get<int64_t>("max_latent_size", 64)};
@@ -134,12 +133,7 @@ std::shared_ptr<MotModel> load_mot(const std::filesystem::path& folder) {
     check_table(name, found->second, *table);
     state.erase(found);
   }
-  for (const auto& [name, values] : state) check_finite(name, values);
-  try {
-    model->load_state(state);
-  } catch (const Error& error) {
-    fail((folder / kWeights).string(), ": ", error.what());
-  }
+  load_weights(*model, state, folder / kWeights);
   return model;
 }
 

@@ -40,49 +40,6 @@ TEST_CASE("folders under BAGEL's names are written and read", "[flow][files]") {
     CHECK(after.at(name).to_vector<float>() == value.to_vector<float>());
 }
 
-// Names and shapes of BAGEL-7B-MoT, at a small size.
-TEST_CASE("a model's names are those of BAGEL's files", "[flow][files]") {
-  const nn::MotModel model(tiny_config());
-  const nn::StateDict state = model.state();
-  const auto has = [&](const std::string& name, const Shape& shape) {
-    INFO(name);
-    REQUIRE(state.count(name) == 1);
-    CHECK(state.at(name).shape() == shape);
-  };
-  const std::string layer = "language_model.model.layers.1.";
-  for (const std::string suffix : {"", "_moe_gen"}) {
-    has(layer + "self_attn.q_proj" + suffix + ".weight", {32, 32});
-    has(layer + "self_attn.q_proj" + suffix + ".bias", {32});
-    has(layer + "self_attn.k_proj" + suffix + ".weight", {16, 32});
-    has(layer + "self_attn.v_proj" + suffix + ".bias", {16});
-    has(layer + "self_attn.o_proj" + suffix + ".weight", {32, 32});
-    has(layer + "self_attn.q_norm" + suffix + ".weight", {8});
-    has(layer + "self_attn.k_norm" + suffix + ".weight", {8});
-    has(layer + "mlp" + suffix + ".gate_proj.weight", {48, 32});
-    has(layer + "mlp" + suffix + ".up_proj.weight", {48, 32});
-    has(layer + "mlp" + suffix + ".down_proj.weight", {32, 48});
-    has(layer + "input_layernorm" + suffix + ".weight", {32});
-    has(layer + "post_attention_layernorm" + suffix + ".weight", {32});
-    has("language_model.model.norm" + suffix + ".weight", {32});
-  }
-  CHECK(state.count(layer + "self_attn.o_proj.bias") == 0);
-  has("language_model.model.embed_tokens.weight", {64, 32});
-  has("language_model.lm_head.weight", {64, 32});
-  has("time_embedder.mlp.0.weight", {32, 256});
-  has("time_embedder.mlp.2.bias", {32});
-  has("vae2llm.weight", {32, 48});
-  has("llm2vae.weight", {48, 32});
-  has("connector.fc1.weight", {32, 16});
-  has("connector.fc2.weight", {32, 32});
-  const std::string vit = "vit_model.vision_model.";
-  has(vit + "embeddings.patch_embedding.weight", {16, 48});
-  has(vit + "embeddings.position_embedding.weight", {256, 16});
-  has(vit + "encoder.layers.0.layer_norm1.weight", {16});
-  has(vit + "encoder.layers.0.self_attn.out_proj.bias", {16});
-  has(vit + "encoder.layers.0.mlp.fc1.weight", {32, 16});
-  has(vit + "post_layernorm.bias", {16});
-}
-
 TEST_CASE("tables that a folder lacks are made, and others are checked", "[flow][files]") {
   const TemporaryFolder folder;
   RandomState::current().set_seed(3);
