@@ -45,13 +45,16 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config, di
   std::optional<examples::MtpTraining> mtp;  // beside the next token
   if (!o.mtp.empty()) mtp.emplace(o, model, recompute);
   nn::Module& trained = mtp ? mtp->module() : *model;
+  const bool shared = world.size() > 1;
+  if (!shared) trained.to(device);
   if (!o.init.empty()) nn::warn_about_range(*model, preset.parameter_dtype);
   preset.apply(trained);
 
-  // Optimizer, loss scaling, the loop. What is trained goes to the device with it, so that masters,
-  // which ranks may share, never are all there.
+  // Optimizer, loss scaling, the loop. Of several ranks what is trained goes to the device with the
+  // optimizer, so that masters, which they may share, never are all there.
   std::vector<optim::ParameterGroup> groups = optim::split_by_decay(trained, o.weight_decay);
-  for (optim::ParameterGroup& group : groups) group.device = device;
+  if (shared)
+    for (optim::ParameterGroup& group : groups) group.device = device;
   const auto optimizer = examples::make_optimizer(o, groups);
   trained.to(device);
   std::optional<optim::Ema> ema;
