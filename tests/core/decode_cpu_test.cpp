@@ -11,13 +11,23 @@ using kernels::PassRows;
 
 namespace {
 
-double element(const Array& array, int64_t a, int64_t b, int64_t c, int64_t d) {
-  return read(array.select(0, a).select(0, b).select(0, c), d);
-}
+// A copy in f64 of an array of four dimensions, for loops over its elements.
+class Values {
+ public:
+  explicit Values(const Array& array) : shape_(array.shape()), values_(values_of(array)) {}
+  double operator()(int64_t a, int64_t b, int64_t c, int64_t d) const {
+    return values_[static_cast<size_t>(((a * shape_[1] + b) * shape_[2] + c) * shape_[3] + d)];
+  }
+
+ private:
+  Shape shape_;
+  std::vector<double> values_;
+};
 
 // The definition of cached_attention, from a cache that was written.
 std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a, float scale,
                                       int64_t window) {
+  const Values queries(a.q), cached_keys(a.cached_keys), cached_values(a.cached_values);
   std::vector<double> out;
   for (int64_t b = 0; b < 3; ++b) {
     const auto slot = static_cast<int64_t>(read(a.slots, b));
@@ -44,11 +54,11 @@ std::vector<double> attention_by_hand(const DecodeCase& c, const DecodeArrays& a
         for (const int64_t j : keys) {
           double score = 0;
           for (int64_t d = 0; d < c.dim; ++d)
-            score += element(a.q, b, head, t, d) * element(a.cached_keys, slot, key_head, j, d);
+            score += queries(b, head, t, d) * cached_keys(slot, key_head, j, d);
           const double weight = std::exp(score * scale);
           total += weight;
           for (int64_t d = 0; d < c.dim; ++d)
-            sums[static_cast<size_t>(d)] += weight * element(a.cached_values, slot, key_head, j, d);
+            sums[static_cast<size_t>(d)] += weight * cached_values(slot, key_head, j, d);
         }
         for (const double sum : sums) out.push_back(total == 0 ? 0 : sum / total);
       }
@@ -64,8 +74,9 @@ TEST_CASE("a pass is written behind the lengths of its slots, nothing else", "[d
   for (const DType dtype : kFloatingTypes) {
     for (const DecodeCase& c : kDecodeCases) {
       const DecodeArrays a = decode_arrays(c, dtype, random);
-      const Array before_keys = a.cached_keys.clone(), before_values = a.cached_values.clone();
+      const Values before_keys(a.cached_keys), before_values(a.cached_values), k(a.k), v(a.v);
       kernels::cpu::cache_write(a.k, a.v, a.rows(c.first), a.cached_keys, a.cached_values);
+      const Values cached_keys(a.cached_keys), cached_values(a.cached_values);
       int wrong = 0;
       for (int64_t slot = 0; slot < 5; ++slot) {
         const int64_t b = slot == 4 ? 0 : slot == 0 ? 1 : -1;  // slot 2 is not running
@@ -75,12 +86,10 @@ TEST_CASE("a pass is written behind the lengths of its slots, nothing else", "[d
           for (int64_t j = 0; j < c.capacity; ++j)
             for (int64_t d = 0; d < c.dim; ++d) {
               const bool fresh = j >= place && j < place + count;
-              wrong +=
-                  element(a.cached_keys, slot, h, j, d) !=
-                  (fresh ? element(a.k, b, h, j - place, d) : element(before_keys, slot, h, j, d));
-              wrong += element(a.cached_values, slot, h, j, d) !=
-                       (fresh ? element(a.v, b, h, j - place, d)
-                              : element(before_values, slot, h, j, d));
+              wrong += cached_keys(slot, h, j, d) !=
+                       (fresh ? k(b, h, j - place, d) : before_keys(slot, h, j, d));
+              wrong += cached_values(slot, h, j, d) !=
+                       (fresh ? v(b, h, j - place, d) : before_values(slot, h, j, d));
             }
       }
       CHECK(wrong == 0);
@@ -156,14 +165,15 @@ TEST_CASE("accepted nodes move together in every layer", "[decode]") {
     };
     int wrong = 0;
     for (int64_t layer = 0; layer < 2; ++layer)
-      for (int64_t slot = 0; slot < 3; ++slot)
-        for (int64_t h = 0; h < 2; ++h)
-          for (int64_t j = 0; j < 20; ++j)
-            for (int64_t d = 0; d < 5; ++d)
-              for (const auto& [after, before] :
-                   {std::pair{keys, before_keys}, std::pair{values, before_values}})
-                wrong += element(after.select(0, layer), slot, h, j, d) !=
-                         element(before.select(0, layer), slot, h, source(slot, j), d);
+      for (const auto& [array, old] :
+           {std::pair{keys, before_keys}, std::pair{values, before_values}}) {
+        const Values after(array.select(0, layer)), before(old.select(0, layer));
+        for (int64_t slot = 0; slot < 3; ++slot)
+          for (int64_t h = 0; h < 2; ++h)
+            for (int64_t j = 0; j < 20; ++j)
+              for (int64_t d = 0; d < 5; ++d)
+                wrong += after(slot, h, j, d) != before(slot, h, source(slot, j), d);
+      }
     CHECK(wrong == 0);
     kernels::cpu::cache_set_lengths(rows, true);
     CHECK(rows.lengths.to_vector<int32_t>() == std::vector<int32_t>{5, 0, 12});
