@@ -40,13 +40,17 @@ std::pair<Tensor, Tensor> extreme_with_indices(const char* op, bool largest, con
   const Array values = Array::empty(plan.kept, x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), arg_reduce(largest, x.array(), axis, indices));
   BINADE_DISPATCH(x.device(), gather(x.array(), axis, indices, values));
-  const Tensor extremes = record(op, {x}, values.view(plan.result),
-                                 [axis, kept = plan.kept, shape = x.shape(),
-                                  at = Saved(indices)](const Tensor& dy) -> TensorList {
-                                   const Tensor nothing =
-                                       Tensor::zeros(shape, dy.dtype(), dy.device());
-                                   return {scatter(nothing, axis, at.tensor(), reshape(dy, kept))};
-                                 });
+  const Tensor extremes = record(
+      op, {x}, values.view(plan.result),
+      [axis, kept = plan.kept, shape = x.shape(),
+       at = Saved(indices)](const Tensor& dy) -> TensorList {
+        const Tensor given = reshape(dy, kept);
+        if (grad_enabled())
+          return {scatter(Tensor::zeros(shape, dy.dtype(), dy.device()), axis, at.tensor(), given)};
+        const Array dx = Array::zeros(shape, dy.dtype(), dy.device());
+        BINADE_DISPATCH(dx.device(), scatter(dx, axis, at.array(), given.array(), false));
+        return {Tensor(dx)};
+      });
   return {extremes, Tensor(indices.view(plan.result))};
 }
 
