@@ -64,6 +64,25 @@ TEST_CASE("gather and index_select agree on both devices", "[cuda][indexing]") {
         }
 }
 
+TEST_CASE("gather within many rows agrees on both devices", "[cuda][indexing]") {
+  require_gpu();
+  Random random(45);
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::u8})
+    for (const DType index_dtype : {DType::i64, DType::i32})
+      for (const Shape& from : {Shape{70, 100}, Shape{5, 16, 1031}, Shape{100, 1}, Shape{66, 4096}})
+        for (const Array& x : layouts(from, dtype, random)) {
+          const int dim = from.dims() - 1;
+          INFO(dtype << ", x " << from << ", strides " << x.strides());
+          Shape shape = from;
+          shape[0] -= 1;  // fewer rows than x has
+          shape[dim] = 2 * from[dim] + 1;
+          const Array index = random_index(shape, from[dim], index_dtype, random);
+          compare_devices(
+              [&](const auto& v) { BINADE_DISPATCH(v[0].device(), gather(v[0], dim, v[1], v[2])); },
+              {x, index, Array::zeros(shape, dtype)});
+        }
+}
+
 TEST_CASE("scatter agrees on both devices, equal indices included", "[cuda][indexing]") {
   require_gpu();
   Random random(42);
