@@ -111,6 +111,7 @@ TEST_CASE("index_add agrees on both devices", "[cuda][indexing]") {
     for (const Array& out : layouts({6, 5, 32}, dtype, random))
       for (int dim = 0; dim < 3; ++dim)
         for (const int64_t count : {1, 31, 32, 33, 100}) {
+          const float beta = count % 2 == 0 ? 0 : 1;
           INFO(dtype << ", strides " << out.strides() << ", dim " << dim << ", count " << count);
           Shape shape{6, 5, 32};
           shape[dim] = count;
@@ -118,7 +119,7 @@ TEST_CASE("index_add agrees on both devices", "[cuda][indexing]") {
           fill_random(source, random);
           compare_devices(
               [&](const auto& v) {
-                BINADE_DISPATCH(v[0].device(), index_add(v[0], dim, v[1], v[2]));
+                BINADE_DISPATCH(v[0].device(), index_add(v[0], dim, v[1], v[2], beta));
               },
               {out, random_index({count}, out.size(dim), DType::i32, random), source}, 10);
         }

@@ -43,8 +43,13 @@ struct IndexReader {
 // out[i0..][j][..] = x[i0..][index[i0..][j][..]][..] along `dim`, converted, for index of out's
 // shape.
 void gather_any(const char* name, const Array& x, int dim, const Array& index, const Array& out);
+// The same for one dtype by way of shared memory; false, and nothing is done, where rows of x do
+// not fit there, are not contiguous, or it does not pay.
+bool gather_in_rows(const char* name, const Array& x, int dim, const Array& index,
+                    const Array& out);
 
-// out rows along `dim` += rows of source by the vector `index`.
-void add_rows(const char* name, const Array& out, int dim, const Array& index, const Array& source);
+// out = beta·out, rows along `dim` += rows of source by the vector `index`.
+void add_rows(const char* name, const Array& out, int dim, const Array& index, const Array& source,
+              float beta);
 
 }  // namespace binade::kernels::cuda
