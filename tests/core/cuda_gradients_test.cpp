@@ -174,6 +174,42 @@ TEST_CASE("sums of pairs agree on both devices", "[cuda][gradients]") {
   }
 }
 
+TEST_CASE("gradients of padding agree on both devices", "[cuda][gradients]") {
+  require_gpu();
+  Random random(79);
+  struct Case {
+    Beyond beyond;
+    int64_t before, behind;
+  };
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& shape :
+         {Shape{1}, Shape{9}, Shape{5, 64}, Shape{2, 3, 33}, Shape{3, 2, 8, 16}})
+      for (const Case& pad :
+           {Case{Beyond::mirror, 1, 2}, Case{Beyond::mirror, 4, 0}, Case{Beyond::edge, 3, 5},
+            Case{Beyond::edge, 0, 17}, Case{Beyond::other_side, 2, 1}, Case{Beyond::number, 2, 3}})
+        for (const bool last_alone : {false, true}) {
+          std::vector<AxisMap> maps;
+          Shape padded = shape;
+          for (int d = 0; d < shape.dims(); ++d) {
+            const int64_t least = pad.beyond == Beyond::mirror ? 5
+                                  : pad.beyond == Beyond::edge ? 1
+                                                               : 2;
+            const bool plain = shape[d] < least || (last_alone && d + 1 < shape.dims());
+            maps.push_back(
+                {.size = shape[d], .offset = plain ? 0 : -pad.before, .beyond = pad.beyond});
+            if (!plain) padded[d] += pad.before + pad.behind;
+          }
+          for (const Array& dy : layouts(padded, dtype, random, true)) {
+            INFO(label(static_cast<int>(pad.beyond), dy) << ", dx " << shape);
+            compare_devices(
+                [&](const auto& v) {
+                  BINADE_DISPATCH(v[0].device(), rearrange_backward(v[0], maps, v[1]));
+                },
+                {dy, random_array(shape, dtype, random)}, 20);
+          }
+        }
+}
+
 TEST_CASE("rearranged copies agree on both devices", "[cuda][gradients]") {
   require_gpu();
   Random random(75);
