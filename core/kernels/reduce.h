@@ -42,5 +42,8 @@ BINADE_KERNEL(cumprod, const Array& x, int dim, const Array& out)
 // dx[i] = Σ_{k ≥ i} dy[k] · Π_{j ≤ k, j ≠ i} x[j] along `dim`: cumprod's gradient. Nothing is
 // divided, so zeros are as good as other numbers.
 BINADE_KERNEL(cumprod_backward, const Array& x, const Array& dy, int dim, const Array& dx)
+// dx[i] = dy · Π_{j ≠ i} x[j] along `dim`, where dy has size 1: the gradient of a product. Nothing
+// is divided. dy's dtype may be another one than that of x and dx.
+BINADE_KERNEL(prod_backward, const Array& x, const Array& dy, int dim, const Array& dx)
 
 }  // namespace binade::kernels
