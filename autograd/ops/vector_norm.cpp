@@ -199,12 +199,12 @@ Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, doubl
   const Shape shape = broadcast(a_in.shape(), b_in.shape(), "cosine_similarity");
   const Tensor a = expand(to(a_in, dtype), shape), b = expand(to(b_in, dtype), shape);
   const ReductionPlan plan("cosine_similarity", a, {axis}, false);
-  const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device());
-  BINADE_DISPATCH(a.device(),
-                  reduce_pairs(kernels::PairOp::product, a.array(), b.array(), products));
-  CosineGradient gradient{
-      Saved(a), Saved(b), norms_of(a, 2, {axis}, plan), norms_of(b, 2, {axis}, plan), {},
-      axis,     eps};
+  const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device()),
+              a_length = empty_like(products), b_length = empty_like(products);
+  BINADE_DISPATCH(a.device(), pair_products(a.array(), b.array(), a_length, products, b_length));
+  for (const Array& length : {a_length, b_length})
+    BINADE_DISPATCH(a.device(), unary(kernels::UnaryOp::sqrt, length, length));
+  CosineGradient gradient{Saved(a), Saved(b), a_length, b_length, {}, axis, eps};
   {
     const NoGrad no_grad;
     gradient.cosine = (Tensor(products) / clamp(Tensor(gradient.a_length), eps, INFINITY) /
