@@ -42,6 +42,8 @@ BINADE_KERNEL(multinomial, const Array& weights, const PhiloxKey& key, bool repl
 
 // A weight in units of 2^-40 of the largest; the sum of 2^23 such fits into 63 bits.
 BINADE_HOST_DEVICE inline uint64_t multinomial_weight(double weight, double largest) {
+  // Once divided for a whole row, unless that would leave the range.
+  if (largest > 0x1p-900) return static_cast<uint64_t>(std::rint(weight * (0x1p40 / largest)));
   return static_cast<uint64_t>(std::rint(weight / largest * 0x1p40));
 }
 inline constexpr int64_t kMostWeights = int64_t{1} << 23;
