@@ -1,7 +1,8 @@
 // Gradients of ops of two and three operands: one pass reads what came in and writes all gradients
 // that are wanted.
-#include <binade/core/kernels/gradient_rules.h>
+#include <binade/core/kernels/angle_rules.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -26,6 +27,13 @@ struct FixedTernaryRule {
   C value;
   __device__ __forceinline__ OperandGradients<C> operator()(C dy, C a, C b, C c) const {
     return ternary_gradient(kOp, a, b, c, value, dy);
+  }
+};
+struct ShortAngleRule {  // atan2, of elements of 16 bits
+  static constexpr int kOperands = 2;
+  __device__ __forceinline__ OperandGradients<float> operator()(float dy, float a, float b,
+                                                                float) const {
+    return short_angle_gradient<Instructions>(a, b, dy);
   }
 };
 // … or where accesses are single elements, when it runs.
@@ -136,7 +144,10 @@ void binary_backward(BinaryOp op, const Array& a, const Array& b, const Array& d
       case BinaryOp::div:
         return run(FixedBinaryRule<BinaryOp::div, C>());
       case BinaryOp::atan2:
-        return run(FixedBinaryRule<BinaryOp::atan2, C>());
+        if constexpr (sizeof(T) == 2)
+          return run(ShortAngleRule());
+        else
+          return run(FixedBinaryRule<BinaryOp::atan2, C>());
       case BinaryOp::maximum:
         return run(FixedBinaryRule<BinaryOp::maximum, C>());
       case BinaryOp::minimum:
