@@ -1,0 +1,9 @@
+// The device that this process emulates.
+#pragma once
+
+namespace emulated {
+
+// Few make the loops of kernels over a bounded grid go round several times; 2 unless set.
+void set_multiprocessors(int count);
+
+}  // namespace emulated
