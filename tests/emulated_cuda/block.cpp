@@ -3,7 +3,6 @@
 
 #include <csetjmp>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <random>
 #include <stdexcept>
@@ -108,8 +107,7 @@ struct Thread {
 };
 
 struct Launch {
-  const char* name;
-  const std::function<void()>* work;
+  const std::function<void()>* work = nullptr;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   std::vector<int> ready;
@@ -213,8 +211,8 @@ void begin(Thread& thread) {
   thread.saved = top;
 }
 
-// The place in `ready` of the thread that goes on: the one that came last, in every second launch one
-// by chance.
+// The place in `ready` of the thread that goes on: the one that came last, in every second launch
+// one by chance.
 size_t choose(std::minstd_rand& random) {
   const size_t count = running->ready.size();
   return launches % 2 == 0 ? count - 1 : random() % count;
@@ -297,10 +295,6 @@ void watch_faults() {
 
 }  // namespace
 
-bool in_kernel() {
-  return running != nullptr;
-}
-
 void fail_launch(const std::string& problem) {
   running->problem = problem;
   siglongjmp(running->escape, 1);
@@ -365,7 +359,8 @@ void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
   if (count == 0 || count > kMostThreads)
     throw std::runtime_error(std::string(name) + ": a block of " + std::to_string(count) +
                              " threads");
-  Launch launch{.name = name, .work = &thread};
+  Launch launch;
+  launch.work = &thread;
   for (unsigned z = 0; z < block.z; ++z)
     for (unsigned y = 0; y < block.y; ++y)
       for (unsigned x = 0; x < block.x; ++x) launch.threads.push_back({.index = {x, y, z}});
@@ -373,8 +368,8 @@ void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
   ++launches;
   std::minstd_rand random(static_cast<unsigned>(launches));
   std::vector<unsigned char> memory(shared_bytes + 2 * SharedVariable::kGuard + 16);
-  auto* const start = reinterpret_cast<unsigned char*>(
-      (reinterpret_cast<uintptr_t>(memory.data()) + 15) / 16 * 16);
+  auto* const start =
+      reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(memory.data()) + 15) / 16 * 16);
   SharedVariable dynamic{start, shared_bytes};
   dynamic_shared = start + SharedVariable::kGuard;
   blockDim = block;

@@ -28,8 +28,6 @@ struct Place {
 void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()>& thread);
 
-// Whether the calling code is a kernel's.
-bool in_kernel();
 // Ends the running launch with this error.
 [[noreturn]] void fail_launch(const std::string& problem);
 

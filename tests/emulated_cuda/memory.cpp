@@ -37,8 +37,8 @@ bool is_margin(const char* from, const char* to) {
 void* allocate(size_t bytes) {
   const size_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const size_t inner = (whole + kPage - 1) / kPage * kPage + (whole == 0 ? kPage : 0);
-  void* const pages = mmap(nullptr, inner + 2 * kPage, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const pages =
+      mmap(nullptr, inner + 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) throw std::runtime_error("no memory for " + std::to_string(bytes));
   const Block block{static_cast<char*>(pages), inner, bytes};
   mprotect(block.pages, kPage, PROT_NONE);
@@ -62,8 +62,7 @@ void release(void* data) {
   const char* const from = found->first;
   blocks().erase(found);
   const char* const inner = block.pages + kPage;
-  const bool intact =
-      is_margin(inner, from) && is_margin(from + block.bytes, inner + block.inner);
+  const bool intact = is_margin(inner, from) && is_margin(from + block.bytes, inner + block.inner);
   munmap(block.pages, block.inner + 2 * kPage);
   if (!intact)
     throw std::runtime_error("memory beside a block of " + std::to_string(block.bytes) +
