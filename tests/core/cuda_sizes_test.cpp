@@ -16,8 +16,7 @@ using namespace binade::kernels;
 
 namespace {
 
-const std::vector<int64_t> kLengths{1,  2,  3,   5,   7,   8,   9,   15,  16,   17,   31,
-                                    32, 33, 127, 128, 129, 255, 256, 257, 1023, 1025, 4097};
+const std::vector<int64_t> kLengths{1, 2, 3, 7, 8, 9, 17, 32, 33, 129, 256, 257, 1025, 4097};
 
 // `shift` elements behind where vectors begin.
 Array placed(const Shape& shape, DType dtype, int64_t shift, Random& random) {
@@ -87,10 +86,10 @@ TEST_CASE("rearranged rows of all lengths agree on both devices", "[cuda][sizes]
 TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(92);
-  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64, DType::u8})
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::i64, DType::u8})
     for (const int64_t n : kLengths)
       for (const int64_t shift : {0, 1})
-        for (const Shape& shape : {Shape{3, n}, Shape{n, 3}, Shape{n, 16}})
+        for (const Shape& shape : {Shape{3, n}, Shape{n, n < 1000 ? 16 : 3}})
           for (const int dim : {0, 1}) {
             INFO(dtype << ' ' << shape << ", shift " << shift << ", dim " << dim);
             const Array x = gentle(shape, dtype, shift, 0, 0.5, random);
@@ -127,10 +126,10 @@ TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
 TEST_CASE("scans of all lengths and their gradients agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(93);
-  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64})
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::i64})
     for (const int64_t n : kLengths)
       for (const int64_t shift : {0, 1})
-        for (const Shape& shape : {Shape{2, n}, Shape{n, 2}, Shape{n, 72}})
+        for (const Shape& shape : {Shape{2, n}, Shape{n, n < 1000 ? 72 : 2}})
           for (const int dim : {0, 1}) {
             INFO(dtype << ' ' << shape << ", shift " << shift << ", dim " << dim);
             const auto written = [&] { return placed(shape, dtype, shift, random); };

@@ -20,6 +20,8 @@
 #define __grid_constant__
 #undef __forceinline__
 #define __forceinline__ inline
+#undef __noinline__
+#define __noinline__
 
 // Of the thread that runs.
 extern uint3 threadIdx, blockIdx;

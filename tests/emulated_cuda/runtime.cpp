@@ -6,8 +6,13 @@
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
 
+#include <binade/core/kernels/cuda/common/radix_sort.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "memory.h"
 #include "runtime.h"
@@ -49,6 +54,34 @@ const DeviceProperties& device_properties() {
 }
 
 }  // namespace binade::cuda
+
+namespace binade::kernels::cuda {
+
+// In place of CUB's.
+template <class Key>
+void sort_pairs(const Key* keys, Key* sorted_keys, const uint32_t* values, uint32_t* sorted_values,
+                int64_t segments, int64_t length, int bits) {
+  const Key mask = bits == 8 * sizeof(Key) ? ~Key{0} : (Key{1} << bits) - 1;
+  std::vector<int64_t> order(static_cast<size_t>(length));
+  for (int64_t segment = 0; segment < segments; ++segment) {
+    const int64_t begin = segment * length;
+    std::iota(order.begin(), order.end(), begin);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return (keys[a] & mask) < (keys[b] & mask);
+    });
+    for (int64_t i = 0; i < length; ++i) {
+      sorted_keys[begin + i] = keys[order[static_cast<size_t>(i)]];
+      sorted_values[begin + i] = values[order[static_cast<size_t>(i)]];
+    }
+  }
+}
+
+template void sort_pairs(const uint32_t*, uint32_t*, const uint32_t*, uint32_t*, int64_t, int64_t,
+                         int);
+template void sort_pairs(const uint64_t*, uint64_t*, const uint32_t*, uint32_t*, int64_t, int64_t,
+                         int);
+
+}  // namespace binade::kernels::cuda
 
 extern "C" {
 
