@@ -1,9 +1,11 @@
 #undef _FORTIFY_SOURCE  // its longjmp takes a jump between stacks for an error
 #include "block.h"
 
+#include <bit>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
+#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -88,12 +90,13 @@ struct Meeting {
   Place place;
   uint32_t mask = 0;
   Given given{};         // lanes: that have come
-  uint32_t readers = 0;  // that have not taken the values yet; 0: nobody is here
-  bool complete = false;
+  uint32_t readers = 0;  // that have not taken the values yet
 };
 
 struct Warp {
   uint32_t present = 0, ended = 0;
+  uint32_t open = 0;  // meetings that still wait for a lane
+  uint32_t used = 0;  // meetings that a lane has not left
   Meeting meetings[kWarp];
 };
 
@@ -136,6 +139,9 @@ std::string describe(const Place& place) {
 }
 
 bool same(const Place& a, const Place& b) {
+  if (a.what == b.what && a.where.line() == b.where.line() &&
+      a.where.column() == b.where.column() && a.where.file_name() == b.where.file_name())
+    return true;
   return a.where.line() == b.where.line() && a.where.column() == b.where.column() &&
          std::strcmp(a.what, b.what) == 0 &&
          std::strcmp(a.where.file_name(), b.where.file_name()) == 0;
@@ -157,13 +163,13 @@ void wake(int thread) {
 // Lets the lanes go on whose meeting is complete.
 void settle(int warp_index) {
   Warp& warp = running->warps[static_cast<size_t>(warp_index)];
-  for (Meeting& meeting : warp.meetings) {
-    if (meeting.readers == 0 || meeting.complete) continue;
+  for (uint32_t left = warp.open; left != 0; left &= left - 1) {
+    const Meeting& meeting = warp.meetings[std::countr_zero(left)];
     if ((meeting.mask & warp.present & ~warp.ended) != meeting.given.lanes) continue;
-    meeting.complete = true;
-    for (int lane = 0; lane < kWarp; ++lane) {
-      const int thread = warp_index * kWarp + lane;
-      if ((meeting.given.lanes >> lane & 1u) != 0 && thread != running->current) wake(thread);
+    warp.open &= ~(left & -left);
+    for (uint32_t lanes = meeting.given.lanes; lanes != 0; lanes &= lanes - 1) {
+      const int thread = warp_index * kWarp + std::countr_zero(lanes);
+      if (thread != running->current) wake(thread);
     }
   }
 }
@@ -244,7 +250,7 @@ void run_block(std::minstd_rand& random, SharedVariable& dynamic) {
   enter_shared(dynamic);
   launch.ready.clear();
   stacks->all_free();
-  for (Warp& warp : launch.warps) warp = {};
+  for (Warp& warp : launch.warps) warp.present = warp.ended = warp.open = warp.used = 0;
   for (int i = 0; i < count; ++i) {
     Thread& thread = launch.threads[static_cast<size_t>(i)];
     thread.stack = -1;
@@ -283,15 +289,30 @@ void on_fault(int number, siginfo_t* info, void*) {
   siglongjmp(running->escape, 1);
 }
 
-void watch_faults() {
-  static char memory[64 * 1024];
-  const stack_t alternate{.ss_sp = memory, .ss_flags = 0, .ss_size = sizeof(memory)};
-  sigaltstack(&alternate, nullptr);
-  struct sigaction action {};
-  action.sa_sigaction = on_fault;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(number, &action, nullptr);
-}
+// While it lives, faults end the running launch. Otherwise they are the test program's.
+class FaultWatch {
+ public:
+  FaultWatch() {
+    static char memory[64 * 1024];
+    const stack_t alternate{.ss_sp = memory, .ss_flags = 0, .ss_size = sizeof(memory)};
+    sigaltstack(&alternate, &stack_);
+    struct sigaction action {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    for (size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &action, &before_[i]);
+  }
+  ~FaultWatch() {
+    for (size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &before_[i], nullptr);
+    sigaltstack(&stack_, nullptr);
+  }
+  FaultWatch(const FaultWatch&) = delete;
+  FaultWatch& operator=(const FaultWatch&) = delete;
+
+ private:
+  static constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+  stack_t stack_{};
+  struct sigaction before_[std::size(kSignals)];
+};
 
 }  // namespace
 
@@ -314,28 +335,32 @@ int meet_block(const Place& place, bool vote) {
   return launch.result;
 }
 
-Given meet_warp(const Place& place, uint32_t mask, uint64_t value) {
+const Given& meet_warp(const Place& place, uint32_t mask, uint64_t value) {
   const int warp_index = running->current / kWarp, lane = running->current % kWarp;
   Warp& warp = running->warps[static_cast<size_t>(warp_index)];
   const uint32_t own = 1u << lane;
   if ((mask & own) == 0)
     fail_launch("lane " + std::to_string(lane) + " is not named in the mask of " + describe(place));
-  Meeting* meeting = nullptr;
-  for (Meeting& other : warp.meetings) {
-    if (other.readers != 0 && !other.complete && other.mask == mask && same(other.place, place)) {
-      meeting = &other;
-      break;
-    }
-    if (other.readers == 0 && meeting == nullptr) meeting = &other;
+  int number = -1;
+  for (uint32_t left = warp.open; left != 0 && number < 0; left &= left - 1) {
+    const Meeting& other = warp.meetings[std::countr_zero(left)];
+    if (other.mask == mask && same(other.place, place)) number = std::countr_zero(left);
   }
-  if (meeting->readers == 0) *meeting = {.place = place, .mask = mask};
-  meeting->given.lanes |= own;
-  meeting->given.values[lane] = value;
-  meeting->readers |= own;
+  if (number < 0) {  // each lane is in one at most
+    number = std::countr_one(warp.used);
+    warp.meetings[number] = {.place = place, .mask = mask};
+    warp.open |= 1u << number;
+    warp.used |= 1u << number;
+  }
+  Meeting& meeting = warp.meetings[number];
+  meeting.given.lanes |= own;
+  meeting.given.values[lane] = value;
+  meeting.readers |= own;
   settle(warp_index);
-  if (!meeting->complete) wait_here(place);
-  meeting->readers &= ~own;
-  return meeting->given;
+  if ((warp.open >> number & 1u) != 0) wait_here(place);
+  meeting.readers &= ~own;
+  if (meeting.readers == 0) warp.used &= ~(1u << number);
+  return meeting.given;
 }
 
 void enter_shared(SharedVariable& variable) {
@@ -351,10 +376,7 @@ void enter_shared(SharedVariable& variable) {
 void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()>& thread) {
   if (running != nullptr) fail_launch(std::string(name) + " is launched by a kernel");
-  if (stacks == nullptr) {
-    stacks = new Stacks;
-    watch_faults();
-  }
+  if (stacks == nullptr) stacks = new Stacks;
   const uint64_t count = uint64_t{block.x} * block.y * block.z;
   if (count == 0 || count > kMostThreads)
     throw std::runtime_error(std::string(name) + ": a block of " + std::to_string(count) +
@@ -375,6 +397,7 @@ void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
   blockDim = block;
   gridDim = grid;
   running = &launch;
+  const FaultWatch watch;
   if (sigsetjmp(launch.escape, 1) == 0) {
     for (unsigned z = 0; z < grid.z; ++z)
       for (unsigned y = 0; y < grid.y; ++y)
@@ -384,7 +407,11 @@ void run_grid(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
         }
   }
   running = nullptr;
-  if (launch.problem.empty()) return;
+  if (launch.problem.empty()) {
+    const std::string damage = find_damage();
+    if (!damage.empty()) throw std::runtime_error(std::string(name) + ": " + damage);
+    return;
+  }
   std::string where = " in block " + describe(blockIdx);
   if (launch.current >= 0)
     where += ", thread " + describe(launch.threads[static_cast<size_t>(launch.current)].index);

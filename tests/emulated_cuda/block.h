@@ -41,8 +41,8 @@ struct Given {
   uint32_t lanes;  // that took part
   uint64_t values[32];
 };
-// Waits for all lanes of `mask` that have not ended.
-Given meet_warp(const Place& place, uint32_t mask, uint64_t value);
+// Waits for all lanes of `mask` that have not ended. The result lasts until the thread waits again.
+const Given& meet_warp(const Place& place, uint32_t mask, uint64_t value);
 int lane_of_thread();
 
 // Storage of a __shared__ variable, between guards; `variable` is one for each.

@@ -67,7 +67,7 @@ T value_of(uint64_t bits) {
 // The value of lane `source`, of the thread's own where that lies beyond its group.
 template <class T>
 T shuffle(const Place& place, uint32_t mask, T value, int source) {
-  const Given given = meet_warp(place, mask, bits_of(value));
+  const Given& given = meet_warp(place, mask, bits_of(value));
   if ((given.lanes >> source & 1u) == 0)
     fail_launch(std::string(place.what) + " reads lane " + std::to_string(source) +
                 ", which takes no part");
@@ -132,7 +132,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
 }
 inline unsigned __ballot_sync(unsigned mask, int vote,
                               EmulatedSource where = EmulatedSource::current()) {
-  const emulated::Given given = emulated::meet_warp({"__ballot_sync", where}, mask, vote != 0);
+  const emulated::Given& given = emulated::meet_warp({"__ballot_sync", where}, mask, vote != 0);
   unsigned votes = 0;
   for (int lane = 0; lane < 32; ++lane)
     if (given.lanes >> lane & 1u) votes |= static_cast<unsigned>(given.values[lane]) << lane;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -26,10 +27,12 @@ std::map<const char*, Block>& blocks() {
   return all;
 }
 
-bool is_margin(const char* from, const char* to) {
-  for (; from < to; ++from)
-    if (static_cast<unsigned char>(*from) != kMargin) return false;
-  return true;
+// Whether these bytes hold the pattern; afterwards they do.
+bool mend_margin(char* from, char* to) {
+  const bool intact =
+      std::all_of(from, to, [](char c) { return static_cast<unsigned char>(c) == kMargin; });
+  if (!intact) std::fill(from, to, static_cast<char>(kMargin));
+  return intact;
 }
 
 }  // namespace
@@ -58,15 +61,22 @@ void release(void* data) {
   const std::scoped_lock lock(mutex);
   const auto found = blocks().find(static_cast<const char*>(data));
   if (found == blocks().end()) throw std::runtime_error("memory is freed that was not allocated");
-  const Block block = found->second;
-  const char* const from = found->first;
+  munmap(found->second.pages, found->second.inner + 2 * kPage);
   blocks().erase(found);
-  const char* const inner = block.pages + kPage;
-  const bool intact = is_margin(inner, from) && is_margin(from + block.bytes, inner + block.inner);
-  munmap(block.pages, block.inner + 2 * kPage);
-  if (!intact)
-    throw std::runtime_error("memory beside a block of " + std::to_string(block.bytes) +
-                             " bytes was written");
+}
+
+std::string find_damage() {
+  const std::scoped_lock lock(mutex);
+  for (const auto& [data, block] : blocks()) {
+    char* const inner = block.pages + kPage;
+    char* const begin = inner + (data - inner);
+    const bool front = mend_margin(inner, begin);
+    const bool back = mend_margin(begin + block.bytes, inner + block.inner);
+    if (front && back) continue;
+    return std::string("memory was written right ") + (front ? "behind" : "before") +
+           " a block of " + std::to_string(block.bytes) + " bytes";
+  }
+  return "";
 }
 
 std::string describe_address(const void* address) {

@@ -21,7 +21,7 @@
 namespace emulated {
 
 namespace {
-int multiprocessors = 2;
+int multiprocessors = 1;
 }  // namespace
 
 void set_multiprocessors(int count) {
@@ -43,7 +43,7 @@ void pool_free(void* data, int64_t, int) noexcept {
 const DeviceProperties& device_properties() {
   static DeviceProperties properties{.name = "emulated",
                                      .multiprocessors = 0,
-                                     .max_threads_per_multiprocessor = 512,
+                                     .max_threads_per_multiprocessor = 256,
                                      .major = 9,
                                      .minor = 0,
                                      .l2_bytes = size_t{1} << 20,
@@ -66,9 +66,8 @@ void sort_pairs(const Key* keys, Key* sorted_keys, const uint32_t* values, uint3
   for (int64_t segment = 0; segment < segments; ++segment) {
     const int64_t begin = segment * length;
     std::iota(order.begin(), order.end(), begin);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-      return (keys[a] & mask) < (keys[b] & mask);
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return (keys[a] & mask) < (keys[b] & mask); });
     for (int64_t i = 0; i < length; ++i) {
       sorted_keys[begin + i] = keys[order[static_cast<size_t>(i)]];
       sorted_values[begin + i] = values[order[static_cast<size_t>(i)]];

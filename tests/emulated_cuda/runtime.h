@@ -3,7 +3,8 @@
 
 namespace emulated {
 
-// Few make the loops of kernels over a bounded grid go round several times; 2 unless set.
+// Few make the loops of kernels over a bounded grid go round several times; 1, of 256
+// threads, unless set.
 void set_multiprocessors(int count);
 
 }  // namespace emulated
