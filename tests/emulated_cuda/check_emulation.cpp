@@ -152,7 +152,7 @@ TEST_CASE("threads that wait for others in vain are found", "[emulation]") {
   CHECK_THAT(complaint(two_barriers, 64), Catch::Contains("different barriers"));
   CHECK_THAT(complaint(half_exchanges, 64), Catch::Contains("never come") &&
                                                 Catch::Contains("__syncthreads in") &&
-                                                Catch::Contains("emulation_test.cpp:"));
+                                                Catch::Contains("check_emulation.cpp:"));
   CHECK_THAT(complaint(reads_ended_lane, 32), Catch::Contains("which takes no part"));
   CHECK_THAT(complaint(stands_outside, 32), Catch::Contains("is not named in the mask"));
 }
