@@ -91,7 +91,7 @@ SparseOptimizer::Rows SparseOptimizer::gathered(const Table& table) const {
     BINADE_DISPATCH(
         first.device(),
         index_add(sums.gradient, 0, Array::from(places, part.index.shape(), first.device()),
-                  part.gradient));
+                  part.gradient, 1));
   }
   return sums;
 }

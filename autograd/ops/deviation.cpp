@@ -60,17 +60,16 @@ struct DeviationGradient {
   }
 };
 
-// In two passes: what a sum of squares would lose beside a large mean never gets lost.
+// By the distances from the mean: what a sum of squares would lose beside a large mean never gets
+// lost.
 Tensor deviation_of(const char* op, const Tensor& x, const Axes& axes, double correction,
                     bool keep_dims, bool rooted) {
   check_floating(op, "x", x);
   const ReductionPlan plan(op, x, axes, keep_dims);
   if (plan.count == 0) return mean(x, axes, keep_dims);  // NaN, with a gradient of no elements
   const DType wide = statistics_dtype(x.dtype());        // squares leave the half range
-  const Array center = reduced(kernels::ReduceOp::mean, x, plan, wide);
-  const Array squares = empty_like(center);
-  BINADE_DISPATCH(x.device(), reduce_pairs(kernels::PairOp::squared_distance, x.array(),
-                                           center.expand(x.shape()), squares));
+  const Array center = Array::empty(plan.kept, wide, x.device()), squares = empty_like(center);
+  BINADE_DISPATCH(x.device(), moments(x.array(), center, squares));
   // Too few elements: x/0 = ∞, or 0/0 = NaN, rather than a number that looks like a variance.
   const double divisor = std::max(static_cast<double>(plan.count) - correction, 0.0);
   BINADE_DISPATCH(x.device(),

@@ -40,13 +40,17 @@ std::pair<Tensor, Tensor> extreme_with_indices(const char* op, bool largest, con
   const Array values = Array::empty(plan.kept, x.dtype(), x.device());
   BINADE_DISPATCH(x.device(), arg_reduce(largest, x.array(), axis, indices));
   BINADE_DISPATCH(x.device(), gather(x.array(), axis, indices, values));
-  const Tensor extremes = record(op, {x}, values.view(plan.result),
-                                 [axis, kept = plan.kept, shape = x.shape(),
-                                  at = Saved(indices)](const Tensor& dy) -> TensorList {
-                                   const Tensor nothing =
-                                       Tensor::zeros(shape, dy.dtype(), dy.device());
-                                   return {scatter(nothing, axis, at.tensor(), reshape(dy, kept))};
-                                 });
+  const Tensor extremes = record(
+      op, {x}, values.view(plan.result),
+      [axis, kept = plan.kept, shape = x.shape(),
+       at = Saved(indices)](const Tensor& dy) -> TensorList {
+        const Tensor given = reshape(dy, kept);
+        if (grad_enabled())
+          return {scatter(Tensor::zeros(shape, dy.dtype(), dy.device()), axis, at.tensor(), given)};
+        const Array dx = Array::zeros(shape, dy.dtype(), dy.device());
+        BINADE_DISPATCH(dx.device(), scatter(dx, axis, at.array(), given.array(), false));
+        return {Tensor(dx)};
+      });
   return {extremes, Tensor(indices.view(plan.result))};
 }
 
@@ -69,17 +73,6 @@ Tensor product_of_others(const Tensor& x) {
   const Tensor before = cumprod(cat({one, slice(x, -1, 0, x.size(-1) - 1)}, -1), -1);
   const Tensor behind = cumprod(cat({one, slice(flip(x, {-1}), -1, 0, x.size(-1) - 1)}, -1), -1);
   return before * flip(behind, {-1});
-}
-
-// The gradient of a product along the last dimension of x (…, n), for dy (…, 1).
-Tensor product_gradient(const Tensor& x, const Tensor& dy) {
-  if (grad_enabled()) return dy * product_of_others(x);
-  // A product is the last running product.
-  const Array at_the_end = Array::zeros(x.shape(), x.dtype(), x.device());
-  at_the_end.slice(-1, x.size(-1) - 1).copy_from(dy.array());
-  const Array dx = Array::empty(x.shape(), x.dtype(), x.device());
-  BINADE_DISPATCH(dx.device(), cumprod_backward(x.array(), at_the_end, x.dims() - 1, dx));
-  return Tensor(dx);
 }
 
 struct CumprodGradient {
@@ -128,20 +121,29 @@ Tensor prod(const Tensor& x, const Axes& axes, bool keep_dims) {
   const ReductionPlan plan("prod", x, axes, keep_dims);
   const DType dtype = is_floating(x.dtype()) ? full_dtype(x.dtype()) : DType::i64;
   const Array y = reduced(ReduceOp::prod, x, plan, dtype);
-  return record("prod", {x}, y.view(plan.result),
-                [plan, x = Saved(x)](const Tensor& dy) -> TensorList {
-                  const Tensor in = x.tensor();
-                  if (in.numel() == 0) return {Tensor::zeros(in.shape(), in.dtype(), in.device())};
-                  const DType wide = statistics_dtype(in.dtype());
-                  const AtTheBack moved(plan, in.dims());
-                  Shape rows = plan.dropped, ones = plan.dropped, permuted;
-                  rows.push_back(plan.count);
-                  ones.push_back(1);
-                  for (const int dim : moved.order) permuted.push_back(in.size(dim));
-                  const Tensor factors = reshape(permute(to(in, wide), moved.order), rows);
-                  const Tensor dx = product_gradient(factors, to(reshape(dy, ones), wide));
-                  return {to(permute(reshape(dx, permuted), moved.inverse), in.dtype())};
-                });
+  return record(
+      "prod", {x}, y.view(plan.result), [plan, x = Saved(x)](const Tensor& dy) -> TensorList {
+        const Tensor in = x.tensor();
+        if (in.numel() == 0) return {Tensor::zeros(in.shape(), in.dtype(), in.device())};
+        const AtTheBack moved(plan, in.dims());
+        Shape rows = plan.dropped, ones = plan.dropped, permuted;
+        rows.push_back(plan.count);
+        ones.push_back(1);
+        for (const int dim : moved.order) permuted.push_back(in.size(dim));
+        const auto put_back = [&](const Tensor& dx) {
+          return permute(reshape(dx, permuted), moved.inverse);
+        };
+        const Tensor factors = reshape(permute(in, moved.order), rows);
+        if (!grad_enabled()) {
+          const Array dx = Array::empty(rows, in.dtype(), in.device());
+          BINADE_DISPATCH(dx.device(), prod_backward(factors.array(), dy.array().reshape(ones),
+                                                     rows.dims() - 1, dx));
+          return {put_back(Tensor(dx))};
+        }
+        const DType wide = statistics_dtype(in.dtype());
+        const Tensor given = to(reshape(dy, ones), wide);
+        return {to(put_back(given * product_of_others(to(factors, wide))), in.dtype())};
+      });
 }
 
 Tensor cumprod(const Tensor& x, int axis_in) {

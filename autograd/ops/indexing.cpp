@@ -90,8 +90,8 @@ Tensor scattered(const Shape& shape, int dim, const Tensor& index, const Tensor&
 }
 Tensor added_rows(const Shape& shape, int dim, const Tensor& index, const Tensor& dy) {
   if (grad_enabled()) return index_add(zeros_like(shape, dy), dim, index, dy);
-  const Array dx = Array::zeros(shape, dy.dtype(), dy.device());
-  BINADE_DISPATCH(dx.device(), index_add(dx, dim, index.array(), dy.array()));
+  const Array dx = Array::empty(shape, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dx.device(), index_add(dx, dim, index.array(), dy.array(), 0));
   return Tensor(dx);
 }
 
@@ -205,7 +205,7 @@ Tensor index_add(const Tensor& x, int dim_in, const Tensor& index, const Tensor&
   expected[dim] = index.numel();
   check_source("index_add", x, source, expected);
   const Array y = x.array().clone();
-  BINADE_DISPATCH(y.device(), index_add(y, dim, index.array(), source.array()));
+  BINADE_DISPATCH(y.device(), index_add(y, dim, index.array(), source.array(), 1));
   return record("index_add", {x, source}, y,
                 [dim, index = Saved(index)](const Tensor& dy) -> TensorList {
                   return {dy, index_select(dy, dim, index.tensor())};

@@ -8,26 +8,12 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/rearrange.h>
-#include <binade/core/kernels/reduce.h>
 
 namespace binade {
 
 using namespace ops;
 
 namespace {
-
-// x read backwards along `dims`: a view with negative strides, which kernels read and nothing else
-// sees.
-Array backwards(const Array& x, const std::vector<int>& dims) {
-  Shape strides = x.strides();
-  int64_t offset = x.offset();
-  for (const int dim : dims) {
-    if (x.size(dim) == 0) continue;
-    offset += (x.size(dim) - 1) * strides[dim];
-    strides[dim] = -strides[dim];
-  }
-  return Array::view_of(x.storage(), x.dtype(), x.shape(), strides, offset);
-}
 
 std::vector<int> wrapped_dims(const char* op, const Tensor& x, const std::vector<int>& dims) {
   std::vector<int> result;
@@ -82,32 +68,16 @@ struct Padding {
     for (int dim = 0; dim < x.dims(); ++dim) edges[static_cast<size_t>(dim)].size = x.size(dim);
   }
 
-  // `padded` cut to what x fills along the dimensions from `first` on.
-  Array inner(Array padded, int first) const {
-    for (int dim = first; dim < padded.dims(); ++dim) {
-      const Edges& edge = edges[static_cast<size_t>(dim)];
-      padded = padded.slice(dim, edge.before, edge.before + edge.size);
+  // What rearranges x, in a mode other than constant.
+  std::vector<AxisMap> maps(PadMode mode) const {
+    std::vector<AxisMap> result = whole_maps(from);
+    for (size_t dim = 0; dim < result.size(); ++dim) {
+      result[dim].offset = -edges[dim].before;
+      result[dim].beyond = mode == PadMode::reflect     ? Beyond::mirror
+                           : mode == PadMode::replicate ? Beyond::edge
+                                                        : Beyond::other_side;
     }
-    return padded;
-  }
-
-  // Calls visit(dim, slab, source) for both slabs of every dimension that has them: `slab` is what
-  // padding fills, `source` where it takes it from, along `dim` of the same size, or of size 1 in
-  // mode replicate. Earlier dimensions are whole, later ones cut to x.
-  template <class Visit>
-  void visit_slabs(const Array& padded, int dim, PadMode mode, const Visit& visit) const {
-    const auto& [before, behind, size] = edges[static_cast<size_t>(dim)];
-    const Array rows = inner(padded, dim + 1);
-    const auto part = [&](int64_t begin, int64_t count) {
-      return rows.slice(dim, begin, begin + count);
-    };
-    const auto source = [&](int64_t mirrored, int64_t edge, int64_t other, int64_t count) {
-      if (mode == PadMode::reflect) return backwards(part(mirrored, count), {dim});
-      return mode == PadMode::replicate ? part(edge, 1) : part(other, count);
-    };
-    const int64_t end = before + size;
-    if (before > 0) visit(part(0, before), source(before + 1, before, size, before));
-    if (behind > 0) visit(part(end, behind), source(end - 1 - behind, end - 1, before, behind));
+    return result;
   }
 
  private:
@@ -150,32 +120,15 @@ Tensor pad_constant(const Tensor& x, const std::vector<int64_t>& padding, double
 Tensor pad_gradient(const Tensor& dy, const Padding& padding, PadMode mode);
 
 Tensor pad_from_x(const Tensor& x, const Padding& padding, PadMode mode) {
-  std::vector<AxisMap> maps = whole_maps(x.shape());
-  for (size_t dim = 0; dim < maps.size(); ++dim) {
-    maps[dim].offset = -padding.edges[dim].before;
-    maps[dim].beyond = mode == PadMode::reflect     ? Beyond::mirror
-                       : mode == PadMode::replicate ? Beyond::edge
-                                                    : Beyond::other_side;
-  }
-  const Array y = rearranged(x.array(), maps, padding.to);
-  return record("pad", {x}, y, [padding, mode](const Tensor& dy) -> TensorList {
-    return {pad_gradient(dy, padding, mode)};
-  });
+  return record("pad", {x}, rearranged(x.array(), padding.maps(mode), padding.to),
+                [padding, mode](const Tensor& dy) -> TensorList {
+                  return {pad_gradient(dy, padding, mode)};
+                });
 }
 
-// The slabs' gradients are added to where they were taken from, last slab first.
 Tensor pad_gradient(const Tensor& dy, const Padding& padding, PadMode mode) {
-  const DType wide = statistics_dtype(dy.dtype());
-  const Array sums = dy.dtype() == wide ? dy.array().clone() : dy.array().to(wide);
-  for (int dim = dy.dims() - 1; dim >= 0; --dim)
-    padding.visit_slabs(sums, dim, mode, [&](const Array& slab, const Array& source) {
-      if (slab.numel() == 0) return;
-      if (mode == PadMode::replicate)
-        BINADE_DISPATCH(slab.device(), reduce(kernels::ReduceOp::sum, slab, source, 1));
-      else
-        BINADE_DISPATCH(slab.device(), axpy(1, slab, source));
-    });
-  const Array dx = padding.inner(sums, 0).to(dy.dtype()).clone();
+  const Array dx = Array::empty(padding.from, dy.dtype(), dy.device());
+  BINADE_DISPATCH(dx.device(), rearrange_backward(dy.array(), padding.maps(mode), dx));
   return record("pad_gradient", {dy}, dx, [padding, mode](const Tensor& ddx) -> TensorList {
     return {pad_from_x(ddx, padding, mode)};
   });

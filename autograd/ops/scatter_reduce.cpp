@@ -27,7 +27,8 @@ kernels::ScatterFold fold_of(ScatterReduce reduce) {
   }
 }
 
-// One call, as its gradient sees it. All in f32 (f64).
+// One call, as its gradient sees it. What is computed with is f32 (f64); extremes are only
+// compared, in their own dtype.
 struct Scattered {
   int dim;
   Shape shape;  // of x
@@ -47,15 +48,15 @@ struct Scattered {
   Tensor gathered(const Tensor& of_x, const Tensor& of_source) const {
     return scatter_add(of_self(of_x), dim, index, of_source);
   }
-  // The same of bools or ones, counted exactly: f32 stops at 2^24.
+  // The same of bools or ones, counted exactly: f32 stops at 2^24. No place gets 2^31.
   Tensor counted(const Tensor& of_x, const Tensor& of_source) const {
-    return to(gathered(to(of_x, DType::i64), to(of_source, DType::i64)), dtype);
+    return to(gathered(to(of_x, DType::i32), to(of_source, DType::i32)), dtype);
   }
 
   TensorList sum_gradients(const Tensor& dy) const { return {of_self(dy), at_places(dy)}; }
 
   TensorList mean_gradients(const Tensor& dy) const {
-    const Tensor one = Tensor::scalar(1, DType::i64, index.device());
+    const Tensor one = Tensor::scalar(1, DType::i32, index.device());
     const Tensor count = counted(expand(one, shape), expand(one, index.shape()));
     return sum_gradients(dy / maximum(count, number(1)));
   }
@@ -112,20 +113,21 @@ Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Te
                                              include_self));
   const bool extreme = reduce == ScatterReduce::amax || reduce == ScatterReduce::amin;
   const bool of_values = extreme || reduce == ScatterReduce::prod;
-  const auto gradients = [dim, reduce, include_self, shape = x.shape(), index = Saved(index),
-                          x = save_if(of_values, x), source = save_if(of_values, source),
+  const auto gradients = [dim, reduce, extreme, include_self, shape = x.shape(),
+                          index = Saved(index), x = save_if(of_values, x),
+                          source = save_if(of_values, source),
                           y = save_if(extreme, y)](const Tensor& dy) -> TensorList {
     const DType dtype = dy.dtype(), wide = statistics_dtype(dtype);
-    const auto widened = [wide](const Saved& saved) {
-      return saved.defined() ? to(saved.tensor(), wide) : Tensor();
+    const auto operand = [&](const Saved& saved) {
+      if (!saved.defined()) return Tensor();
+      return extreme ? saved.tensor() : to(saved.tensor(), wide);
     };
     const Scattered call{dim,        shape,           wide,       index.tensor(),
-                         widened(x), widened(source), widened(y), include_self};
+                         operand(x), operand(source), operand(y), include_self};
+    if (reduce == ScatterReduce::sum) return call.sum_gradients(dy);  // moved, as it is
     const Tensor given = to(dy, wide);
     TensorList found;
-    if (reduce == ScatterReduce::sum)
-      found = call.sum_gradients(given);
-    else if (reduce == ScatterReduce::mean)
+    if (reduce == ScatterReduce::mean)
       found = call.mean_gradients(given);
     else if (reduce == ScatterReduce::prod)
       found = call.product_gradients(given);

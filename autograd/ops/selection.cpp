@@ -114,6 +114,30 @@ struct Places {
   }
 };
 
+// A vector's mask, counted.
+struct Mask {
+  Saved values;  // contiguous
+  Array ends;
+  int64_t size, count;
+};
+
+// The elements of x, a vector, that the mask names, and a vector that has x's elements there.
+Tensor expanded(const Tensor& x, const Mask& mask);
+Tensor compacted(const Tensor& x, const Mask& mask) {
+  const Array y = Array::empty({mask.count}, x.dtype(), x.device());
+  BINADE_DISPATCH(y.device(),
+                  mask_compact(x.array().contiguous(), mask.values.array(), mask.ends, y));
+  return record("masked_select", {x}, y,
+                [mask](const Tensor& dy) -> TensorList { return {expanded(dy, mask)}; });
+}
+Tensor expanded(const Tensor& x, const Mask& mask) {
+  const Array y = Array::empty({mask.size}, x.dtype(), x.device());
+  BINADE_DISPATCH(y.device(),
+                  mask_expand(x.array().contiguous(), mask.values.array(), mask.ends, y));
+  return record("masked_select_gradient", {x}, y,
+                [mask](const Tensor& dy) -> TensorList { return {compacted(dy, mask)}; });
+}
+
 }  // namespace
 
 Tensor index(const Tensor& x, const std::vector<Tensor>& indices) {
@@ -154,9 +178,8 @@ Tensor masked_select(const Tensor& x, const Tensor& mask) {
     BINADE_DISPATCH(x.device(), count_mask(chosen, ends));
     count = static_cast<int64_t>(ends.select(0, chunks - 1).item());
   }
-  const Array positions = Array::empty({count}, DType::i64, x.device());
-  BINADE_DISPATCH(x.device(), mask_positions(chosen, ends, positions));
-  return index_select(reshape(expand(x, shape), {shape.numel()}), 0, Tensor(positions));
+  return compacted(reshape(expand(x, shape), {shape.numel()}),
+                   Mask{Saved(chosen), ends, shape.numel(), count});
 }
 
 Tensor bincount(const Tensor& x, const Tensor& weights, int64_t least) {

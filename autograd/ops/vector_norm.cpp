@@ -12,6 +12,7 @@
 #include <binade/autograd/ops/shape.h>
 #include <binade/autograd/recompute.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/norm.h>
 #include <binade/core/kernels/reduce.h>
 
 namespace binade {
@@ -98,26 +99,15 @@ Tensor where_free(const Tensor& length, double eps, const Tensor& value) {
   return masked_fill(value, held, 0);
 }
 
-// y = x·s with s = 1/max(‖x‖₂, eps): dx = dy·s − x·(Σ x·dy)·s²/‖x‖₂.
 struct NormalizeGradient {
   Saved x;
   Array length;  // with the reduced dimension, f32 (f64)
   int axis;
   double eps;
 
-  Array scale() const {
-    const NoGrad no_grad;
-    return (1 / clamp(Tensor(length), eps, INFINITY)).array();
-  }
   void operator()(Backward& backward) const {
-    const NoGrad no_grad;
-    const Array in = x.array(), &dy = backward.grad();
-    const Array products = empty_like(length), dx = empty_like(in);
-    BINADE_DISPATCH(in.device(), reduce_pairs(kernels::PairOp::product, in, dy, products));
-    const Tensor s(scale()), n(length);
-    const Tensor back = -where_free(n, eps, Tensor(products) * square(s) / n);
-    BINADE_DISPATCH(in.device(), weighted_sum(dy, {}, s.array().expand(in.shape()), in,
-                                              back.array().expand(in.shape()), dx));
+    const Array in = x.array(), dx = empty_like(in);
+    BINADE_DISPATCH(in.device(), normalize_backward(in, backward.grad(), length, axis, eps, dx));
     backward.slot(0).add(dx);
   }
   void operator()(BackwardOnTape& tape) const {
@@ -138,16 +128,21 @@ struct CosineGradient {
     const Tensor na(a_length), nb(b_length);
     const Tensor la = clamp(na, eps, INFINITY), lb = clamp(nb, eps, INFINITY);
     const Tensor across = dy / la / lb, along = dy * Tensor(cosine);
-    const auto give = [&](int input, const Array& own, const Array& other, const Tensor& length) {
-      if (!backward.needed(input)) return;
-      const Tensor back = -where_free(length, eps, along / length / length);
-      const Array gradient = empty_like(own);
-      BINADE_DISPATCH(own.device(), weighted_sum(other, {}, across.array().expand(own.shape()), own,
-                                                 back.array().expand(own.shape()), gradient));
-      backward.slot(input).add(gradient);
+    const auto back = [&](const Tensor& length) {
+      return -where_free(length, eps, along / length / length);
     };
-    give(0, a.array(), b.array(), na);
-    give(1, b.array(), a.array(), nb);
+    const Array x = a.array(), y = b.array();
+    const auto gradient_of = [&](int input, const Array& own) {
+      return backward.needed(input) ? Array::empty(own.shape(), own.dtype(), own.device())
+                                    : Array();
+    };
+    const Array da = gradient_of(0, x), db = gradient_of(1, y);
+    if (!da.defined() && !db.defined()) return;
+    BINADE_DISPATCH(x.device(), weighted_pair(x, y, across.array().expand(x.shape()),
+                                              back(na).array().expand(x.shape()),
+                                              back(nb).array().expand(x.shape()), da, db));
+    if (da.defined()) backward.slot(0).add(da);
+    if (db.defined()) backward.slot(1).add(db);
   }
   void operator()(BackwardOnTape& tape) const {
     const Tensor x = in_full_precision(tape.input(0, a.array()));
@@ -183,11 +178,11 @@ Tensor normalize(const Tensor& x, double p, int axis, double eps) {
   check(eps >= 0, "normalize: eps must not be below 0, got ", eps);
   if (p != 2) return normalize_in_ops(x, p, axis, eps);
   const ReductionPlan plan("normalize", x, {axis}, true);
-  const Array lengths = norms_of(x, 2, {axis}, plan), y = empty_like(x.array());
-  const NormalizeGradient gradient{Saved(x), lengths, axis, eps};
-  BINADE_DISPATCH(y.device(),
-                  weighted_sum(x.array(), {}, gradient.scale().expand(x.shape()), {}, {}, y));
-  return record("normalize", {x}, y, gradient);
+  const Array length = Array::empty(plan.kept, statistics_dtype(x.dtype()), x.device());
+  const Array y = empty_like(x.array());
+  BINADE_DISPATCH(y.device(), normalize(x.array(), x.shape().wrap_dim(axis), eps, length, y));
+  return record("normalize", {x}, y,
+                NormalizeGradient{Saved(x), length, x.shape().wrap_dim(axis), eps});
 }
 
 Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, double eps) {
@@ -199,12 +194,12 @@ Tensor cosine_similarity(const Tensor& a_in, const Tensor& b_in, int axis, doubl
   const Shape shape = broadcast(a_in.shape(), b_in.shape(), "cosine_similarity");
   const Tensor a = expand(to(a_in, dtype), shape), b = expand(to(b_in, dtype), shape);
   const ReductionPlan plan("cosine_similarity", a, {axis}, false);
-  const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device());
-  BINADE_DISPATCH(a.device(),
-                  reduce_pairs(kernels::PairOp::product, a.array(), b.array(), products));
-  CosineGradient gradient{
-      Saved(a), Saved(b), norms_of(a, 2, {axis}, plan), norms_of(b, 2, {axis}, plan), {},
-      axis,     eps};
+  const Array products = Array::empty(plan.kept, statistics_dtype(dtype), a.device()),
+              a_length = empty_like(products), b_length = empty_like(products);
+  BINADE_DISPATCH(a.device(), pair_products(a.array(), b.array(), a_length, products, b_length));
+  for (const Array& length : {a_length, b_length})
+    BINADE_DISPATCH(a.device(), unary(kernels::UnaryOp::sqrt, length, length));
+  CosineGradient gradient{Saved(a), Saved(b), a_length, b_length, {}, axis, eps};
   {
     const NoGrad no_grad;
     gradient.cosine = (Tensor(products) / clamp(Tensor(gradient.a_length), eps, INFINITY) /

@@ -19,8 +19,9 @@ BINADE_KERNEL(scatter_reduce, const Array& out, int dim, const Array& index, con
               ScatterFold fold, bool include_self)
 // out = rows of x picked along `dim` by the vector `index`.
 BINADE_KERNEL(index_select, const Array& x, int dim, const Array& index, const Array& out)
-// out rows along `dim` += rows of source; index is a vector of source.size(dim).
-BINADE_KERNEL(index_add, const Array& out, int dim, const Array& index, const Array& source)
+// out = beta·out, rows along `dim` += rows of source; index is a vector of source.size(dim).
+BINADE_KERNEL(index_add, const Array& out, int dim, const Array& index, const Array& source,
+              float beta)
 // out (N, D) = table (V, D) rows by index (N). Contiguous rows; out may differ in dtype.
 BINADE_KERNEL(embedding, const Array& table, const Array& index, const Array& out)
 // dtable (V, D) = beta·dtable + Σ rows of dout (N, D); deterministic, f32 sums, no atomics.

@@ -28,6 +28,19 @@ BINADE_KERNEL(add_norm, const Array& x, const Array& residual, const Array& weig
               const Array& bias, double eps, const Array& sum, const Array& y, const Array& mean,
               const Array& rstd)
 
+// length = √(Σ x²) along `dim`, and y = x·s with s = 1/max(length, eps). x and y have one floating
+// dtype; length, of size 1 along `dim`, is f32 (f64 for f64) and contiguous.
+BINADE_KERNEL(normalize, const Array& x, int dim, double eps, const Array& length, const Array& y)
+// dx = dy·s − x·(Σ x·dy)·s²/length; without its second part where eps was the divisor, or 0.
+BINADE_KERNEL(normalize_backward, const Array& x, const Array& dy, const Array& length, int dim,
+              double eps, const Array& dx)
+// What the gradient of a cosine is made of: da = b·across + a·along_a and db = a·across + b·along_b
+// in one pass, da or db undefined where it is not wanted. across, along_a and along_b are f32 (f64
+// for f64) and, as a and b, expanded to the gradients' shape; a, b, da and db have one floating
+// dtype, da and db are contiguous.
+BINADE_KERNEL(weighted_pair, const Array& a, const Array& b, const Array& across,
+              const Array& along_a, const Array& along_b, const Array& da, const Array& db)
+
 // Batch norm over N, H, W of (N, C, H, W) contiguous (Ioffe & Szegedy 2015). weight, bias, mean,
 // rstd and the running statistics are (C) f32 (f64 for f64). Training: batch statistics go to mean
 // and rstd, the running ones move by `momentum` (variance unbiased, as in PyTorch).

@@ -7,12 +7,16 @@
 namespace binade::kernels {
 
 // Elements of a mask that are counted together.
-inline constexpr int64_t kMaskChunk = 2048;
+inline constexpr int64_t kMaskChunk = 4096;
 // ends[c] (i64) = how many of the first (c + 1)·kMaskChunk elements of mask (N), contiguous bool,
 // are true.
 BINADE_KERNEL(count_mask, const Array& mask, const Array& ends)
-// out (i64) = the positions of the true elements in order, for `ends` of count_mask.
-BINADE_KERNEL(mask_positions, const Array& mask, const Array& ends, const Array& out)
+// out = the elements of x where mask is true, in order, for `ends` of count_mask. x and mask (N),
+// out (ends.back()) contiguous; x and out of one dtype, any.
+BINADE_KERNEL(mask_compact, const Array& x, const Array& mask, const Array& ends, const Array& out)
+// The same backwards: out[i] = the next element of x where mask[i] is true, 0 elsewhere; x
+// (ends.back()), mask and out (N).
+BINADE_KERNEL(mask_expand, const Array& x, const Array& mask, const Array& ends, const Array& out)
 
 // out (i64, contiguous) = beta·out + stride · index, where an index below 0 counts from the back of
 // `size` positions. One that is out of range, or was so in out, makes out −1 on the GPU and notes a
@@ -38,6 +42,8 @@ BINADE_KERNEL(multinomial, const Array& weights, const PhiloxKey& key, bool repl
 
 // A weight in units of 2^-40 of the largest; the sum of 2^23 such fits into 63 bits.
 BINADE_HOST_DEVICE inline uint64_t multinomial_weight(double weight, double largest) {
+  // Once divided for a whole row, unless that would leave the range.
+  if (largest > 0x1p-900) return static_cast<uint64_t>(std::rint(weight * (0x1p40 / largest)));
   return static_cast<uint64_t>(std::rint(weight / largest * 0x1p40));
 }
 inline constexpr int64_t kMostWeights = int64_t{1} << 23;

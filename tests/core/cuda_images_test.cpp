@@ -32,6 +32,7 @@ TEST_CASE("pooling of rows of vectors agrees on both devices", "[cuda][images]")
                               {3, 3, 1, 1, 1, 1, 2, 2},
                               {3, 3, 1, 1, 1, 1, 7, 3},
                               {1, 2, 3, 1, 0, 1},
+                              {7, 9, 3, 2, 3, 4},
                               {3, 3, 2, 2, 1, 1, 1, 1, true},
                               {2, 2, 1, 1, 0, 0, 1, 1, false, true}};
   for (const DType dtype : kFloatingDTypes)

@@ -64,6 +64,25 @@ TEST_CASE("gather and index_select agree on both devices", "[cuda][indexing]") {
         }
 }
 
+TEST_CASE("gather within many rows agrees on both devices", "[cuda][indexing]") {
+  require_gpu();
+  Random random(45);
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::u8})
+    for (const DType index_dtype : {DType::i64, DType::i32})
+      for (const Shape& from : {Shape{70, 100}, Shape{5, 16, 1031}, Shape{100, 1}, Shape{66, 4096}})
+        for (const Array& x : layouts(from, dtype, random)) {
+          const int dim = from.dims() - 1;
+          INFO(dtype << ", x " << from << ", strides " << x.strides());
+          Shape shape = from;
+          shape[0] -= 1;  // fewer rows than x has
+          shape[dim] = 2 * from[dim] + 1;
+          const Array index = random_index(shape, from[dim], index_dtype, random);
+          compare_devices(
+              [&](const auto& v) { BINADE_DISPATCH(v[0].device(), gather(v[0], dim, v[1], v[2])); },
+              {x, index, Array::zeros(shape, dtype)});
+        }
+}
+
 TEST_CASE("scatter agrees on both devices, equal indices included", "[cuda][indexing]") {
   require_gpu();
   Random random(42);
@@ -92,6 +111,7 @@ TEST_CASE("index_add agrees on both devices", "[cuda][indexing]") {
     for (const Array& out : layouts({6, 5, 32}, dtype, random))
       for (int dim = 0; dim < 3; ++dim)
         for (const int64_t count : {1, 31, 32, 33, 100}) {
+          const float beta = count % 2 == 0 ? 0 : 1;
           INFO(dtype << ", strides " << out.strides() << ", dim " << dim << ", count " << count);
           Shape shape{6, 5, 32};
           shape[dim] = count;
@@ -99,7 +119,7 @@ TEST_CASE("index_add agrees on both devices", "[cuda][indexing]") {
           fill_random(source, random);
           compare_devices(
               [&](const auto& v) {
-                BINADE_DISPATCH(v[0].device(), index_add(v[0], dim, v[1], v[2]));
+                BINADE_DISPATCH(v[0].device(), index_add(v[0], dim, v[1], v[2], beta));
               },
               {out, random_index({count}, out.size(dim), DType::i32, random), source}, 10);
         }

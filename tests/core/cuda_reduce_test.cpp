@@ -263,7 +263,8 @@ TEST_CASE("running products and their gradients agree on both devices", "[cuda][
   require_gpu();
   Random random(31);
   for (const DType dtype : kFloatingDTypes)
-    for (const Shape& shape : {Shape{5, 1000}, Shape{1500, 40}, Shape{3, 7, 20}})
+    for (const Shape& shape :
+         {Shape{5, 1000}, Shape{1500, 40}, Shape{3, 7, 20}, Shape{3, 9216}, Shape{2, 8197}})
       for (const Array& x : layouts(shape, dtype, random)) {
         // Factors around 1, a few 0: products neither vanish nor leave the range.
         for (int64_t i = 0; i < x.numel(); ++i)
@@ -278,6 +279,13 @@ TEST_CASE("running products and their gradients agree on both devices", "[cuda][
                 BINADE_DISPATCH(v[0].device(), cumprod_backward(v[0], v[1], dim, v[2]));
               },
               {x, random_array(shape, dtype, random), Array::zeros(shape, dtype)}, 200);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), prod_backward(v[0], v[1], dim, v[2]));
+              },
+              {x, random_array(reduced_shape(shape, 1u << dim), dtype, random),
+               Array::zeros(shape, dtype)},
+              200);
         }
       }
 }

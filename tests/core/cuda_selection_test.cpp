@@ -19,7 +19,7 @@ Array indices(const Shape& shape, int64_t low, int64_t high, DType dtype, Random
 
 }  // namespace
 
-TEST_CASE("positions of a mask agree on both devices", "[cuda][selection]") {
+TEST_CASE("what a mask selects agrees on both devices", "[cuda][selection]") {
   require_gpu();
   Random random(71);
   for (const int64_t count :
@@ -30,9 +30,25 @@ TEST_CASE("positions of a mask agree on both devices", "[cuda][selection]") {
     compare_devices([](const auto& v) { BINADE_DISPATCH(v[0].device(), count_mask(v[0], v[1])); },
                     {mask, ends});
     const auto total = static_cast<int64_t>(read(ends, ends.numel() - 1));
-    compare_devices(
-        [](const auto& v) { BINADE_DISPATCH(v[0].device(), mask_positions(v[0], v[1], v[2])); },
-        {mask, ends, Array::zeros({total}, DType::i64)});
+    for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::u8})
+      for (const int64_t shift : {0, 1}) {  // from where vectors begin, or behind it
+        INFO(count << ' ' << dtype << ", shift " << shift);
+        const auto array = [&](int64_t size) {
+          const Array whole = Array::empty({size + shift}, dtype);
+          fill_random(whole, random);
+          return whole.slice(0, shift);
+        };
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), mask_compact(v[0], v[1], v[2], v[3]));
+            },
+            {array(count), mask, ends, array(total)});
+        compare_devices(
+            [](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), mask_expand(v[0], v[1], v[2], v[3]));
+            },
+            {array(total), mask, ends, array(count)});
+      }
   }
 }
 

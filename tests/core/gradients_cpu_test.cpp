@@ -92,7 +92,7 @@ TEST_CASE("gradients of two and three operands equal finite differences",
   }
 }
 
-TEST_CASE("sums of pairs equal a plain loop", "[kernels][cpu][gradients]") {
+TEST_CASE("sums of pairs and moments equal a plain loop", "[kernels][cpu][gradients]") {
   Random random(3);
   const Shape shape{3, 50, 9};
   for (int layout = 0; layout < 3; ++layout)
@@ -101,25 +101,43 @@ TEST_CASE("sums of pairs equal a plain loop", "[kernels][cpu][gradients]") {
       for (int d = 0; d < 3; ++d)
         if (reduced >> d & 1) kept[d] = 1;
       const Array a = any_layout(layout, shape, DType::f16, random);
-      const Array other = any_layout(layout + 1, shape, DType::f16, random);
-      const Array mean = random_array(kept, DType::f32, random).expand(shape);
-      for (const Array& b : {other, mean})
-        for (const PairOp op : {PairOp::product, PairOp::distance, PairOp::squared_distance}) {
-          std::vector<double> expected(static_cast<size_t>(kept.numel()));
-          for (int64_t i = 0; i < shape.numel(); ++i) {
-            const int64_t at[] = {i / 450, i / 9 % 50, i % 9};
-            int64_t place = 0;
-            for (int d = 0; d < 3; ++d) place = place * kept[d] + (kept[d] == 1 ? 0 : at[d]);
-            const double x = read(a, i), y = read(b, i);
-            expected[static_cast<size_t>(place)] += op == PairOp::product    ? x * y
-                                                    : op == PairOp::distance ? std::abs(x - y)
-                                                                             : (x - y) * (x - y);
-          }
-          INFO("layout " << layout << ", dims " << reduced << ", op " << static_cast<int>(op));
-          const Array out = Array::empty(kept, DType::f32);
-          cpu::reduce_pairs(op, a, b, out);
-          CHECK(worst_error(out, expected) < 1e-5);
+      const Array b = any_layout(layout + 1, shape, DType::f16, random);
+      const auto place_of = [&](int64_t i) {
+        const int64_t at[] = {i / 450, i / 9 % 50, i % 9};
+        int64_t place = 0;
+        for (int d = 0; d < 3; ++d) place = place * kept[d] + (kept[d] == 1 ? 0 : at[d]);
+        return static_cast<size_t>(place);
+      };
+      using Term = std::function<double(int64_t)>;
+      const auto check_sums = [&](const char* what, const Array& out, const Term& term) {
+        std::vector<double> expected(static_cast<size_t>(kept.numel()));
+        for (int64_t i = 0; i < shape.numel(); ++i) expected[place_of(i)] += term(i);
+        for (int64_t i = 0; i < out.numel(); ++i) {
+          INFO("layout " << layout << ", dims " << reduced << ", " << what << ", element " << i);
+          CHECK(read(out, i) ==
+                Approx(expected[static_cast<size_t>(i)]).epsilon(1e-5).margin(1e-5));
         }
+      };
+      const auto empty = [&] { return Array::empty(kept, DType::f32); };
+      const Array product = empty(), distance = empty();
+      cpu::reduce_pairs(PairOp::product, a, b, product);
+      cpu::reduce_pairs(PairOp::distance, a, b, distance);
+      check_sums("product", product, [&](int64_t i) { return read(a, i) * read(b, i); });
+      check_sums("distance", distance,
+                 [&](int64_t i) { return std::abs(read(a, i) - read(b, i)); });
+      const Array aa = empty(), ab = empty(), bb = empty();
+      cpu::pair_products(a, b, aa, ab, bb);
+      check_sums("a²", aa, [&](int64_t i) { return read(a, i) * read(a, i); });
+      check_sums("ab", ab, [&](int64_t i) { return read(a, i) * read(b, i); });
+      check_sums("b²", bb, [&](int64_t i) { return read(b, i) * read(b, i); });
+      const Array mean = empty(), squares = empty();
+      cpu::moments(a, mean, squares);
+      const double count = static_cast<double>(shape.numel() / kept.numel());
+      check_sums("mean", mean, [&](int64_t i) { return read(a, i) / count; });
+      check_sums("squares", squares, [&](int64_t i) {
+        const double apart = read(a, i) - read(mean, static_cast<int64_t>(place_of(i)));
+        return apart * apart;
+      });
     }
 }
 

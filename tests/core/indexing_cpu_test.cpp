@@ -118,7 +118,11 @@ TEST_CASE("scatter and index_add of the CPU", "[kernels][cpu]") {
       at[dim] = static_cast<int64_t>(read(places, at[dim]));
       expected[static_cast<size_t>(position(c.x, at))] += read(rows, i);
     }
-    cpu::index_add(out, c.dim, places, rows);
+    const std::vector<double> before = values_of(out);
+    cpu::index_add(out, c.dim, places, rows, 1);
+    REQUIRE(worst_error(out, expected, 100) < limit);
+    cpu::index_add(out, c.dim, places, rows, 0);  // without what was there
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] -= before[i];
     REQUIRE(worst_error(out, expected, 100) < limit);
   });
 }
@@ -127,7 +131,7 @@ TEST_CASE("sums of halves by index are rounded once", "[kernels][cpu]") {
   // 2048 + 1 + 1 + ...: in f16 every addition of 1 would be lost.
   const Array out = array_of({2048, 5}, {2}, DType::f16);
   const Array index = Array::zeros({100}, DType::i64);
-  cpu::index_add(out, 0, index, Array::full({100}, 1, DType::f16));
+  cpu::index_add(out, 0, index, Array::full({100}, 1, DType::f16), 1);
   CHECK(values_of(out) == std::vector<double>{2148, 5});
 }
 
@@ -173,7 +177,7 @@ TEST_CASE("an index out of range throws, and nothing is written", "[kernels][cpu
     CHECK_THROWS_WITH(cpu::scatter(out, 0, wide, x, false), Catch::Contains(name));
     CHECK_THROWS_WITH(cpu::scatter(out, 0, wide, x, true), Catch::Contains(name));
     CHECK_THROWS_WITH(cpu::index_select(x, 0, index, out), Catch::Contains(name));
-    CHECK_THROWS_WITH(cpu::index_add(out, 0, index, x), Catch::Contains(name));
+    CHECK_THROWS_WITH(cpu::index_add(out, 0, index, x, 1), Catch::Contains(name));
     CHECK_THROWS_WITH(cpu::embedding(x, index, out), Catch::Contains(name));
     CHECK_THROWS_WITH(cpu::embedding_backward(x, index, out, 0), Catch::Contains(name));
   }

@@ -226,7 +226,8 @@ void index_select(const Array& x, int dim, const Array& index, const Array& out)
   gather_views(x, dim, along(index, dim, out.shape()), out);
 }
 
-void index_add(const Array& out, int dim, const Array& index, const Array& source) {
+void index_add(const Array& out, int dim, const Array& index, const Array& source, float beta) {
+  if (beta == 0) fill(out, 0);
   dim = out.shape().wrap_dim(dim);
   check_indices(index, out.size(dim), "index_add");
   scatter_add(out, dim, along(index, dim, source.shape()), source);

@@ -1,8 +1,10 @@
 // Rearranged copies, a row of out at a time: what is not beyond x is one run of memory.
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include <binade/core/kernels/cpu/common/parallel.h>
+#include <binade/core/kernels/cpu/common/rows.h>
 #include <binade/core/kernels/cpu/common/strided.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/rearrange.h>
@@ -69,6 +71,71 @@ class Rearrangement {
   int64_t width_;
 };
 
+// The gradient, a row of dx at a time: the sum of the lines of dy that rearrange() fills from it.
+// C is what sums run in.
+template <class C>
+class GradientRows {
+ public:
+  GradientRows(const Array& dy, std::span<const AxisMap> maps, const Array& dx)
+      : dy_(dy), dx_(dx), maps_(maps), last_(dx.dims() - 1) {}
+
+  void run() {
+    const int64_t width = dx_.shape[last_], rows = dx_.shape.numel() / width;
+    parallel_for(rows, row_grain(width), [&](int64_t begin, int64_t end) {
+      RowReader<C> reader;
+      RowWriter<C> writer;
+      std::vector<AxisReaders<int64_t>> readers;
+      for (int64_t row = begin; row < end; ++row) {
+        readers.clear();
+        for (int64_t rest = row, d = last_ - 1; d >= 0; --d) {
+          const auto dim = static_cast<int>(d);
+          readers.emplace_back(maps_[static_cast<size_t>(d)], rest % dx_.shape[dim],
+                               dy_.shape[dim]);
+          rest /= dx_.shape[dim];
+        }
+        C* const sum =
+            writer.target(dx_.data + row * width * dx_.item(), dx_.item(), dx_.dtype, width);
+        std::fill_n(sum, width, C(0));
+        add_lines(readers, 0, dy_.data, reader, sum);
+        writer.store();
+      }
+    });
+  }
+
+ private:
+  // readers: of the dimensions but the last, innermost first; `walked` of them, from the outermost
+  // on, are.
+  void add_lines(const std::vector<AxisReaders<int64_t>>& readers, size_t walked,
+                 const std::byte* from, RowReader<C>& reader, C* sum) const {
+    if (walked == readers.size()) {
+      const int64_t outputs = dy_.shape[last_];
+      return add_line(reader.read(from, dy_.strides[last_], dy_.dtype, outputs), outputs, sum);
+    }
+    const size_t at = readers.size() - 1 - walked;  // the first dimension is the outermost loop
+    const int64_t stride = dy_.strides[static_cast<int>(walked)];
+    for (int64_t k = 0; k < readers[at].count(); ++k)
+      add_lines(readers, walked + 1, from + readers[at].at(k) * stride, reader, sum);
+  }
+  void add_line(const C* line, int64_t outputs, C* sum) const {
+    const AxisMap& map = maps_.back();
+    const int64_t own = std::clamp<int64_t>(-map.offset, 0, outputs);
+    const int64_t behind = std::clamp<int64_t>(map.size - map.offset, own, outputs);
+    const auto add_element = [&](int64_t i) {
+      const int64_t source = map.source(i);
+      if (source >= 0) sum[source] += line[i];
+    };
+    for (int64_t i = 0; i < own; ++i) add_element(i);
+    for (int64_t i = own; i < behind; ++i) sum[i + map.offset] += line[i];
+    for (int64_t i = behind; i < outputs; ++i) add_element(i);
+  }
+
+  View dy_, dx_;
+  std::span<const AxisMap> maps_;
+  int last_;
+};
+
+constexpr AxisMap kOne{.size = 1};  // of a single element
+
 }  // namespace
 
 void rearrange(const Array& x_in, std::span<const AxisMap> maps, double number,
@@ -76,7 +143,6 @@ void rearrange(const Array& x_in, std::span<const AxisMap> maps, double number,
   if (out_in.numel() == 0) return;
   const bool single = out_in.dims() == 0;
   const Array x = single ? x_in.view({1}) : x_in, out = single ? out_in.view({1}) : out_in;
-  static constexpr AxisMap kOne{.size = 1};
   if (single) maps = std::span(&kOne, 1);
   const Array filling = Array::full({1}, number, out.dtype());
   const auto run = [&]<class T>(T bits) {
@@ -84,6 +150,17 @@ void rearrange(const Array& x_in, std::span<const AxisMap> maps, double number,
     Rearrangement<T>(x, maps, bits, out).run();
   };
   visit_bits(out.dtype(), run);
+}
+
+void rearrange_backward(const Array& dy_in, std::span<const AxisMap> maps, const Array& dx_in) {
+  if (dx_in.numel() == 0) return;
+  const bool single = dx_in.dims() == 0;
+  const Array dy = single ? dy_in.view({1}) : dy_in, dx = single ? dx_in.view({1}) : dx_in;
+  if (single) maps = std::span(&kOne, 1);
+  if (dx.dtype() == DType::f64)
+    GradientRows<double>(dy, maps, dx).run();
+  else
+    GradientRows<float>(dy, maps, dx).run();
 }
 
 }  // namespace binade::kernels::cpu

@@ -82,10 +82,15 @@ void cumprod(const Array& x, int dim, const Array& out) {
   scan(x, dim, false, 1, out, [](auto a, auto b) { return a * b; });
 }
 
-void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
-  visit_real(x.dtype(), "cumprod_backward", [&](auto zero) {
+namespace {
+
+// dx[i] = Π_{j < i} x[j] · s[i] with s[i] = dy[i] + x[i + 1] · s[i + 1] along `dim`. dy has x's
+// shape, or one element a line, which is the last position's.
+void products_backward(const char* name, const Array& x, const Array& dy, int dim,
+                       const Array& dx) {
+  visit_real(x.dtype(), name, [&](auto zero) {
     using C = decltype(zero);
-    const int64_t length = x.size(dim);
+    const int64_t length = x.size(dim), given_length = dy.size(dim);
     const auto stride_of = [dim](const Array& array) {
       return array.stride(dim) * size_of(array.dtype());
     };
@@ -93,22 +98,33 @@ void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx)
       return [&, x_reader = RowReader<C>(), dy_reader = RowReader<C>(), writer = RowWriter<C>(),
               before = std::vector<double>()](const auto& line) mutable {
         const C* factors = x_reader.read(line[1], stride_of(x), x.dtype(), length);
-        const C* given = dy_reader.read(line[2], stride_of(dy), dy.dtype(), length);
+        const C* given = dy_reader.read(line[2], stride_of(dy), dy.dtype(), given_length);
         C* gradient = writer.target(line[0], stride_of(dx), dx.dtype(), length);
-        // dx[i] = Π_{j < i} x[j] · s[i] with s[i] = dy[i] + x[i + 1] · s[i + 1].
+        const int64_t first_given = length - given_length;
         before.assign(static_cast<size_t>(length), 1.0);
         for (int64_t i = 1; i < length; ++i)
           before[i] = before[i - 1] * static_cast<double>(factors[i - 1]);
         double sum = 0;
         for (int64_t i = length - 1; i >= 0; --i) {
           const double next = i + 1 < length ? static_cast<double>(factors[i + 1]) : 0;
-          sum = static_cast<double>(given[i]) + next * sum;
+          sum *= next;
+          if (i >= first_given) sum += static_cast<double>(given[i - first_given]);
           gradient[i] = static_cast<C>(before[i] * sum);
         }
         writer.store();
       };
     });
   });
+}
+
+}  // namespace
+
+void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
+  products_backward("cumprod_backward", x, dy, dim, dx);
+}
+
+void prod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
+  products_backward("prod_backward", x, dy, dim, dx);
 }
 
 }  // namespace binade::kernels::cpu

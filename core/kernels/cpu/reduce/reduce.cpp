@@ -375,9 +375,24 @@ void reduce_pairs(PairOp op, const Array& a, const Array& b, const Array& out) {
         return sum_pairs<C>(a, b, out, [](auto x, auto y) { return x * y; });
       case PairOp::distance:
         return sum_pairs<C>(a, b, out, [](auto x, auto y) { return std::abs(x - y); });
-      case PairOp::squared_distance:
-        return sum_pairs<C>(a, b, out, [](auto x, auto y) { return (x - y) * (x - y); });
     }
+  });
+}
+
+void pair_products(const Array& a, const Array& b, const Array& aa, const Array& ab,
+                   const Array& bb) {
+  reduce(ReduceOp::sum_squares, a, aa, 0);
+  reduce_pairs(PairOp::product, a, b, ab);
+  reduce(ReduceOp::sum_squares, b, bb, 0);
+}
+
+// In two passes: what a sum of squares would lose beside a large mean never gets lost.
+void moments(const Array& x, const Array& mean, const Array& squares) {
+  reduce(ReduceOp::mean, x, mean, 0);
+  visit_real(x.dtype(), "moments", [&](auto zero) {
+    sum_pairs<decltype(zero)>(x, mean.expand(x.shape()), squares, [](auto value, auto center) {
+      return (value - center) * (value - center);
+    });
   });
 }
 

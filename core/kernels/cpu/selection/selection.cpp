@@ -8,6 +8,7 @@
 
 #include <binade/core/kernels/cpu/common/rows.h>
 #include <binade/core/kernels/elementwise.h>
+#include <binade/core/visit_bits.h>
 
 namespace binade::kernels::cpu {
 
@@ -23,17 +24,45 @@ void count_mask(const Array& mask, const Array& ends) {
   std::partial_sum(counts, counts + chunks, counts);
 }
 
-void mask_positions(const Array& mask, const Array& ends, const Array& out) {
-  const bool* values = mask.data<bool>();
+namespace {
+
+// Calls run(i, place) for each element of the mask: `place` is the number of true ones before it.
+template <class Run>
+void for_each_masked(const Array& mask, const Array& ends, const Run& run) {
   const int64_t* counts = ends.data<int64_t>();
-  int64_t* positions = out.data<int64_t>();
   const int64_t count = mask.numel();
+  const bool* values = mask.data<bool>();
   parallel_for(ends.numel(), 8, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       int64_t place = c == 0 ? 0 : counts[c - 1];
-      for (int64_t i = c * kMaskChunk; i < std::min(count, (c + 1) * kMaskChunk); ++i)
-        if (values[i]) positions[place++] = i;
+      for (int64_t i = c * kMaskChunk; i < std::min(count, (c + 1) * kMaskChunk); ++i) {
+        run(i, place);
+        place += values[i] ? 1 : 0;
+      }
     }
+  });
+}
+
+}  // namespace
+
+void mask_compact(const Array& x, const Array& mask, const Array& ends, const Array& out) {
+  visit_bits(x.dtype(), [&]<class T>(T) {
+    const bool* values = mask.data<bool>();
+    const T* from = static_cast<const T*>(x.data());
+    T* to = static_cast<T*>(out.data());
+    for_each_masked(mask, ends, [=](int64_t i, int64_t place) {
+      if (values[i]) to[place] = from[i];
+    });
+  });
+}
+
+void mask_expand(const Array& x, const Array& mask, const Array& ends, const Array& out) {
+  visit_bits(x.dtype(), [&]<class T>(T) {
+    const bool* values = mask.data<bool>();
+    const T* from = static_cast<const T*>(x.data());
+    T* to = static_cast<T*>(out.data());
+    for_each_masked(mask, ends,
+                    [=](int64_t i, int64_t place) { to[i] = values[i] ? from[place] : T(); });
   });
 }
 

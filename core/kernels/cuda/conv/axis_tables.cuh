@@ -32,11 +32,12 @@ struct PoolTables {
   const Window *rows, *columns;
   const Cover *row_covers, *column_covers;
 };
-// The samples of each output and, if asked for, the covers of each input: exactly those outputs
-// that read it.
+// The samples of each output, their first input alone, and, if asked for, the covers of each input:
+// exactly those outputs that read it.
 template <class C>
 struct SampleTables {
   const TableSample<C>*rows, *columns;
+  const int32_t *row_places, *column_places;
   const Cover *row_covers, *column_covers;
 };
 
@@ -50,7 +51,9 @@ struct ImageSizes {
         width(checked(x.size(3))),
         out_height(checked(y.size(2))),
         out_width(checked(y.size(3))) {}
-  __host__ __device__ int64_t entries() const { return int64_t{out_height} + out_width + height + width; }
+  __host__ __device__ int64_t entries() const {
+    return int64_t{out_height} + out_width + height + width;
+  }
   __host__ __device__ int64_t outputs() const { return int64_t{out_height} + out_width; }
 
  private:
@@ -94,11 +97,16 @@ struct RunGrid {
   }
 };
 
-// Elements of a row that a thread of a gradient's kernel takes: a 16-byte vector if rows of x are
-// whole vectors, otherwise one.
-template <class T>
-int run_of(const Array& x) {
-  return x.size(3) % kVecWidth<T> == 0 && rows_aligned(x.data(), 0, 1) ? kVecWidth<T> : 1;
+// Runs of `run` columns in groups of `rows` rows of the planes of `image`: a group is a row of the
+// grid.
+inline RunGrid grid_of(const Array& image, int64_t rows, int run) {
+  const int64_t groups = ceil_div(image.size(2), rows), width = image.size(3);
+  return RunGrid(image.size(0) * image.size(1) * groups * width, groups, width, run);
+}
+
+// Whether two neighbours in a row of images are one access, from each even column on.
+inline bool rows_of_pairs(const Array& image) {
+  return image.size(3) % 2 == 0 && rows_aligned(image.data(), 0, 1, 2 * size_of(image.dtype()));
 }
 
 }  // namespace binade::kernels::cuda

@@ -1,6 +1,8 @@
 // Arithmetic of two or three operands, of an operand and a number, and y += alpha · x.
+#include <binade/core/kernels/angle_rules.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -42,6 +44,13 @@ template <class T, BinaryOp kOp>
 struct FixedBinary {
   __device__ __forceinline__ T operator()(T a, T b) const {
     return narrow<T>(binary_value(kOp, widen(a), widen(b)));
+  }
+};
+
+template <class T>
+struct ShortAngle {
+  __device__ __forceinline__ T operator()(T y, T x) const {
+    return narrow<T>(short_atan2<Instructions>(widen(y), widen(x)));
   }
 };
 
@@ -184,7 +193,10 @@ void binary(BinaryOp op, const Array& a, const Array& b, const Array& out) {
         case BinaryOp::div:
           return run(FixedBinary<T, BinaryOp::div>());
         case BinaryOp::atan2:
-          return run(FixedBinary<T, BinaryOp::atan2>());
+          if constexpr (sizeof(T) == 2)
+            return run(ShortAngle<T>());
+          else
+            return run(FixedBinary<T, BinaryOp::atan2>());
         default:
           break;
       }

@@ -1,7 +1,8 @@
 // Gradients of ops of two and three operands: one pass reads what came in and writes all gradients
 // that are wanted.
-#include <binade/core/kernels/gradient_rules.h>
+#include <binade/core/kernels/angle_rules.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -28,6 +29,13 @@ struct FixedTernaryRule {
     return ternary_gradient(kOp, a, b, c, value, dy);
   }
 };
+struct ShortAngleRule {  // atan2, of elements of 16 bits
+  static constexpr int kOperands = 2;
+  __device__ __forceinline__ OperandGradients<float> operator()(float dy, float a, float b,
+                                                                float) const {
+    return short_angle_gradient<Instructions>(a, b, dy);
+  }
+};
 // … or where accesses are single elements, when it runs.
 template <class C>
 struct AnyBinaryRule {
@@ -47,7 +55,8 @@ struct AnyTernaryRule {
   }
 };
 
-// Operands of the layout: the gradients, which lie alike, dy, a, b and, if there is one, c.
+// Operands of the layout: the gradients, which lie alike, dy, a, b and, if there is one, c. Null:
+// the gradients that are wanted do not need it.
 template <int kVec, class T, class Rule>
 __global__ void __launch_bounds__(kBlock)
     gradients_kernel(const __grid_constant__ Layout layout, const Rule rule, const T* dy,
@@ -60,8 +69,9 @@ __global__ void __launch_bounds__(kBlock)
     locate(layout, item, offset);
     const int count = elements_of<kVec>(layout, item);
     const Vec<T, kVec> d = load_item<kVec>(layout, 1, dy, offset[1], count);
-    const Vec<T, kVec> x = load_item<kVec>(layout, 2, a, offset[2], count);
-    const Vec<T, kVec> y = load_item<kVec>(layout, 3, b, offset[3], count);
+    Vec<T, kVec> x = d, y = d;
+    if (a != nullptr) x = load_item<kVec>(layout, 2, a, offset[2], count);
+    if (b != nullptr) y = load_item<kVec>(layout, 3, b, offset[3], count);
     Vec<T, kVec> z = y;
     if constexpr (Rule::kOperands == 3) z = load_item<kVec>(layout, 4, c, offset[4], count);
     Vec<T, kVec> gradient[Rule::kOperands];
@@ -80,7 +90,8 @@ __global__ void __launch_bounds__(kBlock)
 
 template <class T, class Fast, class Any>
 void run_gradients(const char* name, const Fast& fast, const Any& any, const Array& dy,
-                   const Array& a, const Array& b, const Array& c, const Array (&wanted)[3]) {
+                   const Array& a, const Array& b, const Array& c, const Array (&wanted)[3],
+                   bool reads_a_and_b = true) {
   constexpr int kVec = kVecWidth<T>;
   GradientOutputs<T> out{};
   const Array* first = nullptr;
@@ -100,7 +111,8 @@ void run_gradients(const char* name, const Fast& fast, const Any& any, const Arr
   const T* third = Any::kOperands == 3 ? device_data<const T>(c) : nullptr;
   const auto run = [&](auto kernel, const auto& rule) {
     launch(name, kernel, grid_for(layout.items), kBlock, 0, layout, rule, device_data<const T>(dy),
-           device_data<const T>(a), device_data<const T>(b), third, out);
+           reads_a_and_b ? device_data<const T>(a) : nullptr,
+           reads_a_and_b ? device_data<const T>(b) : nullptr, third, out);
   };
   if (layout.vec == kVec)
     run(gradients_kernel<kVec, T, Fast>, fast);
@@ -132,7 +144,10 @@ void binary_backward(BinaryOp op, const Array& a, const Array& b, const Array& d
       case BinaryOp::div:
         return run(FixedBinaryRule<BinaryOp::div, C>());
       case BinaryOp::atan2:
-        return run(FixedBinaryRule<BinaryOp::atan2, C>());
+        if constexpr (sizeof(T) == 2)
+          return run(ShortAngleRule());
+        else
+          return run(FixedBinaryRule<BinaryOp::atan2, C>());
       case BinaryOp::maximum:
         return run(FixedBinaryRule<BinaryOp::maximum, C>());
       case BinaryOp::minimum:
@@ -151,9 +166,10 @@ void ternary_backward(TernaryOp op, const Array& a, const Array& b, const Array&
     using T = DeviceOf<decltype(tag)>;
     using C = ComputeOf<T>;
     const auto number = static_cast<C>(value);
+    const bool reads_a_and_b = op != TernaryOp::lerp || dc.defined();  // the weight's alone does
     const auto run = [&](const auto& fast) {
       run_gradients<T>("ternary_backward", fast, AnyTernaryRule<C>{op, number}, dy, a, b, c,
-                       {da, db, dc});
+                       {da, db, dc}, reads_a_and_b);
     };
     switch (op) {
       case TernaryOp::lerp:

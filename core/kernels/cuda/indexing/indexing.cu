@@ -63,6 +63,7 @@ void gather_any(const char* name, const Array& x, int dim, const Array& index, c
   const auto run = [&]<class Out, class In>(Operands<Out, In>) {
     typed_gather<Out, In>(name, x, dim, index, out);
   };
+  if (from == to && gather_in_rows(name, x, dim, index, out)) return;
   if (from == to) {  // bits, whatever they mean
     switch (size_of(to)) {
       case 8:

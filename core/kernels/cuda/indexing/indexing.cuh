@@ -26,21 +26,30 @@ struct IndexReader {
           name_of(index.dtype()));
   }
 
-  // The index at `offset`; kBadIndex, and a note in the fault word, if it is out of range.
-  __device__ __forceinline__ int64_t at(int64_t offset) const {
-    const int64_t index = wide ? static_cast<const int64_t*>(data)[offset]
-                               : static_cast<const int32_t*>(data)[offset];
+  __device__ __forceinline__ int64_t read(int64_t offset) const {
+    return wide ? static_cast<const int64_t*>(data)[offset]
+                : static_cast<const int32_t*>(data)[offset];
+  }
+  // kBadIndex, and a note in the fault word, if the index is out of range.
+  __device__ __forceinline__ int64_t checked(int64_t index) const {
     if (index >= 0 && index < size) return index;
     note_fault(fault, DeviceFault::index_out_of_range);
     return kBadIndex;
   }
+  // The checked index at `offset`.
+  __device__ __forceinline__ int64_t at(int64_t offset) const { return checked(read(offset)); }
 };
 
 // out[i0..][j][..] = x[i0..][index[i0..][j][..]][..] along `dim`, converted, for index of out's
 // shape.
 void gather_any(const char* name, const Array& x, int dim, const Array& index, const Array& out);
+// The same for one dtype by way of shared memory; false, and nothing is done, where rows of x do
+// not fit there, are not contiguous, or it does not pay.
+bool gather_in_rows(const char* name, const Array& x, int dim, const Array& index,
+                    const Array& out);
 
-// out rows along `dim` += rows of source by the vector `index`.
-void add_rows(const char* name, const Array& out, int dim, const Array& index, const Array& source);
+// out = beta·out, rows along `dim` += rows of source by the vector `index`.
+void add_rows(const char* name, const Array& out, int dim, const Array& index, const Array& source,
+              float beta);
 
 }  // namespace binade::kernels::cuda

@@ -7,6 +7,7 @@
 // to last. Every row is read once, and no run is too long for one block. The grid follows from the
 // shape.
 #include <binade/core/kernels/cuda/common/radix_sort.h>
+#include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/cuda/indexing/indexing.cuh>
 
@@ -17,16 +18,47 @@ namespace {
 constexpr int kTile = 32;  // sorted rows
 constexpr int kAhead = 4;  // rows that a thread loads before it needs them
 
-// keys[i] = the i-th index; size for those out of range, so that they come last.
+// keys[i] = the i-th index; size for those out of range, so that they come last. named[row] = 1 for
+// those that an index names; null: nobody asks.
 __global__ void __launch_bounds__(kBlock)
     index_keys_kernel(IndexReader index, int64_t stride, int64_t count, uint32_t* keys,
-                      uint32_t* positions) {
+                      uint32_t* positions, uint8_t* named) {
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
     const int64_t position = index.at(i * stride);
     keys[i] = static_cast<uint32_t>(position == kBadIndex ? index.size : position);
     positions[i] = static_cast<uint32_t>(i);
+    if (named != nullptr && position != kBadIndex) named[position] = 1;
   }
+}
+
+// Zeros for the rows of out, one a block, that no index names.
+template <int kVec, class Out>
+__global__ void __launch_bounds__(kBlock)
+    clear_rows_kernel(const __grid_constant__ Layout columns, const uint8_t* named,
+                      int64_t out_stride, Out* out) {
+  if (named[blockIdx.x] != 0) return;
+  Vec<Out, kVec> zeros;
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) zeros[i] = narrow<Out>(ComputeOf<Out>(0));
+  for (int64_t column = threadIdx.x; column < columns.items; column += kBlock) {
+    int64_t offset[1];
+    locate(columns, column, offset);
+    store_item(out + blockIdx.x * out_stride, offset[0], elements_of<kVec>(columns, column), zeros);
+  }
+}
+
+// to += sum; to = sum where nothing is there yet.
+template <int kVec, class C, class Out>
+__device__ __forceinline__ void add_to_row(const Layout& columns, bool is_empty, int present,
+                                           const C (&sum)[kVec], Out* to) {
+  Vec<Out, kVec> result;
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) result[i] = narrow<Out>(C(0));
+  if (!is_empty) result = load_item<kVec>(columns, 0, to, 0, present);
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) result[i] = narrow<Out>(static_cast<C>(widen(result[i])) + sum[i]);
+  store_item(to, 0, present, result);
 }
 
 struct SortedRows {
@@ -35,6 +67,7 @@ struct SortedRows {
   int64_t count;
   uint32_t bad_key;
   int64_t out_stride, source_stride;
+  bool is_empty;  // out holds nothing yet
 
   __device__ bool joins(int64_t a, int64_t b) const {  // whether rows a and b are of one run
     return a >= 0 && b < count && keys[a] == keys[b];
@@ -93,12 +126,7 @@ __global__ void __launch_bounds__(kBlock)
       const uint32_t key = rows.keys[row];
       if (began_here && !goes_on) {
         if (key != rows.bad_key) {
-          Out* to = out + offset[0] + key * rows.out_stride;
-          Vec<Out, kVec> result = load_item<kVec>(columns, 0, to, 0, present);
-#pragma unroll
-          for (int i = 0; i < kVec; ++i)
-            result[i] = narrow<Out>(static_cast<C>(widen(result[i])) + sum[i]);
-          store_item(to, 0, present, result);
+          add_to_row(columns, rows.is_empty, present, sum, out + offset[0] + key * rows.out_stride);
         }
       } else {
         C* share = shares.template at<kVec>(tile, began_here ? 1 : 0, column);
@@ -134,16 +162,12 @@ __global__ void __launch_bounds__(kBlock)
   int64_t offset[2];
   locate(columns, column, offset);
   const int present = elements_of<kVec>(columns, column);
-  Out* to = out + offset[0] + key * rows.out_stride;
-  Vec<Out, kVec> result = load_item<kVec>(columns, 0, to, 0, present);
-#pragma unroll
-  for (int i = 0; i < kVec; ++i) result[i] = narrow<Out>(static_cast<C>(widen(result[i])) + sum[i]);
-  store_item(to, 0, present, result);
+  add_to_row(columns, rows.is_empty, present, sum, out + offset[0] + key * rows.out_stride);
 }
 
 template <class In, class Out>
 void typed_add_rows(const char* name, const Array& out, int dim, const SortedRows& rows,
-                    const Array& source) {
+                    const uint8_t* named, const Array& source) {
   using C = ComputeOf<In>;
   constexpr int kVec =
       std::is_floating_point_v<C> ? 16 / static_cast<int>(std::max(sizeof(In), sizeof(Out))) : 1;
@@ -153,6 +177,10 @@ void typed_add_rows(const char* name, const Array& out, int dim, const SortedRow
                      rows.source_stride % kVec == 0;
   if (!items) columns = make_layout({&out_start, &source_start}, 1);
 
+  if (rows.is_empty)
+    launch(name, items ? clear_rows_kernel<kVec, Out> : clear_rows_kernel<1, Out>,
+           one_block_each(out.size(dim)), kBlock, 0, columns, named, rows.out_stride,
+           device_data<Out>(out));
   const int64_t tiles = ceil_div(rows.count, kTile);
   const int64_t groups = ceil_div(columns.items, kBlock);
   check(groups <= 65535, name, ": rows of ", out_start.numel(), " elements are too long");
@@ -169,17 +197,23 @@ void typed_add_rows(const char* name, const Array& out, int dim, const SortedRow
 
 }  // namespace
 
-void add_rows(const char* name, const Array& out, int dim, const Array& index,
-              const Array& source) {
-  if (source.numel() == 0) return;
+void add_rows(const char* name, const Array& out, int dim, const Array& index, const Array& source,
+              float beta) {
+  const bool is_empty = beta == 0;
+  if (source.numel() == 0) return is_empty ? fill(out, 0) : void();
   dim = out.shape().wrap_dim(dim);
   const int64_t count = index.numel(), size = out.size(dim);
   check(count <= INT32_MAX && size < UINT32_MAX, name, ": more than 2^31 - 1 indices");
 
   const Workspace<uint32_t> keys(count), sorted_keys(count);
   const Workspace<uint32_t> positions(count), sorted_positions(count);
+  const Workspace<uint8_t> named(is_empty ? size : 1);
+  if (is_empty)
+    ::binade::cuda::check_cuda(cudaMemsetAsync(named.data(), 0, static_cast<size_t>(size),
+                                               ::binade::cuda::current_stream()),
+                               name);
   launch("index_keys", index_keys_kernel, grid_for(count), kBlock, 0, IndexReader(index, size),
-         index.stride(0), count, keys.data(), positions.data());
+         index.stride(0), count, keys.data(), positions.data(), is_empty ? named.data() : nullptr);
   sort_pairs<uint32_t>(keys.data(), sorted_keys.data(), positions.data(), sorted_positions.data(),
                        1, count, std::bit_width(static_cast<uint32_t>(size) | 1));
   const SortedRows rows{.keys = sorted_keys.data(),
@@ -187,27 +221,28 @@ void add_rows(const char* name, const Array& out, int dim, const Array& index,
                         .count = count,
                         .bad_key = static_cast<uint32_t>(size),
                         .out_stride = out.stride(dim),
-                        .source_stride = source.stride(dim)};
+                        .source_stride = source.stride(dim),
+                        .is_empty = is_empty};
 
   const DType from = source.dtype(), to = out.dtype();
   if (from == to)
     return visit_all(to, [&](auto tag) {
       using T = DeviceOf<decltype(tag)>;
-      typed_add_rows<T, T>(name, out, dim, rows, source);
+      typed_add_rows<T, T>(name, out, dim, rows, named.data(), source);
     });
   if (from == DType::f16 && to == DType::f32)
-    return typed_add_rows<__half, float>(name, out, dim, rows, source);
+    return typed_add_rows<__half, float>(name, out, dim, rows, named.data(), source);
   if (from == DType::bf16 && to == DType::f32)
-    return typed_add_rows<__nv_bfloat16, float>(name, out, dim, rows, source);
+    return typed_add_rows<__nv_bfloat16, float>(name, out, dim, rows, named.data(), source);
   if (from == DType::f32 && to == DType::f16)
-    return typed_add_rows<float, __half>(name, out, dim, rows, source);
+    return typed_add_rows<float, __half>(name, out, dim, rows, named.data(), source);
   if (from == DType::f32 && to == DType::bf16)
-    return typed_add_rows<float, __nv_bfloat16>(name, out, dim, rows, source);
+    return typed_add_rows<float, __nv_bfloat16>(name, out, dim, rows, named.data(), source);
   fail(name, ": cannot add rows of ", name_of(from), " to ", name_of(to));
 }
 
-void index_add(const Array& out, int dim, const Array& index, const Array& source) {
-  add_rows("index_add", out, dim, index, source);
+void index_add(const Array& out, int dim, const Array& index, const Array& source, float beta) {
+  add_rows("index_add", out, dim, index, source, beta);
 }
 
 }  // namespace binade::kernels::cuda

@@ -11,6 +11,7 @@ namespace binade::kernels::cuda {
 namespace {
 
 constexpr int kRowBlock = 512;
+constexpr int kAhead = 4;  // elements of a thread that are loaded before the first one has its turn
 constexpr int64_t kMostTurns = int64_t{1} << 22;  // bids are turn · kRowBlock + order, in 32 bits
 
 extern __shared__ uint64_t row_memory[];
@@ -38,26 +39,34 @@ __global__ void __launch_bounds__(kRowBlock)
   __syncthreads();
 
   uint32_t turn = 1;
-  for (int64_t first = 0; first < length; first += kRowBlock) {
-    const int64_t i = first + thread;
-    int place = -1;
-    T element = T();
-    if (i < length) {
-      place = static_cast<int>(index.at(offset[0] + i * index_stride));  // kBadIndex is −1
-      element = source[offset[2] + i * source_stride];
+  for (int64_t first = thread; first - thread < length; first += kRowBlock * kAhead) {
+    int64_t places[kAhead];
+    T elements[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      const int64_t i = first + k * kRowBlock;
+      if (i >= length) continue;
+      places[k] = index.read(offset[0] + i * index_stride);
+      elements[k] = source[offset[2] + i * source_stride];
     }
-    bool waits = place >= 0;
-    do {
-      const uint32_t bid = turn * kRowBlock + (kRowBlock - 1 - thread);
-      if (waits) atomicMax(bids + place, bid);
-      __syncthreads();
-      if (waits && bids[place] == bid) {
-        states[place] = rule.join(states[place], element);
-        if (counted) ++counts[place];
-        waits = false;
-      }
-      ++turn;
-    } while (__syncthreads_or(waits) != 0);
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (first - thread + k * kRowBlock >= length) break;
+      const bool exists = first + k * kRowBlock < length;
+      const int place = exists ? static_cast<int>(index.checked(places[k])) : -1;
+      bool waits = place >= 0;  // kBadIndex is −1
+      do {
+        const uint32_t bid = turn * kRowBlock + (kRowBlock - 1 - thread);
+        if (waits) atomicMax(bids + place, bid);
+        __syncthreads();
+        if (waits && bids[place] == bid) {
+          states[place] = rule.join(states[place], elements[k]);
+          if (counted) ++counts[place];
+          waits = false;
+        }
+        ++turn;
+      } while (__syncthreads_or(waits) != 0);
+    }
   }
 
   for (int i = thread; i < width; i += kRowBlock)

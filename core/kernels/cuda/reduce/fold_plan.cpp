@@ -41,18 +41,21 @@ FoldPlan::FoldPlan(const Array& out, std::initializer_list<const Array*> inputs,
   }
   reduced = layout_of(elements, 1);
   const int64_t length = reduced.items;
-  const auto whole_vectors = [&](const Layout& layout, int first, bool of_splat) {
-    for (size_t k = 0; k < elements.size(); ++k)
+  // Whether every item of the inputs begins at a vector. One that stands still within an item is
+  // read element by element.
+  const auto whole_vectors = [&](const Layout& layout, int first) {
+    for (int k = first; k < first + static_cast<int>(elements.size()); ++k) {
+      if (layout.splat[k]) return false;
       for (int d = 0; d < layout.dims; ++d)
-        if ((of_splat || !kept.splat[k + 1]) &&
-            layout.strides[first + static_cast<int>(k)][d] % vec != 0)
-          return false;
+        if (layout.strides[k][d] % vec != 0) return false;
+    }
     return true;
   };
 
   kept = layout_of(outputs, vec);
   const bool one_by_one = length <= 8 || reduced.strides[0][0] != 1;
-  if (vec > 1 && kept.vec == vec && one_by_one && whole_vectors(reduced, 0, false)) {
+  if (vec > 1 && kept.vec == vec && one_by_one && whole_vectors(kept, 1) &&
+      whole_vectors(reduced, 0)) {
     neighbours = true;
     split_over(std::min(ceil_of(length, 32), ceil_of(kManyThreads, kept.items)));
     return;
@@ -61,15 +64,16 @@ FoldPlan::FoldPlan(const Array& out, std::initializer_list<const Array*> inputs,
   const bool adjacent = kept.sizes[0] > 1 && kept.strides[1][0] == 1;
   if (length <= 8 || (adjacent && reduced.strides[0][0] != 1)) {
     split_over(std::min(ceil_of(length, 32), ceil_of(kManyThreads, kept.items)));
-  } else if (length <= 512) {
-    lanes = kWarpLanes;
-    split_over(1);
-  } else {
-    lanes = kBlockLanes;
-    // Every row has to begin at a vector.
-    if (kept.items == 1 || whole_vectors(kept, 1, true)) reduced = layout_of(elements, vec);
-    split_over(std::min(ceil_of(length, 4096), ceil_of(kManyBlocks, kept.items)));
+    return;
   }
+  lanes = length <= 512 ? kWarpLanes : kBlockLanes;
+  const bool rows_at_vectors = kept.items == 1 || whole_vectors(kept, 1);
+  if (vec > 1 && length >= 16 * vec && rows_at_vectors) {
+    const Layout vectors = layout_of(elements, vec);
+    if (vectors.vec == vec && whole_vectors(vectors, 0)) reduced = vectors;
+  }
+  const int64_t most = lanes == kWarpLanes ? 1 : ceil_of(length, 4096);
+  split_over(std::min(most, ceil_of(kManyBlocks, kept.items)));
 }
 
 void FoldPlan::split_over(int64_t wanted) {

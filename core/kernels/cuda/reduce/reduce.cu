@@ -8,15 +8,31 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-// NaN wins.
 template <class C>
-struct ExtremumFold {
-  bool largest;
+struct Total : NumberFold<Total<C>, C> {
+  __device__ C identity() const { return C(0); }
+  __device__ __forceinline__ void push(C& sum, C x) const { sum += x; }
+  __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
+};
+
+// The largest or the smallest of the elements, or of their magnitudes; NaN wins.
+template <class C>
+struct Extremum : NumberFold<Extremum<C>, C> {
+  bool largest, of_magnitudes;
+  explicit Extremum(bool of_largest, bool magnitudes = false)
+      : largest(of_largest), of_magnitudes(magnitudes) {}
   __device__ C identity() const {
-    if constexpr (std::is_same_v<C, int64_t>)
+    if constexpr (std::is_floating_point_v<C>)
+      return largest ? -static_cast<C>(INFINITY) : static_cast<C>(INFINITY);
+    else if constexpr (sizeof(C) == 8)
       return largest ? INT64_MIN : INT64_MAX;
     else
-      return largest ? -static_cast<C>(INFINITY) : static_cast<C>(INFINITY);
+      return largest ? INT32_MIN : INT32_MAX;
+  }
+  __device__ __forceinline__ void push(C& best, C x) const {
+    if constexpr (std::is_floating_point_v<C>)
+      if (of_magnitudes) x = fabs(x);
+    best = (*this)(best, x);
   }
   __device__ __forceinline__ C operator()(C a, C b) const {
     return largest ? Max()(a, b) : Min()(a, b);
@@ -24,34 +40,22 @@ struct ExtremumFold {
 };
 
 template <class C>
-struct ProductFold {
+struct Product : NumberFold<Product<C>, C> {
   __device__ C identity() const { return C(1); }
+  __device__ __forceinline__ void push(C& product, C x) const { product *= x; }
   __device__ __forceinline__ C operator()(C a, C b) const { return a * b; }
 };
 
-struct Magnitude {
-  template <class C>
-  __device__ __forceinline__ C operator()(C x) const {
-    return fabs(x);
-  }
-};
-struct Square {
-  template <class C>
-  __device__ __forceinline__ C operator()(C x) const {
-    return x * x;
-  }
-};
-struct NotZero {
-  template <class C>
-  __device__ __forceinline__ C operator()(C x) const {
-    return x != C(0) ? C(1) : C(0);
-  }
-};
-// The largest of numbers that are not below 0; NaN wins.
+// Σ|x|, Σx² or how many are not 0.
 template <class C>
-struct MaxFold {
+struct Measure : NumberFold<Measure<C>, C> {
+  ReduceOp op;
+  explicit Measure(ReduceOp what) : op(what) {}
   __device__ C identity() const { return C(0); }
-  __device__ __forceinline__ C operator()(C a, C b) const { return Max()(a, b); }
+  __device__ __forceinline__ void push(C& sum, C x) const {
+    sum += op == ReduceOp::sum_abs ? fabs(x) : op == ReduceOp::sum_squares ? x * x : C(x != C(0));
+  }
+  __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
 };
 
 // Whether the outputs are the columns of one matrix of 16-byte vectors, and tall enough; `plan` is
@@ -74,42 +78,59 @@ bool is_short_row_fold(const FoldPlan& plan, const Array& x, const Array& out, i
 }
 
 // Rows of 2, 4, … elements of one 16-byte vector; false for others.
-template <int kLength, class Source, class Fold>
+template <int kLength, class Source, class Fold, class Store>
 bool fold_short_rows(const FoldPlan& plan, const Array& x, const Array& out, const Source& source,
-                     const Fold& fold, const Target<typename Source::C>& target) {
+                     const Fold& fold, const Store& store) {
   constexpr int kVec = Source::kWidth;
   if constexpr (kLength > kVec) {
     return false;
   } else {
     if (!is_short_row_fold(plan, x, out, kLength))
-      return fold_short_rows<2 * kLength>(plan, x, out, source, fold, target);
+      return fold_short_rows<2 * kLength>(plan, x, out, source, fold, store);
     const Layout all = make_layout({&x}, kVec);
     if (all.vec != kVec) return false;
-    launch("reduce", fold_short_rows_kernel<kVec, kLength, Source, Fold>, grid_for(all.items),
-           kBlock, 0, all, source, fold, target);
+    launch("reduce", fold_short_rows_kernel<kVec, kLength, Source, Fold, Store>,
+           grid_for(all.items), kBlock, 0, all, source, fold, store);
     return true;
   }
 }
 
-template <class T, class Term, class Fold>
-void reduce_terms(const Array& x, const Array& out, const Fold& fold,
-                  const Target<ComputeOf<T>>& target) {
-  using C = ComputeOf<T>;
-  using Source = OneSource<T, Term>;
+// Source::C is what is computed in.
+template <class T, class Source = OneSource<T>, class Fold>
+void reduce_by(const Array& x, const Array& out, const Fold& fold,
+               const Target<typename Source::C>& target) {
+  using C = typename Source::C;
   constexpr int kVec = Source::kWidth;
   const Source source{device_data<T>(x)};
-  if constexpr (kVec > 1 && std::is_same_v<Fold, SumFold<C>> && std::is_same_v<Term, Itself>) {
+  const NumberStore<C> store{target};
+  if constexpr (kVec > 1 && std::is_same_v<Fold, Total<C>> && !std::is_same_v<T, bool>) {
     const FoldPlan single(out, {&x}, 1);
     if (is_column_fold(single, x, kVec)) {  // as bias gradients are
       const RowSource<kVec, T> rows{device_data<T>(x), single.reduced.strides[0][0]};
       fold_columns("fold_columns", rows, single.reduced.items, single.kept.items,
-                   single.kept.strides[0][0], fold, target);
+                   single.kept.strides[0][0], SumFold<C>(), target);
       return;
     }
-    if (fold_short_rows<2>(single, x, out, source, fold, target)) return;
+    if (fold_short_rows<2>(single, x, out, source, fold, store)) return;
   }
-  const FoldPlan plan(out, {&x}, kVec);
-  fold_all("reduce", plan, source, fold, target);
+  fold_all("reduce", FoldPlan(out, {&x}, kVec), source, fold, store);
+}
+
+// Counts and truths, in 32 bits: in 64 they would not keep up with the memory.
+void reduce_bool(ReduceOp op, const Array& x, const Array& out, float beta) {
+  using Source = OneSource<bool, int32_t>;
+  const Target<int32_t> target{device_pointer(out), out.dtype(), 1, beta != 0};
+  switch (op) {
+    case ReduceOp::sum:
+      return reduce_by<bool, Source>(x, out, Total<int32_t>(), target);
+    case ReduceOp::max:
+      return reduce_by<bool, Source>(x, out, Extremum<int32_t>(true), target);
+    case ReduceOp::min:
+    case ReduceOp::prod:
+      return reduce_by<bool, Source>(x, out, Extremum<int32_t>(false), target);
+    default:
+      fail("this reduction needs a floating-point dtype, got ", name_of(x.dtype()));
+  }
 }
 
 // What there is to say about no elements at all.
@@ -140,38 +161,45 @@ void reduce(ReduceOp op, const Array& x, const Array& out, float beta) {
   }
   check(op != ReduceOp::mean || is_floating(x.dtype()), "mean needs a floating-point dtype, got ",
         name_of(x.dtype()));
-  visit_all(x.dtype(), [&](auto tag) {
+  const int64_t count = x.numel() / out.numel();
+  if (x.dtype() == DType::boolean) {
+    if (count > INT32_MAX || beta != 0) return reduce(op, x.to(DType::u8), out, beta);
+    return reduce_bool(op, x, out, beta);
+  }
+  const auto run = [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
     using C = ComputeOf<T>;
-    const Target<C> target{device_pointer(out), out.dtype(),
-                           op == ReduceOp::mean ? x.numel() / out.numel() : 1, beta != 0};
+    const Target<C> target{device_pointer(out), out.dtype(), op == ReduceOp::mean ? count : 1,
+                           beta != 0};
     switch (op) {
       case ReduceOp::sum:
       case ReduceOp::mean:
-        return reduce_terms<T, Itself>(x, out, SumFold<C>(), target);
+        return reduce_by<T>(x, out, Total<C>(), target);
       case ReduceOp::max:
       case ReduceOp::min:
-        return reduce_terms<T, Itself>(x, out, ExtremumFold<C>{op == ReduceOp::max}, target);
+        return reduce_by<T>(x, out, Extremum<C>(op == ReduceOp::max), target);
       case ReduceOp::prod:
-        return reduce_terms<T, Itself>(x, out, ProductFold<C>(), target);
+        return reduce_by<T>(x, out, Product<C>(), target);
       default:
         break;
     }
     if constexpr (std::is_floating_point_v<C>) {
-      switch (op) {
-        case ReduceOp::sum_abs:
-          return reduce_terms<T, Magnitude>(x, out, SumFold<C>(), target);
-        case ReduceOp::sum_squares:
-          return reduce_terms<T, Square>(x, out, SumFold<C>(), target);
-        case ReduceOp::max_abs:
-          return reduce_terms<T, Magnitude>(x, out, MaxFold<C>(), target);
-        default:
-          return reduce_terms<T, NotZero>(x, out, SumFold<C>(), target);
-      }
+      if (op == ReduceOp::max_abs) return reduce_by<T>(x, out, Extremum<C>(true, true), target);
+      return reduce_by<T>(x, out, Measure<C>(op), target);
     } else {
       fail("this reduction needs a floating-point dtype, got ", name_of(x.dtype()));
     }
-  });
+  };
+  switch (x.dtype()) {
+    case DType::i64:
+      return run(int64_t{});
+    case DType::i32:
+      return run(int32_t{});
+    case DType::u8:
+      return run(uint8_t{});
+    default:
+      return visit_floating(x.dtype(), "reduce", run);
+  }
 }
 
 }  // namespace binade::kernels::cuda

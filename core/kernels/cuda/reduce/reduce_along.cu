@@ -8,8 +8,8 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-// A fold says how an element at a position joins what a thread carries, elements in rising order,
-// and how what two threads carry meets.
+// A fold says how an element at a position, or a vector of them, joins what a thread carries,
+// elements in rising order, and how what two threads carry meets.
 
 template <class C>
 struct Candidate {
@@ -27,6 +27,26 @@ struct ArgFold {
     const bool better = largest ? x > best.value : x < best.value;
     const bool first_nan = x != x && best.value == best.value;
     if (better || first_nan || best.position == INT64_MAX) best = {x, position};
+  }
+  // The best of the vector first; where it lies only if it is the best so far.
+  template <int kVec, class T>
+  __device__ __forceinline__ void push_run(State& best, const Vec<T, kVec>& values,
+                                           int64_t start) const {
+    C x = widen(values[0]);
+#pragma unroll
+    for (int i = 1; i < kVec; ++i)
+      x = largest ? Max()(x, static_cast<C>(widen(values[i])))
+                  : Min()(x, static_cast<C>(widen(values[i])));
+    const bool better = largest ? x > best.value : x < best.value;
+    const bool first_nan = x != x && best.value == best.value;
+    if (!better && !first_nan && best.position != INT64_MAX) return;
+    int place = 0;
+#pragma unroll
+    for (int i = kVec - 1; i >= 0; --i) {
+      const C value = widen(values[i]);
+      if (value == x || (x != x && value != value)) place = i;
+    }
+    best = {x, start + place};
   }
   __device__ __forceinline__ State operator()(const State& a, const State& b) const {
     if (a.position == INT64_MAX || b.position == INT64_MAX) return a.position < b.position ? a : b;
@@ -46,6 +66,12 @@ struct LogSumExpFold : MaxSumFold {
   __device__ State identity() const { return State::nothing(); }
   __device__ __forceinline__ void push(State& state, C x, int64_t) const {
     state = (*this)(state, State::of(x));
+  }
+  template <int kVec, class T>
+  __device__ __forceinline__ void push_run(State& state, const Vec<T, kVec>& values,
+                                           int64_t) const {
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) push(state, widen(values[i]), 0);
   }
   __device__ void store(void* out, int64_t offset, DType dtype, const State& state) const {
     store_as(out, offset, dtype, state.logsumexp());
@@ -67,13 +93,19 @@ __global__ void __launch_bounds__(kBlock)
   const T* values = x + offset[1];
   State state = fold.identity();
   if constexpr (kVec > 1) {
+    constexpr int kAhead = 4;  // loads that do not wait for each other
     const int64_t whole = length / kVec;
-#pragma unroll 4
-    for (int64_t item = lane; item < whole; item += kLanes) {
-      const auto read = load_vec<kVec>(values + item * kVec);
+    int64_t item = lane;
+    for (; item + (kAhead - 1) * kLanes < whole; item += kAhead * kLanes) {
+      Vec<T, kVec> read[kAhead];
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) fold.push(state, widen(read[i]), item * kVec + i);
+      for (int k = 0; k < kAhead; ++k)
+        read[k] = load_vec<kVec>(values + (item + k * kLanes) * kVec);
+#pragma unroll
+      for (int k = 0; k < kAhead; ++k) fold.push_run(state, read[k], (item + k * kLanes) * kVec);
     }
+    for (; item < whole; item += kLanes)
+      fold.push_run(state, load_vec<kVec>(values + item * kVec), item * kVec);
     for (int64_t i = whole * kVec + lane; i < length; i += kLanes)
       fold.push(state, widen(values[i]), i);
   } else {
@@ -101,8 +133,20 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
   for (auto& s : state) s = fold.identity();
   const int64_t end = min(length, (part + 1) * stretch);
-#pragma unroll 4
-  for (int64_t i = part * stretch; i < end; ++i) {
+  int64_t i = part * stretch;
+  if (count == kVec) {
+    constexpr int kAhead = 8;  // loads that do not wait for each other
+    for (; i + kAhead <= end; i += kAhead) {
+      Vec<T, kVec> read[kAhead];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) read[a] = load_vec<kVec>(x + offset[1] + (i + a) * stride);
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a)
+#pragma unroll
+        for (int k = 0; k < kVec; ++k) fold.push(state[k], widen(read[a][k]), i + a);
+    }
+  }
+  for (; i < end; ++i) {
     const Vec<T, kVec> read = load_item<kVec>(rows, 1, x, offset[1] + i * stride, count);
 #pragma unroll
     for (int k = 0; k < kVec; ++k) fold.push(state[k], widen(read[k]), i);
@@ -128,7 +172,7 @@ __global__ void __launch_bounds__(kBlock)
   const int place = static_cast<int>(column % kVec);
   if (place >= elements_of<kVec>(rows, item)) return;
   typename Fold::State state = states[column];
-#pragma unroll 4
+#pragma unroll 16
   for (int64_t s = 1; s < stretches; ++s) state = fold(state, states[s * width + column]);
   int64_t offset[1];
   locate(rows, item, offset);
@@ -159,7 +203,7 @@ void fold_columns(const char* name, const Array& x, int dim, const Layout& rows,
 template <class T, class Fold>
 void fold_rows(const char* name, const Array& x, int dim, const Fold& fold, const Array& out) {
   if (out.numel() == 0) return;
-  constexpr int kVec = std::is_floating_point_v<ComputeOf<T>> ? kVecWidth<T> : 1;
+  constexpr int kVec = std::is_floating_point_v<ComputeOf<T>> && sizeof(T) < 8 ? kVecWidth<T> : 1;
   const int64_t length = x.size(dim), stride = x.stride(dim);
   check(length > 0, name, " along an empty dimension of ", x.shape());
   const Array first = x.slice(dim, 0, 1);
@@ -168,7 +212,7 @@ void fold_rows(const char* name, const Array& x, int dim, const Fold& fold, cons
   if (neighbours) {
     if constexpr (kVec > 1) {
       const Layout items = make_layout({&out, &first}, kVec);
-      if (items.vec == kVec && stride % kVec == 0)
+      if (items.vec == kVec && !items.splat[1] && stride % kVec == 0)
         return fold_columns<kVec, T>(name, x, dim, items, fold, out);
     }
     return fold_columns<1, T>(name, x, dim, rows, fold, out);

@@ -7,33 +7,43 @@ namespace binade::kernels::cuda {
 
 namespace {
 
-struct Product {
-  template <class C>
-  __device__ __forceinline__ C operator()(C a, C b) const {
-    return a * b;
+template <class C>
+struct PairSum : NumberFold<PairSum<C>, C> {
+  PairOp op;
+  explicit PairSum(PairOp what) : op(what) {}
+  __device__ C identity() const { return C(0); }
+  __device__ __forceinline__ void push(C& sum, const Pair<C>& x) const {
+    sum += op == PairOp::product ? x.a * x.b : fabs(x.a - x.b);
   }
-};
-struct Distance {
-  template <class C>
-  __device__ __forceinline__ C operator()(C a, C b) const {
-    return fabs(a - b);
-  }
-};
-struct SquaredDistance {
-  template <class C>
-  __device__ __forceinline__ C operator()(C a, C b) const {
-    return (a - b) * (a - b);
-  }
+  __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
 };
 
-template <class A, class B, class Term>
-void sum_pairs(const Array& a, const Array& b, const Array& out) {
-  using Source = PairSource<A, B, Term>;
-  using C = typename Source::C;
-  const FoldPlan plan(out, {&a, &b}, Source::kWidth);
-  fold_all("reduce_pairs", plan, Source{device_data<const A>(a), device_data<const B>(b)},
-           SumFold<C>(), Target<C>{device_pointer(out), out.dtype()});
-}
+template <class C>
+struct Products {
+  C aa, ab, bb;
+};
+template <class C>
+struct ProductsFold : NumberFold<ProductsFold<C>, Products<C>> {
+  __device__ Products<C> identity() const { return {C(0), C(0), C(0)}; }
+  __device__ __forceinline__ void push(Products<C>& sums, const Pair<C>& x) const {
+    sums.aa += x.a * x.a;
+    sums.ab += x.a * x.b;
+    sums.bb += x.b * x.b;
+  }
+  __device__ __forceinline__ Products<C> operator()(const Products<C>& a,
+                                                    const Products<C>& b) const {
+    return {a.aa + b.aa, a.ab + b.ab, a.bb + b.bb};
+  }
+};
+template <class C>
+struct ProductsStore : SingleStore<ProductsStore<C>> {
+  C *aa, *ab, *bb;
+  __device__ __forceinline__ void store(int64_t offset, const Products<C>& sums) const {
+    aa[offset] = sums.aa;
+    ab[offset] = sums.ab;
+    bb[offset] = sums.bb;
+  }
+};
 
 }  // namespace
 
@@ -43,20 +53,25 @@ void reduce_pairs(PairOp op, const Array& a, const Array& b, const Array& out) {
   visit_floating(a.dtype(), "reduce_pairs", [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
     using C = ComputeOf<T>;
-    const auto run = [&]<class Term>(Term) {
-      if (b.dtype() == a.dtype()) return sum_pairs<T, T, Term>(a, b, out);
-      check(b.dtype() == dtype_of<C>(), "reduce_pairs: ", name_of(b.dtype()), " beside ",
-            name_of(a.dtype()));
-      sum_pairs<T, C, Term>(a, b, out);
-    };
-    switch (op) {
-      case PairOp::product:
-        return run(Product());
-      case PairOp::distance:
-        return run(Distance());
-      case PairOp::squared_distance:
-        return run(SquaredDistance());
-    }
+    fold_all("reduce_pairs", FoldPlan(out, {&a, &b}, kFoldWidth<T>),
+             PairSource<T>{device_data<const T>(a), device_data<const T>(b)}, PairSum<C>(op),
+             NumberStore<C>{{device_pointer(out), out.dtype()}});
+  });
+}
+
+void pair_products(const Array& a, const Array& b, const Array& aa, const Array& ab,
+                   const Array& bb) {
+  if (ab.numel() == 0) return;
+  if (a.numel() == 0) {
+    for (const Array& out : {aa, ab, bb}) fill(out, 0);
+    return;
+  }
+  visit_floating(a.dtype(), "pair_products", [&](auto tag) {
+    using T = DeviceOf<decltype(tag)>;
+    using C = ComputeOf<T>;
+    fold_all("pair_products", FoldPlan(ab, {&a, &b}, kFoldWidth<T>),
+             PairSource<T>{device_data<const T>(a), device_data<const T>(b)}, ProductsFold<C>(),
+             ProductsStore<C>{{}, device_data<C>(aa), device_data<C>(ab), device_data<C>(bb)});
   });
 }
 

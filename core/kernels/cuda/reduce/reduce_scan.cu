@@ -1,7 +1,7 @@
 // Running sums and products along a dimension.
-#include <cstring>
-
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/cuda/common/vec_dtype.cuh>
+#include <binade/core/kernels/cuda/common/warp_scan.cuh>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
 namespace binade::kernels::cuda {
@@ -9,13 +9,11 @@ namespace binade::kernels::cuda {
 namespace {
 
 // A scan says what it takes of position p of a row (`at` holds the row's offsets in the operands),
-// how two neighbouring stretches join, in the order of the walk, and what it makes of the result.
-// `row` numbers the rows.
+// how two neighbouring stretches join, in the order of the walk, and where the result goes.
 
 template <class T>
 struct SumScan {
   using State = ComputeOf<T>;
-  static constexpr int kOperands = 2;  // out, x
   const T* x;
   int64_t x_stride;
   void* out;
@@ -26,7 +24,7 @@ struct SumScan {
     return widen(x[at[1] + p * x_stride]);
   }
   __device__ State join(State earlier, State later) const { return later + earlier; }
-  __device__ void store(const int64_t* at, int64_t, int64_t p, State sum) const {
+  __device__ void store(const int64_t* at, int64_t p, State sum) const {
     store_as(out, at[0] + p * out_stride, out_dtype, sum);
   }
 };
@@ -38,59 +36,23 @@ struct ProductScan : SumScan<T> {
   __device__ State join(State earlier, State later) const { return later * earlier; }
 };
 
-// The products of what lies before each position, to a buffer of rows.
-template <class T>
-struct BeforeScan {
-  using State = ComputeOf<T>;
-  static constexpr int kOperands = 3;  // dx, x, dy
-  const T* x;
-  int64_t x_stride, length;
-  State* before;
-  __device__ State identity() const { return State(1); }
-  __device__ State load(const int64_t* at, int64_t p) const {
-    return p == 0 ? State(1) : widen(x[at[1] + (p - 1) * x_stride]);
-  }
-  __device__ State join(State earlier, State later) const { return later * earlier; }
-  __device__ void store(const int64_t*, int64_t row, int64_t p, State product) const {
-    before[row * length + p] = product;
-  }
-};
-
-// s -> slope·s + offset.
-template <class C>
-struct Affine {
-  C slope, offset;
-};
-
-// dx[p] = before[p] · s[p] with s[p] = dy[p] + x[p + 1] · s[p + 1], walked from the back.
-template <class T>
-struct ProductGradientScan {
-  using State = Affine<ComputeOf<T>>;
-  static constexpr int kOperands = 3;  // dx, x, dy
-  const T *x, *dy;
-  T* dx;
-  int64_t x_stride, dy_stride, dx_stride, length;
-  const ComputeOf<T>* before;
-  __device__ State identity() const { return {ComputeOf<T>(1), ComputeOf<T>(0)}; }
-  __device__ State load(const int64_t* at, int64_t p) const {
-    return {p + 1 < length ? widen(x[at[1] + (p + 1) * x_stride]) : ComputeOf<T>(0),
-            widen(dy[at[2] + p * dy_stride])};
-  }
-  __device__ State join(const State& earlier, const State& later) const {
-    return {later.slope * earlier.slope, later.slope * earlier.offset + later.offset};
-  }
-  __device__ void store(const int64_t* at, int64_t row, int64_t p, const State& s) const {
-    dx[at[0] + p * dx_stride] = narrow<T>(before[row * length + p] * s.offset);
-  }
-};
-
 struct Walk {
   int64_t length;
   bool reverse;
   __device__ int64_t position(int64_t i) const { return reverse ? length - 1 - i : i; }
+  // Which of `vectors` is the ith of the walk; −1: it is over.
+  __device__ int64_t vector(int64_t i, int64_t vectors) const {
+    return i >= vectors ? -1 : reverse ? vectors - 1 - i : i;
+  }
+  // Whether the walk's vectors [first, first + count) exist and are whole.
+  __device__ bool whole_vectors(int64_t first, int64_t count, int vec) const {
+    const int64_t complete = length / vec, partial = length % vec == 0 ? 0 : 1;
+    return reverse ? first >= partial && first + count <= complete + partial
+                   : first + count <= complete;
+  }
 };
 
-// rows: the operands, cut to their first element along the dimension. A thread walks one stretch of
+// rows: out and x, cut to their first element along the dimension. A thread walks one stretch of
 // one row: thread t stretch s of row r with t = s·rows + r. `states`, of the same order, has what
 // lies before each stretch; null: there is one.
 template <class Scan>
@@ -100,7 +62,7 @@ __global__ void __launch_bounds__(kBlock)
   const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
   const int64_t part = task / rows.items, row = task - part * rows.items;
   if (part * stretch >= walk.length) return;
-  int64_t offset[Scan::kOperands];
+  int64_t offset[2];
   locate(rows, row, offset);
   typename Scan::State state = states != nullptr ? states[task] : scan.identity();
   const int64_t end = min(walk.length, (part + 1) * stretch);
@@ -115,7 +77,7 @@ __global__ void __launch_bounds__(kBlock)
     for (int k = 0; k < kAhead; ++k) {
       if (i + k >= end) break;
       state = scan.join(state, ahead[k]);
-      scan.store(offset, row, walk.position(i + k), state);
+      scan.store(offset, walk.position(i + k), state);
     }
   }
 }
@@ -128,7 +90,7 @@ __global__ void __launch_bounds__(kBlock)
   const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
   const int64_t part = task / rows.items, row = task - part * rows.items;
   if (part * stretch >= walk.length) return;
-  int64_t offset[Scan::kOperands];
+  int64_t offset[2];
   locate(rows, row, offset);
   typename Scan::State state = scan.identity();
   const int64_t end = min(walk.length, (part + 1) * stretch);
@@ -143,38 +105,22 @@ template <class Scan>
 __global__ void __launch_bounds__(kBlock)
     join_stretches_kernel(int64_t rows, int64_t stretches, const Scan scan,
                           typename Scan::State* states) {
+  constexpr int kAhead = 8;  // loads that wait for no store
   const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
   if (row >= rows) return;
   typename Scan::State before = scan.identity();
-#pragma unroll 4
-  for (int64_t s = 0; s < stretches; ++s) {
-    const typename Scan::State own = states[s * rows + row];
-    states[s * rows + row] = before;
-    before = scan.join(before, own);
-  }
-}
-
-template <class State>
-__device__ __forceinline__ State shuffle_up(const State& value, int distance) {
-  static_assert(sizeof(State) % 4 == 0);
-  unsigned words[sizeof(State) / 4];
-  memcpy(words, &value, sizeof(State));
+  for (int64_t s = 0; s < stretches; s += kAhead) {
+    typename Scan::State own[kAhead];
 #pragma unroll
-  for (unsigned& word : words) word = __shfl_up_sync(0xffffffffu, word, distance);
-  State result;
-  memcpy(&result, words, sizeof(State));
-  return result;
-}
-
-template <class Scan, class State>
-__device__ __forceinline__ State warp_scan(const Scan& scan, State value) {
-  const int lane = threadIdx.x % kWarp;
+    for (int k = 0; k < kAhead; ++k)
+      if (s + k < stretches) own[k] = states[(s + k) * rows + row];
 #pragma unroll
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const State before = shuffle_up(value, distance);
-    if (lane >= distance) value = scan.join(before, value);
+    for (int k = 0; k < kAhead; ++k) {
+      if (s + k >= stretches) break;
+      states[(s + k) * rows + row] = before;
+      before = scan.join(before, own[k]);
+    }
   }
-  return value;
 }
 
 // One block a row, in tiles of kEach elements a thread, which come and go by way of shared memory,
@@ -187,7 +133,7 @@ __global__ void __launch_bounds__(kBlock)
   __shared__ State tile[kTile + kTile / kWarp];
   __shared__ State totals[kWarps];
   const auto place = [](int i) { return i + i / kWarp; };  // columns of the tile in other banks
-  int64_t offset[Scan::kOperands];
+  int64_t offset[2];
   locate(rows, blockIdx.x, offset);
   const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   State carry = scan.identity();
@@ -203,7 +149,8 @@ __global__ void __launch_bounds__(kBlock)
     own[0] = tile[place(thread * kEach)];
 #pragma unroll
     for (int k = 1; k < kEach; ++k) own[k] = scan.join(own[k - 1], tile[place(thread * kEach + k)]);
-    const State through = warp_scan(scan, own[kEach - 1]);
+    const State through =
+        warp_scan(own[kEach - 1], [&](const State& a, const State& b) { return scan.join(a, b); });
     State before_lane = shuffle_up(through, 1);
     if (lane == 0) before_lane = scan.identity();
     if (lane == kWarp - 1) totals[warp] = through;
@@ -221,10 +168,155 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       const int64_t i = begin + k * kBlock + thread;
-      if (i < walk.length)
-        scan.store(offset, blockIdx.x, walk.position(i), tile[place(k * kBlock + thread)]);
+      if (i < walk.length) scan.store(offset, walk.position(i), tile[place(k * kBlock + thread)]);
     }
   }
+}
+
+// Rows of floating-point neighbours that begin at 16-byte addresses, in and out: sums or products
+// of T, one block a row. A warp takes kEach runs of 32 vectors of a chunk, one behind the other.
+template <class Scan, class T>
+__global__ void __launch_bounds__(kBlock)
+    scan_vector_rows_kernel(const __grid_constant__ Layout rows, Walk walk, const Scan scan,
+                            const T* x, void* out, DType out_dtype) {
+  using State = typename Scan::State;
+  constexpr int kWarps = kBlock / kWarp, kEach = 4, kVec = kVecWidth<T>;
+  const auto join = [&](State a, State b) { return scan.join(a, b); };
+  __shared__ State totals[2][kWarps];  // one is read while the other is written
+  int64_t offset[2];
+  locate(rows, blockIdx.x, offset);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t vectors = ceil_div(walk.length, kVec);
+  State carry = scan.identity();
+  int turn = 0;
+  for (int64_t begin = 0; begin < vectors; begin += kBlock * kEach, turn ^= 1) {
+    const int64_t first = begin + warp * kEach * kWarp + lane;
+    Vec<T, kVec> read[kEach];
+    if (walk.whole_vectors(begin, kBlock * kEach, kVec)) {  // no branch between the loads
+#pragma unroll
+      for (int k = 0; k < kEach; ++k)
+        read[k] = load_vec<kVec>(x + offset[1] + walk.vector(first + k * kWarp, vectors) * kVec);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        const int64_t start = walk.vector(first + k * kWarp, vectors) * kVec;
+#pragma unroll
+        for (int i = 0; i < kVec; ++i)
+          read[k][i] = start >= 0 && start + i < walk.length ? x[offset[1] + start + i]
+                                                             : narrow<T>(scan.identity());
+      }
+    }
+    State before[kEach];  // of this thread's vector, what the warp's vectors make before it
+    State total = scan.identity();
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      State own = widen(read[k][walk.reverse ? kVec - 1 : 0]);
+#pragma unroll
+      for (int i = 1; i < kVec; ++i)
+        own = join(own, widen(read[k][walk.reverse ? kVec - 1 - i : i]));
+      const State through = warp_scan(own, join);
+      State before_lane = shuffle_up(through, 1);
+      if (lane == 0) before_lane = scan.identity();
+      before[k] = join(total, before_lane);
+      total = join(total, __shfl_sync(0xffffffffu, through, kWarp - 1));
+    }
+    if (lane == 0) totals[turn][warp] = total;
+    __syncthreads();
+    State before_warp = carry;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (w == warp) before_warp = carry;
+      carry = join(carry, totals[turn][w]);
+    }
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t start = walk.vector(first + k * kWarp, vectors) * kVec;
+      if (start < 0) continue;
+      State state = join(before_warp, before[k]), values[kVec];
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) {
+        const int at = walk.reverse ? kVec - 1 - i : i;
+        state = join(state, widen(read[k][at]));
+        values[at] = state;
+      }
+      if (start + kVec <= walk.length) {
+        store_run_as<kVec>(out, offset[0] + start, out_dtype, values);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kVec; ++i)
+          if (start + i < walk.length) store_as(out, offset[0] + start + i, out_dtype, values[i]);
+      }
+    }
+  }
+}
+
+// Columns that are neighbours, kVec of them a thread, which walks one stretch: task t is item o of
+// stretch s with t = s·items + o, as in scan_columns_kernel; states lie at t·kVec. kWrites: reads
+// what lies before from `states` (null: nothing) and writes out; otherwise writes what the stretch
+// makes to `states`.
+template <bool kWrites, class Scan, class T>
+__global__ void __launch_bounds__(kBlock)
+    scan_vector_columns_kernel(const __grid_constant__ Layout items, Walk walk, const Scan scan,
+                               int64_t stretch, typename Scan::State* states, const T* x,
+                               int64_t x_stride, T* out, int64_t out_stride) {
+  using State = typename Scan::State;
+  constexpr int kVec = kVecWidth<T>, kAhead = 8;
+  const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  const int64_t part = task / items.items, item = task - part * items.items;
+  if (part * stretch >= walk.length) return;
+  int64_t offset[2];
+  locate(items, item, offset);
+  const int count = elements_of<kVec>(items, item);
+  State state[kVec];
+#pragma unroll
+  for (int k = 0; k < kVec; ++k)
+    state[k] = kWrites && states != nullptr ? states[task * kVec + k] : scan.identity();
+  const int64_t end = min(walk.length, (part + 1) * stretch);
+  for (int64_t i = part * stretch; i < end; i += kAhead) {
+    Vec<T, kVec> ahead[kAhead];
+    if (i + kAhead <= end && count == kVec) {  // no branch between the loads
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a)
+        ahead[a] = load_vec<kVec>(x + offset[1] + walk.position(i + a) * x_stride);
+    } else {
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a)
+        if (i + a < end)
+          ahead[a] =
+              load_item<kVec>(items, 1, x, offset[1] + walk.position(i + a) * x_stride, count);
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      if (i + a >= end) break;
+      Vec<T, kVec> result;
+#pragma unroll
+      for (int k = 0; k < kVec; ++k) {
+        state[k] = scan.join(state[k], widen(ahead[a][k]));
+        result[k] = narrow<T>(state[k]);
+      }
+      if constexpr (kWrites)
+        store_item(out, offset[0] + walk.position(i + a) * out_stride, count, result);
+    }
+  }
+  if constexpr (!kWrites) {
+#pragma unroll
+    for (int k = 0; k < kVec; ++k) states[task * kVec + k] = state[k];
+  }
+}
+
+// How many positions a thread walks where it has one column of `columns`.
+int64_t stretch_of(int64_t columns, int64_t length) {
+  constexpr int64_t kManyThreads = 128 * 1024;
+  const int64_t wanted =
+      std::clamp<int64_t>(ceil_div(kManyThreads, columns), 1, ceil_div(length, 64));
+  return ceil_div(length, std::min<int64_t>(wanted, 1024));
+}
+
+template <class Scan>
+void join_stretches(const char* name, int64_t columns, int64_t stretches, const Scan& scan,
+                    typename Scan::State* states) {
+  launch(name, join_stretches_kernel<Scan>, one_block_each(ceil_div(columns, kBlock)), kBlock, 0,
+         columns, stretches, scan, states);
 }
 
 template <class Scan>
@@ -234,10 +326,7 @@ void run_scan(const char* name, const Layout& rows, const Walk& walk, bool neigh
     launch(name, scan_rows_kernel<Scan>, one_block_each(rows.items), kBlock, 0, rows, walk, scan);
     return;
   }
-  constexpr int64_t kManyThreads = 128 * 1024;
-  const int64_t wanted =
-      std::clamp<int64_t>(ceil_div(kManyThreads, rows.items), 1, ceil_div(walk.length, 64));
-  const int64_t stretch = ceil_div(walk.length, std::min<int64_t>(wanted, 1024));
+  const int64_t stretch = stretch_of(rows.items, walk.length);
   const int64_t stretches = ceil_div(walk.length, stretch);
   const unsigned blocks = one_block_each(ceil_div(rows.items * stretches, kBlock));
   typename Scan::State* before = nullptr;
@@ -245,24 +334,72 @@ void run_scan(const char* name, const Layout& rows, const Walk& walk, bool neigh
   if (stretches > 1) {
     before = states.data();
     launch(name, stretch_states_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
-    launch(name, join_stretches_kernel<Scan>, one_block_each(ceil_div(rows.items, kBlock)), kBlock,
-           0, rows.items, stretches, scan, before);
+    join_stretches(name, rows.items, stretches, scan, before);
   }
   launch(name, scan_columns_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
+}
+
+// Whether both arrays, cut to the rows' first elements, have rows that begin at 16-byte addresses.
+bool rows_of_vectors(const Layout& rows, const Array& x, const Array& out, int dim, int vec) {
+  bool whole = x.stride(dim) == 1 && out.stride(dim) == 1 && rows_aligned(x.data(), 0, 1) &&
+               rows_aligned(out.data(), 0, 1);
+  for (int operand = 0; operand < 2; ++operand)
+    for (int d = 0; d < rows.dims; ++d)
+      whole &= rows.items == 1 || rows.strides[operand][d] % vec == 0;
+  return whole;
+}
+
+// The scans of 16-byte vectors; false for other layouts.
+template <class T, class Scan>
+bool run_vector_scan(const char* name, const Array& x, int dim, const Walk& walk, const Scan& scan,
+                     const Array& out) {
+  constexpr int kVec = kVecWidth<T>;
+  const Array first_out = out.slice(dim, 0, 1), first_x = x.slice(dim, 0, 1);
+  const Layout rows = make_layout({&first_out, &first_x}, 1);
+  if (walk.length >= kWarp * kVec && rows_of_vectors(rows, x, out, dim, kVec)) {
+    launch(name, scan_vector_rows_kernel<Scan, T>, one_block_each(rows.items), kBlock, 0, rows,
+           walk, scan, device_data<const T>(x), device_pointer(out), out.dtype());
+    return true;
+  }
+  const Layout items = make_layout({&first_out, &first_x}, kVec);
+  const bool vectors = items.vec == kVec && !items.splat[1] && x.stride(dim) % kVec == 0 &&
+                       out.stride(dim) % kVec == 0 && items.items * kVec >= 64;
+  if (!vectors || out.dtype() != x.dtype()) return false;
+  const int64_t stretch = stretch_of(items.items, walk.length);
+  const int64_t stretches = ceil_div(walk.length, stretch);
+  const unsigned blocks = one_block_each(ceil_div(items.items * stretches, kBlock));
+  const Workspace<typename Scan::State> states(stretches == 1 ? 1 : items.items * stretches * kVec);
+  const auto run = [&](auto kernel, typename Scan::State* before) {
+    launch(name, kernel, blocks, kBlock, 0, items, walk, scan, stretch, before,
+           device_data<const T>(x), x.stride(dim), device_data<T>(out), out.stride(dim));
+  };
+  if (stretches > 1) {
+    run(scan_vector_columns_kernel<false, Scan, T>, states.data());
+    join_stretches(name, items.items * kVec, stretches, scan, states.data());
+  }
+  run(scan_vector_columns_kernel<true, Scan, T>, stretches > 1 ? states.data() : nullptr);
+  return true;
 }
 
 // Scans x into out.
 template <template <class> class Scan>
 void scan_along(const char* name, const Array& x, int dim, bool reverse, const Array& out) {
   if (x.numel() == 0) return;
+  const bool is_narrow = !is_floating(x.dtype()) && x.dtype() != DType::i64;
+  if (is_narrow) return scan_along<Scan>(name, x.to(DType::i64), dim, reverse, out);
   const Array first_out = out.slice(dim, 0, 1), first_x = x.slice(dim, 0, 1);
   const Layout rows = make_layout({&first_out, &first_x}, 1);
-  visit_all(x.dtype(), [&](auto tag) {
+  const auto run = [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
+    const Walk walk{x.size(dim), reverse};
     const SumScan<T> operands{device_data<T>(x), x.stride(dim), device_pointer(out), out.dtype(),
                               out.stride(dim)};
-    run_scan(name, rows, {x.size(dim), reverse}, x.stride(dim) != 1, Scan<T>{operands});
-  });
+    const Scan<T> scan{operands};
+    if constexpr (sizeof(T) < 8)
+      if (run_vector_scan<T>(name, x, dim, walk, scan, out)) return;
+    run_scan(name, rows, walk, x.stride(dim) != 1, scan);
+  };
+  x.dtype() == DType::i64 ? run(int64_t{}) : visit_floating(x.dtype(), name, run);
 }
 
 }  // namespace
@@ -273,25 +410,6 @@ void cumsum(const Array& x, int dim, bool reverse, const Array& out) {
 
 void cumprod(const Array& x, int dim, const Array& out) {
   scan_along<ProductScan>("cumprod", x, dim, false, out);
-}
-
-void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
-  if (x.numel() == 0) return;
-  const Array first_dx = dx.slice(dim, 0, 1), first_x = x.slice(dim, 0, 1),
-              first_dy = dy.slice(dim, 0, 1);
-  const Layout rows = make_layout({&first_dx, &first_x, &first_dy}, 1);
-  const int64_t length = x.size(dim);
-  visit_floating(x.dtype(), "cumprod_backward", [&](auto tag) {
-    using T = DeviceOf<decltype(tag)>;
-    const Workspace<ComputeOf<T>> before(x.numel());
-    const bool neighbours = x.stride(dim) != 1;
-    run_scan("cumprod_before", rows, {length, false}, neighbours,
-             BeforeScan<T>{device_data<T>(x), x.stride(dim), length, before.data()});
-    run_scan("cumprod_backward", rows, {length, true}, neighbours,
-             ProductGradientScan<T>{device_data<T>(x), device_data<T>(dy), device_data<T>(dx),
-                                    x.stride(dim), dy.stride(dim), dx.stride(dim), length,
-                                    before.data()});
-  });
 }
 
 }  // namespace binade::kernels::cuda

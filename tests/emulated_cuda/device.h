@@ -1,0 +1,182 @@
+// What nvcc knows by itself, for a C++ compiler; included in front of each kernel's source. The
+// language's rest is up to translate.sed.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <math.h>
+
+#include <bit>
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+
+#include "block.h"
+
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
+#undef __forceinline__
+#define __forceinline__ inline
+#undef __noinline__
+#define __noinline__
+
+// Of the thread that runs.
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+namespace emulated {
+
+extern void* dynamic_shared;  // of the running block
+
+template <class T, class Tag>
+T& shared(Tag) {
+  constexpr size_t kGuard = SharedVariable::kGuard;
+  alignas(64) static unsigned char memory[kGuard + sizeof(T) + kGuard];
+  static SharedVariable variable{memory, sizeof(T)};
+  enter_shared(variable);
+  return *reinterpret_cast<T*>(memory + kGuard);
+}
+
+// configured(kernel, "name", grid, block, shared bytes, stream)(arguments...) launches it.
+template <class... Params>
+auto configured(void (*kernel)(Params...), const char* name, dim3 grid, dim3 block,
+                size_t shared_bytes, cudaStream_t) {
+  return [=](const auto&... args) {
+    const std::tuple<Params...> given(static_cast<Params>(args)...);
+    run_grid(name, grid, block, shared_bytes, [&] { std::apply(kernel, given); });
+  };
+}
+
+template <class T>
+uint64_t bits_of(T value) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof(T));
+  return bits;
+}
+template <class T>
+T value_of(uint64_t bits) {
+  T value;
+  memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+// The value of lane `source`, of the thread's own where that lies beyond its group.
+template <class T>
+T shuffle(const Place& place, uint32_t mask, T value, int source) {
+  const Given& given = meet_warp(place, mask, bits_of(value));
+  if ((given.lanes >> source & 1u) == 0)
+    fail_launch(std::string(place.what) + " reads lane " + std::to_string(source) +
+                ", which takes no part");
+  return value_of<T>(given.values[source]);
+}
+
+}  // namespace emulated
+
+using EmulatedSource = std::source_location;
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <class... Params>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
+                               const Params&... args) {
+  emulated::configured(kernel, "kernel", config->gridDim, config->blockDim,
+                       config->dynamicSmemBytes, config->stream)(args...);
+  return cudaSuccess;
+}
+
+// ---- waiting ------------------------------------------------------------------------------------
+
+inline void __syncthreads(EmulatedSource where = EmulatedSource::current()) {
+  emulated::meet_block({"__syncthreads", where}, false);
+}
+inline int __syncthreads_or(int vote, EmulatedSource where = EmulatedSource::current()) {
+  return emulated::meet_block({"__syncthreads_or", where}, vote != 0) > 0;
+}
+inline void __syncwarp(unsigned mask = 0xffffffffu,
+                       EmulatedSource where = EmulatedSource::current()) {
+  emulated::meet_warp({"__syncwarp", where}, mask, 0);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32,
+              EmulatedSource where = EmulatedSource::current()) {
+  const int lane = emulated::lane_of_thread();
+  return emulated::shuffle({"__shfl_sync", where}, mask, value,
+                           (lane & ~(width - 1)) | (source & (width - 1)));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32,
+                  EmulatedSource where = EmulatedSource::current()) {
+  const int lane = emulated::lane_of_thread(), source = lane ^ flip;
+  return emulated::shuffle({"__shfl_xor_sync", where}, mask, value,
+                           source < (lane | (width - 1)) + 1 ? source : lane);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32,
+                 EmulatedSource where = EmulatedSource::current()) {
+  const int lane = emulated::lane_of_thread(), source = lane - static_cast<int>(distance);
+  return emulated::shuffle({"__shfl_up_sync", where}, mask, value,
+                           source >= (lane & ~(width - 1)) ? source : lane);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
+                   EmulatedSource where = EmulatedSource::current()) {
+  const int lane = emulated::lane_of_thread(), source = lane + static_cast<int>(distance);
+  return emulated::shuffle({"__shfl_down_sync", where}, mask, value,
+                           source <= (lane | (width - 1)) ? source : lane);
+}
+inline unsigned __ballot_sync(unsigned mask, int vote,
+                              EmulatedSource where = EmulatedSource::current()) {
+  const emulated::Given& given = emulated::meet_warp({"__ballot_sync", where}, mask, vote != 0);
+  unsigned votes = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    if (given.lanes >> lane & 1u) votes |= static_cast<unsigned>(given.values[lane]) << lane;
+  return votes;
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+template <class T>
+T atomicMax(T* at, T value) {
+  const T before = *at;
+  if (value > before) *at = value;
+  return before;
+}
+
+// ---- numbers ------------------------------------------------------------------------------------
+
+template <class A, class B>
+constexpr std::common_type_t<A, B> min(A a, B b) {
+  using C = std::common_type_t<A, B>;
+  if constexpr (std::is_floating_point_v<C>) return std::fmin(C(a), C(b));
+  return C(b) < C(a) ? C(b) : C(a);
+}
+template <class A, class B>
+constexpr std::common_type_t<A, B> max(A a, B b) {
+  using C = std::common_type_t<A, B>;
+  if constexpr (std::is_floating_point_v<C>) return std::fmax(C(a), C(b));
+  return C(a) < C(b) ? C(b) : C(a);
+}
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(uint64_t{a} * b >> 32);
+}
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>(((uint64_t{high} << 32) | low) >> (shift & 31));
+}
+inline int __popc(unsigned x) {
+  return std::popcount(x);
+}
+inline int __clz(int x) {
+  return std::countl_zero(static_cast<unsigned>(x));
+}
+inline int __ffs(int x) {
+  return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
+}

@@ -1,0 +1,19 @@
+# Makes plain C++ of CUDA C++ (sed -E -f): what a macro of device.h cannot. Lines keep their numbers.
+
+# Shared memory of a block: `T name[2][3];` becomes a reference to storage that device.h hands out.
+s/^(\s*)__shared__ (alignas\([0-9]+\) )?(.+) (\w+)((\[[^]]*\])*);/\1auto\& \4 = ::emulated::shared<\3\5>([] {});/
+# Memory whose size the launch decides.
+s/^(\s*)extern __shared__ (.+) (\w+)\[\];/\1static \2* const\& \3 = reinterpret_cast<\2* const\&>(::emulated::dynamic_shared);/
+# A launch.
+s/(\w+)<<<(.*)>>>\(/::emulated::configured(\1, name, \2)(/
+# PTX.
+/asm volatile\("st\.v4\.b32/{
+  s/asm .*/*reinterpret_cast<uint4*>(data) = words;/
+  n
+  s/.*//
+  n
+  s/.*//
+}
+s/asm\("ex2\.approx.*/y = ::exp2f(x);/
+s/asm\("lg2\.approx.*/y = ::log2f(x);/
+s/asm\("rcp\.approx.*/y = 1.0f \/ x;/

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The GPU's kernels on the CPU (tests/emulated_cuda), where they were built.
+set -euo pipefail
+source "$(dirname "$0")/cases.sh"
+program=$BINADE_BUILD/tests/emulated_cuda/emulated_cuda_tests
+if [[ ! -x $program ]]; then
+  echo "skip kernels of the GPU on the CPU: they are built where there is a CUDA toolkit, without sanitizers"
+  exit
+fi
+# Not the tests that repeat a step in a graph, or sort.
+tests='[emulation],[gradients]~*graph*,[images]~*same\ bits*'
+export OMP_NUM_THREADS=1
+expect "kernels of the GPU on the CPU" 0 " 0 failed, 0 skipped" "$program" "$tests"
