@@ -20,26 +20,14 @@
 #include <binade/heads/decoding/speculative_decoder.h>
 #include <binade/heads/mtp/proposer.h>
 
+#include "model_shapes.h"
+
 using namespace binade;
 
 namespace {
 
 constexpr int64_t kPrompt = 16, kCapacity = 512;
 int steps = 100;
-
-nn::CausalLmConfig smollm2() {
-  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
-  config.vocab_size = 49152;
-  config.dim = 576;
-  config.layers = 30;
-  config.heads = 9;
-  config.kv_heads = 3;
-  config.hidden = 1536;
-  config.max_positions = 2048;
-  config.norm_eps = 1e-5;
-  config.tie_embeddings = true;
-  return config;
-}
 
 // Waits for all that was queued.
 void wait(Device device) {
@@ -226,7 +214,7 @@ int main(int argc, char** argv) {
   const Device device = Device::cuda();
   const Table table{copy_rate(device)};
   fmt::print("copies move {:.2f} TB/s\n", table.rate * 1e-12);
-  const std::shared_ptr<nn::CausalLm> model = nn::make_causal_lm(smollm2());
+  const std::shared_ptr<nn::CausalLm> model = nn::make_causal_lm(smollm2_135m());
   model->to(device);
   const amp::Preset preset = amp::Preset::parse("fp16");
   preset.apply(*model);

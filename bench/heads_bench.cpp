@@ -22,6 +22,8 @@
 #include <binade/heads/eagle/training.h>
 #include <binade/heads/medusa/training.h>
 
+#include "model_shapes.h"
+
 using namespace binade;
 
 namespace {
@@ -106,34 +108,6 @@ void bench(const Shapes& s, Device device, int steps, bool statistics) {
   std::fflush(stdout);
 }
 
-nn::CausalLmConfig llama_8b() {
-  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
-  config.vocab_size = 128256;
-  config.dim = 4096;
-  config.layers = 32;
-  config.heads = 32;
-  config.kv_heads = 8;
-  config.hidden = 14336;
-  config.max_positions = 131072;
-  config.rope.theta = 500000;
-  config.tie_embeddings = false;
-  return config;
-}
-
-nn::CausalLmConfig smollm2_135m() {
-  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::llama);
-  config.vocab_size = 49152;
-  config.dim = 576;
-  config.layers = 30;
-  config.heads = 9;
-  config.kv_heads = 3;
-  config.hidden = 1536;
-  config.max_positions = 131072;
-  config.rope.theta = 100000;
-  config.tie_embeddings = true;
-  return config;
-}
-
 // A frozen model of random weights, in FP16 on the device.
 std::shared_ptr<nn::CausalLm> make_trunk(const nn::CausalLmConfig& config,
                                          const amp::Preset& preset, Device device) {
@@ -206,7 +180,7 @@ void report_step(const std::string& what, const nn::CausalLm& trunk, const amp::
 // Medusa heads as finetune_medusa trains them: packed rows, captured step, FP16 throughout.
 void bench_trunk(int steps, int64_t rows, int64_t length, Device device) {
   const amp::Preset preset = amp::Preset::parse("fp16");
-  const nn::CausalLmConfig config = llama_8b();
+  const nn::CausalLmConfig config = llama_31_8b();
   const auto trunk = make_trunk(config, preset, device);
   constexpr int64_t kHeads = 4;
   heads::medusa::MedusaHeads heads(trunk, {.heads = kHeads, .layers = 1});
@@ -230,7 +204,7 @@ void bench_eagle(const std::string& size, int64_t rows, int64_t length, bool rec
                  Device device) {
   check(size == "small" || size == "8b", "the trunk is small or 8b, not ", size);
   const amp::Preset preset = amp::Preset::parse("fp16");
-  const nn::CausalLmConfig config = size == "8b" ? llama_8b() : smollm2_135m();
+  const nn::CausalLmConfig config = size == "8b" ? llama_31_8b() : smollm2_135m();
   const auto trunk = make_trunk(config, preset, device);
   const auto packed = random_documents(rows, length, config.vocab_size);
   namespace eagle = heads::eagle;

@@ -8,6 +8,8 @@ namespace binade::kernels::cpu {
 
 namespace {
 
+constexpr int64_t kPage = 4096 / sizeof(float);
+
 // to[i·width + line] = from[line·leading + i] for 8 lines and 8 i.
 void transpose_8x8(const float* from, int64_t leading, float* to, int64_t width) {
   __m256 pairs[8], quads[8];
@@ -88,7 +90,6 @@ void copy_panels(int64_t k, int64_t panels, Block<const float> b, int64_t width,
 
 Block<const float> rows_of_a(int64_t m, int64_t k, Block<const float> a, float* buffer) {
   // Rows a multiple of a page apart fall into the same sets of the first-level cache: copied.
-  constexpr int64_t kPage = 4096 / sizeof(float);
   if (!a.transposed && (a.leading % kPage != 0 || m == 1)) return a;
   if (a.transposed) {
     // A row of the result is a line of a micro-panel k wide.
@@ -155,7 +156,7 @@ void multiply_by_panels(int64_t m, int64_t n, int64_t k, Block<const float> a, B
   const MicroKernel& kernel = micro_kernel();
   const EvenParts steps(k, kPackedDepth), panels(m, kernel.rows);
   // A column of a b whose rows lie pages apart meets few sets of the first-level cache.
-  constexpr int64_t kPage = 4096 / sizeof(float), kRowsForPages = 4;
+  constexpr int64_t kRowsForPages = 4;
   const bool in_place = !b.transposed && !worth_packing(m, false) &&
                         (b.leading % kPage != 0 || m >= kRowsForPages);
   thread_local Workspace<float> row_buffer, packed;

@@ -31,11 +31,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   stream_tiles(
       memory.stages, list[0],
       [&](int i, SplitStage<kDim>& stage) {
-        const SeenTile seen{list[1 + i]};
-        const int first = seen.first(), count = p.keys - first;
-        start_rows(stage.left, k.at(batch, key_head, first), k.row, count, p.dim);
-        start_rows(stage.right, v.at(batch, key_head, first), v.row, count, p.dim);
-        if (seen.mixed()) start_slots(stage.slots, p.key_slots, batch, first, p.keys);
+        start_keys(stage, p, k, v, batch, key_head, SeenTile{list[1 + i]});
       },
       [&](int i, SplitStage<kDim>& stage) {
         const SeenTile seen{list[1 + i]};

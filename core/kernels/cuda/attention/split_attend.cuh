@@ -119,6 +119,17 @@ __device__ __forceinline__ void start_floats(float (&to)[kSplitTile], const floa
     to[i] = 0;
 }
 
+// Begins to copy a tile of a head's keys and values and, where it is mixed, its slots.
+template <int kDim, class T>
+__device__ __forceinline__ void start_keys(SplitStage<kDim>& stage, const SplitProblem& p,
+                                           const HeadRows<const T>& k, const HeadRows<const T>& v,
+                                           int batch, int key_head, SeenTile seen) {
+  const int first = seen.first(), count = p.keys - first;
+  start_rows(stage.left, k.at(batch, key_head, first), k.row, count, p.dim);
+  start_rows(stage.right, v.at(batch, key_head, first), v.row, count, p.dim);
+  if (seen.mixed()) start_slots(stage.slots, p.key_slots, batch, first, p.keys);
+}
+
 // Calls start(i, stage) and then use(i, stage) for each of `count` tiles.
 template <class Stage, class Start, class Use>
 __device__ __forceinline__ void stream_tiles(Stage (&stages)[2], int count, const Start& start,

@@ -2,22 +2,9 @@
 // the result, the same bits in all of them, provided that op(a, b) and op(b, a) are.
 #pragma once
 
-#include <cstring>
+#include <binade/core/kernels/cuda/common/shuffle.cuh>
 
 namespace binade::kernels::cuda {
-
-// The value of lane `lane ^ mask`; T is any trivially copyable type made of 32-bit words.
-template <class T>
-__device__ __forceinline__ T shuffle_xor(const T& value, int mask) {
-  static_assert(sizeof(T) % 4 == 0);
-  unsigned words[sizeof(T) / 4];
-  memcpy(words, &value, sizeof(T));
-#pragma unroll
-  for (unsigned& word : words) word = __shfl_xor_sync(0xffffffffu, word, mask);
-  T result;
-  memcpy(&result, words, sizeof(T));
-  return result;
-}
 
 // All 32 lanes of the warp must take part.
 template <class T, class Op>

@@ -1,38 +1,9 @@
-// Running folds within a warp, of any trivially copyable type made of 32-bit words.
+// Running folds within a warp, of any type that shuffle.cuh takes.
 #pragma once
 
-#include <cstring>
+#include <binade/core/kernels/cuda/common/shuffle.cuh>
 
 namespace binade::kernels::cuda {
-
-namespace detail {
-
-template <class T, class Shuffle>
-__device__ __forceinline__ T shuffle_words(const T& value, const Shuffle& shuffle) {
-  static_assert(sizeof(T) % 4 == 0);
-  unsigned words[sizeof(T) / 4];
-  memcpy(words, &value, sizeof(T));
-#pragma unroll
-  for (unsigned& word : words) word = shuffle(word);
-  T result;
-  memcpy(&result, words, sizeof(T));
-  return result;
-}
-
-}  // namespace detail
-
-// The value of the lane `distance` before this one; below it, the lane's own.
-template <class T>
-__device__ __forceinline__ T shuffle_up(const T& value, int distance) {
-  return detail::shuffle_words(
-      value, [&](unsigned word) { return __shfl_up_sync(0xffffffffu, word, distance); });
-}
-// The value of the lane `distance` behind this one; above lane 31, the lane's own.
-template <class T>
-__device__ __forceinline__ T shuffle_down(const T& value, int distance) {
-  return detail::shuffle_words(
-      value, [&](unsigned word) { return __shfl_down_sync(0xffffffffu, word, distance); });
-}
 
 // join(…join(lane 0's, lane 1's)…, this lane's). All 32 lanes of the warp must take part.
 template <class T, class Join>

@@ -107,6 +107,47 @@ __device__ __forceinline__ void store_gradient(const NormBackward<T>& a, int64_t
   store_vec(a.dx + row * a.dx_stride + col, out);
 }
 
+// A thread's vectors of kGroup rows.
+template <class T>
+struct RowGroup {
+  using C = ComputeOf<T>;
+  static constexpr int kWidth = kVecWidth<T>;
+
+  __device__ __forceinline__ void load(const NormBackward<T>& a, int r, int64_t row, int64_t col,
+                                       bool adds) {
+    dy[r] = load_vec<kWidth>(a.dy + row * a.dy_stride + col);
+    x[r] = load_vec<kWidth>(a.x + row * a.x_stride + col);
+    if (adds) old[r] = load_vec<kWidth>(a.dx + row * a.dx_stride + col);
+    terms[r] = row_terms(a, row);
+  }
+  // Adds to the sums of the columns; what the vector adds to those of its row.
+  __device__ __forceinline__ Pair<C> add(int r, const C (&w)[kWidth],
+                                         ColumnSums<C, kWidth>& sums) const {
+    Pair<C> totals;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      const C grad = widen(dy[r][j]), normed = terms[r].normed(widen(x[r][j]));
+      sums.add(j, grad, normed);
+      totals = totals + Pair<C>{grad * w[j], grad * w[j] * normed};
+    }
+    return totals;
+  }
+  // The input gradient, when the row's totals are known.
+  __device__ __forceinline__ void store(const NormBackward<T>& a, int r, int64_t row, int64_t col,
+                                        const Pair<C>& totals, const C (&w)[kWidth],
+                                        ColumnSums<C, kWidth>& sums) {
+    take_means(a, totals, terms[r]);
+    C result[kWidth];
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j)
+      result[j] = terms[r].input_gradient(terms[r].normed(widen(x[r][j])), widen(dy[r][j]) * w[j]);
+    store_gradient(a, row, col, result, old[r], sums);
+  }
+
+  Vec<T, kWidth> dy[kGroup], x[kGroup], old[kGroup];
+  RowTerms<C> terms[kGroup];
+};
+
 constexpr int kResidentThreads = 512;  // of a multiprocessor: 128 registers each
 
 // Rows of at most blockDim.x vectors.
@@ -128,28 +169,15 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads / kMaxThreads)
   int turn = 0;
   for (int64_t first = int64_t{blockIdx.x} * kGroup; first < a.rows;
        first += int64_t{gridDim.x} * kGroup, turn ^= 1) {
-    Vec<T, kWidth> dy[kGroup], x[kGroup], old[kGroup];
-    RowTerms<C> terms[kGroup];
+    RowGroup<T> rows;
 #pragma unroll
     for (int r = 0; r < kGroup; ++r) {
-      const int64_t row = first + r;
-      if (!owns || row >= a.rows) continue;
-      dy[r] = load_vec<kWidth>(a.dy + row * a.dy_stride + col);
-      x[r] = load_vec<kWidth>(a.x + row * a.x_stride + col);
-      if (adds) old[r] = load_vec<kWidth>(a.dx + row * a.dx_stride + col);
-      terms[r] = row_terms(a, row);
+      if (owns && first + r < a.rows) rows.load(a, r, first + r, col, adds);
     }
 #pragma unroll
     for (int r = 0; r < kGroup; ++r) {
       Pair<C> totals;
-      if (owns && first + r < a.rows) {
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-          const C grad = widen(dy[r][j]), normed = terms[r].normed(widen(x[r][j]));
-          sums.add(j, grad, normed);
-          totals = totals + Pair<C>{grad * w[j], grad * w[j] * normed};
-        }
-      }
+      if (owns && first + r < a.rows) totals = rows.add(r, w, sums);
       if (!a.dx) continue;
       totals = warp_reduce(totals, Sum());
       if (lane == 0) shared[turn][warp][r] = totals;
@@ -161,13 +189,7 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads / kMaxThreads)
       if (!owns || first + r >= a.rows) continue;
       Pair<C> totals = shared[turn][0][r];
       for (int other = 1; other < warps; ++other) totals = totals + shared[turn][other][r];
-      take_means(a, totals, terms[r]);
-      C result[kWidth];
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j)
-        result[j] =
-            terms[r].input_gradient(terms[r].normed(widen(x[r][j])), widen(dy[r][j]) * w[j]);
-      store_gradient(a, first + r, col, result, old[r], sums);
+      rows.store(a, r, first + r, col, totals, w, sums);
     }
   }
   if (owns) sums.write(a, col);
@@ -190,40 +212,21 @@ __global__ void __launch_bounds__(kBlock, kResidentThreads / kBlock)
 
   const int64_t turn = int64_t{places} * kGroup;
   for (int64_t first = blockIdx.x * turn; first < a.rows; first += gridDim.x * turn) {
-    Vec<T, kWidth> dy[kGroup], x[kGroup], old[kGroup];
-    RowTerms<C> terms[kGroup];
+    RowGroup<T> rows;
     const auto row_of = [&](int r) { return first + r * places + place; };
 #pragma unroll
     for (int r = 0; r < kGroup; ++r) {
-      const int64_t row = row_of(r);
-      if (!owns || row >= a.rows) continue;
-      dy[r] = load_vec<kWidth>(a.dy + row * a.dy_stride + col);
-      x[r] = load_vec<kWidth>(a.x + row * a.x_stride + col);
-      if (adds) old[r] = load_vec<kWidth>(a.dx + row * a.dx_stride + col);
-      terms[r] = row_terms(a, row);
+      if (owns && row_of(r) < a.rows) rows.load(a, r, row_of(r), col, adds);
     }
 #pragma unroll
     for (int r = 0; r < kGroup; ++r) {
       const bool there = owns && row_of(r) < a.rows;
       Pair<C> totals;
-      if (there) {
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-          const C grad = widen(dy[r][j]), normed = terms[r].normed(widen(x[r][j]));
-          sums.add(j, grad, normed);
-          totals = totals + Pair<C>{grad * w[j], grad * w[j] * normed};
-        }
-      }
+      if (there) totals = rows.add(r, w, sums);
       if (!a.dx) continue;
       for (int mask = lanes / 2; mask > 0; mask /= 2) totals = totals + shuffle_xor(totals, mask);
       if (!there) continue;
-      take_means(a, totals, terms[r]);
-      C result[kWidth];
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j)
-        result[j] =
-            terms[r].input_gradient(terms[r].normed(widen(x[r][j])), widen(dy[r][j]) * w[j]);
-      store_gradient(a, row_of(r), col, result, old[r], sums);
+      rows.store(a, r, row_of(r), col, totals, w, sums);
     }
   }
 
