@@ -41,7 +41,9 @@ std::string format_progress(const ProgressValues& v) {
       v.step, v.steps, v.loss, v.smoothed, format_count(v.tokens_per_second), v.unit,
       v.learning_rate, v.grad_norm, v.scale, v.skipped, format_duration(v.seconds_left),
       static_cast<double>(v.peak_bytes) / 1073741824.0,
-      v.exposed_seconds ? fmt::format("  exposed {:.2f} ms", 1000 * *v.exposed_seconds) : "");
+      v.waiting ? fmt::format("  exposed {:.2f} ms, others wait {:.2f} ms for rank {}",
+                              1000 * v.waiting->least, 1000 * v.waiting->most, v.waiting->slowest)
+                : "");
 }
 
 ProgressLine::ProgressLine() : terminal_(::isatty(STDOUT_FILENO) == 1) {}

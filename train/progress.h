@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include <binade/train/step.h>
+
 namespace binade::train {
 
 struct ProgressValues {
@@ -19,11 +21,12 @@ struct ProgressValues {
   int64_t skipped = 0;
   double seconds_left = 0;
   int64_t peak_bytes = 0;
-  std::optional<double> exposed_seconds = {};  // StepReport
+  std::optional<Waiting> waiting = {};
 };
 
 // "step 120/1000  loss 2.3141 (2.4010)  41.2k tok/s  lr 3.00e-04  norm 1.21  scale 65536  skipped 1
-// left 1:32  peak 1.91 GiB", and "exposed 1.25 ms" where it was measured.
+// left 1:32  peak 1.91 GiB", and "exposed 1.25 ms, others wait 2.50 ms for rank 1" where it was
+// measured.
 std::string format_progress(const ProgressValues& values);
 std::string format_duration(double seconds);  // "1:32", "2:05:11"
 

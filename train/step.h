@@ -87,6 +87,13 @@ struct StepOptions {
   DataParallel* parallel = nullptr;
 };
 
+// How long the devices of ranks waited for other ranks in a step, in seconds. The slowest rank
+// waits least, and what it waits is what communication costs; others wait for it, too.
+struct Waiting {
+  int slowest = 0;  // a rank
+  double least = 0, most = 0;
+};
+
 // What is known of a finished step.
 struct StepReport {
   int64_t step = 0;
@@ -97,9 +104,8 @@ struct StepReport {
   int64_t skipped_total = 0;
   int64_t at_floor = 0;                   // consecutive skips with the scale at its floor
   std::optional<amp::Offender> offender;  // of a skipped step
-  // How long this rank's device waited for other ranks (DataParallelOptions::timeline).
-  std::optional<double> exposed_seconds;
-  Named<double> scalars;  // of the loss
+  std::optional<Waiting> waiting;         // with DataParallelOptions::timeline
+  Named<double> scalars;                  // of the loss
 };
 
 class TrainStep {

@@ -10,7 +10,7 @@ namespace binade::train {
 namespace {
 
 // Places in the report, an f64 array on the device; the codes of first_bad follow, then the scalars
-// of the losses, and of a timeline what was waited for.
+// of the losses, and of a timeline what each rank waited.
 enum Field : int64_t { kScale, kStep, kLoss, kNorm, kFoundInf, kSkipped, kAtFloor, kFirstBad };
 
 }  // namespace
@@ -26,7 +26,7 @@ int64_t TrainStep::group_count() const {
 Array TrainStep::empty_report() const {
   size_t count = several() ? 2 * parts_.size() : 0;
   for (const Part& part : parts_) count += part.scalar_sums.size();
-  if (has_timeline()) ++count;
+  if (has_timeline()) count += static_cast<size_t>(options_.parallel->size());
   return Array::zeros({kFirstBad + group_count() + static_cast<int64_t>(count)}, DType::f64,
                       device());
 }
@@ -60,7 +60,8 @@ void TrainStep::report_step() {
     fields.push_back(part.loss_sum);
     fields.push_back(scaler_.norm(*part.optimizer));
   }
-  if (has_timeline()) fields.push_back(options_.parallel->exposed_seconds());
+  if (has_timeline())
+    fields.push_back(options_.parallel->gather(options_.parallel->exposed_seconds()));
   BINADE_DISPATCH(device(), join(fields, report_.slice(0, kStep, report_.numel())));
 }
 
@@ -80,7 +81,7 @@ StepReport TrainStep::read(const Array& values) const {
                     .skipped_total = static_cast<int64_t>(value[kSkipped]),
                     .at_floor = static_cast<int64_t>(value[kAtFloor]),
                     .offender = {},
-                    .exposed_seconds = {},
+                    .waiting = {},
                     .scalars = {}};
   const double* scalar = value + kFirstBad + group_count();
   for (const Part& part : parts_) {
@@ -89,7 +90,10 @@ StepReport TrainStep::read(const Array& values) const {
     report.scalars.add("loss_" + part.name, *scalar++);
     report.scalars.add("grad_norm_" + part.name, *scalar++);
   }
-  if (has_timeline()) report.exposed_seconds = *scalar;
+  if (has_timeline()) {
+    const auto [least, most] = std::minmax_element(scalar, scalar + options_.parallel->size());
+    report.waiting = {.slowest = static_cast<int>(least - scalar), .least = *least, .most = *most};
+  }
   if (!report.skipped) return report;
   std::vector<int64_t> first_bad;
   constexpr double kNone = static_cast<double>(kNoBadGradient);

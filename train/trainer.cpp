@@ -19,11 +19,24 @@ namespace {
 constexpr double kSmoothing = 0.95;  // share of the past in the smoothed loss
 
 // What a row of metrics may have beside the scalars of the loss.
-constexpr std::string_view kOwnMetrics[] = {
-    "step",      "loss",     "loss_smoothed", "grad_norm",       "learning_rate",
-    "scale",     "skipped",  "skipped_total", "peak_gib",        "tokens_per_s",
-    "offender",  "overflow", "offender_kind", "underflow_share", "no_labels",
-    "exposed_ms"};
+constexpr std::string_view kOwnMetrics[] = {"step",
+                                            "loss",
+                                            "loss_smoothed",
+                                            "grad_norm",
+                                            "learning_rate",
+                                            "scale",
+                                            "skipped",
+                                            "skipped_total",
+                                            "peak_gib",
+                                            "tokens_per_s",
+                                            "offender",
+                                            "overflow",
+                                            "offender_kind",
+                                            "underflow_share",
+                                            "no_labels",
+                                            "exposed_ms",
+                                            "longest_wait_ms",
+                                            "slowest_rank"};
 constexpr std::string_view kValidationPrefix = "validation_";
 
 // A loss that reports no scalar under a name that is taken.
@@ -176,7 +189,11 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
       row.emplace_back("overflow", text);
     }
   }
-  if (report.exposed_seconds) row.emplace_back("exposed_ms", 1000 * *report.exposed_seconds);
+  if (const auto& waiting = report.waiting) {
+    row.emplace_back("exposed_ms", 1000 * waiting->least);
+    row.emplace_back("longest_wait_ms", 1000 * waiting->most);
+    row.emplace_back("slowest_rank", static_cast<int64_t>(waiting->slowest));
+  }
   for (const auto& [name, value] : report.scalars) row.emplace_back(name, value);
   folder_.add_metrics(done, row);
   if (!options_.quiet) {
@@ -192,7 +209,7 @@ void Trainer::handle(const StepReport& report, bool diagnose) {
                                    .skipped = report.skipped_total,
                                    .seconds_left = pace_->seconds_for(options_.steps - done),
                                    .peak_bytes = peak,
-                                   .exposed_seconds = report.exposed_seconds}),
+                                   .waiting = report.waiting}),
                   done == options_.steps);
   }
 }

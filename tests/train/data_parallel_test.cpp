@@ -5,6 +5,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <binade/autograd/ops/arithmetic.h>
@@ -177,16 +178,22 @@ TEST_CASE("data parallel: pieces of any length come back in order, whoever did t
 TEST_CASE("data parallel: a timeline measures what a step waits for, and only if it is asked to",
           "[dist][train]") {
   for (const bool timeline : {true, false}) {
+    std::vector<std::vector<std::tuple<int, double, double>>> seen(2);  // of the ranks, by step
     const auto errors = run_ranks(2, [&](dist::World& world) {
       train::DataParallel parallel(world, Device::cpu(), {.timeline = timeline});
       const Outcome outcome = train({}, &parallel);
       for (const train::StepReport& report : outcome.reports) {
-        check(report.exposed_seconds.has_value() == timeline, "measured although it was not asked");
-        check(!timeline || *report.exposed_seconds > 0, "a step has waited for nothing");
+        check(report.waiting.has_value() == timeline, "measured although it was not asked");
+        if (!timeline) continue;
+        check(report.waiting->least > 0, "a step has waited for nothing");
+        check(report.waiting->most >= report.waiting->least, "the slowest rank waits longest");
+        const auto [slowest, least, most] = *report.waiting;
+        seen[static_cast<size_t>(world.rank())].emplace_back(slowest, least, most);
       }
     });
+    CHECK(seen[0] == seen[1]);
     for (const std::string& error : errors) CHECK(error == "");
-    CHECK_FALSE(train({}, nullptr).reports[0].exposed_seconds.has_value());
+    CHECK_FALSE(train({}, nullptr).reports[0].waiting.has_value());
   }
 }
 

@@ -9,7 +9,7 @@ ranks() {
     --run-dir "$work/$folder" "${@//RANKS/$n}"
 }
 # What a run's rows say, without how fast it was and how much memory it took.
-rows() { sed -E 's/"(peak_gib|exposed_ms|[a-z]*_per_s)":[^,}]*,?//g' "$work/$1/metrics.jsonl"; }
+rows() { sed -E 's/"(peak_gib|exposed_ms|longest_wait_ms|slowest_rank|[a-z]*_per_s)":[^,}]*,?//g' "$work/$1/metrics.jsonl"; }
 # What differs between two runs.
 difference() {
   local file
