@@ -67,6 +67,8 @@ struct TensorState {
   Pending grad;                          // of leaves, and of tensors with retain_grad
   std::shared_ptr<Hooks> hooks;          // of leaves; null: none
   std::shared_ptr<const Recipe> recipe;  // how the value is recomputed; null: it is kept
+  // Of leaves, called before the value is given away (value_guard.h); null: nobody asks for that.
+  std::shared_ptr<const std::function<void()>> value_guard;
 };
 
 // Hooks see a gradient once it is complete, and may put another in its place. `create_graph`: of

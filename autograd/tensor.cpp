@@ -4,6 +4,7 @@
 
 #include <binade/autograd/graph.h>
 #include <binade/autograd/hooks.h>
+#include <binade/autograd/value_guard.h>
 
 namespace binade {
 
@@ -46,7 +47,15 @@ Tensor Tensor::from_blob(void* data, const Shape& shape, DType dtype, Device dev
 
 const Array& Tensor::array() const {
   check(state_ != nullptr, "the tensor is undefined");
+  if (state_->value_guard) (*state_->value_guard)();
   return state_->value;
+}
+
+void set_value_guard(const Tensor& leaf, std::function<void()> before_use) {
+  check(leaf.defined() && leaf.is_leaf(), "set_value_guard is for leaves");
+  std::shared_ptr<const std::function<void()>>& guard = leaf.state()->value_guard;
+  guard.reset();
+  if (before_use) guard = std::make_shared<const std::function<void()>>(std::move(before_use));
 }
 
 bool Tensor::requires_grad() const {
@@ -139,7 +148,7 @@ void Tensor::set_value(const Array& value) const {
   check(defined() && is_leaf(), "set_value is for leaves: this tensor is the result of an op");
   check(value.shape() == shape(), "set_value: a tensor of ", shape(), " got values of ",
         value.shape());
-  state_->value.copy_from(value);
+  array().copy_from(value);
 }
 
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {

@@ -73,6 +73,12 @@ void SideQueue::wait(Ticket ticket) {
   }
 }
 
+void SideQueue::forget() {
+  check(!thread_.joinable(), "a thread's work is not captured, and runs");
+  events_.clear();
+  waited_ = queued_;
+}
+
 void SideQueue::serve() {
   omp_set_num_threads(1);  // of this thread: the others compute meanwhile
   std::unique_lock lock(mutex_);

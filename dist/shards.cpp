@@ -71,16 +71,18 @@ void Shards::put(const Array& shard, int rank, const Array& whole) const {
   whole.bump_version();
 }
 
-void Shards::all_gather(Communicator& ranks, const Array& whole) const {
-  for (int64_t index = 0; index < buckets(); ++index) {
-    std::vector<Communicator::Block> blocks;
-    for (int rank = 0; rank < ranks_; ++rank) {
-      const Slice part = slice(index, rank);
-      const Array theirs = whole.slice(0, part.begin, part.end);
-      blocks.push_back({theirs.data(), theirs.bytes()});
-    }
-    ranks.all_gather(blocks);
+std::vector<Communicator::Block> Shards::blocks(const Array& whole, int64_t index) const {
+  std::vector<Communicator::Block> blocks;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const Slice part = slice(index, rank);
+    const Array theirs = whole.slice(0, part.begin, part.end);
+    blocks.push_back({theirs.data(), theirs.bytes()});
   }
+  return blocks;
+}
+
+void Shards::all_gather(Communicator& ranks, const Array& whole) const {
+  for (int64_t index = 0; index < buckets(); ++index) ranks.all_gather(blocks(whole, index));
   whole.bump_version();
 }
 

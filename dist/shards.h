@@ -36,6 +36,8 @@ class Shards {
   // of one dtype, and on one device; a handful of copies whatever the number of buckets.
   void take(const Array& whole, int rank, const Array& shard) const;
   void put(const Array& shard, int rank, const Array& whole) const;
+  // Where the ranks' elements of a bucket lie in `whole` (elements()).
+  std::vector<Communicator::Block> blocks(const Array& whole, int64_t index) const;
   // Every rank's elements of `whole` become what that rank has there. For all ranks.
   void all_gather(Communicator& ranks, const Array& whole) const;
 

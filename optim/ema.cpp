@@ -141,8 +141,9 @@ void Ema::swap() {
     }
     if (i >= groups.size()) continue;
     if (!groups[i].own_value().shares_storage(master)) groups[i].own_value().copy_from(master);
-    groups[i].gather_values();
+    groups[i].put_values();
   }
+  optimizer().gather_values();
   in_use_ = !in_use_;
   life->averages_in_use = in_use_;
 }

@@ -234,16 +234,16 @@ void FlatGroup::take_values() const {
   if (shared() && !has_masters_) shards_->take(value_, ranks_->rank(), own_value_);
 }
 
-void FlatGroup::gather_values() const {
-  if (!shared()) return;
-  shards_->put(own_value_, ranks_->rank(), value_);
-  shards_->all_gather(*ranks_, value_);
+void FlatGroup::put_values() const {
+  if (shared()) shards_->put(own_value_, ranks_->rank(), value_);
 }
 
-void FlatGroup::spread_masters() const {
-  if (!shared() || !has_masters_) return;
-  own_value_.copy_from(master_);
-  gather_values();
+void FlatGroup::gather_values() const {
+  if (shared()) shards_->all_gather(*ranks_, value_);
+}
+
+void FlatGroup::take_masters() const {
+  if (shared() && has_masters_) own_value_.copy_from(master_);
 }
 
 Array FlatGroup::whole(const Array& buffer) const {

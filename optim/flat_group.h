@@ -114,10 +114,12 @@ class FlatGroup {
   // Values that were changed in value() since the last update, where there are no masters: the next
   // one goes on from them.
   void take_values() const;
-  // The values of all elements become own_value() of the ranks.
+  // Masters that were written become own_value(), rounded.
+  void take_masters() const;
+  // The own elements of value() become own_value(); on other ranks they stay as they were.
+  void put_values() const;
+  // Every rank's elements of value() become what that rank has there.
   void gather_values() const;
-  // Masters that were written become the values of all elements, rounded, on every rank.
-  void spread_masters() const;
   // A buffer of all elements, from the ranks' buffers of their own; not a copy if not shared. With
   // ParameterGroup::device it is made where the masters were at first.
   Array whole(const Array& buffer) const;

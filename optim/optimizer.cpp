@@ -171,20 +171,24 @@ void Optimizer::measure(const Array& inv_scale, const Array& norm_sq,
   }
 }
 
-void Optimizer::share(dist::Communicator& ranks, int64_t bucket, bool gradients) {
+void Optimizer::share(dist::Communicator& ranks, const Sharing& sharing) {
   check(!shared_, name(), ": ranks share the optimizer's state already");
   check(accumulated_ == 0, name(), ": ranks cannot share its state while a sum is under way");
   for (size_t g = 0; g < groups_.size(); ++g) {
     FlatGroup& group = groups_[g];
     if (!is_elementwise(group)) continue;
-    group.share(ranks, dist::Shards(group.numel(), ranks.size(), bucket), gradients);
+    group.share(ranks, dist::Shards(group.numel(), ranks.size(), sharing.bucket),
+                sharing.gradients);
     for (Moment& moment : moments_)
       if (moment.buffers[g].defined()) moment.buffers[g] = group.own(moment.buffers[g]);
   }
   shared_ = true;
+  if (sharing.late_values) late_values_ = std::make_shared<LateValues>();
 }
 
 void Optimizer::unshare() {
+  if (late_values_ && late_values_->old) gather_values();
+  late_values_.reset();
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (size_t i = 0; i < moments_.size(); ++i)
       moments_[i].buffers[g] = groups_[g].whole(moment(i, g));
@@ -225,6 +229,7 @@ void Optimizer::check_ready() const {
 
 void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   check_ready();
+  note_update();  // an update that throws may have changed some of them
   const UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
@@ -243,14 +248,29 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
     frozen.restore();
     // Backward of a graph recorded before this update would read changed weights: let it notice.
     for (const Array& changed : written) changed.bump_version();
-    group.gather_values();
+    group.put_values();
+    if (!late_values_) group.gather_values();
   }
   BINADE_DISPATCH(device(), advance_step(step_scalar_, found_inf));
   step_scalar_.bump_version();
 }
 
+void Optimizer::note_update() const {
+  if (late_values_) late_values_->old = true;
+}
+
+void Optimizer::gather_values() const {
+  for (const FlatGroup& group : groups_) group.gather_values();
+  if (late_values_) late_values_->old = false;
+}
+
 void Optimizer::spread_masters() const {
-  for (const FlatGroup& group : groups_) group.spread_masters();
+  for (const FlatGroup& group : groups_) {
+    group.take_values();
+    group.take_masters();
+    group.put_values();
+  }
+  gather_values();
 }
 
 void Optimizer::step() {

@@ -46,10 +46,10 @@ class Optimizer {
   void step();
 
   // ---- for whoever drives the step (amp::GradScaler, train::TrainStep) --------------------------
-  // Reads gradients × grad_factor and updates masters and compute
-  // copies, unless found_inf.
+  // Reads gradients × grad_factor and updates masters and compute copies, unless found_inf.
   void update(const Array& grad_factor, const Array& found_inf);
-  // After masters were written: all ranks have the values, which are these, rounded.
+  // After masters were written, or values that have none: every rank has all values, which are the
+  // masters, rounded.
   void spread_masters() const;
   // Throws Error if an update would not train the model: no learning rate was set, every parameter
   // is frozen, a parameter was taken out of the model, or the model computes with averages (Ema).
@@ -87,12 +87,28 @@ class Optimizer {
   // ---- ranks that share the state (ZeRO stage 1; flat_group.h) ----------------------------------
   // From here on each rank has the masters, sums and moments of its own elements; update() gives
   // all of them the values. Groups that an update needs whole stay so, on every rank. All ranks
-  // call this together, and measure(), update() and unshare() then. Not while a sum is under way.
-  // `bucket`: elements, about (dist/shards.h); `gradients`: as of FlatGroup::share().
-  void share(dist::Communicator& ranks, int64_t bucket, bool gradients = false);
+  // call this together, and measure(), update(), gather_values() and unshare() then. Not while a
+  // sum is under way.
+  struct Sharing {
+    int64_t bucket = 0;        // elements, about (dist/shards.h)
+    bool gradients = false;    // as of FlatGroup::share()
+    bool late_values = false;  // update() gives no other rank its values: gather_values() does
+  };
+  void share(dist::Communicator& ranks, const Sharing& sharing);
   // Every rank has everything again.
   void unshare();
   bool shared() const { return shared_; }
+  // Every rank has the values of the last update.
+  void gather_values() const;
+  // Of values that are late: whether the present ones of other ranks' elements are older than the
+  // last update. Those who read values hold it longer than the optimizer lives. Null if they are
+  // not late.
+  struct LateValues {
+    bool old = false;
+  };
+  const std::shared_ptr<LateValues>& late_values() const { return late_values_; }
+  // After an update in a replayed graph: what update() notes on the host.
+  void note_update() const;
   // state(), which throws Error while it is shared, in parts: the moments, and what is no buffer.
   std::vector<MemberState> moments() const;
   nn::StateDict scalars() const { return {{"step", step_scalar_.clone()}}; }
@@ -145,7 +161,8 @@ class Optimizer {
   std::optional<double> learning_rate_;
   int accumulated_ = 0;
   bool shared_ = false;
-  bool accumulated_any_ = false;  // a backward pass reached a parameter for these sums
+  std::shared_ptr<LateValues> late_values_;  // while shared
+  bool accumulated_any_ = false;             // a backward pass reached a parameter for these sums
   Array learning_rate_scalar_, step_scalar_;
 };
 

@@ -8,6 +8,7 @@
 #include <binade/core/side_queue.h>
 #include <binade/train/exposed_time.h>
 #include <binade/train/gradient_exchange.h>
+#include <binade/train/value_exchange.h>
 
 namespace binade::train {
 
@@ -50,9 +51,9 @@ DataParallel::DataParallel(dist::World& world, Device device, const DataParallel
       communicator_(world.communicator(device)),
       options_(options),
       time_(std::make_unique<ExposedTime>(device, options.timeline)),
-      timed_(std::make_unique<TimedCommunicator>(communicator_, *time_)),
       queue_(std::make_unique<SideQueue>(device,
                                          options.overlap && communicator_.serves_any_thread())) {
+  timed_ = std::make_unique<TimedCommunicator>(communicator_, *time_, *queue_);
   check(options.stage >= 0 && options.stage <= 2,
         "the stages of ZeRO that there are: 0, 1 and 2, got ", options.stage);
   check(options.bucket > 0, "a bucket of gradients has elements, got ", options.bucket);
@@ -88,7 +89,25 @@ void DataParallel::end_round(optim::Optimizer& optimizer) {
 }
 
 void DataParallel::finish_rounds(optim::Optimizer& optimizer) {
+  for (const auto& values : values_) values->wait();  // what the passes did not use
   exchange_of(optimizer).finish();
+}
+
+void DataParallel::send_values(const optim::Optimizer& optimizer) {
+  for (const auto& values : values_)
+    if (values->is_of(optimizer)) values->send();
+}
+
+void DataParallel::capture(const std::function<void()>& body) {
+  std::vector<bool> were_old;
+  for (const auto& values : values_) were_old.push_back(values->is_old());
+  try {
+    body();
+  } catch (...) {
+    queue_->forget();
+    for (size_t i = 0; i < were_old.size(); ++i) values_[i]->forget(were_old[i]);
+    throw;
+  }
 }
 
 void DataParallel::begin_step() const {
@@ -123,9 +142,14 @@ Array DataParallel::gather(const Array& own) {
 bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
   if (options_.stage == 0 || optimizer.shared()) return false;
   optimizer.zero_grad();  // what was left of an earlier step
-  optimizer.share(*timed_, options_.bucket, /*gradients=*/options_.stage == 2);
+  optimizer.share(*timed_, {.bucket = options_.bucket,
+                            .gradients = options_.stage == 2,
+                            .late_values = options_.late_values});
   if (averages != nullptr) averages->share();
   exchange_of(optimizer);  // gives gradients memory, in the passes of other parts of the step, too
+  if (options_.late_values)
+    values_.push_back(std::make_unique<ValueExchange>(communicator_, *queue_, *time_, optimizer,
+                                                      options_.bucket));
   return true;
 }
 
@@ -133,25 +157,34 @@ void DataParallel::complete(optim::Optimizer& optimizer, optim::Ema* averages) {
   if (!optimizer.shared()) return;
   if (averages != nullptr) averages->unshare();
   optimizer.unshare();
+  std::erase_if(values_, [&](const auto& values) { return values->is_of(optimizer); });
   for (const auto& exchange : exchanges_)
     if (exchange->is_of(optimizer)) exchange->free_memory();
 }
 
+void DataParallel::complete_values() {
+  for (const auto& values : values_) values->complete();
+}
+
+dist::Communicator& DataParallel::control() {
+  queue_->wait_for_all();
+  return world_.communicator();
+}
+
 bool DataParallel::any(bool here) {
-  dist::Communicator& control = world_.communicator();
   std::vector<uint8_t> flags(static_cast<size_t>(size()), 0);
   flags[static_cast<size_t>(rank())] = here ? 1 : 0;
   std::vector<Block> blocks;
   for (uint8_t& flag : flags) blocks.push_back({&flag, 1});
-  control.all_gather(blocks);
+  control().all_gather(blocks);
   return std::any_of(flags.begin(), flags.end(), [](uint8_t flag) { return flag != 0; });
 }
 
 std::string DataParallel::as_first(std::string here) {
   int64_t length = std::ssize(here);
-  world_.communicator().broadcast({&length, sizeof length});
+  control().broadcast({&length, sizeof length});
   here.resize(static_cast<size_t>(length));
-  world_.communicator().broadcast({here.data(), length});
+  control().broadcast({here.data(), length});
   return here;
 }
 
@@ -165,7 +198,7 @@ void DataParallel::check_equal(const nn::StateDict& state, const std::string& wh
   }
   const Array all = Array::zeros({size(), own.numel()}, DType::i64);
   all.select(0, rank()).copy_from(own);
-  world_.communicator().all_gather(all);
+  control().all_gather(all);
   place = 0;
   for (const auto& [name, array] : state) {
     const int64_t* prints = all.data<int64_t>() + place++;
@@ -177,6 +210,7 @@ void DataParallel::check_equal(const nn::StateDict& state, const std::string& wh
 
 std::vector<std::vector<double>> DataParallel::deal(
     int64_t count, const std::function<std::vector<double>(int64_t index)>& piece) {
+  complete_values();
   const auto ranks = static_cast<int64_t>(size());
   std::vector<double> own;
   // Piece i·ranks + r is rank r's i-th.
@@ -187,8 +221,7 @@ std::vector<std::vector<double>> DataParallel::deal(
     own.insert(own.end(), values.begin(), values.end());
     lengths.select(0, rank()).data<int64_t>()[index / ranks] = std::ssize(values);
   }
-  dist::Communicator& control = world_.communicator();
-  control.all_gather(lengths);
+  control().all_gather(lengths);
   std::vector<std::vector<double>> of_ranks(static_cast<size_t>(ranks));
   std::vector<Block> blocks;
   for (int64_t peer = 0; peer < ranks; ++peer) {
@@ -198,7 +231,7 @@ std::vector<std::vector<double>> DataParallel::deal(
     if (peer == rank()) values = own;
     blocks.push_back({values.data(), std::ssize(values) * static_cast<int64_t>(sizeof(double))});
   }
-  control.all_gather(blocks);
+  control().all_gather(blocks);
   std::vector<std::vector<double>> pieces;
   std::vector<size_t> taken(static_cast<size_t>(ranks), 0);
   for (int64_t index = 0; index < count; ++index) {
@@ -222,13 +255,14 @@ std::vector<std::vector<double>> deal(
 }
 
 double DataParallel::sum_of(int64_t count, const std::function<Array(int64_t index)>& evaluate) {
+  complete_values();
   const Device device = communicator_.device();
   const int64_t rounds = (count + size() - 1) / size();
   const Array values = Array::zeros({size(), rounds}, DType::f32, device);
   const Array own = values.select(0, rank());
   for (int64_t index = rank(); index < count; index += size())
     BINADE_DISPATCH(device, copy(evaluate(index).reshape({}), own.select(0, index / size())));
-  communicator_.all_gather(values);
+  timed_->all_gather(values);
   const Array total = Array::zeros({}, DType::f64, device);
   for (int64_t index = 0; index < count; ++index)
     BINADE_DISPATCH(device,

@@ -15,6 +15,9 @@
 // every rank has and updates everything. The norm of the gradients is added up from the same chunks
 // by every rank (core/update.h), so all stages give the same bits. Muon's matrices are in stage 0
 // always (optim/muon.h).
+//
+// With late values the new values travel under the next step's forward pass (value_exchange.h). A
+// captured step holds all that its ranks exchange, so there is one order of it.
 #pragma once
 
 #include <functional>
@@ -45,11 +48,16 @@ struct DataParallelOptions {
   int64_t bucket = int64_t{1} << 24;
   bool overlap = true;    // false: each bucket is waited for as it is sent
   bool timeline = false;  // exposed_seconds() are measured
+  // Of stages 1 and 2: other ranks get the values of an update with the next step. Between the two
+  // they have old ones, which nobody can use by mistake (TrainStep::complete_values()). False: they
+  // get them behind the update, which waits for it.
+  bool late_values = false;
 };
 
 class ExposedTime;
 class GradientExchange;
 class TimedCommunicator;
+class ValueExchange;
 
 class DataParallel {
  public:
@@ -74,6 +82,11 @@ class DataParallel {
   GradientWatch* begin_round(optim::Optimizer& optimizer, bool last);
   void end_round(optim::Optimizer& optimizer);
   void finish_rounds(optim::Optimizer& optimizer);
+  // Of late values, in front of the forward pass that follows the optimizer's update: they go on
+  // their way, and whoever uses a parameter waits for it. Nothing where values are not late.
+  void send_values(const optim::Optimizer& optimizer);
+  // Runs `body`, which captures a step, and forgets what it has queued if it throws.
+  void capture(const std::function<void()>& body);
   // `own` (...) of every rank: (ranks, ...), on its device.
   Array gather(const Array& own);
 
@@ -93,6 +106,8 @@ class DataParallel {
   // Every rank has all masters, moments and averages again, until the next step. Takes their
   // memory.
   void complete(optim::Optimizer& optimizer, optim::Ema* averages);
+  // Every rank has the values of the last update. sum_of() and deal() begin with it.
+  void complete_values();
   // Whether it is so on any rank.
   bool any(bool here);
   // What rank 0 says.
@@ -109,6 +124,8 @@ class DataParallel {
 
  private:
   GradientExchange& exchange_of(optim::Optimizer& optimizer);
+  // The ranks' communicator on the CPU, behind what was queued beside it.
+  dist::Communicator& control();
 
   dist::World& world_;
   dist::Communicator& communicator_;
@@ -116,6 +133,7 @@ class DataParallel {
   std::unique_ptr<ExposedTime> time_;
   std::unique_ptr<TimedCommunicator> timed_;  // the communicator; what is waited for but the queue
   std::vector<std::unique_ptr<GradientExchange>> exchanges_;  // of optimizers
+  std::vector<std::unique_ptr<ValueExchange>> values_;        // of those whose values are late
   std::unique_ptr<SideQueue> queue_;                          // ends first: its work is theirs
 };
 

@@ -3,6 +3,7 @@
 
 #include <binade/core/array.h>
 #include <binade/core/kernels/clock.h>
+#include <binade/core/side_queue.h>
 #include <binade/dist/communicator.h>
 
 namespace binade::train {
@@ -37,22 +38,27 @@ class ExposedTime {
   Array start_, seconds_;
 };
 
-// A communicator whose verbs are measured.
+// A communicator whose verbs are measured, and come behind what was queued beside them: verbs of
+// one communicator have one order.
 class TimedCommunicator : public dist::Communicator {
  public:
-  TimedCommunicator(dist::Communicator& ranks, const ExposedTime& time)
-      : Communicator(ranks.rank(), ranks.size()), ranks_(ranks), time_(time) {}
+  TimedCommunicator(dist::Communicator& ranks, const ExposedTime& time, SideQueue& queue)
+      : Communicator(ranks.rank(), ranks.size()), ranks_(ranks), time_(time), queue_(queue) {}
   Device device() const override { return ranks_.device(); }
   bool serves_any_thread() const override { return ranks_.serves_any_thread(); }
 
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
-    time_.measure([&] { ranks_.all_to_all(send, receive); });
+    time_.measure([&] {
+      queue_.wait_for_all();
+      ranks_.all_to_all(send, receive);
+    });
   }
 
  private:
   dist::Communicator& ranks_;
   const ExposedTime& time_;
+  SideQueue& queue_;
 };
 
 }  // namespace binade::train

@@ -220,7 +220,11 @@ void TrainStep::capture() {
   const auto other = std::find_if(prepared_.begin(), prepared_.end(),
                                   [](const auto& prepared) { return prepared->captured(); });
   prepared_.back()->graph = cuda::CapturedGraph::capture(
-      [this] { queue_work(); }, device(), other == prepared_.end() ? nullptr : &(*other)->graph);
+      [this] {
+        const auto work = [this] { queue_work(); };
+        options_.parallel ? options_.parallel->capture(work) : work();
+      },
+      device(), other == prepared_.end() ? nullptr : &(*other)->graph);
 #endif
 }
 
@@ -237,6 +241,10 @@ void TrainStep::share_state() {
 void TrainStep::complete_state() {
   if (options_.parallel == nullptr) return;
   for (const Part& part : parts_) options_.parallel->complete(*part.optimizer, averages_of(part));
+}
+
+void TrainStep::complete_values() {
+  if (options_.parallel != nullptr) options_.parallel->complete_values();
 }
 
 int64_t TrainStep::lane(size_t m) const {
@@ -277,6 +285,7 @@ void TrainStep::run(int64_t step, const std::vector<Batch>& all_micro_batches,
     if (!prepared.graph && prepared.eager_steps >= kEagerSteps) capture();
     if (prepared.graph) {
       prepared.graph.replay();
+      parts_.back().optimizer->note_update();
       reports_.download(report_);
       return;
     }
@@ -369,6 +378,9 @@ void TrainStep::queue_part(Part& part) {
   zero_grad();  // of all: the loss before may have reached parameters of this part
   const size_t count = prepared_.back()->inputs.size();
   DataParallel* parallel = options_.parallel;
+  // What was updated last: by the part before this one, or in the step before.
+  const Part& updated = &part == parts_.data() ? parts_.back() : *(&part - 1);
+  if (parallel) parallel->send_values(*updated.optimizer);
   std::vector<std::vector<Array>> reports;
   for (size_t m = 0; m < count; ++m) {
     GradientWatch* watch =

@@ -136,6 +136,10 @@ class TrainStep {
   // (DataParallel::complete). All ranks call them.
   void share_state();
   void complete_state();
+  // Of a run on several ranks whose values are late (DataParallelOptions::late_values): every rank
+  // has those of the last step. Between two steps they are needed by whatever uses the model: a
+  // validation, a checkpoint, a sample. All ranks call it.
+  void complete_values();
   // Runs the coming steps eagerly and captures anew: after anything baked into the graph changed.
   void invalidate();
 

@@ -328,7 +328,9 @@ void Trainer::loop() {
     const bool validates = due(options_.validate_every) || last;
     const bool saves = due(options_.checkpoint_every);
     const bool looks = due(options_.underflow_every);
-    if (due(options_.compare_every)) compare_ranks(concat("after step ", step_));
+    const bool compares = due(options_.compare_every);
+    if (compares || validates || saves || looks) train_step_.complete_values();
+    if (compares) compare_ranks(concat("after step ", step_));
     if (!validates && !saves && !looks) continue;
     const auto busy = parallel_ ? parallel_->world().busy() : dist::World::Busy(nullptr);
     collect(true);
@@ -340,6 +342,7 @@ void Trainer::loop() {
   }
   collect(true);
   check_device_faults(device());
+  train_step_.complete_values();
   check(stopped_ || step_ == 0 || without_labels_ < step_, "none of the ", step_,
         " steps had a valid label: there was nothing to learn from");
   if (last_saved_ != step_) save(false);

@@ -1,5 +1,6 @@
 #include <binade/core/cuda/graph.h>
 
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,8 @@ CapturedGraph& CapturedGraph::operator=(CapturedGraph&&) noexcept = default;
 CapturedGraph::~CapturedGraph() = default;
 
 namespace {
+
+std::atomic<uint64_t> replays{0};
 
 using Graph = Handle<cudaGraph_t, cudaGraphDestroy>;
 using Kept = std::vector<std::shared_ptr<const void>>;
@@ -90,11 +93,16 @@ void CapturedGraph::replay() {
   check(impl_ != nullptr, "replay() of a graph that was not captured");
   const DeviceScope scope(impl_->device);
   check_cuda(cudaGraphLaunch(impl_->executable.get(), current_stream()), "cudaGraphLaunch");
+  ++replays;
   impl_->writes.bump_versions();
 }
 
 size_t CapturedGraph::node_count() const {
   return impl_ != nullptr ? impl_->nodes : 0;
+}
+
+uint64_t replay_count() {
+  return replays;
 }
 
 bool is_capturing() {

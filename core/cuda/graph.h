@@ -1,6 +1,7 @@
 // A captured sequence of GPU work, replayed with one launch.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -34,6 +35,9 @@ class CapturedGraph {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// How many graphs this process has queued so far, of all devices.
+uint64_t replay_count();
 
 // Whether this thread is inside a capture.
 bool is_capturing();

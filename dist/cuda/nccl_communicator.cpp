@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -13,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include <binade/core/cuda/event.h>
+#include <binade/core/cuda/graph.h>
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/error.h>
 #include <binade/dist/socket.h>
@@ -131,6 +134,11 @@ class NcclCommunicator : public Communicator {
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
     store_.note_exchange();
+    if (cuda::is_capturing()) {
+      captured_ = true;
+    } else if (captured_) {
+      wait_for_graphs();
+    }
     const std::lock_guard lock(mutex_);
     if (aborted_) fail(store_.failure().value_or("a rank failed"));
     const cuda::DeviceScope scope(device_);
@@ -159,6 +167,18 @@ class NcclCommunicator : public Communicator {
   }
 
  private:
+  // Without NCCL_GRAPH_MIXING_SUPPORT, NCCL hands its proxy thread what a captured verb needs when
+  // the graph runs, and what any other verb needs at once. A verb that comes while a graph is still
+  // queued would overtake it there, but not on the device, and each would wait for the other.
+  void wait_for_graphs() {
+    const uint64_t replays = cuda::replay_count();
+    if (replays == passed_replays_) return;
+    const std::shared_ptr<void> behind = cuda::record_event(device_);
+    while (!aborted_ && !cuda::event_passed(behind.get()))
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    passed_replays_ = replays;
+  }
+
   Block id_block(const Nccl& library) {
     if (rank() == 0) library.check_status(library.get_unique_id(&id_), "ncclGetUniqueId");
     return {&id_, sizeof id_};
@@ -182,6 +202,8 @@ class NcclCommunicator : public Communicator {
   NcclComm comm_ = nullptr;
   std::mutex mutex_;
   std::atomic<bool> aborted_ = false;
+  bool captured_ = false;        // some verb was part of a graph
+  uint64_t passed_replays_ = 0;  // of graphs, which verbs outside of them have waited for
   Pipe stop_;
   std::thread watcher_;
 };

@@ -25,6 +25,7 @@ struct TrainingOptions {
   int64_t underflow_report = 0;
   bool eager = false, deterministic = false, allow_tf32 = false;
   std::string transport = "auto";
+  std::string send_values = train::DataParallelOptions{}.late_values ? "forward" : "update";
   bool timeline = false;
   int64_t compare_ranks = 1000;
   // run folder
@@ -94,6 +95,11 @@ inline void add_training_options(CommandLine& command, TrainingOptions& o) {
       .add("--transport", o.transport,
            "What ranks on the CPU speak over: tcp, mpi, or auto: mpi under mpirun, else tcp")
       .one_of({"auto", "tcp", "mpi"});
+  group
+      .add("--send-values", o.send_values,
+           "On several ranks: when others get new values: update, behind it, or forward, under the "
+           "next forward pass")
+      .one_of({"update", "forward"});
   group.add("--timeline", o.timeline,
             "On several ranks: measure in every step how long the others are waited for");
   group

@@ -48,7 +48,8 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& option
   return std::make_unique<train::DataParallel>(
       world, device,
       train::DataParallelOptions{.stage = static_cast<int>(options.zero),
-                                 .timeline = options.timeline});
+                                 .timeline = options.timeline,
+                                 .late_values = options.send_values == "forward"});
 }
 
 }  // namespace binade::examples

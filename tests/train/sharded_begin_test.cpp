@@ -250,7 +250,7 @@ TEST_CASE("sharded begin: a GPU never has all masters", "[cuda][dist][sharing]")
   groups[0].device = test_gpu();
   optim::AdamW optimizer(groups);
   model.to(test_gpu());
-  optimizer.share(ranks, 1 << 20);
+  optimizer.share(ranks, {.bucket = 1 << 20});
   optimizer.set_learning_rate(0.1);
   const double bytes = static_cast<double>(memory_stats(test_gpu()).peak_in_use - before) / kNumel;
   CAPTURE(bytes);

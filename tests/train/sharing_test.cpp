@@ -162,18 +162,20 @@ void check_ranks(const Setup& setup, const std::vector<int>& sizes) {
     CHECK(skipped > 0);
     CHECK(skipped < setup.steps);
   }
+  constexpr std::pair<int, bool> kWays[] = {
+      {0, false}, {1, false}, {2, false}, {1, true}, {2, true}};
   for (const int size : sizes)
-    for (const int stage : {0, 1, 2}) {
+    for (const auto& [stage, late] : kWays) {
       std::mutex mutex;
       std::vector<Outcome> all;
-      const auto errors = run_ranks(size, [&](dist::World& world) {
+      const auto errors = run_ranks(size, [&, stage = stage, late = late](dist::World& world) {
         train::DataParallel parallel(world, Device::cpu(),
-                                     {.stage = stage, .bucket = setup.bucket});
+                                     {.stage = stage, .bucket = setup.bucket, .late_values = late});
         Outcome outcome = train(setup, &parallel);
         const std::lock_guard lock(mutex);
         all.push_back(std::move(outcome));
       });
-      CAPTURE(setup.model.preset, setup.optimizer, size, stage);
+      CAPTURE(setup.model.preset, setup.optimizer, size, stage, late);
       for (const std::string& error : errors) CHECK(error == "");
       REQUIRE(std::ssize(all) == size);
       for (const Outcome& one : all) check_equal(alone, one);
@@ -246,8 +248,8 @@ TEST_CASE("sharing: a trainer of two optimizers writes one file, whatever the nu
   for (const auto& [first, then] : {std::pair{2, 4}, std::pair{4, 2}}) {
     const std::filesystem::path path = folder.path() / concat(first);
     for (const auto& [ranks, steps] : {std::pair{first, 4}, std::pair{then, 8}}) {
-      const auto errors = run_ranks(ranks, [&, steps = steps](dist::World& world) {
-        train::DataParallel parallel(world, Device::cpu());
+      const auto errors = run_ranks(ranks, [&, steps = steps, first = first](dist::World& world) {
+        train::DataParallel parallel(world, Device::cpu(), {.late_values = first == 2});
         run_trainer(path, steps, &parallel);
       });
       for (const std::string& error : errors) CHECK(error == "");
@@ -314,7 +316,7 @@ TEST_CASE("sharing: what is in pieces cannot be read by mistake", "[dist][train]
     expect_error([&] { optimizer.load_state({}); }, {"the saved state has no exp_avg"});
     expect_error([&] { run.ema->state(); }, in_pieces);
     expect_error([&] { run.ema->load_state({}); }, {"the saved state has no "});
-    expect_error([&] { optimizer.share(world.communicator(), 1); }, {"already"});
+    expect_error([&] { optimizer.share(world.communicator(), {.bucket = 1}); }, {"already"});
     optimizer.zero_grad();
     const Tensor& values = first->tensor();
     values.backward(Tensor(Array::zeros(values.shape(), values.dtype())));
@@ -356,14 +358,16 @@ TEST_CASE("sharing: averages in use are whole on every rank, and go again bit by
       return std::pair(during, run.state());
     };
     const auto alone = swapped(nullptr);
-    const auto errors = run_ranks(4, [&](dist::World& world) {
-      train::DataParallel parallel(world, Device::cpu());
-      const auto got = swapped(&parallel);
-      check(got.first == alone.first, "the averages in use differ");
-      check(got.second == alone.second, "the state after them differs");
-    });
-    CAPTURE(preset);
-    for (const std::string& error : errors) CHECK(error == "");
+    for (const bool late : {false, true}) {
+      const auto errors = run_ranks(4, [&](dist::World& world) {
+        train::DataParallel parallel(world, Device::cpu(), {.late_values = late});
+        const auto got = swapped(&parallel);
+        check(got.first == alone.first, "the averages in use differ");
+        check(got.second == alone.second, "the state after them differs");
+      });
+      CAPTURE(preset, late);
+      for (const std::string& error : errors) CHECK(error == "");
+    }
   }
 }
 
