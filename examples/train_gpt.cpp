@@ -45,18 +45,13 @@ void train_gpt(const examples::TrainGptOptions& o, const std::string& config, di
   std::optional<examples::MtpTraining> mtp;  // beside the next token
   if (!o.mtp.empty()) mtp.emplace(o, model, recompute);
   nn::Module& trained = mtp ? mtp->module() : *model;
-  const bool shared = world.size() > 1;
-  if (!shared) trained.to(device);
+  if (world.alone()) trained.to(device);
   if (!o.init.empty()) nn::warn_about_range(*model, preset.parameter_dtype);
   preset.apply(trained);
 
-  // Optimizer, loss scaling, the loop. Of several ranks what is trained goes to the device with the
-  // optimizer, so that masters, which they may share, never are all there.
-  std::vector<optim::ParameterGroup> groups = optim::split_by_decay(trained, o.weight_decay);
-  if (shared)
-    for (optim::ParameterGroup& group : groups) group.device = device;
-  const auto optimizer = examples::make_optimizer(o, groups);
-  trained.to(device);
+  // Optimizer, loss scaling, the loop.
+  const auto optimizer = examples::make_placed_optimizer(
+      o, trained, optim::split_by_decay(trained, o.weight_decay), world, device);
   std::optional<optim::Ema> ema;
   if (o.ema > 0) ema.emplace(*optimizer, o.ema);
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));

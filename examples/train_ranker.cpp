@@ -68,12 +68,12 @@ void train_ranker(examples::TrainRankerOptions& o, const std::string& config, di
   if (o.epochs > 0)
     o.steps = std::max<int64_t>(
         1, std::llround(o.epochs * static_cast<double>(batches.steps_per_epoch())));
-  ranker->to(device);
+  if (world.alone()) ranker->to(device);
   preset.apply(*ranker);
 
   // Optimizer, loss scaling, the loop.
-  const auto optimizer =
-      examples::make_optimizer(o, optim::split_by_decay(*ranker, o.weight_decay));
+  const auto optimizer = examples::make_placed_optimizer(
+      o, *ranker, optim::split_by_decay(*ranker, o.weight_decay), world, device);
   std::optional<optim::Ema> ema;
   if (o.ema > 0) ema.emplace(*optimizer, o.ema, ranker->named_buffers());
   amp::GradScaler scaler(device, examples::scaler_options(o, preset));

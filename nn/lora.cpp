@@ -77,7 +77,8 @@ Tensor LoraAdapter::forward(const Tensor& x, const Tensor& y) const {
 
 Array LoraAdapter::delta() const {
   const NoGrad no_grad;
-  const Tensor a(a_->master().to(DType::f32)), b(b_->master().to(DType::f32));
+  const Device device = a_->tensor().device();  // masters may be elsewhere (ParameterGroup::device)
+  const Tensor a(a_->master().to(device).to(DType::f32)), b(b_->master().to(device).to(DType::f32));
   return (matmul(b, a) * scale_).array();
 }
 

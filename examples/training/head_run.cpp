@@ -122,13 +122,16 @@ std::shared_ptr<const heads::decoding::HiddenCache> HeadRun::hidden_cache(
 }
 
 void HeadRun::place(nn::Module& module) const {
-  module.to(device_);
+  if (!parallel_) module.to(device_);
   preset_.apply(module);
+  for (const nn::NamedParameter& named : module.named_parameters())
+    if (!named.parameter->trainable()) named.parameter->to(device_);
 }
 
 bool HeadRun::train(const HeadTask& head_task) {
   HeadTrainingOptions& o = options_;
-  const auto optimizer = make_optimizer(o, head_task.groups);
+  const auto optimizer =
+      make_placed_optimizer(o, *head_task.module, head_task.groups, world_, device_);
   amp::GradScaler scaler(device_, scaler_options(o, preset_));
   train::Task task{
       .model = head_task.module,

@@ -56,7 +56,8 @@ class HeadRun {
   // model must be placed, in evaluation mode. `ahead`: HiddenCacheOptions.
   std::shared_ptr<const heads::decoding::HiddenCache> hidden_cache(
       const heads::decoding::CachedStates& states, int64_t ahead = 0) const;
-  // Moves the module to the device, in the precision of the run.
+  // Moves the module to the device, in the precision of the run. Of several ranks what is trained
+  // goes there with its optimizer, in train().
   void place(nn::Module& module) const;
   // Trains to the end, and prints the accuracy on held-out documents. Whether what was trained is
   // to be saved now: not when a signal has stopped it, and by one rank alone.

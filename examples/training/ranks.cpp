@@ -52,4 +52,15 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& option
                                  .late_values = options.send_values == "forward"});
 }
 
+std::unique_ptr<optim::Optimizer> make_placed_optimizer(const TrainingOptions& options,
+                                                        nn::Module& trained,
+                                                        std::vector<optim::ParameterGroup> groups,
+                                                        const dist::World& world, Device device) {
+  if (!world.alone())
+    for (optim::ParameterGroup& group : groups) group.device = device;
+  auto optimizer = make_optimizer(options, std::move(groups));
+  trained.to(device);
+  return optimizer;
+}
+
 }  // namespace binade::examples

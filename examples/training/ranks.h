@@ -44,5 +44,12 @@ Device choose_device(const TrainingOptions& options, const dist::World& world);
 std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
                                                    const std::string& config, dist::World& world,
                                                    Device device);
+// make_optimizer() for what the module trains, whose parts all are on the device then. Of several
+// ranks what is trained may still be on the CPU: it goes there with the optimizer, so that masters,
+// which ranks may share, never are all on a GPU (optim::ParameterGroup::device).
+std::unique_ptr<optim::Optimizer> make_placed_optimizer(const TrainingOptions& options,
+                                                        nn::Module& trained,
+                                                        std::vector<optim::ParameterGroup> groups,
+                                                        const dist::World& world, Device device);
 
 }  // namespace binade::examples
