@@ -68,7 +68,8 @@ bool Tensor::is_leaf() const {
 
 Tensor& Tensor::set_requires_grad(bool requires_grad) {
   check(defined() && is_leaf(), "set_requires_grad is for leaves; use detach() to leave the tape");
-  check(!requires_grad || is_floating(dtype()), "a tensor of ", dtype(),
+  const DType dtype = state_->value.dtype();
+  check(!requires_grad || is_floating(dtype), "a tensor of ", dtype,
         " cannot require a gradient; convert it to a floating dtype");
   state_->requires_grad = requires_grad;
   return *this;

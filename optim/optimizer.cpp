@@ -229,7 +229,11 @@ void Optimizer::check_ready() const {
 
 void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
   check_ready();
-  note_update();  // an update that throws may have changed some of them
+  // At the end, and where a group's update throws behind others that were made.
+  struct Note {
+    ~Note() { optimizer.note_update(); }
+    const Optimizer& optimizer;
+  } const note{*this};
   const UpdateContext context{grad_factor, found_inf, learning_rate_scalar_, step_scalar_};
   for (size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
