@@ -28,15 +28,17 @@ same "… in bf16 with Muon, on Llama with recompute" "${made[@]}" --accumulatio
 same "… with LoRA" "${made[@]}" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
 same "… with multi-token prediction" "${made[@]}" --accumulation 4 --mtp sequential:1
 
-# In the other stages of ZeRO all have the rows and files of the run before.
-for zero in 0 2; do
+# In the other stages of ZeRO, and where values are sent with the next step, all have the rows and
+# files of the run before.
+for way in "--zero 0" "--zero 2" "--zero 1 --send-values forward" "--zero 2 --send-values forward"; do
   problem=
-  ranks 4 run-$zero-zero --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 --zero $zero \
+  # shellcheck disable=SC2086
+  ranks 4 "run$way" --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 $way \
     --timeline --compare-ranks 3 >"$case_output" 2>&1 || problem="4 ranks end with status $?"
-  [[ -n $problem ]] || problem=$(difference run-1 run-$zero-zero)
-  [[ -n $problem ]] || (($(grep -c '"exposed_ms":' "$work/run-$zero-zero/metrics.jsonl") == 20)) ||
+  [[ -n $problem ]] || problem=$(difference run-1 "run$way")
+  [[ -n $problem ]] || (($(grep -c '"exposed_ms":' "$work/run$way/metrics.jsonl") == 20)) ||
     problem="not every step has its timeline"
-  report "… and in stage $zero of ZeRO, with a timeline and ranks that are compared" "$problem"
+  report "… and with $way, with a timeline and ranks that are compared" "$problem"
 done
 
 # What rank 0 does when a run has ended, with the averages.
@@ -64,7 +66,7 @@ for n in 4 2 4; do
   steps=$((steps + 7))
   [[ -n $problem ]] || ranks "$n" parts --steps $steps "${half[@]}" "${again[@]}" >"$case_output" 2>&1 ||
     problem="$n ranks end with status $?"
-  again=(--resume)
+  again=(--resume --send-values forward)
 done
 [[ -n $problem ]] || problem=$(difference whole parts)
 report "4 ranks, then 2, then 4 end where one does" "$problem"
@@ -145,11 +147,12 @@ report "a run that is started again ends where one that was not does" "$problem"
 # gpu_difference A B: what differs between the rows of two runs.
 gpu_difference() { diff <(rows "$1") <(rows "$2") | head -n 5 || true; }
 # same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows of one, captured
-# and eager, in both stages of ZeRO.
+# and eager, in all stages of ZeRO and with values that are sent with the next step.
 same_on_gpus() {
   local name=$1 mode problem=
   shift
-  for mode in "" --eager "--zero 0" "--zero 0 --eager" "--zero 2" "--zero 2 --eager"; do
+  for mode in "" --eager "--zero 0" "--zero 0 --eager" "--zero 2" "--zero 2 --eager" \
+    "--send-values forward" "--send-values forward --eager" "--send-values forward --zero 2"; do
     # shellcheck disable=SC2086
     problem=$("$@" complaint 0 "" train_on_gpus 2 "gpu-2${mode// /}$1" $mode)
     [[ -n $problem ]] || problem=$(gpu_difference gpu-1 "gpu-2${mode// /}$1")
