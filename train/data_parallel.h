@@ -51,7 +51,7 @@ struct DataParallelOptions {
   // Of stages 1 and 2: other ranks get the values of an update with the next step. Between the two
   // they have old ones, which nobody can use by mistake (TrainStep::complete_values()). False: they
   // get them behind the update, which waits for it.
-  bool late_values = false;
+  bool late_values = true;
 };
 
 class ExposedTime;
