@@ -45,10 +45,15 @@ Tensor Tensor::from_blob(void* data, const Shape& shape, DType dtype, Device dev
   return Tensor(Array::from_blob(data, shape, dtype, device, std::move(owner)));
 }
 
-const Array& Tensor::array() const {
+const Array& Tensor::form() const {
   check(state_ != nullptr, "the tensor is undefined");
-  if (state_->value_guard) (*state_->value_guard)();
   return state_->value;
+}
+
+const Array& Tensor::array() const {
+  const Array& value = form();
+  if (state_->value_guard) (*state_->value_guard)();
+  return value;
 }
 
 void set_value_guard(const Tensor& leaf, std::function<void()> before_use) {
@@ -68,8 +73,7 @@ bool Tensor::is_leaf() const {
 
 Tensor& Tensor::set_requires_grad(bool requires_grad) {
   check(defined() && is_leaf(), "set_requires_grad is for leaves; use detach() to leave the tape");
-  const DType dtype = state_->value.dtype();
-  check(!requires_grad || is_floating(dtype), "a tensor of ", dtype,
+  check(!requires_grad || is_floating(dtype()), "a tensor of ", dtype(),
         " cannot require a gradient; convert it to a floating dtype");
   state_->requires_grad = requires_grad;
   return *this;

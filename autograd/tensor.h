@@ -49,12 +49,12 @@ class Tensor {
 
   bool defined() const { return state_ != nullptr; }
   const Array& array() const;  // the value, which knows nothing of the tape
-  DType dtype() const { return array().dtype(); }
-  Device device() const { return array().device(); }
-  const Shape& shape() const { return array().shape(); }
-  int dims() const { return array().dims(); }
-  int64_t size(int dim) const { return array().size(dim); }
-  int64_t numel() const { return array().numel(); }
+  DType dtype() const { return form().dtype(); }
+  Device device() const { return form().device(); }
+  const Shape& shape() const { return form().shape(); }
+  int dims() const { return form().dims(); }
+  int64_t size(int dim) const { return form().size(dim); }
+  int64_t numel() const { return form().numel(); }
   double item() const { return array().item(); }  // host synchronisation on a GPU
   template <class T>
   std::vector<T> to_vector() const {
@@ -107,6 +107,9 @@ class Tensor {
   explicit Tensor(std::shared_ptr<TensorState> state) : state_(std::move(state)) {}
 
  private:
+  // array(), for what is known without its values (value_guard.h).
+  const Array& form() const;
+
   std::shared_ptr<TensorState> state_;
 };
 

@@ -7,8 +7,8 @@
 
 namespace binade {
 
-// `before_use` is called by Tensor::array(), and by all that goes through it (shape and dtype,
-// too), before it gives the leaf's value away. It may wait, or throw. Empty: nobody is called.
+// `before_use` is called by Tensor::array(), and by all that reads or writes the leaf's value
+// through it; not for its shape, dtype and device. It may wait, or throw. Empty: nobody is called.
 void set_value_guard(const Tensor& leaf, std::function<void()> before_use);
 
 }  // namespace binade

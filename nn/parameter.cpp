@@ -39,8 +39,7 @@ const Array& Parameter::master() const {
 
 void Parameter::set_trainable(bool trainable) {
   tensor_.set_requires_grad(trainable);
-  // Of one that an optimizer holds the values may be on their way from other ranks.
-  if (!has_master() && binding_.expired() && needs_master(tensor_.dtype(), wants_master_))
+  if (needs_master(tensor_.dtype(), wants_master_) && !has_master() && binding_.expired())
     master_ = tensor_.array().to(DType::f32);
 }
 
