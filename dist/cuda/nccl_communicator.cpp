@@ -74,19 +74,6 @@ const Nccl& nccl() {
   return loaded;
 }
 
-// What NCCL is told through its variables, whatever they were before, or unless they were set.
-struct Setting {
-  const char* name;
-  const char* value;
-  bool fixed;
-};
-constexpr Setting kSettings[] = {
-    // NVLink multicast and what graphs do not get along with everywhere stay off (docs).
-    {"NCCL_NVLS_ENABLE", "0", true},
-    {"NCCL_GRAPH_REGISTER", "0", true},
-    {"NCCL_GRAPH_MIXING_SUPPORT", "0", true},
-};
-
 // Host and bus of the device, in a row of fixed length.
 constexpr int64_t kPlaceLength = 320;
 
@@ -124,7 +111,10 @@ class NcclCommunicator : public Communicator {
       : Communicator(store.rank(), store.size()), store_(store), device_(device) {
     const cuda::DeviceScope scope(device);
     check_own_gpu(control, device);
-    for (const Setting& one : kSettings) ::setenv(one.name, one.value, one.fixed);
+    // NVLink multicast and what graphs do not get along with everywhere stay off (docs).
+    for (const char* name :
+         {"NCCL_NVLS_ENABLE", "NCCL_GRAPH_REGISTER", "NCCL_GRAPH_MIXING_SUPPORT"})
+      ::setenv(name, "0", 1);
     // Before the others wait for this rank.
     control.broadcast(id_block(nccl()));
     nccl().check_status(nccl().comm_init_rank(&comm_, size(), id_, rank()), "ncclCommInitRank");

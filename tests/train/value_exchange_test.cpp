@@ -127,6 +127,11 @@ TEST_CASE("values: old ones are an error until the ranks exchange them",
   held.optimizer.note_update();
   CHECK_THROWS_WITH(held.ends(1), old);
   CHECK_THROWS_WITH(held.model.parts[1]->assign(Array::zeros({kNumel}, DType::f32)), old);
+  // What is known without the values is no use of them.
+  nn::Parameter& parameter = *held.model.parts[1];
+  CHECK((parameter.shape() == Shape({kNumel}) && parameter.tensor().dtype() == DType::f32));
+  parameter.set_trainable(false);
+  parameter.set_trainable(true);
   held.ranks.allow(kParameters);
   held.exchange->complete();
   CHECK(held.ends(1) == std::pair(1.F, 100.F));
