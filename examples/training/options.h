@@ -25,7 +25,7 @@ struct TrainingOptions {
   int64_t underflow_report = 0;
   bool eager = false, deterministic = false, allow_tf32 = false;
   std::string transport = "auto";
-  std::string send_values = train::DataParallelOptions{}.late_values ? "forward" : "update";
+  std::string send_values = "forward";
   bool timeline = false;
   int64_t compare_ranks = 1000;
   // run folder
