@@ -9,13 +9,6 @@ cd "$folder/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
 
-# verdict NAME: a case that is good if nothing was written to $case_output.
-verdict() {
-  local problem=
-  [[ ! -s $case_output ]] || problem="found"
-  report "$1" "$problem"
-}
-
 # "core 0", "data 1", ...: the rows of the table of floors.
 floors=$(sed -n 's/^| \([0-9]\) | `\([a-z]*\)\/` .*/\2 \1/p' docs/architecture.md | grep -v '^examples ')
 read -ra rooms < <(sed -n 's/^set(BINADE_ROOMS \(.*\))$/\1/p' cmake/BinadeRooms.cmake)
