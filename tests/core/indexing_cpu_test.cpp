@@ -16,7 +16,7 @@ struct Case {
   Shape index;  // gather, scatter: the index's shape
 };
 const std::vector<Case> kCases = {
-    {{5}, 0, {9}},           {{4, 7}, 1, {4, 3}},          {{4, 7}, 0, {11, 7}},
+    {{5}, 0, {2500}},        {{4, 7}, 1, {4, 3}},          {{4, 7}, 0, {11, 7}},
     {{300, 5}, 1, {300, 1}}, {{3, 6, 50}, 1, {3, 20, 50}}, {{2, 3, 4, 5}, 2, {2, 3, 9, 5}}};
 
 Array random_index(const Shape& shape, DType dtype, int64_t size, int layout, Random& random) {
