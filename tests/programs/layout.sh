@@ -53,6 +53,15 @@ grep -noE "\`($(IFS="|"; echo "${rooms[*]}")|tests|scripts|bench|cmake|docs)/[A-
   done >"$case_output"
 verdict "files that the documentation names are there"
 
+# As the job "layout" of .github/workflows does.
+if command -v clang-format-14 >/dev/null; then
+  find "${rooms[@]}" examples tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' |
+    xargs clang-format-14 --dry-run 2>&1 | { grep -oE '^[^ :]+:[0-9]+' || true; } >"$case_output"
+  verdict "sources are laid out as .clang-format says"
+else
+  echo "skip sources are laid out as .clang-format says: clang-format-14 is not installed"
+fi
+
 # What a user's compiler gets to see.
 cmake --install "$BINADE_BUILD" --prefix "$work/prefix" >/dev/null
 cd "$work/prefix/include"
