@@ -135,10 +135,12 @@ TEST_CASE("a sparse table whose rows are all touched trains as a dense one", "[o
     std::unique_ptr<optim::SparseOptimizer> sparse;
     if (adam) {
       dense = std::make_unique<optim::AdamW>(optim::split_by_decay(dense_table, 0.1));
-      sparse = std::make_unique<optim::SparseAdamW>(sparse_table, {.weight_decay = 0.1});
+      sparse = std::make_unique<optim::SparseAdamW>(sparse_table,
+                                                    optim::WholeModule{.weight_decay = 0.1});
     } else {
       dense = std::make_unique<optim::Sgd>(optim::split_by_decay(dense_table, 0.1));
-      sparse = std::make_unique<optim::SparseSgd>(sparse_table, {.weight_decay = 0.1});
+      sparse =
+          std::make_unique<optim::SparseSgd>(sparse_table, optim::WholeModule{.weight_decay = 0.1});
     }
     dense->set_learning_rate(0.001);
     sparse->set_learning_rate(0.001);
