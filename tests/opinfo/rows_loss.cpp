@@ -58,12 +58,12 @@ std::vector<Row> loss_rows() {
       {"nn.functional.l1_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
-         return {l1_loss(pair.x, pair.target, reduction_of(s))};
+         return {l1_loss(pair.x, pair.target, {reduction_of(s)})};
        }},
       {"nn.functional.mse_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
-         return {mse_loss(pair.x, pair.target, reduction_of(s))};
+         return {mse_loss(pair.x, pair.target, {reduction_of(s)})};
        }},
       {"nn.functional.binary_cross_entropy_with_logits",
        [](Sample& s) -> TensorList {
@@ -90,13 +90,13 @@ std::vector<Row> loss_rows() {
          const Pair pair(s);
          const double beta = s.number(-1, "beta", 1);
          if (beta == 0) throw NotOffered("beta 0");
-         return {smooth_l1_loss(pair.x, pair.target, beta, reduction_of(s))};
+         return {smooth_l1_loss(pair.x, pair.target, beta, {reduction_of(s)})};
        }},
       {"nn.functional.huber_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
          const double delta = s.number(-1, "delta", 1);
-         return {smooth_l1_loss(pair.x, pair.target, delta, reduction_of(s)) * delta};
+         return {smooth_l1_loss(pair.x, pair.target, delta, {reduction_of(s)}) * delta};
        }},
   };
 }
