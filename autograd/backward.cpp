@@ -295,18 +295,18 @@ class BackwardWalk {
       }
       backward.slots_.emplace_back().pending_ = pending;
     }
-    for (Pending& output : outputs) {
-      backward.grads_.push_back(std::move(output.array));
-      backward.column_sums_.push_back(std::move(output.column_sums));
-      backward.through_relu_.push_back(output.through_relu);
-    }
+    backward.outputs_.reserve(outputs.size());
+    for (Pending& output : outputs)
+      backward.outputs_.push_back(
+          {std::move(output.array), std::move(output.column_sums), output.through_relu});
     outputs.clear();
     function(backward);
     if (OpObserver* observer = current_op_observer()) {
-      std::vector<Array> inputs;
+      std::vector<Array> doutputs, inputs;
+      for (const Backward::Output& output : backward.outputs_) doutputs.push_back(output.gradient);
       for (const GradSlot& slot : backward.slots_)
         inputs.push_back(slot.pending_ && slot.pending_->holds ? slot.pending_->array : Array());
-      observer->on_backward(node.name, backward.grads_, inputs);
+      observer->on_backward(node.name, doutputs, inputs);
     }
     for (const Repeated& again : repeated)
       if (again.apart.holds) again.shared->add(again.apart.array);

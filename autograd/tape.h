@@ -85,22 +85,25 @@ class GradSlot {
 class Backward {
  public:
   // Gradient of output i; undefined if nothing reached it (outputs of ops with several).
-  const Array& grad(int output = 0) const { return grads_[static_cast<size_t>(output)]; }
+  const Array& grad(int output = 0) const { return of(output).gradient; }
   GradSlot& slot(int input) { return slots_[static_cast<size_t>(input)]; }
   bool needed(int input) const { return slots_[static_cast<size_t>(input)].needed(); }
   // The column sums (D) of grad(output) (…, D), if it came with them; otherwise undefined.
-  const Array& column_sums(int output = 0) const {
-    return column_sums_[static_cast<size_t>(output)];
-  }
+  const Array& column_sums(int output = 0) const { return of(output).column_sums; }
   // Whether grad(output), and its column sums, are through ReLU already: see want_relu_gradient().
-  bool through_relu(int output = 0) const { return through_relu_[static_cast<size_t>(output)]; }
+  bool through_relu(int output = 0) const { return of(output).through_relu; }
   // Whether backward may run again (retain_graph): what was saved must stay as it is.
   bool retained() const { return retained_; }
 
  private:
   friend class BackwardWalk;
-  std::vector<Array> grads_, column_sums_;
-  std::vector<bool> through_relu_;
+  struct Output {
+    Array gradient, column_sums;
+    bool through_relu;
+  };
+  const Output& of(int output) const { return outputs_[static_cast<size_t>(output)]; }
+
+  std::vector<Output> outputs_;
   std::vector<GradSlot> slots_;
   bool retained_ = false;
   BackwardWalk* walk_ = nullptr;

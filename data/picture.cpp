@@ -107,9 +107,12 @@ bool begins_with(std::span<const std::byte> file, std::string_view magic) {
 }
 
 void check_picture(const Array& picture) {
-  check(picture.defined() && picture.dims() == 3 && picture.size(0) == kChannels &&
+  check(picture.defined() && picture.dims() == 3 &&
+            (picture.size(0) == kChannels || picture.size(0) == 1) &&
             picture.dtype() == DType::f32 && picture.device().is_cpu() && picture.numel() > 0,
-        "a picture is (3, H, W) f32 on the CPU");
+        "a picture is (3, H, W), or grey (1, H, W), f32 on the CPU; got ",
+        picture.defined() ? concat(picture.shape(), ' ', picture.dtype(), " on ", picture.device())
+                          : "nothing");
 }
 
 }  // namespace
@@ -132,10 +135,10 @@ Array read_picture(const std::filesystem::path& path) {
 void write_png(const std::filesystem::path& path, const Array& picture) {
   check_picture(picture);
   const Array values = picture.contiguous();
-  const int64_t pixels = picture.size(1) * picture.size(2);
-  std::vector<unsigned char> bytes(static_cast<size_t>(pixels * kChannels));
+  const int64_t channels = picture.size(0), pixels = picture.size(1) * picture.size(2);
+  std::vector<unsigned char> bytes(static_cast<size_t>(pixels * channels));
   for (int64_t i = 0; i < std::ssize(bytes); ++i) {
-    const float value = values.data<float>()[i % kChannels * pixels + i / kChannels];
+    const float value = values.data<float>()[i % channels * pixels + i / channels];
     const float clamped = std::isnan(value) ? 0 : std::clamp(value, -1.0f, 1.0f);
     bytes[static_cast<size_t>(i)] = static_cast<unsigned char>((clamped + 1) * 127.5f + 0.5f);
   }
@@ -143,7 +146,7 @@ void write_png(const std::filesystem::path& path, const Array& picture) {
   image.version = PNG_IMAGE_VERSION;
   image.height = static_cast<png_uint_32>(picture.size(1));
   image.width = static_cast<png_uint_32>(picture.size(2));
-  image.format = PNG_FORMAT_RGB;
+  image.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
   png_alloc_size_t size = 0;
   std::string file;
   const auto encode = [&](void* memory) {
@@ -158,9 +161,10 @@ void write_png(const std::filesystem::path& path, const Array& picture) {
 
 Array contact_sheet(const std::vector<Array>& pictures, int64_t columns, int64_t gap) {
   check(!pictures.empty() && columns > 0 && gap >= 0, "a contact sheet needs pictures and columns");
-  int64_t height = 0, width = 0;
+  int64_t height = 0, width = 0, channels = 1;
   for (const Array& picture : pictures) {
     check_picture(picture);
+    channels = std::max(channels, picture.size(0));
     height = std::max(height, picture.size(1));
     width = std::max(width, picture.size(2));
   }
@@ -168,11 +172,12 @@ Array contact_sheet(const std::vector<Array>& pictures, int64_t columns, int64_t
   columns = std::min(columns, count);
   const int64_t rows = (count + columns - 1) / columns;
   const Array sheet = Array::full(
-      {kChannels, rows * (height + gap) - gap, columns * (width + gap) - gap}, -1, DType::f32);
+      {channels, rows * (height + gap) - gap, columns * (width + gap) - gap}, -1, DType::f32);
   for (int64_t i = 0; i < count; ++i) {
-    const Array picture = pictures[static_cast<size_t>(i)].contiguous();
+    const Array& given = pictures[static_cast<size_t>(i)];
+    const Array picture = given.expand({channels, given.size(1), given.size(2)}).contiguous();
     const int64_t top = i / columns * (height + gap), left = i % columns * (width + gap);
-    for (int64_t line = 0; line < kChannels * picture.size(1); ++line) {
+    for (int64_t line = 0; line < channels * picture.size(1); ++line) {
       const int64_t channel = line / picture.size(1), y = top + line % picture.size(1);
       std::copy_n(picture.data<float>() + line * picture.size(2), picture.size(2),
                   sheet.data<float>() + (channel * sheet.size(1) + y) * sheet.size(2) + left);

@@ -48,8 +48,8 @@ class Parameter {
     std::string lost;  // why the model no longer trains what the buffers hold; empty: it does
   };
   // Moves master, compute copy and gradient into slices of contiguous buffers; the values are
-  // copied there. `master` is undefined where there is none, or it stays where it is. The parameter is
-  // held as long as the result lives; one that is held already throws Error.
+  // copied there. `master` is undefined where there is none, or it stays where it is. The parameter
+  // is held as long as the result lives; one that is held already throws Error.
   [[nodiscard]] std::shared_ptr<const Binding> bind(Array value, Array grad, Array master,
                                                     const std::string& name);
   // The optimizer holds the master in another place from here on: `whole`, in the parameter's

@@ -3,7 +3,7 @@
 // table has no gradient of its own and belongs to no other optimizer.
 //
 //   nn::SparseEmbedding items(4'000'000, 64);
-//   optim::SparseAdamW sparse(model);               // every sparse table in it
+//   optim::SparseAdamW sparse(model, {.learning_rate = 1e-2});  // every sparse table in it
 //   …
 //   optimizer.zero_grad();
 //   sparse.zero_grad();

@@ -9,8 +9,8 @@
 
 namespace binade::nn {
 
-// The same values in memory of their own, as Module::snapshot() gives them of a module. What state() gives is the memory that training goes on to
-// write: copy it to keep a model as it is now.
+// The same values in memory of their own, as Module::snapshot() gives them of a module. What
+// state() gives is the memory that training goes on to write: copy it to keep a model as it is now.
 StateDict copy_of(const StateDict& state);
 
 // Several states under names of their own: "model", "optimizer", "scaler".
@@ -24,9 +24,9 @@ void write_states(const std::filesystem::path& path, const States& states);
 // file, and for a tensor whose name has no slash.
 States read_states(const std::filesystem::path& path);
 
-// What write_safetensors(path, module.state()) wrote, or any other safetensors file, by name, on the
-// CPU. The arrays are copies: the file may be written again or removed. Throws Error that names the
-// file and what is wrong with it. Of a checkpoint of train::Trainer take
+// What write_safetensors(path, module.state()) wrote, or any other safetensors file, by name, on
+// the CPU. The arrays are copies: the file may be written again or removed. Throws Error that names
+// the file and what is wrong with it. Of a checkpoint of train::Trainer take
 // train::read_checkpoint(path).sections.at("model").
 StateDict read_state(const std::filesystem::path& path);
 

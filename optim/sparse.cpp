@@ -170,10 +170,12 @@ void SparseOptimizer::load_state(const nn::StateDict& saved) {
   load_arrays(name(), saved, own);
 }
 
-SparseAdamW::SparseAdamW(const nn::Module& model, double weight_decay, const AdamWOptions& options)
-    : SparseOptimizer(model), options_(options), weight_decay_(weight_decay) {
+SparseAdamW::SparseAdamW(const nn::Module& model, const WholeModule& how,
+                         const AdamWOptions& options)
+    : SparseOptimizer(model), options_(options), weight_decay_(how.weight_decay) {
   check_options("SparseAdamW", options);
-  check_decay("SparseAdamW", weight_decay);
+  check_decay("SparseAdamW", weight_decay_);
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
   add_moment("exp_avg");
   add_moment("exp_avg_sq");
 }
@@ -187,9 +189,10 @@ void SparseAdamW::update_rows(const UpdateBuffers& buffers, const UpdateContext&
                                                         .weight_decay = weight_decay_}));
 }
 
-SparseSgd::SparseSgd(const nn::Module& model, double weight_decay)
-    : SparseOptimizer(model), weight_decay_(weight_decay) {
-  check_decay("SparseSgd", weight_decay);
+SparseSgd::SparseSgd(const nn::Module& model, const WholeModule& how)
+    : SparseOptimizer(model), weight_decay_(how.weight_decay) {
+  check_decay("SparseSgd", weight_decay_);
+  if (how.learning_rate) set_learning_rate(*how.learning_rate);
 }
 
 void SparseSgd::update_rows(const UpdateBuffers& buffers, const UpdateContext& context) {

@@ -1,4 +1,5 @@
 // Optimizers of sparse tables (nn/sparse_embedding.h): a step costs what its touched rows cost.
+//   optim::SparseAdamW sparse(model, {.learning_rate = 1e-2});
 #pragma once
 
 #include <optional>
@@ -66,7 +67,7 @@ class SparseOptimizer {
 // SparseAdam). A table whose every row is touched in every step is trained as by AdamW.
 class SparseAdamW : public SparseOptimizer {
  public:
-  explicit SparseAdamW(const nn::Module& model, double weight_decay = 0,
+  explicit SparseAdamW(const nn::Module& model, const WholeModule& how = {},
                        const AdamWOptions& options = {});
   const char* name() const override { return "sparse_adamw"; }
 
@@ -79,7 +80,7 @@ class SparseAdamW : public SparseOptimizer {
 // w ← w − lr·(g + wd·w) on the touched rows: without decay, SGD.
 class SparseSgd : public SparseOptimizer {
  public:
-  explicit SparseSgd(const nn::Module& model, double weight_decay = 0);
+  explicit SparseSgd(const nn::Module& model, const WholeModule& how = {});
   const char* name() const override { return "sparse_sgd"; }
 
  private:

@@ -3,6 +3,7 @@
 #include <binade/autograd/ops/arithmetic.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include <binade/autograd/ops/broadcast.h>
@@ -243,6 +244,22 @@ Tensor atan2(const Tensor& y, const Tensor& x) {
         const Tensor radius = radius_of(y, x);
         return -(dy * (y / radius) / radius);
       });
+}
+
+Tensor remainder(const Tensor& a, const Tensor& b) {
+  for (const auto& [what, x] : {std::pair("a", a), std::pair("b", b)}) {
+    check_arithmetic("remainder", x);
+    check(!is_floating(x.dtype()), "remainder takes integers, got ", what, ' ', Kind{x},
+          "; of floating point it is a - floor(a / b) * b");
+  }
+  const Tensor left = a - a / b * b;  // with the sign of a: division rounds toward zero
+  const Tensor other_sign = logical_and(not_equal(left, 0), not_equal(less(left, 0), less(b, 0)));
+  return where(other_sign, left + b, left);
+}
+
+Tensor remainder(const Tensor& a, int64_t b) {
+  check_defined("remainder", "a", a);
+  return remainder(a, Tensor::scalar(static_cast<double>(b), a.dtype(), a.device()));
 }
 
 Tensor pow(const Tensor& base, double exponent) {

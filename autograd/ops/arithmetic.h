@@ -13,6 +13,10 @@ Tensor div(const Tensor& a, const Tensor& b);
 Tensor maximum(const Tensor& a,
                const Tensor& b);  // gradient: half each where equal, all to both at NaN
 Tensor minimum(const Tensor& a, const Tensor& b);
+// What is left of integers a over b, with the sign of b (Python's %): puts ids into buckets.
+// Without a gradient.
+Tensor remainder(const Tensor& a, const Tensor& b);
+Tensor remainder(const Tensor& a, int64_t b);
 Tensor pow(const Tensor& a, const Tensor& b);  // class full
 Tensor pow(const Tensor& a, double exponent);  // class full
 // The angle of the point (x, y) in (−π, π]; class full. At the origin the gradient is NaN.
@@ -58,13 +62,16 @@ Tensor sign(const Tensor& x);  // −1, 0 or 1
 Tensor floor(const Tensor& x);
 Tensor ceil(const Tensor& x);
 Tensor round(const Tensor& x);  // halves to even
-// Gradient passes where low ≤ x ≤ high, and at NaN.
+// Gradient passes where low ≤ x ≤ high, and at NaN. A bound of ±INFINITY bounds nothing.
 Tensor clamp(const Tensor& x, double low, double high);
 // Bounds that broadcast; an undefined one bounds nothing. Where low is above high the result is
 // high, and a NaN of any operand wins. A bound has the gradient where it is the result and x is
 // not.
 Tensor clamp(const Tensor& x, const Tensor& low, const Tensor& high);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+// With a number for one of them, in the other's dtype; Error for a fraction beside integers.
+Tensor where(const Tensor& condition, const Tensor& a, double b);
+Tensor where(const Tensor& condition, double a, const Tensor& b);
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);  // value where mask is true
 
 // Results of dtype bool, without a gradient.

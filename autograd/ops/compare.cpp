@@ -138,6 +138,16 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
                 });
 }
 
+Tensor where(const Tensor& condition, const Tensor& a, double b) {
+  check_arithmetic("where", a, b);
+  return where(condition, a, Tensor::scalar(b, a.dtype(), a.device()));
+}
+
+Tensor where(const Tensor& condition, double a, const Tensor& b) {
+  check_arithmetic("where", b, a);
+  return where(condition, Tensor::scalar(a, b.dtype(), b.device()), b);
+}
+
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
   check_defined("masked_fill", "x", x);
   check_mask("masked_fill", "mask", mask);

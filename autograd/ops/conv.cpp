@@ -62,6 +62,12 @@ Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options
   return shape;
 }
 
+Pool2dOptions with_stride(Pool2dOptions options) {
+  for (const size_t i : {size_t{0}, size_t{1}})
+    if (options.stride[i] == 0) options.stride[i] = options.kernel[i];
+  return options;
+}
+
 kernels::PoolParams pool_params(const Pool2dOptions& options) {
   kernels::PoolParams params;
   params.kernel_h = options.kernel[0];
@@ -273,12 +279,14 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
                 Conv2dGradient{Saved(images), Saved(filters), params});
 }
 
-Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) {
+Tensor max_pool2d(const Tensor& x, const Pool2dOptions& given) {
+  const Pool2dOptions options = with_stride(given);
   return max_over_windows("max_pool2d", x, pooled_shape("max_pool2d", x, options),
                           pool_params(options));
 }
 
-Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& given) {
+  const Pool2dOptions options = with_stride(given);
   check(options.dilation == std::array<int64_t, 2>{1, 1},
         "avg_pool2d: means have no dilation, got ", options.dilation[0], " and ",
         options.dilation[1]);

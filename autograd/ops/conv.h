@@ -21,7 +21,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
 
 struct Pool2dOptions {
   std::array<int64_t, 2> kernel = {2, 2};
-  std::array<int64_t, 2> stride = {2, 2};
+  std::array<int64_t, 2> stride = {0, 0};  // 0: the kernel's size
   std::array<int64_t, 2> padding = {0, 0};
   std::array<int64_t, 2> dilation = {1, 1};  // max_pool2d only: between a window's elements
   // A last window may begin inside x (or the padding in front) and end beyond it.

@@ -56,7 +56,7 @@ Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bia
 
 struct Pool1dOptions {
   int64_t kernel = 2;
-  int64_t stride = 2;
+  int64_t stride = 0;  // 0: the kernel's size
   int64_t padding = 0;
   int64_t dilation = 1;           // max_pool1d only: between a window's elements
   bool ceil_mode = false;         // as Pool2dOptions say

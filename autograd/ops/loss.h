@@ -1,8 +1,8 @@
 // Losses. Class full: they read half inputs and compute in f32; the result is f32 (f64 for f64).
+// Options go by name: mse_loss(x, target, {.reduction = Reduction::sum}).
 #pragma once
 
 #include <optional>
-#include <utility>
 
 #include <binade/autograd/tensor.h>
 
@@ -50,15 +50,11 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
 struct LossOptions {
   Reduction reduction = Reduction::mean;
   Tensor normaliser;  // as in CrossEntropyOptions
-
-  LossOptions(Reduction reduction = Reduction::mean)  // NOLINT: a reduction says it all
-      : reduction(reduction) {}
-  LossOptions(Reduction reduction, Tensor normaliser)
-      : reduction(reduction), normaliser(std::move(normaliser)) {}
 };
 // −log_probabilities (…, V) at targets (…), class indices.
-struct NllOptions : LossOptions {
-  using LossOptions::LossOptions;
+struct NllOptions {
+  Reduction reduction = Reduction::mean;
+  Tensor normaliser;
   int64_t ignore_index = -100;  // as in CrossEntropyOptions, and so is
   Tensor weight;
 };
@@ -67,8 +63,9 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets,
 // Soft targets: probabilities of logits' shape; −Σ weight·target·log_softmax(logits) a row, with
 // target = (1 − label_smoothing)·probability + label_smoothing/V. The mean is over rows, whatever
 // the weights.
-struct SoftTargetOptions : LossOptions {
-  using LossOptions::LossOptions;
+struct SoftTargetOptions {
+  Reduction reduction = Reduction::mean;
+  Tensor normaliser;
   double label_smoothing = 0;
   Tensor weight;  // (V), or undefined
 };
@@ -78,8 +75,9 @@ Tensor l1_loss(const Tensor& x, const Tensor& target, const LossOptions& options
 Tensor mse_loss(const Tensor& x, const Tensor& target, const LossOptions& options = {});
 // x are logits; stable for any magnitude. Both weights broadcast to x: `weight` multiplies an
 // element's loss, `pos_weight` the part that the target asks for. The mean is over elements.
-struct BceOptions : LossOptions {
-  using LossOptions::LossOptions;
+struct BceOptions {
+  Reduction reduction = Reduction::mean;
+  Tensor normaliser;
   Tensor weight, pos_weight;
 };
 Tensor bce_with_logits_loss(const Tensor& x, const Tensor& target, const BceOptions& options = {});

@@ -53,9 +53,9 @@ Tensor prod(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor cumsum(const Tensor& x, int axis);
 Tensor cumprod(const Tensor& x, int axis);
 // Stable. {values, i64 indices}; the gradient flows through the values.
-std::pair<Tensor, Tensor> sort(const Tensor& x, int axis, bool descending = false);
+std::pair<Tensor, Tensor> sort(const Tensor& x, int axis = -1, bool descending = false);
 // The k largest, or the k smallest, in order.
-std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis, bool largest = true);
+std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int axis = -1, bool largest = true);
 
 Tensor softmax(const Tensor& x, int axis = -1);      // class full
 Tensor log_softmax(const Tensor& x, int axis = -1);  // class full

@@ -18,14 +18,14 @@ Tensor expand(const Tensor& x, const Shape& shape);  // a size of -1 stays as it
 Tensor flatten(const Tensor& x, int first_dim = 0, int last_dim = -1);
 Tensor contiguous(const Tensor& x);
 Tensor clone(const Tensor& x);
-Tensor cat(const std::vector<Tensor>& tensors, int dim);  // class widest
-Tensor stack(const std::vector<Tensor>& tensors, int dim);
+Tensor cat(const std::vector<Tensor>& tensors, int dim = 0);  // class widest
+Tensor stack(const std::vector<Tensor>& tensors, int dim = 0);
 // Neighbouring parts along `dim`: of `chunk` elements each, the last of what is left; of `sizes`,
 // which add up to the dimension; or at most `count` of one size, ⌈size / count⌉, the last of what
 // is left.
-std::vector<Tensor> split(const Tensor& x, int64_t chunk, int dim);
-std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim);
-std::vector<Tensor> chunk(const Tensor& x, int64_t count, int dim);
+std::vector<Tensor> split(const Tensor& x, int64_t chunk, int dim = 0);
+std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim = 0);
+std::vector<Tensor> chunk(const Tensor& x, int64_t count, int dim = 0);
 
 // ---- copies in another order -------------------------------------------------------------------
 Tensor flip(const Tensor& x, const std::vector<int>& dims);  // backwards along the dimensions

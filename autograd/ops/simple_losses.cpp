@@ -23,12 +23,12 @@ Tensor widened(const Tensor& x) {
 }
 
 void check_pair(const char* op, const char* what, const Tensor& x, const Tensor& target,
-                const LossOptions& options) {
+                const Tensor& normaliser) {
   check_floating(op, what, x);
   check_floating(op, "target", target);
-  check_device(op, {x, target, options.normaliser});
+  check_device(op, {x, target, normaliser});
   check_same_shape(op, x, target);
-  check_normaliser(op, options.normaliser);
+  check_normaliser(op, normaliser);
 }
 
 Tensor over_normaliser(const Tensor& losses, const Tensor& normaliser) {
@@ -181,7 +181,7 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets, const Nl
 Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities,
                           const SoftTargetOptions& options) {
   const char* op = "cross_entropy_soft";
-  check_pair(op, "logits", logits, probabilities, options);
+  check_pair(op, "logits", logits, probabilities, options.normaliser);
   check(logits.dims() >= 1, op, ": logits must be (…, V), got ", Kind{logits});
   check_smoothing(op, options.label_smoothing);
   const int64_t classes = logits.size(-1);
@@ -191,11 +191,12 @@ Tensor cross_entropy_soft(const Tensor& logits, const Tensor& probabilities,
     target = target * (1 - options.label_smoothing) +
              options.label_smoothing / static_cast<double>(classes);
   if (options.weight.defined()) target = target * to(options.weight, target.dtype());
-  return reduced(-sum(target * log_softmax(widened(logits)), {-1}), options);
+  return reduced(-sum(target * log_softmax(widened(logits)), {-1}),
+                 {options.reduction, options.normaliser});
 }
 
 Tensor l1_loss(const Tensor& x_in, const Tensor& target_in, const LossOptions& options) {
-  check_pair("l1_loss", "x", x_in, target_in, options);
+  check_pair("l1_loss", "x", x_in, target_in, options.normaliser);
   const bool apart = options.reduction == Reduction::none && !options.normaliser.defined();
   if (apart || x_in.numel() == 0) return reduced(abs(widened(x_in) - widened(target_in)), options);
   Tensor x = x_in, target = target_in;
@@ -207,14 +208,14 @@ Tensor l1_loss(const Tensor& x_in, const Tensor& target_in, const LossOptions& o
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, const LossOptions& options) {
-  check_pair("mse_loss", "x", x, target, options);
+  check_pair("mse_loss", "x", x, target, options.normaliser);
   return reduced(square(widened(x) - widened(target)), options);
 }
 
 Tensor bce_with_logits_loss(const Tensor& x_in, const Tensor& target_in,
                             const BceOptions& options) {
   const char* op = "bce_with_logits_loss";
-  check_pair(op, "x", x_in, target_in, options);
+  check_pair(op, "x", x_in, target_in, options.normaliser);
   const Tensor x = widened(x_in), target = widened(target_in);
   const auto weight = [&](const char* name, const Tensor& given) {
     check_floating(op, name, given);
@@ -232,11 +233,11 @@ Tensor bce_with_logits_loss(const Tensor& x_in, const Tensor& target_in,
   if (options.pos_weight.defined()) wanted = wanted * weight("pos_weight", options.pos_weight);
   Tensor losses = wanted + (1 - target) * softplus(x);
   if (options.weight.defined()) losses = losses * weight("weight", options.weight);
-  return reduced(losses, options);
+  return reduced(losses, {options.reduction, options.normaliser});
 }
 
 Tensor kl_div_loss(const Tensor& log_input, const Tensor& target_in, const LossOptions& options) {
-  check_pair("kl_div_loss", "log_input", log_input, target_in, options);
+  check_pair("kl_div_loss", "log_input", log_input, target_in, options.normaliser);
   check(log_input.dims() >= 1, "kl_div_loss: log_input must be (…, V), got ", Kind{log_input});
   const Tensor target = widened(target_in);
   // 0·log 0 is 0; what is no probability (below 0, NaN) gives NaN.
@@ -248,7 +249,7 @@ Tensor kl_div_loss(const Tensor& log_input, const Tensor& target_in, const LossO
 
 Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, double beta,
                       const LossOptions& options) {
-  check_pair("smooth_l1_loss", "x", x, target, options);
+  check_pair("smooth_l1_loss", "x", x, target, options.normaliser);
   check(beta > 0, "smooth_l1_loss: beta must be above 0, got ", beta);
   const Tensor difference = widened(x) - widened(target);
   // Clamped on both sides rather than as a distance, whose slope at 0 would hide the parabola's

@@ -69,9 +69,9 @@ void few_rows_linear(const Array& x, const FewRowsLayer& layer, const Array& res
 // kFewRowsApart.
 void few_rows_swiglu(const FewRows& in, const FewRowsLayer& gate, const FewRowsLayer& up,
                      const Array& out);
-// Row b·T + t is token t of row b of the pass; up to kFewRowsApart rows. queries (M, Hq·D) contiguous; keys
-// and values go to the cache as cache_write puts them (S, Hkv, capacity, D). Each is rounded before
-// its rotation and behind it.
+// Row b·T + t is token t of row b of the pass; up to kFewRowsApart rows. queries (M, Hq·D)
+// contiguous; keys and values go to the cache as cache_write puts them (S, Hkv, capacity, D). Each
+// is rounded before its rotation and behind it.
 void few_rows_attention_inputs(const FewRows& in, const FewRowsAttention& layers,
                                const PassRows& rows, const Array& queries, const Array& cached_keys,
                                const Array& cached_values);

@@ -87,8 +87,9 @@ TensorList unrolled(const EagleHead& head, const EagleHead::Trunk& trunk,
 Tensor regression(const Tensor& output, const Tensor& hidden, const Tensor& labels,
                   const Tensor& normaliser) {
   const Tensor next = roll(hidden, {-1}, {1});  // what comes round is ignored
-  const Tensor each =
-      mean(smooth_l1_loss(to(output, DType::f32), to(next, DType::f32), 1, Reduction::none), {-1});
+  const Tensor each = mean(smooth_l1_loss(to(output, DType::f32), to(next, DType::f32), 1,
+                                          {.reduction = Reduction::none}),
+                           {-1});
   const Tensor zero(Array::zeros({}, labels.dtype(), labels.device()));
   return sum(masked_fill(each, less(labels, zero), 0)) / normaliser;
 }

@@ -1,8 +1,8 @@
 // A ranker on disk: a folder that scores files of raw features.
 //
-//   ranker.json          the network, the loss, how features are numbered, and CRC-32Cs of the others
-//   model.safetensors    its weights
-//   scaling.safetensors  how features are scaled, if they are
+//   ranker.json          the network, the loss, how features are numbered, and CRC-32Cs of the
+//   others model.safetensors    its weights scaling.safetensors  how features are scaled, if they
+//   are
 #pragma once
 
 #include <filesystem>

@@ -4,10 +4,11 @@
 # from f32 under autocast to f16 and bf16. A difference that tests/opinfo/differences.json does not
 # explain fails it.
 #
-# Usage: scripts/long/opinfo.sh [--device cpu|cuda] [--only NAMES] [--verbose]
+# Usage: scripts/long/opinfo.sh [--device cpu|cuda] [--only NAMES] [--few] [--verbose]
 #
 #   --device   where both run; the default is each that is there
 #   --only     some of f64,f32,f16,bf16,autocast-f16,autocast-bf16, separated by commas
+#   --few      only the samples that show an option, a dtype or a layout of an op first
 #   --verbose  also lists what is not offered and which differences were met
 #
 #   BINADE_PYTHON  a Python that has PyTorch, NumPy and expecttest; without it PyTorch is installed
@@ -18,12 +19,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-devices=(cpu) only=f64,f32,f16,bf16,autocast-f16,autocast-bf16 verbose=()
+devices=(cpu) only=f64,f32,f16,bf16,autocast-f16,autocast-bf16 verbose=() few=()
 if has_gpu; then devices+=(cuda); fi
 while (($#)); do
   case $1 in
     --device) devices=("${2:?--device wants cpu or cuda}") && shift 2 ;;
     --only) only=${2:?--only wants names, separated by commas} && shift 2 ;;
+    --few) few=(--few) && shift ;;
     --verbose) verbose=(--verbose) && shift ;;
     --help) usage && exit ;;
     *) die "unknown option $1; see --help" ;;
@@ -75,7 +77,7 @@ for device in "${devices[@]}"; do
     esac
     say "$name on $device"
     "$python" "$root/tests/opinfo/opinfo.py" make "$folder" --program "$program" --device "$device" \
-      "${options[@]}"
+      "${options[@]}" "${few[@]}"
     "$program" "$folder" "$device" ${preset:+"$preset"}
     "$python" "$root/tests/opinfo/opinfo.py" compare "$folder" \
       --listed "$root/tests/opinfo/differences.json" "${verbose[@]}" || failed=1

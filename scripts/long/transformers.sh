@@ -2,7 +2,7 @@
 # Compares tiny models of every family and rope type with transformers from pip: every logit, loss,
 # gradient and greedy text, and whether transformers reads them as they were when Binade has saved
 # them. tests/nn/transformers_models.json is made again, too: its numbers must
-# be the same to five places.
+# be the same to 3e-5.
 #
 # Usage: scripts/long/transformers.sh [BUILD FOLDER]
 #        BINADE_TRANSFORMERS_PYTHON: a Python that has transformers

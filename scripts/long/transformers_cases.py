@@ -254,12 +254,14 @@ def write_goldens(path):
 
 
 def alike(a, b):
+    """Equal but for what another version of PyTorch sums in another order: numbers are rounded to 1e-5,
+    and between 2.6 and the one that made the goldens they moved by at most 2e-5."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(alike, a, b))
     if isinstance(a, float):
-        return abs(a - b) <= 1e-5 * max(1, abs(a))
+        return abs(a - b) <= 3e-5 * max(1, abs(a))
     return a == b
 
 

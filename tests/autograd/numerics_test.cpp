@@ -181,7 +181,7 @@ TEST_CASE("smooth_l1_loss has the curvature of its parabola at the target", "[op
   const Tensor x = leaf({1, 1.125, 3}), target = Tensor::ones({3}, DType::f64);
   BackwardOptions options;
   options.create_graph = true;
-  const Tensor loss = smooth_l1_loss(x, target, beta, Reduction::sum);
+  const Tensor loss = smooth_l1_loss(x, target, beta, {.reduction = Reduction::sum});
   const Tensor slope = grad({loss}, {x}, {}, options)[0];
   CHECK(slope.to_vector<double>() == Numbers{0, 0.5, 1});
   CHECK(gradient(slope, x) == Numbers{1 / beta, 1 / beta, 0});

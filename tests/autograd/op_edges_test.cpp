@@ -78,7 +78,8 @@ TEST_CASE("losses hold their tails", "[ops]") {
   // Both labels at logits of ±100: the loss is the distance, or e^-100.
   const Tensor x = leaf({100, -100, 100, -100});
   const Tensor target = Tensor::from(Numbers{1, 0, 0, 1}, {4});
-  const Numbers loss = bce_with_logits_loss(x, target, Reduction::none).to_vector<double>();
+  const Numbers loss =
+      bce_with_logits_loss(x, target, {.reduction = Reduction::none}).to_vector<double>();
   CHECK(loss[0] == Approx(std::exp(-100.0)));
   CHECK(loss[1] == Approx(std::exp(-100.0)));
   CHECK(loss[2] == 100);
@@ -124,6 +125,40 @@ TEST_CASE("integers have arithmetic and sums of their own", "[ops]") {
   CHECK(sum(equal(b, b)).item() == 3);
   CHECK(max(a).item() == 7);
   CHECK((a + Tensor::scalar(0.5, DType::f16)).dtype() == DType::f16);
+}
+
+TEST_CASE("remainders have the divisor's sign, in every integer dtype", "[ops]") {
+  for (const DType dtype : {DType::i64, DType::i32}) {
+    const Tensor a = tensor({7, -7, 6, -6, 0}, dtype);
+    CHECK(remainder(a, 3).dtype() == dtype);
+    CHECK(to(remainder(a, 3), DType::f64).to_vector<double>() == Numbers{1, 2, 0, 0, 0});
+    CHECK(to(remainder(a, -3), DType::f64).to_vector<double>() == Numbers{-2, -1, 0, 0, 0});
+  }
+  const Tensor bytes = tensor({250, 7}, DType::u8);
+  CHECK(to(remainder(bytes, 100), DType::f64).to_vector<double>() == Numbers{50, 7});
+}
+
+TEST_CASE("where takes a number for one of its tensors", "[ops]") {
+  const Tensor x = leaf({1, 2, 3});
+  const Tensor mask = Tensor::from(std::vector<uint8_t>{1, 0, 1}, {3});
+  const Tensor condition = to(mask, DType::boolean);
+  CHECK(where(condition, x, -4).to_vector<double>() == Numbers{1, -4, 3});
+  CHECK(where(condition, -4, x).to_vector<double>() == Numbers{-4, 2, -4});
+  CHECK(gradient(where(condition, x, 0), x) == Numbers{1, 0, 1});
+  CHECK(gradient(where(condition, 0, x), x) == Numbers{0, 1, 0});
+  CHECK(where(condition, Tensor::zeros({3}, DType::i64), 5).dtype() == DType::i64);
+  CHECK(where(condition, Tensor::scalar(1), 2).shape() == Shape{3});
+}
+
+TEST_CASE("a dimension that is not named is PyTorch's", "[ops]") {
+  const Tensor x = leaf({3, 1, 2, 6, 5, 4}, {2, 3});
+  CHECK(cat({x, x}).shape() == Shape{4, 3});
+  CHECK(stack({x, x}).shape() == Shape{2, 2, 3});
+  CHECK(split(x, 1).size() == 2);
+  CHECK(split(x, {1, 1})[1].to_vector<double>() == Numbers{6, 5, 4});
+  CHECK(chunk(x, 2)[0].shape() == Shape{1, 3});
+  CHECK(sort(x).first.to_vector<double>() == Numbers{1, 2, 3, 4, 5, 6});
+  CHECK(topk(x, 1).first.to_vector<double>() == Numbers{3, 6});
 }
 
 TEST_CASE("tensors compare with numbers", "[ops]") {

@@ -28,6 +28,14 @@ TEST_CASE("arithmetic refuses what does not broadcast or has no arithmetic", "[o
   CHECK_ERROR(add(Tensor(), zeros({2})), Contains("add") && Contains("undefined"));
   CHECK_ERROR(clamp(zeros({2}), 1, 0), Contains("clamp") && Contains("low"));
   CHECK_ERROR(where(zeros({2}), zeros({2}), zeros({2})), Contains("where") && Contains("bool"));
+  CHECK_ERROR(where(zeros({2}, DType::boolean), zeros({2}, DType::i64), 0.5),
+              Contains("where") && Contains("0.5") && Contains("i64"));
+  CHECK_ERROR(where(zeros({2}, DType::boolean), 1, zeros({2}, DType::boolean)), Contains("bool"));
+  CHECK_ERROR(remainder(zeros({2}, DType::i64), zeros({2})),
+              Contains("remainder takes integers, got b (2) f32") && Contains("floor"));
+  CHECK_ERROR(remainder(zeros({2}, DType::boolean), 2), Contains("remainder") && Contains("bool"));
+  CHECK_ERROR(remainder(zeros({2}, DType::i64), 0), Contains("division by zero"));
+  CHECK_ERROR(remainder(Tensor(), 2), Contains("remainder") && Contains("undefined"));
   CHECK_ERROR(masked_fill(zeros({2}), zeros({3, 2}, DType::boolean), 0),
               Contains("masked_fill") && Contains("(3, 2)"));
   CHECK_ERROR(sum_to(zeros({2, 3}), {2}), Contains("sum_to") && Contains("(2, 3)"));

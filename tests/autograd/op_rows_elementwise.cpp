@@ -163,6 +163,12 @@ void add_choices(OpTable& table) {
   comparison("greater", greater, [](double a, double b) -> double { return a > b; });
   comparison("greater_equal", greater_equal, [](double a, double b) -> double { return a >= b; });
   binary(
+      table, "remainder", "", remainder,
+      [](double a, double b) -> double { return a - std::floor(a / b) * b; },
+      integers({2, 6}, {7, -7, 7, -7, 0, 6, 8, -9, 1, -1, 5, 1e9}),
+      integers({6}, {3, 3, -3, -3, 5, 7}))
+      .constant();
+  binary(
       table, "logical_and", "", logical_and,
       [](double a, double b) -> double { return a != 0 && b != 0; }, mask({4}, {0, 0, 1, 1}),
       mask({4}, {0, 1, 0, 1}))

@@ -104,7 +104,7 @@ void add_cross_entropy(OpTable& table) {
         .add(
             "cross_entropy_soft", name, {real({2, 3, 5}, -6, 6), real({2, 3, 5}, 0, 1)},
             [reduction = reduction](const TensorList& in) -> TensorList {
-              return {cross_entropy_soft(in[0], in[1], reduction)};
+              return {cross_entropy_soft(in[0], in[1], {reduction})};
             },
             [reduction = reduction](const Lists& in) -> Lists {
               return {reduced(per_row(in[0],
@@ -267,7 +267,7 @@ OpRow& elementwise(OpTable& table, const char* name, const char* variant, Loss l
   return table
       .add(
           name, variant, {x, target},
-          [=](const TensorList& in) -> TensorList { return {loss(in[0], in[1], reduction)}; },
+          [=](const TensorList& in) -> TensorList { return {loss(in[0], in[1], {reduction})}; },
           [=](const Lists& in) -> Lists {
             return {reduced(map(in[0], in[1], formula), reduction)};
           })
@@ -287,7 +287,7 @@ void add_loss_rows(OpTable& table) {
     elementwise(
         table, "bce_with_logits_loss", name,
         [](const Tensor& x, const Tensor& t, const LossOptions& options) {
-          return bce_with_logits_loss(x, t, options.reduction);
+          return bce_with_logits_loss(x, t, {options.reduction});
         },
         [](double x, double t) {
           return t * std::log1p(std::exp(-x)) + (1 - t) * std::log1p(std::exp(x));
@@ -307,7 +307,7 @@ void add_loss_rows(OpTable& table) {
         .add(
             "kl_div_loss", name, {real({3, 4}, -3, 0), real({3, 4}, 0.0625, 1)},
             [reduction = reduction](const TensorList& in) -> TensorList {
-              return {kl_div_loss(in[0], in[1], reduction)};
+              return {kl_div_loss(in[0], in[1], {reduction})};
             },
             [reduction = reduction](const Lists& in) -> Lists {
               return {reduced(per_row(in[0],

@@ -22,16 +22,17 @@ int64_t windows_of(int64_t size, int64_t kernel, int64_t stride, int64_t padding
 }
 
 Values pooled(const Values& x, const Pool2dOptions& o, bool largest) {
+  const auto stride = [&](size_t i) { return o.stride[i] != 0 ? o.stride[i] : o.kernel[i]; };
   const auto count = [&](size_t i) {
-    return windows_of(x.size(2 + static_cast<int>(i)), o.kernel[i], o.stride[i], o.padding[i],
+    return windows_of(x.size(2 + static_cast<int>(i)), o.kernel[i], stride(i), o.padding[i],
                       o.dilation[i], o.ceil_mode);
   };
   return fill({x.size(0), x.size(1), count(0), count(1)}, [&](const Index& at) {
     std::vector<double> window;
     double elements = 0;
     for_each_index({o.kernel[0], o.kernel[1]}, [&](const Index& tap) {
-      const int64_t h = at[2] * o.stride[0] - o.padding[0] + tap[0] * o.dilation[0];
-      const int64_t w = at[3] * o.stride[1] - o.padding[1] + tap[1] * o.dilation[1];
+      const int64_t h = at[2] * stride(0) - o.padding[0] + tap[0] * o.dilation[0];
+      const int64_t w = at[3] * stride(1) - o.padding[1] + tap[1] * o.dilation[1];
       if (h < x.size(2) + o.padding[0] && w < x.size(3) + o.padding[1]) elements += 1;
       if (inside(x, h, w)) window.push_back(x({at[0], at[1], h, w}));
     });
@@ -113,6 +114,7 @@ void add_sequence_rows(OpTable& table) {
         [=](const Lists& in) -> Lists { return {reference(in[0], false)}; });
   };
   pool("plain", 6, {});
+  pool("no stride named", 7, {.kernel = 3});
   pool("overlapping, padded", 7, {.kernel = 3, .stride = 1, .padding = 1});
   pool("ceil_mode, padding not counted", 7,
        {.kernel = 3, .stride = 3, .padding = 1, .ceil_mode = true, .count_include_pad = false});
@@ -161,6 +163,7 @@ void add_pooling_rows(OpTable& table) {
   };
   const Shape shape{1, 2, 5, 6};
   pool("plain", shape, {});
+  pool("no stride named", {1, 2, 7, 6}, {.kernel = {3, 2}});
   pool("overlapping, padded", shape, {{3, 2}, {2, 1}, {1, 1}});
   pool("ceil_mode", shape, {.ceil_mode = true});
   pool("ceil_mode, padded", {1, 1, 6, 7},

@@ -107,7 +107,7 @@ void add_nll(OpTable& table) {
           .add(
               "nll_loss", concat(name, weighted ? ", class weights" : ""), inputs,
               [=, reduction = reduction](const TensorList& in) -> TensorList {
-                NllOptions options(reduction);
+                NllOptions options{reduction};
                 if (weighted) options.weight = in[2];
                 return {nll_loss(in[0], in[1], options)};
               },
@@ -134,7 +134,7 @@ void add_soft_targets(OpTable& table) {
             "cross_entropy_soft", concat("class weights, smoothed, ", name),
             {real({2, 3, 5}, -6, 6), real({2, 3, 5}, 0, 1), class_weights(5)},
             [reduction = reduction](const TensorList& in) -> TensorList {
-              SoftTargetOptions options(reduction);
+              SoftTargetOptions options{reduction};
               options.label_smoothing = 0.25;
               options.weight = in[2];
               return {cross_entropy_soft(in[0], in[1], options)};
@@ -171,7 +171,7 @@ void add_elementwise(OpTable& table) {
         .add(
             "l1_loss", name, {real({3, 4}), real({3, 4})},
             [reduction = reduction](const TensorList& in) -> TensorList {
-              return {l1_loss(in[0], in[1], reduction)};
+              return {l1_loss(in[0], in[1], {reduction})};
             },
             [reduction = reduction](const Lists& in) -> Lists {
               const Values losses =

@@ -127,6 +127,34 @@ TEST_CASE("scatter and index_add of the CPU", "[kernels][cpu]") {
   });
 }
 
+TEST_CASE("sources beyond a tile of indices go where theirs say", "[kernels][cpu]") {
+  // Of a vector, of rows that lie side by side, and of rows that do not; whole numbers add exactly.
+  const int64_t count = 2500;
+  Random random(71);
+  std::vector<int64_t> at(static_cast<size_t>(count));
+  for (int64_t& place : at) place = static_cast<int64_t>(random() % 7);
+  const Array index = Array::from(at, {count});
+  for (const bool dense : {true, false})
+    for (const int64_t width : {1, 3, 70}) {
+      INFO(width << (dense ? " side by side" : " apart"));
+      const Array source = Array::empty({count, dense ? width : 2 * width}, DType::f32);
+      for (int64_t i = 0; i < source.numel(); ++i) write(source, i, static_cast<double>(i % 11));
+      const Array rows = dense ? source : source.slice(1, 0, 2 * width, 2);
+      const Array sums = Array::zeros({7, width}, DType::f32), last = sums.clone();
+      cpu::index_add(sums, 0, index, rows, 1);
+      cpu::scatter(last, 0, index.unsqueeze(1).expand(rows.shape()), rows, false);
+      std::vector<double> expected(static_cast<size_t>(7 * width)), newest = expected;
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t c = 0; c < width; ++c) {
+          const auto place = static_cast<size_t>(at[static_cast<size_t>(i)] * width + c);
+          expected[place] += read(rows, i * width + c);
+          newest[place] = read(rows, i * width + c);
+        }
+      CHECK((values_of(sums) == expected));
+      CHECK((values_of(last) == newest));
+    }
+}
+
 TEST_CASE("sums of halves by index are rounded once", "[kernels][cpu]") {
   // 2048 + 1 + 1 + ...: in f16 every addition of 1 would be lost.
   const Array out = array_of({2048, 5}, {2}, DType::f16);

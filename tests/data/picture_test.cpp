@@ -86,6 +86,21 @@ TEST_CASE("values beyond a picture's are clamped", "[picture]") {
   CHECK(read[2] == 1);
 }
 
+TEST_CASE("grey pictures are written, and stand beside coloured ones", "[picture]") {
+  const TemporaryFolder folder;
+  const Array colour = picture(4, 6), grey = colour.slice(0, 1, 2);  // its green
+  data::write_png(folder / "grey.png", grey);
+  const Array read = data::read_picture(folder / "grey.png");
+  REQUIRE(read.shape() == Shape{3, 4, 6});
+  for (int64_t i = 0; i < read.numel(); ++i)
+    CHECK(read.data<float>()[i] == Approx(colour.data<float>()[24 + i % 24]).margin(1e-6));
+  CHECK(data::contact_sheet({grey, grey}, 2).shape() == Shape{1, 4, 13});
+  const Array sheet = data::contact_sheet({colour, grey}, 2);
+  REQUIRE(sheet.shape() == Shape{3, 4, 13});
+  for (int64_t c = 0; c < 3; ++c)
+    CHECK(sheet.data<float>()[c * 4 * 13 + 7] == colour.data<float>()[24]);
+}
+
 TEST_CASE("a contact sheet has its pictures in cells", "[picture]") {
   const Array small = Array::full({3, 2, 2}, 1, DType::f32), wide = picture(2, 3);
   const Array sheet = data::contact_sheet({small, wide, small}, 2);
@@ -120,7 +135,7 @@ TEST_CASE("files that are no pictures are refused", "[picture][errors]") {
     write_text_file(folder / "cut.jpg", jpeg.substr(0, bytes));
     CHECK_THROWS_WITH(data::read_picture(folder / "cut.jpg"), Contains("cut.jpg is no JPEG"));
   }
-  CHECK_THROWS_WITH(data::write_png(folder / "a.png", Array::zeros({1, 2, 2}, DType::f32)),
-                    Contains("a picture is (3, H, W) f32"));
+  CHECK_THROWS_WITH(data::write_png(folder / "a.png", Array::zeros({2, 2, 2}, DType::f32)),
+                    Contains("a picture is (3, H, W)") && Contains("(2, 2, 2)"));
   CHECK_THROWS_AS(data::write_png(folder / "no" / "a.png", picture(2, 2)), Error);
 }

@@ -1,7 +1,7 @@
 """Compares Binade with PyTorch's operator database (OpInfo), values and gradients; in f64 also the
 gradients of gradients.
 
-  opinfo.py make FOLDER --program BINARY --dtype f32 [--device cuda] [--autocast bf16]
+  opinfo.py make FOLDER --program BINARY --dtype f32 [--device cuda] [--autocast bf16] [--few]
   opinfo.py compare FOLDER --listed differences.json
   opinfo.py total FOLDER                              adds up the comparisons of FOLDER/*
 
@@ -15,7 +15,6 @@ import collections
 import json
 import math
 import pathlib
-import struct
 import subprocess
 import sys
 import warnings
@@ -23,52 +22,14 @@ import warnings
 import numpy
 import torch
 
+from tensor_files import NAMES, read_safetensors, write_safetensors
+
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-         torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 # Mantissa bits and the smallest exponent of a normal number.
 PRECISION = {"F64": (52, -1022), "F32": (23, -126), "F16": (10, -14), "BF16": (7, -126)}
 MOST_DIMENSIONS = 8      # binade::kMaxDims
 MOST_ELEMENTS = 1 << 14  # of a tensor in a sample: larger ones show nothing that smaller ones do not
 MOST_SAMPLES = 1500      # of one op in one dtype
-
-
-# ---- files ---------------------------------------------------------------------------------------
-
-def write_safetensors(path, tensors):
-    header, offset, parts = {}, 0, []
-    for name, tensor in tensors.items():
-        packed = torch.empty(tensor.numel(), dtype=tensor.dtype)
-        packed.copy_(tensor.detach().flatten())
-        data = packed.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape),
-                        "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-        parts.append(data)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
-
-
-def read_safetensors(path):
-    """{name: (dtype name, f64 numpy array)}"""
-    data = pathlib.Path(path).read_bytes()
-    size = struct.unpack("<Q", data[:8])[0]
-    numpy_types = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1",
-                   "BOOL": "?"}
-    result = {}
-    for name, entry in json.loads(data[8:8 + size]).items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        raw = data[8 + size + begin:8 + size + end]
-        if entry["dtype"] == "BF16":
-            values = (numpy.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
-        else:
-            values = numpy.frombuffer(raw, numpy_types[entry["dtype"]])
-        result[name] = entry["dtype"], values.astype("f8").reshape(entry["shape"])
-    return result
 
 
 # ---- making samples ------------------------------------------------------------------------------
@@ -104,7 +65,7 @@ def describe(value, sample_id, tensors, leaves):
 
 
 def mapped(value, change):
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, (torch.Tensor, torch.dtype)):
         return change(value)
     if isinstance(value, (list, tuple)):
         return type(value)(mapped(item, change) for item in value)
@@ -136,6 +97,8 @@ def outputs_and_gradients(op, sample, seeds, autocast, wide, second_seeds=None):
     copies = []
 
     def copy(tensor):
+        if isinstance(tensor, torch.dtype):  # what a sample asks its result to be
+            return torch.float64 if wide and tensor.is_floating_point else tensor
         for original, twin in copies:
             if original is tensor:
                 return twin
@@ -182,6 +145,36 @@ def drawn(op, device, dtype, with_grad):
     return samples[:MOST_SAMPLES]
 
 
+def traits(value, place):
+    """What a sample shows of an argument: options by their value, numbers by their type and sign,
+    tensors by dtype, number of dimensions, emptiness and layout."""
+    if isinstance(value, torch.Tensor):
+        yield (place, str(value.dtype), value.dim(), value.numel() == 0, value.is_contiguous(),
+               value.requires_grad)
+    elif isinstance(value, (list, tuple)):
+        yield place, len(value)
+        for item in value:
+            yield from traits(item, (place, "item"))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield place, type(value).__name__, value > 0, value < 0
+    else:
+        yield place, str(value)
+
+
+def few_of(samples):
+    """The first samples that show something new of the op: each option, value of an option, dtype,
+    number of dimensions and layout is in one of them."""
+    seen, chosen = set(), []
+    for sample in samples:
+        shown = {trait for place, value in [*enumerate((sample.input, *sample.args)),
+                                            *sample.kwargs.items()]
+                 for trait in traits(value, place)}
+        if not shown <= seen:
+            chosen.append(sample)
+        seen |= shown
+    return chosen
+
+
 def make(args):
     from torch.testing._internal.common_methods_invocations import op_db
     offered = subprocess.run([args.program, "--ops"], check=True, capture_output=True,
@@ -201,7 +194,8 @@ def make(args):
         torch.manual_seed(1)
         numpy.random.seed(1)
         with_grad = op.supports_autograd and dtype in op.supported_backward_dtypes(args.device)
-        for sample in drawn(op, args.device, dtype, with_grad):
+        samples = drawn(op, args.device, dtype, with_grad)
+        for sample in few_of(samples) if args.few else samples:
             sample_id = len(descriptions)
             own, leaves, seeds = {}, {}, {}
             second_seeds = {} if args.dtype == "f64" else None
@@ -463,6 +457,8 @@ def main():
     making.add_argument("--dtype", required=True, choices=DTYPES)
     making.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     making.add_argument("--autocast", choices=["f16", "bf16"])
+    making.add_argument("--few", action="store_true",
+                        help="only the samples that show an option, dtype or layout first")
     making.set_defaults(run=make)
     comparing = commands.add_parser("compare")
     comparing.add_argument("folder")

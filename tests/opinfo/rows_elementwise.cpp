@@ -63,8 +63,11 @@ TensorList clamped(Sample& s) {
 
 TensorList chosen(Sample& s) {
   // OpInfo gives where(x, condition, other) as a method's arguments.
-  const Tensor a = s.tensor(0), condition = s.tensor(1), b = s.tensor(2);
-  return {where(condition, a, b)};
+  const Tensor condition = s.tensor(1);
+  if (s.is_number(0, "")) return {where(condition, s.number(0), s.tensor(2))};
+  const Tensor a = s.tensor(0);
+  if (s.is_number(2, "")) return {where(condition, a, s.number(2))};
+  return {where(condition, a, s.tensor(2))};
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ std::vector<Row> loss_rows() {
          options.ignore_index = s.integer(-1, "ignore_index", -100);
          if (is_floating(targets.dtype())) {
            if (logits.dims() != 2) throw NotOffered("soft targets");
-           SoftTargetOptions soft(options.reduction);
+           SoftTargetOptions soft{options.reduction};
            soft.label_smoothing = options.label_smoothing;
            soft.weight = options.weight;
            return {cross_entropy_soft(logits, targets, soft)};
@@ -50,7 +50,7 @@ std::vector<Row> loss_rows() {
          Tensor x = s.tensor(0);
          if (x.dims() < 2) throw NotOffered("a single row");
          for (int dim = 1; dim + 1 < x.dims(); ++dim) x = transpose(x, dim, dim + 1);
-         NllOptions options(reduction_of(s));
+         NllOptions options{reduction_of(s)};
          options.ignore_index = s.integer(-1, "ignore_index", -100);
          if (s.given(-1, "weight")) options.weight = s.tensor(-1, "weight").detach();
          return {nll_loss(x, s.tensor(1, "target"), options)};
@@ -58,17 +58,17 @@ std::vector<Row> loss_rows() {
       {"nn.functional.l1_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
-         return {l1_loss(pair.x, pair.target, reduction_of(s))};
+         return {l1_loss(pair.x, pair.target, {reduction_of(s)})};
        }},
       {"nn.functional.mse_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
-         return {mse_loss(pair.x, pair.target, reduction_of(s))};
+         return {mse_loss(pair.x, pair.target, {reduction_of(s)})};
        }},
       {"nn.functional.binary_cross_entropy_with_logits",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
-         BceOptions options(reduction_of(s));
+         BceOptions options{reduction_of(s)};
          if (s.given(-1, "weight")) options.weight = s.tensor(-1, "weight").detach();
          if (s.given(-1, "pos_weight")) options.pos_weight = s.tensor(-1, "pos_weight").detach();
          return {bce_with_logits_loss(pair.x, pair.target, options)};
@@ -79,9 +79,10 @@ std::vector<Row> loss_rows() {
          s.only(-1, "log_target", false);
          const std::string reduction = s.text(-1, "reduction", "mean");
          if (pair.x.dims() == 0) throw NotOffered("a scalar");
-         if (reduction == "sum") return {kl_div_loss(pair.x, pair.target, Reduction::sum)};
+         if (reduction == "sum")
+           return {kl_div_loss(pair.x, pair.target, {.reduction = Reduction::sum})};
          if (reduction == "batchmean" && pair.x.dims() == 2)
-           return {kl_div_loss(pair.x, pair.target, Reduction::mean)};
+           return {kl_div_loss(pair.x, pair.target, {.reduction = Reduction::mean})};
          throw NotOffered("reduction " + reduction);
        }},
       {"nn.functional.smooth_l1_loss",
@@ -89,13 +90,13 @@ std::vector<Row> loss_rows() {
          const Pair pair(s);
          const double beta = s.number(-1, "beta", 1);
          if (beta == 0) throw NotOffered("beta 0");
-         return {smooth_l1_loss(pair.x, pair.target, beta, reduction_of(s))};
+         return {smooth_l1_loss(pair.x, pair.target, beta, {reduction_of(s)})};
        }},
       {"nn.functional.huber_loss",
        [](Sample& s) -> TensorList {
          const Pair pair(s);
          const double delta = s.number(-1, "delta", 1);
-         return {smooth_l1_loss(pair.x, pair.target, delta, reduction_of(s)) * delta};
+         return {smooth_l1_loss(pair.x, pair.target, delta, {reduction_of(s)}) * delta};
        }},
   };
 }

@@ -114,11 +114,16 @@ std::vector<Row> shape_rows() {
       {"eye",
        [](Sample& s) -> TensorList {
          s.given(-1, "device");
+         s.only(-1, "requires_grad", false);
          const DType dtype = s.dtype(-1, "dtype", DType::f32);
          const int64_t rows = s.integer(0);
          return {eye(rows, s.integer(1, "m", rows), dtype)};
        }},
-      {"flip", [](Sample& s) -> TensorList { return {flip(s.tensor(0), dims_of(s.sizes(1)))}; }},
+      {"flip",
+       [](Sample& s) -> TensorList {
+         const auto dims = s.given(-1, "dims") ? s.integers(-1, "dims") : s.sizes(1);
+         return {flip(s.tensor(0), dims_of(dims))};
+       }},
       {"roll",
        [](Sample& s) -> TensorList {
          const std::vector<int64_t> shifts = s.integers(1, "shifts");

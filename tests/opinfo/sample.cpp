@@ -77,7 +77,9 @@ double Sample::number(int position, const std::string& name) {
   if (value.is_boolean()) return value.get<bool>() ? 1 : 0;
   if (value.is_object() && value.contains("number"))
     return std::stod(value.at("number").get<std::string>());
-  throw NotOffered((name.empty() ? std::to_string(position) : name) + " = " + value.dump());
+  const std::string argument = name.empty() ? std::to_string(position) : name;
+  throw NotOffered(value.contains("tensor") ? argument + " is a tensor"
+                                            : argument + " = " + value.dump());
 }
 
 double Sample::number(int position, const std::string& name, double otherwise) {

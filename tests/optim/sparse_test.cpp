@@ -85,7 +85,7 @@ TEST_CASE("sparse AdamW is its formula on the touched rows", "[optim][sparse]") 
   const nn::SparseEmbedding table(kRows, kDim);
   LazyAdamW oracle(drawn_table(4), 0.05, 0.1);
   REQUIRE(values_of(table) == oracle.w);
-  optim::SparseAdamW sparse(table, 0.1);
+  optim::SparseAdamW sparse(table, {.weight_decay = 0.1});
   sparse.set_learning_rate(0.05);
   for (int64_t s = 0; s < 40; ++s) {
     sparse.zero_grad();
@@ -109,7 +109,7 @@ TEST_CASE("rows that no step touched stay bit by bit", "[optim][sparse]") {
   RandomState::current().set_seed(4);
   const nn::SparseEmbedding table(kRows, kDim);
   const std::vector<double> before = values_of(table);
-  optim::SparseAdamW sparse(table, 0.1);
+  optim::SparseAdamW sparse(table, {.weight_decay = 0.1});
   sparse.set_learning_rate(0.05);
   for (int64_t s = 0; s < 5; ++s) {
     sparse.zero_grad();
@@ -135,10 +135,12 @@ TEST_CASE("a sparse table whose rows are all touched trains as a dense one", "[o
     std::unique_ptr<optim::SparseOptimizer> sparse;
     if (adam) {
       dense = std::make_unique<optim::AdamW>(optim::split_by_decay(dense_table, 0.1));
-      sparse = std::make_unique<optim::SparseAdamW>(sparse_table, 0.1);
+      sparse = std::make_unique<optim::SparseAdamW>(sparse_table,
+                                                    optim::WholeModule{.weight_decay = 0.1});
     } else {
       dense = std::make_unique<optim::Sgd>(optim::split_by_decay(dense_table, 0.1));
-      sparse = std::make_unique<optim::SparseSgd>(sparse_table, 0.1);
+      sparse =
+          std::make_unique<optim::SparseSgd>(sparse_table, optim::WholeModule{.weight_decay = 0.1});
     }
     dense->set_learning_rate(0.001);
     sparse->set_learning_rate(0.001);
@@ -227,11 +229,11 @@ TEST_CASE("a sparse optimizer goes on from its state", "[optim][sparse]") {
   CHECK(whole.named_parameters().size() == 2);  // the linear layer's: a table is not a parameter
   CHECK(whole.state().count("items.weight") == 1);
   parts.load_state(whole.snapshot());
-  optim::SparseAdamW of_whole(whole, 0.1);
+  optim::SparseAdamW of_whole(whole, {.weight_decay = 0.1});
   train(whole, of_whole, 0, 9);
   nn::StateDict saved, state;
   {
-    optim::SparseAdamW first(parts, 0.1);
+    optim::SparseAdamW first(parts, {.weight_decay = 0.1});
     train(parts, first, 0, 4);
     saved = first.state();
     for (auto& [name, values] : saved) values = values.clone();
@@ -241,7 +243,7 @@ TEST_CASE("a sparse optimizer goes on from its state", "[optim][sparse]") {
   RandomState::current().set_seed(77);
   Model later;
   later.load_state(state);
-  optim::SparseAdamW rest(later, 0.1);
+  optim::SparseAdamW rest(later, {.weight_decay = 0.1});
   rest.load_state(saved);
   CHECK(rest.steps_done() == 4);
   train(later, rest, 4, 9);
@@ -274,8 +276,9 @@ TEST_CASE("sparse tables and optimizers refuse what does not fit", "[optim][spar
   CHECK_THROWS_WITH(table.forward(Tensor::from(std::vector<int64_t>{-1}, {1})), Contains("-1"));
   CHECK_THROWS_WITH(table.forward(Tensor::zeros({2})), Contains("i32 or i64"));
   CHECK_THROWS_WITH(optim::SparseSgd(nn::Linear(2, 2)), Contains("no SparseEmbedding"));
-  CHECK_THROWS_WITH(optim::SparseSgd(table, -1), Contains("weight decay"));
-  CHECK_THROWS_WITH(optim::SparseAdamW(table, 0, {.beta1 = 1}), Contains("betas"));
+  CHECK_THROWS_WITH(optim::SparseSgd(table, {.weight_decay = -1}), Contains("weight decay"));
+  CHECK_THROWS_WITH(optim::SparseAdamW(table, {}, {.beta1 = 1}), Contains("betas"));
+  CHECK_THROWS_WITH(optim::SparseAdamW(table, {.learning_rate = -1}), Contains("learning rate"));
   table.forget();
   optim::SparseAdamW sparse(table);
   CHECK_THROWS_WITH(sparse.step(), Contains("learning rate"));
@@ -293,7 +296,7 @@ TEST_CASE("sparse tables on the GPU train as on the CPU", "[optim][sparse][cuda]
   nn::SparseEmbedding host(kRows, kDim), gpu(kRows, kDim);
   gpu.load_state(host.snapshot());
   gpu.to(test_gpu());
-  optim::SparseAdamW of_host(host, 0.1), of_gpu(gpu, 0.1);
+  optim::SparseAdamW of_host(host, {.weight_decay = 0.1}), of_gpu(gpu, {.weight_decay = 0.1});
   of_host.set_learning_rate(0.05);
   of_gpu.set_learning_rate(0.05);
   for (int64_t s = 0; s < 8; ++s) {

@@ -16,6 +16,13 @@ report() {
   fi
 }
 
+# verdict NAME: a case that is good if nothing was written to $case_output.
+verdict() {
+  local problem=
+  [[ ! -s $case_output ]] || problem="found"
+  report "$1" "$problem"
+}
+
 # Runs a command and says what is wrong unless it ends with this status and prints this text.
 complaint() {
   local status=$1 text=$2 actual=0

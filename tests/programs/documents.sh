@@ -36,6 +36,40 @@ quoted() {
   report "$1 quotes ${2:-the files it names}" "$problem"
 }
 
+for document in docs/*.md; do
+  [[ $document == docs/README.md ]] || grep -qF "](${document#docs/})" docs/README.md ||
+    echo "$document is not in docs/README.md"
+done >"$case_output"
+verdict "the index names every document"
+
+read -ra rooms < <(sed -n 's/^set(BINADE_ROOMS \(.*\))$/\1/p' cmake/BinadeRooms.cmake)
+for folder in "${rooms[@]}" examples tests bench docs scripts cmake; do
+  grep -q "^$folder/ " README.md || echo "README.md has no line for $folder/"
+done >"$case_output"
+for folder in heads/*/; do
+  sed -n '/^heads\/ /,/^[a-z]*\/ /p' README.md | grep -qF "${folder#heads/}" ||
+    echo "README.md does not name $folder"
+done >>"$case_output"
+verdict "the tree in README.md has every folder"
+
+# anchors FILE: what links may name behind #, made of its headings as GitHub does.
+anchors() {
+  sed -n 's/^##* //p' "$1" | tr '[:upper:]' '[:lower:]' | sed 's/[^[:alnum:] _-]//g; s/ /-/g'
+}
+for document in README.md CONTRIBUTING.md docs/*.md; do
+  awk '/^```/ { code = !code; next } !code { gsub(/`[^`]*`/, ""); print }' "$document" |
+    grep -oE '\]\([^)]+\)' | sed 's/^](//; s/)$//' | grep -vE '^https?:' |
+    while IFS='#' read -r file anchor; do
+      [[ -n $file ]] && target=$(dirname "$document")/$file || target=$document
+      if [[ ! -e $target ]]; then
+        echo "$document links to $file, which is not there"
+      elif [[ -n $anchor ]]; then
+        grep -qxF -- "$anchor" <<<"$(anchors "$target")" || echo "$document links to $file#$anchor: no such heading"
+      fi
+    done || true
+done >"$case_output"
+verdict "links of documents lead to files and headings"
+
 quoted README.md examples/first_steps/char_gpt.cpp
 quoted docs/adding-an-op.md
 printf 'a,b\n' >"$work/table.csv"

@@ -9,13 +9,6 @@ cd "$folder/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
 
-# verdict NAME: a case that is good if nothing was written to $case_output.
-verdict() {
-  local problem=
-  [[ ! -s $case_output ]] || problem="found"
-  report "$1" "$problem"
-}
-
 # "core 0", "data 1", ...: the rows of the table of floors.
 floors=$(sed -n 's/^| \([0-9]\) | `\([a-z]*\)\/` .*/\2 \1/p' docs/architecture.md | grep -v '^examples ')
 read -ra rooms < <(sed -n 's/^set(BINADE_ROOMS \(.*\))$/\1/p' cmake/BinadeRooms.cmake)
@@ -59,6 +52,15 @@ grep -noE "\`($(IFS="|"; echo "${rooms[*]}")|tests|scripts|bench|cmake|docs)/[A-
     [[ -e $path ]] || echo "$file:$line names $path, which is not there"
   done >"$case_output"
 verdict "files that the documentation names are there"
+
+# As the job "layout" of .github/workflows does.
+if command -v clang-format-14 >/dev/null; then
+  find "${rooms[@]}" examples tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' |
+    xargs clang-format-14 --dry-run 2>&1 | { grep -oE '^[^ :]+:[0-9]+' || true; } >"$case_output"
+  verdict "sources are laid out as .clang-format says"
+else
+  echo "skip sources are laid out as .clang-format says: clang-format-14 is not installed"
+fi
 
 # What a user's compiler gets to see.
 cmake --install "$BINADE_BUILD" --prefix "$work/prefix" >/dev/null

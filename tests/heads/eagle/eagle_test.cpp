@@ -102,8 +102,8 @@ TEST_CASE("a training-time test computes what drafting from every token would", 
                 oracle.read({text.begin(), text.begin() + static_cast<int64_t>(i) + 2}, features);
             for (size_t s = 0; s < kSteps && i + s + 1 < text.size(); ++s, ++compared) {
               if (s > 0) known = oracle.guess(known, text[i + s + 1]);
-              // Rounding of a step grows in the next ones, as nothing normalises what recurs: 2.2e-5
-              // was seen in f32.
+              // Rounding of a step grows in the next ones, as nothing normalises what
+              // recurs: 2.2e-5 was seen in f32.
               CHECK(largest_difference(logits[s][begin + i], known.newest.logits) < 3e-5);
             }
           }

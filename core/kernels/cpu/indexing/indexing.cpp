@@ -96,6 +96,14 @@ struct Improve {  // NaN wins
   }
 };
 
+// Neighbouring elements of a row of `out` and of `source`.
+template <class T, class Store>
+void store_row(std::byte* out, const std::byte* source, int64_t count, const Store& store) {
+  T* __restrict to = reinterpret_cast<T*>(out);
+  const T* __restrict from = reinterpret_cast<const T*>(source);
+  for (int64_t i = 0; i < count; ++i) store(to[i], from[i]);
+}
+
 // Lines along `dim` are independent; within a line, sources come in their order.
 template <class T, class Store>
 void scatter_views(const View& out, int dim, const View& index, const View& source,
@@ -106,16 +114,34 @@ void scatter_views(const View& out, int dim, const View& index, const View& sour
   const View still = standing_still(out, dim, index.shape);
   const StridedLoop lines({still.without(dim), index.without(dim), source.without(dim)});
   const int64_t grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(length, 1));
+  const auto go = [&](const Run& run, int64_t i, int64_t to, int64_t j) {
+    store(*reinterpret_cast<T*>(run.data[0] + i * run.stride[0] + to * out_step),
+          *reinterpret_cast<const T*>(run.data[2] + i * run.stride[2] + j * source_step));
+  };
   lines.for_each(
       [&](const Run& run) {
         TileReader<int64_t> reader;
-        for (int64_t j = 0; j < length; ++j) {
+        if (run.count > 1 && run.stride[1] != 0) {
+          for (int64_t j = 0; j < length; ++j) {
+            const int64_t* at =
+                reader.read(run.data[1] + j * index_step, run.stride[1], index.dtype, run.count);
+            for (int64_t i = 0; i < run.count; ++i) go(run, i, at[i], j);
+          }
+          return;
+        }
+        // The lines of the run share their indices.
+        const bool rows = run.stride[0] == sizeof(T) && run.stride[2] == sizeof(T);
+        for (int64_t first = 0; first < length; first += kTile) {
+          const int64_t count = std::min(kTile, length - first);
           const int64_t* at =
-              reader.read(run.data[1] + j * index_step, run.stride[1], index.dtype, run.count);
-          const std::byte* from = run.data[2] + j * source_step;
-          for (int64_t i = 0; i < run.count; ++i)
-            store(*reinterpret_cast<T*>(run.data[0] + i * run.stride[0] + at[i] * out_step),
-                  *reinterpret_cast<const T*>(from + i * run.stride[2]));
+              reader.read(run.data[1] + first * index_step, index_step, index.dtype, count);
+          for (int64_t k = 0; k < count; ++k) {
+            if (rows)
+              store_row<T>(run.data[0] + at[k] * out_step, run.data[2] + (first + k) * source_step,
+                           run.count, store);
+            else
+              for (int64_t i = 0; i < run.count; ++i) go(run, i, at[k], first + k);
+          }
         }
       },
       grain);

@@ -157,8 +157,8 @@ void multiply_by_panels(int64_t m, int64_t n, int64_t k, Block<const float> a, B
   const EvenParts steps(k, kPackedDepth), panels(m, kernel.rows);
   // A column of a b whose rows lie pages apart meets few sets of the first-level cache.
   constexpr int64_t kRowsForPages = 4;
-  const bool in_place = !b.transposed && !worth_packing(m, false) &&
-                        (b.leading % kPage != 0 || m >= kRowsForPages);
+  const bool in_place =
+      !b.transposed && !worth_packing(m, false) && (b.leading % kPage != 0 || m >= kRowsForPages);
   thread_local Workspace<float> row_buffer, packed;
   for (int64_t step = 0; step < steps.count; ++step) {
     const int64_t first = steps.begin(step), length = steps.length(step);
