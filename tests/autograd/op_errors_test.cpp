@@ -158,7 +158,7 @@ TEST_CASE("conv3d refuses what is no volume or no filter of it", "[ops][errors]"
   CHECK_ERROR(conv3d(zeros({1, 4, 5, 5}), weight, {}, two), Contains("conv3d: x must be"));
   CHECK_ERROR(conv3d(x, weight), Contains("conv3d: x must be") && Contains("1 groups"));
   CHECK_ERROR(conv3d(x, zeros({5, 2, 2, 3, 3}), {}, two), Contains("conv3d: x must be"));
-  CHECK_ERROR(conv3d(x, zeros({6, 2, 4, 3, 3}), {}, two), Contains("4 planes"));
+  CHECK_ERROR(conv3d(x, zeros({6, 2, 4, 3, 3}), {}, two), Contains("window of 4"));
   CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 6, 3}), {}, two), Contains("does not fit"));
   CHECK_ERROR(conv3d(x, weight, zeros({5}), two), Contains("bias"));
   CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 3, 3}, DType::i32), {}, two), Contains("i32"));
