@@ -36,6 +36,13 @@ class Descriptor {
   int value_;
 };
 
+int open_file(const std::filesystem::path& path, int flags, mode_t mode = 0) {
+  // A name that ends there for the system is another file's. (JSON may bring one.)
+  check(path.native().find('\0') == std::string::npos, "cannot open ", path.c_str(),
+        ": its name goes on behind a NUL");
+  return ::open(path.c_str(), flags, mode);
+}
+
 // Without O_NONBLOCK, opening a named pipe would wait for a writer before it could be refused.
 constexpr int kReading = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 
@@ -57,7 +64,7 @@ void sync_folder(const std::filesystem::path& folder) {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(::open(path.c_str(), kReading));
+  const Descriptor file(open_file(path, kReading));
   const size_t size = open_regular(path, file);
   if (size == 0) return;
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
@@ -67,7 +74,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 }
 
 std::string read_text_file(const std::filesystem::path& path, int64_t limit) {
-  const Descriptor file(::open(path.c_str(), kReading));
+  const Descriptor file(open_file(path, kReading));
   const size_t size = open_regular(path, file);
   check(static_cast<int64_t>(size) <= limit, path.string(), " has ", size,
         " bytes, more than the limit of ", limit);
@@ -93,7 +100,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
         path_.string(), ": it is not a regular file");
   temporary_ = path_;
   temporary_ += ".writing-" + std::to_string(::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  descriptor_ = open_file(temporary_, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   check(descriptor_ >= 0, "cannot write ", path_.string(), ": ", reason());
 }
 

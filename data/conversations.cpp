@@ -262,7 +262,7 @@ class Reader {
       take(where, [&] {
         check_text(line, where);
         if (plain) return Conversation{.messages = {{"user", std::string(line)}}};
-        const Json record = parse_json(line, where);
+        const Json record = parse_json(line, where, RepeatedNames::refused);
         return conversation_of(JsonView(record, where + ": "));
       });
     }
@@ -272,7 +272,7 @@ class Reader {
     check(static_cast<int64_t>(text.size()) <= kLargestArray, name_, " is a JSON array of ",
           text.size(), " bytes, more than the ", kLargestArray, " accepted; use JSON lines");
     check_text(text, name_);
-    const Json records = parse_json(text, name_);
+    const Json records = parse_json(text, name_, RepeatedNames::refused);
     const JsonView view(records, name_ + ": ");
     for (size_t i = 0; i < records.size(); ++i) {
       take(concat(name_, ": [", i, "]"), [&] { return conversation_of(view[i]); });

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <memory>
 
+#include <binade/core/file.h>
+
 namespace binade::data {
 
 namespace {
@@ -29,6 +31,7 @@ void read_exactly(gzFile file, void* out, int64_t bytes, const std::string& name
 
 Array read_idx(const std::filesystem::path& path) {
   const std::string name = path.string();
+  const MappedFile regular(path);  // refuses a named pipe, at whose open zlib would wait
   const GzFile file(gzopen(name.c_str(), "rb"), gzclose);  // reads plain files as they are
   check(file != nullptr, "cannot open ", name, ": ", std::strerror(errno));
 

@@ -95,9 +95,9 @@ std::vector<Sample> read_part_lines(const std::filesystem::path& path,
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string where = concat(path.string(), ", line ", number);
-    const nlohmann::json json = parse_json(line, where);
+    const nlohmann::json json = parse_json(line, where, RepeatedNames::refused);
     try {
-      samples.push_back(reader.sample({json, ""}));
+      samples.push_back(reader.sample({json, "the sample"}));
     } catch (const Error& error) {
       fail(where, ": ", error.what());
     }

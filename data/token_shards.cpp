@@ -146,6 +146,8 @@ std::vector<fs::path> list_shards(const fs::path& folder_or_file) {
 bool is_token_shards(const fs::path& folder_or_file) {
   std::error_code error;
   if (fs::is_directory(folder_or_file, error)) return !shards_in(folder_or_file).empty();
+  if (!fs::is_regular_file(folder_or_file, error))
+    return false;  // a named pipe would be waited for
   std::array<char, kMagic.size()> start{};
   std::ifstream(folder_or_file, std::ios::binary).read(start.data(), start.size());
   return std::string_view(start.data(), start.size()) == kMagic;

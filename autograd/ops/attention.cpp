@@ -215,12 +215,23 @@ Tensor visible_keys(int64_t queries, int64_t keys, const kernels::AttentionParam
   return seen;
 }
 
+// x (B, H, T, D) with zeros in spare slots: what lies there need not be a number. Undefined slots:
+// there are none.
+Tensor without_spare(const Tensor& x, const Array& slots) {
+  if (!slots.defined()) return x;
+  const Tensor spare = less(select(Tensor(slots), 1, 0), 0);
+  return masked_fill(x, reshape(spare, {x.size(0), 1, x.size(2), 1}), 0);
+}
+
 // Attention in public ops, with the scores as a tensor: gradients reach the mask (in place of that
 // in `params`), and have gradients. In f32 (f64) from the scores on, as in the kernels: a half
 // score would be off by much of an exponent. There are keys.
-Tensor attention_of_ops(const Tensor& q, const Tensor& k, const Tensor& v,
+Tensor attention_of_ops(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
                         const kernels::AttentionParams& params, const Tensor& mask) {
   const NoPolicy off;
+  const auto& [query_slots, key_slots] = params.splits;
+  const Tensor q = without_spare(q_in, query_slots), k = without_spare(k_in, key_slots),
+               v = without_spare(v_in, key_slots);
   const int64_t queries = q.size(2), size = q.size(3), keys = k.size(2);
   const Shape full = scores_shape(q.array(), k.array());
   const DType wide = statistics_dtype(q.dtype());
@@ -244,7 +255,7 @@ Tensor attention_of_ops(const Tensor& q, const Tensor& k, const Tensor& v,
   Tensor probabilities = weights / total;
   if (params.dropout > 0) probabilities = dropout_with(params.key, params.dropout, probabilities);
   const Tensor out = matmul(reshape(probabilities, grouped), to(v, wide));
-  return to(reshape(out, with_last(q.shape(), v.size(3))), q.dtype());
+  return to(without_spare(reshape(out, with_last(q.shape(), v.size(3))), query_slots), q.dtype());
 }
 
 // What backward keeps of a call.
@@ -373,6 +384,8 @@ struct PackedAttentionGradient {
 Tensor scaled_dot_product_attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
                                     const AttentionOptions& options) {
   const char* op = "scaled_dot_product_attention";
+  check(!options.rope_cos.defined() && !options.rope_sin.defined(), op,
+        ": rope_cos and rope_sin are of packed_attention; rotate q and k with rope()");
   check_floating(op, "q", q_in);
   check_floating(op, "k", k_in);
   check_floating(op, "v", v_in);
@@ -415,7 +428,8 @@ Tensor packed_attention(Tensor qkv_in, int64_t query_heads, int64_t key_heads,
   const Tensor qkv = autocast(PrecisionClass::half, qkv_in);
   const int64_t size = qkv.size(2) / (query_heads + 2 * key_heads);
   Rotation rotation;
-  if (options.rope_cos.defined()) {
+  if (options.rope_cos.defined() || options.rope_sin.defined()) {
+    check_defined(op, "rope_cos", options.rope_cos);
     check_defined(op, "rope_sin", options.rope_sin);
     check_device(op, {qkv, options.rope_cos, options.rope_sin});
     check_rope_tables(op, options.rope_cos, options.rope_sin, qkv.size(1), size);

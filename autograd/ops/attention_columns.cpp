@@ -106,8 +106,10 @@ void check_columns(const Tensor& q, const Tensor& k, const Tensor& v, const Tens
     for (const Tensor& column : *columns)
       check(column.shape() == k.shape(), kOp, ": a column must be as the keys, ", k.shape(),
             ", got ", Kind{column});
-  check(!options.mask.defined() && options.window == 0 && options.dropout == 0, kOp,
-        ": there is no mask, window or dropout beside columns");
+  check(!options.mask.defined() && options.window == 0 && options.dropout == 0 &&
+            !options.query_slots.defined() && !options.key_slots.defined() &&
+            !options.rope_cos.defined() && !options.rope_sin.defined(),
+        kOp, ": there is no mask, window, dropout, slot or rotation beside columns");
   check(!options.documents.defined() || (options.documents.dtype() == DType::i32 &&
                                          options.documents.shape() == Shape{q.size(0), q.size(2)}),
         kOp, ": documents must be (B, T) i32");

@@ -8,6 +8,7 @@
 #include <binade/autograd/ops/norm_on_tape.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/autograd/ops/windows.h>
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/norm.h>
 #include <binade/core/kernels/reduce.h>
@@ -17,17 +18,6 @@ namespace binade {
 using namespace ops;
 
 namespace {
-
-// Positions of a window of `extent` elements in `size` elements padded on both sides.
-int64_t window_positions(const char* op, const Tensor& x, int64_t size, int64_t extent,
-                         int64_t stride, int64_t padding) {
-  check(extent > 0 && stride > 0 && padding >= 0, op,
-        ": kernel, stride and dilation must be above 0 and padding not below, got extent ", extent,
-        ", stride ", stride, ", padding ", padding);
-  check(size + 2 * padding >= extent, op, ": a window of ", extent, " does not fit into x ",
-        Kind{x}, " with padding ", padding);
-  return (size + 2 * padding - extent) / stride + 1;
-}
 
 void check_image(const char* op, const Tensor& x) {
   check_floating(op, "x", x);
@@ -45,17 +35,17 @@ Shape pooled_shape(const char* op, const Tensor& x, const Pool2dOptions& options
   Shape shape = x.shape();
   for (int i : {0, 1}) {
     const size_t j = static_cast<size_t>(i);
+    const Window window{options.kernel[j], options.stride[j], options.padding[j],
+                        options.dilation[j]};
+    check_window(op, window);
     check(2 * options.padding[j] <= options.kernel[j], op,
           ": padding must not exceed half the kernel, got padding ", options.padding[j],
           " and kernel ", options.kernel[j]);
-    check(options.kernel[j] > 0 && options.dilation[j] > 0, op,
-          ": kernel and dilation must be above 0, got ", options.kernel[j], " and ",
-          options.dilation[j]);
-    const int64_t size = x.size(2 + i), extent = (options.kernel[j] - 1) * options.dilation[j] + 1;
+    const int64_t size = x.size(2 + i);
     int64_t& positions = shape[2 + i];
-    positions = window_positions(op, x, size, extent, options.stride[j], options.padding[j]);
+    positions = window_positions(op, x, size, window);
     // One window more where elements are left over, if it begins in x or the padding before it.
-    const int64_t left = (size + 2 * options.padding[j] - extent) % options.stride[j];
+    const int64_t left = (size + 2 * options.padding[j] - window.extent()) % options.stride[j];
     if (options.ceil_mode && left > 0 && positions * options.stride[j] < size + options.padding[j])
       ++positions;
   }
@@ -257,9 +247,9 @@ Tensor conv2d(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
   shape[1] = weight.size(0);
   for (int i : {0, 1}) {
     const size_t j = static_cast<size_t>(i);
-    const int64_t extent = (weight.size(2 + i) - 1) * options.dilation[j] + 1;
-    shape[2 + i] =
-        window_positions("conv2d", x, x.size(2 + i), extent, options.stride[j], options.padding[j]);
+    const Window window{weight.size(2 + i), options.stride[j], options.padding[j],
+                        options.dilation[j]};
+    shape[2 + i] = window_positions("conv2d", x, x.size(2 + i), window);
   }
   const kernels::ConvParams params{options.stride[0],
                                    options.stride[1],

@@ -7,6 +7,7 @@
 #include <binade/autograd/ops/conv.h>
 #include <binade/autograd/ops/conv_gradients.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/autograd/ops/windows.h>
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
@@ -16,6 +17,16 @@ namespace binade {
 using namespace ops;
 
 namespace {
+
+// What an op on images refuses, under the name of the op that is made of it.
+template <class OnImages>
+Tensor as_images(const char* op, const OnImages& on_images) {
+  try {
+    return on_images();
+  } catch (const Error& error) {
+    fail(op, ", as ", error.what());
+  }
+}
 
 // A convolution of sequences (N, C, L) by that of images: they are images of one row. `rows` has
 // the options that only one of the convolutions knows.
@@ -32,7 +43,8 @@ Tensor of_sequences(const char* op, const Convolution& of_images, const Tensor& 
   rows.padding[1] = options.padding;
   rows.dilation[1] = options.dilation;
   rows.groups = options.groups;
-  return squeeze(of_images(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2);
+  return as_images(
+      op, [&] { return squeeze(of_images(unsqueeze(x, 2), unsqueeze(weight, 2), bias, rows), 2); });
 }
 
 // The same of pooling.
@@ -41,7 +53,7 @@ Tensor pooled_sequences(const char* op, const Pooling& of_images, const Tensor& 
                         const Options& options) {
   check_floating(op, "x", x);
   check(x.dims() == 3, op, ": x must be (N, C, L), got ", Kind{x});
-  return squeeze(of_images(unsqueeze(x, 2), options), 2);
+  return as_images(op, [&] { return squeeze(of_images(unsqueeze(x, 2), options), 2); });
 }
 
 Pool2dOptions of_one_row(const Pool1dOptions& options) {
@@ -73,9 +85,8 @@ void check_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
   check(!bias.defined() || bias.shape() == Shape{weight.size(1) * options.groups}, op,
         ": bias must be (", weight.size(1) * options.groups, "), got ", Kind{bias});
   for (size_t i : {0, 1}) {
-    check(options.stride[i] > 0 && options.dilation[i] > 0 && options.padding[i] >= 0, op,
-          ": stride and dilation must be above 0 and padding not below, got ", options.stride[i],
-          ", ", options.dilation[i], " and ", options.padding[i]);
+    check_window(op, {weight.size(2 + static_cast<int>(i)), options.stride[i], options.padding[i],
+                      options.dilation[i]});
     const int64_t most = std::max(options.stride[i], options.dilation[i]);
     check(options.output_padding[i] >= 0 && options.output_padding[i] < most, op,
           ": output_padding must be below stride or dilation and not below 0, got ",
@@ -180,14 +191,9 @@ Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
         ", weight ", Kind{weight}, " and ", options.groups, " groups");
   check(x.numel() > 0 && weight.numel() > 0, op, ": x and weight must have elements, got x ",
         Kind{x}, " and weight ", Kind{weight});
-  check(depth_stride > 0 && depth_dilation > 0 && depth_padding >= 0, op,
-        ": stride and dilation must be above 0 and padding not below, got ", depth_stride, ", ",
-        depth_dilation, " and ", depth_padding);
-  const int64_t planes = weight.size(2), reach = depth_dilation * (planes - 1) + 1;
-  const int64_t room = x.size(2) + 2 * depth_padding - reach;
-  check(room >= 0, op, ": the filters' ", planes, " planes reach beyond x ", Kind{x},
-        " with a padding of ", depth_padding);
-  const int64_t depth = room / depth_stride + 1;
+  const int64_t planes = weight.size(2);
+  const int64_t depth =
+      window_positions(op, x, x.size(2), {planes, depth_stride, depth_padding, depth_dilation});
 
   const Tensor padded = depth_padding > 0 ? pad(x, {0, 0, 0, 0, depth_padding, depth_padding}) : x;
   std::vector<Tensor> taps;  // (N, C, Do, H, W), one a plane of the filters
@@ -199,11 +205,13 @@ Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                 {x.size(0) * depth, x.size(1) * planes, x.size(3), x.size(4)});
   const Tensor filters =
       reshape(weight, {weight.size(0), weight.size(1) * planes, weight.size(3), weight.size(4)});
-  const Tensor y = conv2d(images, filters, bias,
-                          {.stride = {height_stride, width_stride},
-                           .padding = {height_padding, width_padding},
-                           .dilation = {height_dilation, width_dilation},
-                           .groups = options.groups});
+  const Tensor y = as_images(op, [&] {
+    return conv2d(images, filters, bias,
+                  {.stride = {height_stride, width_stride},
+                   .padding = {height_padding, width_padding},
+                   .dilation = {height_dilation, width_dilation},
+                   .groups = options.groups});
+  });
   return transpose(reshape(y, {x.size(0), depth, y.size(1), y.size(2), y.size(3)}), 1, 2);
 }
 

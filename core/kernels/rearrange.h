@@ -60,9 +60,9 @@ struct AxisReaders {
         put(2, front + 2 * (size - 1) - j, back, outputs);
         break;
       case Beyond::edge:
-        if (j == 0 && front > 0) end[0] = front;
+        if (j == 0 && front > 0) end[0] = front < outputs ? front : outputs;
         if (j == size - 1 && back < outputs) {
-          begin[2] = back;
+          begin[2] = back > 0 ? back : 0;
           end[2] = outputs;
         }
         break;

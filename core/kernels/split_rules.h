@@ -17,7 +17,7 @@ enum SplitMode : int32_t {
 };
 
 struct Slot {
-  int32_t sample;  // −1: a spare slot, which neither sees nor is seen
+  int32_t sample;  // −1: a spare slot: neither sees nor is seen, whatever (NaN, too) lies there
   int32_t order;   // its place in the sample
   int32_t split;   // a number in the sample
   int32_t mode;    // SplitMode

@@ -42,6 +42,19 @@ Sample without_images(Sample sample) {
   return sample;
 }
 
+// Throws Error for tokens and positions of a pass that the model does not have: on a GPU they would
+// be read as zeros.
+void check_readable(const nn::MotModel& model, const Array& ids, const Array& positions) {
+  const auto check_below = [](const Array& numbers, int64_t count, const char* what) {
+    const auto* const first = numbers.data<int32_t>();
+    for (int64_t i = 0; i < numbers.numel(); ++i)
+      check(first[i] >= 0 && first[i] < count, "a context has the ", what, ' ', first[i],
+            ", the model ", count, " of them");
+  };
+  check_below(ids, model.config().vocab_size, "token");
+  check_below(positions, model.config().max_positions, "position");
+}
+
 // Contexts in a cache, a row each, and where they go on.
 class Context {
  public:
@@ -53,6 +66,7 @@ class Context {
     cache_ = std::make_unique<infer::SlotCache>(artist.model.config().layers, std::ssize(contexts),
                                                 packed.slots.size(2) + room, artist.device);
     if (packed.used == 0) return;  // nothing was said
+    check_readable(artist.model, packed.ids, packed.positions);
     const train::Named<Tensor> batch = on_device(packed, artist.device);
     forward(inputs_of(batch, batch.at("latents"), times_of(batch.at("logit_times"), 1)));
     cache_->keep();
@@ -80,6 +94,7 @@ class Branch {
     data::RandomStream none(0, 0);
     const std::vector<Sample> drawn(contexts.size(), {data::image_part(PartKind::noise, canvas)});
     const data::PackedSlots packed = data::pack_each(drawn, artist.layout, none, &context_.ends());
+    check_readable(artist.model, packed.ids, packed.positions);
     batch_ = on_device(packed, artist.device);
   }
 
@@ -156,10 +171,16 @@ class Writing {
         context_(artist, contexts, most + 1),
         next_(contexts.size(), artist.layout.text_begin),
         texts_(contexts.size()),
-        done_(contexts.size()) {}
+        done_(contexts.size()) {
+    check_readable(artist.model, Array::from(next_, {std::ssize(next_)}),
+                   Array::zeros({0}, DType::i32));
+  }
 
-  // Reads the newest token of each row, and chooses the next. False when all texts have ended.
+  // Reads the newest token of each row, and chooses the next. False when all texts have ended, or
+  // one has no position left.
   bool step() {
+    for (const data::SampleEnd& at : context_.ends())
+      if (at.position >= artist_.model.config().max_positions) return false;
     const nn::Halves hidden = context_.forward(pass());
     context_.cache().keep();
     const Tensor chosen = argmax(artist_.model.logits(hidden.understanding), -1);

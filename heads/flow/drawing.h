@@ -31,11 +31,13 @@ struct DrawOptions {
 
 // Draws one image behind each context, (channels, height, width) latents; all contexts have images,
 // or none has. Latents come back as (channels, height, width) f32 on the CPU. Throws Error for a
-// size that cannot be drawn, and latents that are not finite.
+// size that cannot be drawn, for tokens and positions that the model does not have, and latents
+// that are not finite.
 std::vector<Array> draw(const Artist& artist, const std::vector<data::Sample>& contexts,
                         int64_t height, int64_t width, const DrawOptions& options);
 
-// The likeliest text behind each context, without its begin and end: at most `most` ids.
+// The likeliest text behind each context, without its begin and end: at most `most` ids, and no
+// more than the model has positions for.
 std::vector<std::vector<int32_t>> answer(const Artist& artist,
                                          const std::vector<data::Sample>& contexts, int64_t most);
 

@@ -10,14 +10,6 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kChoices = {"dense", "moe", "mot"};
 
-const MotBlockConfig& checked(const MotBlockConfig& config) {
-  check(config.heads > 0 && config.kv_heads > 0 && config.heads % config.kv_heads == 0 &&
-            config.dim % config.heads == 0 && config.head_dim() % 2 == 0,
-        "a width of ", config.dim, " cannot be shared by ", config.heads, " query heads of even ",
-        "size and ", config.kv_heads, " key heads");
-  return config;
-}
-
 }  // namespace
 
 ExpertChoice parse_expert_choice(std::string_view name) {
@@ -31,7 +23,7 @@ std::string_view name_of(ExpertChoice choice) {
 }
 
 MotAttention::MotAttention(const MotBlockConfig& config, int64_t layer)
-    : config_(checked(config)), layer_(layer) {
+    : config_(config), layer_(layer) {
   const bool two = config.experts == ExpertChoice::mot;
   const int64_t query_dim = config.dim, key_dim = config.kv_heads * config.head_dim();
   const auto projection = [&](const char* name, int64_t in, int64_t out, bool bias) {

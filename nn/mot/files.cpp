@@ -57,13 +57,15 @@ void read_llm(const JsonReader& reader, MotConfig& config) {
 void read_vit(const JsonReader& reader, MotConfig& config) {
   reader.supports_only("hidden_act", std::string("gelu_pytorch_tanh"));
   config.vit.dim = reader.require<int64_t>("hidden_size");
-  config.vit.layers = reader.require<int64_t>("num_hidden_layers") - 1;
+  const auto counted = reader.require<int64_t>("num_hidden_layers");
+  if (counted < 1) reader.refuse("'num_hidden_layers' is ", counted, ", which is no possible size");
+  config.vit.layers = counted - 1;
   config.vit.heads = reader.require<int64_t>("num_attention_heads");
   config.vit.hidden = reader.require<int64_t>("intermediate_size");
   config.vit.norm_eps = reader.get("layer_norm_eps", 1e-6);
   const auto patch = reader.require<int64_t>("patch_size"),
              image = reader.require<int64_t>("image_size");
-  if (patch <= 0 || image % patch != 0)
+  if (patch <= 0 || image <= 0 || image % patch != 0)
     reader.refuse("an image of ", image, " pixels is not cut into patches of ", patch);
   config.pixels = {
       .channels = reader.get<int64_t>("num_channels", 3), .patch = patch, .side = image / patch};
@@ -115,18 +117,37 @@ void check_table(const std::string& name, const Array& given, const PositionTabl
           " and not ", want.data<float>()[i]);
 }
 
+// Before a model is made with so many layers: the file has the last of them.
+void check_last_layer(const StateDict& state, const std::filesystem::path& folder,
+                      const char* layers, int64_t count) {
+  if (count == 0) return;
+  const std::string prefix = concat(layers, count - 1, ".");
+  const auto first = state.lower_bound(prefix);
+  check(first != state.end() && first->first.starts_with(prefix), (folder / kWeights).string(),
+        ": tensors ", prefix, "… are missing: the configuration beside it has ", count,
+        " of these layers");
+}
+
 }  // namespace
 
 MotConfig read_mot_config(const std::filesystem::path& folder) {
   MotConfig config;
   read_llm(read_json(folder / kLlmConfig), config);
   read_vit(read_json(folder / kVitConfig), config);
+  try {
+    config.validate();
+  } catch (const Error& error) {
+    fail(folder.string(), ": ", error.what());
+  }
   return config;
 }
 
 std::shared_ptr<MotModel> load_mot(const std::filesystem::path& folder) {
-  const auto model = std::make_shared<MotModel>(read_mot_config(folder));
+  const MotConfig config = read_mot_config(folder);
   StateDict state = read_state(folder / kWeights);
+  check_last_layer(state, folder, "language_model.model.layers.", config.layers);
+  check_last_layer(state, folder, "vit_model.vision_model.encoder.layers.", config.vit.layers);
+  const auto model = std::make_shared<MotModel>(config);
   for (const auto& [name, table] : model->tables()) {
     const auto found = state.find(name);
     if (found == state.end()) continue;

@@ -1,6 +1,7 @@
 #include <binade/nn/mot/flux_autoencoder.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include <binade/autograd/ops/activation.h>
@@ -20,6 +21,15 @@ constexpr double kNormEps = 1e-6;
 const Conv2dOptions kSameSize = {.padding = {1, 1}};
 
 const FluxAutoencoderConfig& checked(const FluxAutoencoderConfig& config) {
+  constexpr int64_t kLargest = 1 << 20, kMostSizes = 16;
+  for (const int64_t size : {config.channels, config.blocks, config.latent_channels})
+    check(size <= kLargest, "no autoencoder has ", size, " channels, blocks or latents");
+  check(std::ssize(config.multipliers) <= kMostSizes &&
+            std::all_of(config.multipliers.begin(), config.multipliers.end(),
+                        [](int64_t one) { return one <= kLargest; }),
+        "an autoencoder has at most ", kMostSizes, " sizes of maps, with possible multipliers");
+  check(std::isfinite(config.scale) && config.scale != 0 && std::isfinite(config.shift),
+        "latents cannot be scaled by ", config.scale, " and shifted by ", config.shift);
   check(config.channels > 0 && config.channels % kGroups == 0 && config.blocks > 0 &&
             config.latent_channels > 0 && !config.multipliers.empty() &&
             std::all_of(config.multipliers.begin(), config.multipliers.end(),

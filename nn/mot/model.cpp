@@ -8,9 +8,7 @@
 namespace binade::nn {
 
 MotModel::MotModel(const MotConfig& config) : config_(config) {
-  check(config.layers > 0 && config.vocab_size > 0 && config.latents.values() > 0,
-        "a model needs layers, a vocabulary and latents, got ", config.layers, ", ",
-        config.vocab_size, " and ", config.latents.values());
+  config.validate();
   const int64_t dim = config.block.dim;
   RopeConfig rope;
   rope.theta = config.rope_theta;

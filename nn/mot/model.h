@@ -22,6 +22,10 @@ struct MotConfig {
   double rope_theta = 10000;
   SiglipConfig vit;                 // patch_values and places follow from `pixels`
   data::PatchGrid pixels, latents;  // how images are cut for the ViT, and latents
+
+  // Throws Error for what no model can have: sizes that are not positive, do not divide each other
+  // or ask for tables beyond all memory, and epsilons and a theta that are not positive.
+  void validate() const;
 };
 
 // What a pass reads; data/slot_packer.h makes it. Of a pass without latents, or without anything
@@ -40,7 +44,7 @@ struct MotInputs {
 
 class MotModel : public Module {
  public:
-  explicit MotModel(const MotConfig& config);
+  explicit MotModel(const MotConfig& config);  // validates it
 
   // Hidden states behind the last norm, (B, U, dim) and (B, G, dim).
   Halves forward(const MotInputs& in) const;

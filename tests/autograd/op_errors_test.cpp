@@ -118,6 +118,47 @@ TEST_CASE("attention refuses heads, masks and sizes that do not fit", "[ops][err
   CHECK_ERROR(rope(kv, zeros({4, 4}, DType::f64), zeros({4, 4}, DType::f64)), Contains("f32"));
 }
 
+TEST_CASE("attention refuses slots that do not fit", "[ops][errors]") {
+  const Tensor x = zeros({2, 1, 3, 8}), slots = zeros({2, 4, 3}, DType::i32);
+  const auto with = [](const Tensor& queries, const Tensor& keys) {
+    AttentionOptions options;
+    options.query_slots = queries;
+    options.key_slots = keys;
+    return options;
+  };
+  const auto attend = [&](const AttentionOptions& options) {
+    return scaled_dot_product_attention(x, x, x, options);
+  };
+  CHECK(attend(with(slots, slots)).shape() == x.shape());
+  CHECK_ERROR(attend(with(slots, {})), Contains("key_slots"));
+  CHECK_ERROR(attend(with({}, slots)), Contains("query_slots"));
+  for (const Tensor& wrong :
+       {zeros({2, 4, 2}, DType::i32), zeros({1, 4, 3}, DType::i32), zeros({2, 3, 3}, DType::i32),
+        zeros({4, 3}, DType::i32), zeros({2, 4, 3}), zeros({2, 4, 3}, DType::i64)}) {
+    CHECK_ERROR(attend(with(wrong, slots)), Contains("query_slots and key_slots must be"));
+    CHECK_ERROR(attend(with(slots, wrong)), Contains("query_slots and key_slots must be"));
+  }
+  AttentionOptions options = with(slots, slots);
+  options.documents = zeros({2, 3}, DType::i32);
+  CHECK_ERROR(attend(options), Contains("without a mask or documents"));
+  options.documents = {};
+  options.mask = zeros({3, 3}, DType::boolean);
+  CHECK_ERROR(attend(options), Contains("without a mask or documents"));
+  CHECK_ERROR(attention_with_columns(x, x, x, {x}, {x}, with(slots, slots)), Contains("slot"));
+}
+
+TEST_CASE("attention refuses rotations where it does not rotate", "[ops][errors]") {
+  const Tensor x = zeros({1, 2, 4, 8}), table = zeros({4, 4});
+  for (const bool cos : {false, true}) {
+    AttentionOptions options;
+    (cos ? options.rope_cos : options.rope_sin) = table;
+    CHECK_ERROR(scaled_dot_product_attention(x, x, x, options), Contains("rope()"));
+    CHECK_ERROR(attention_with_columns(x, x, x, {x}, {x}, options), Contains("rotation"));
+    CHECK_ERROR(packed_attention(zeros({1, 4, 32}), 2, 1, options),
+                Contains(cos ? "rope_sin" : "rope_cos"));
+  }
+}
+
 TEST_CASE("conv3d refuses what is no volume or no filter of it", "[ops][errors]") {
   const Tensor x = zeros({1, 4, 3, 5, 5}), weight = zeros({6, 2, 2, 3, 3});
   const Conv3dOptions two{.groups = 2};
@@ -125,7 +166,7 @@ TEST_CASE("conv3d refuses what is no volume or no filter of it", "[ops][errors]"
   CHECK_ERROR(conv3d(zeros({1, 4, 5, 5}), weight, {}, two), Contains("conv3d: x must be"));
   CHECK_ERROR(conv3d(x, weight), Contains("conv3d: x must be") && Contains("1 groups"));
   CHECK_ERROR(conv3d(x, zeros({5, 2, 2, 3, 3}), {}, two), Contains("conv3d: x must be"));
-  CHECK_ERROR(conv3d(x, zeros({6, 2, 4, 3, 3}), {}, two), Contains("4 planes"));
+  CHECK_ERROR(conv3d(x, zeros({6, 2, 4, 3, 3}), {}, two), Contains("window of 4"));
   CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 6, 3}), {}, two), Contains("does not fit"));
   CHECK_ERROR(conv3d(x, weight, zeros({5}), two), Contains("bias"));
   CHECK_ERROR(conv3d(x, zeros({6, 2, 2, 3, 3}, DType::i32), {}, two), Contains("i32"));

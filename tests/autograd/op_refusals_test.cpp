@@ -1,5 +1,7 @@
 // What further ops say about arguments they cannot work with: the op, what is wrong, what to do.
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include <catch2/catch.hpp>
 
@@ -197,7 +199,10 @@ TEST_CASE("norms, pooling and interpolation refuse sizes that do not fit", "[ops
 TEST_CASE("further convolutions refuse what does not fit", "[ops][errors]") {
   const Tensor x = zeros({2, 4, 5, 6}), sequence = zeros({2, 4, 5});
   CHECK_ERROR(conv1d(x, zeros({2, 4, 3})), Contains("conv1d") && Contains("(N, C, L)"));
-  CHECK_ERROR(conv1d(sequence, zeros({2, 3, 3})), Contains("conv2d") && Contains("groups"));
+  CHECK_ERROR(conv1d(sequence, zeros({2, 3, 3})),
+              Contains("conv1d, as conv2d:") && Contains("groups"));
+  CHECK_ERROR(conv3d(zeros({1, 1, 2, 2, 2}), zeros({1, 1, 2, 3, 3})),
+              Contains("conv3d, as conv2d:") && Contains("does not fit"));
   CHECK_ERROR(conv_transpose2d(x, zeros({3, 4, 2, 2})), Contains("(C, K/groups, R, S)"));
   CHECK_ERROR(conv_transpose2d(x, zeros({4, 2, 2, 2}), zeros({3})), Contains("bias must be (2)"));
   CHECK_ERROR(conv_transpose2d(x, zeros({4, 2, 2, 2}), {}, {.output_padding = {1, 0}}),
@@ -212,6 +217,84 @@ TEST_CASE("further convolutions refuse what does not fit", "[ops][errors]") {
   CHECK_ERROR(avg_pool1d(sequence, {.kernel = 2, .padding = 2}), Contains("half the kernel"));
   CHECK_ERROR(adaptive_avg_pool1d(sequence, 0), Contains("size"));
   CHECK_ERROR(adaptive_max_pool1d(zeros({2, 4, 0}), 1), Contains("no elements"));
+}
+
+TEST_CASE("convolutions and pooling refuse windows that cannot be", "[ops][errors]") {
+  constexpr auto kMost = std::numeric_limits<int64_t>::max(), kLeast = -kMost - 1;
+  const Tensor sequence = zeros({1, 1, 5}), image = zeros({1, 1, 5, 5}),
+               volume = zeros({1, 1, 5, 5, 5});
+  struct Window {
+    int64_t kernel = 1, stride = 1, padding = 0, dilation = 1;
+  };
+  struct Case {
+    std::string op;
+    std::function<void(const Window&)> run;
+    bool has_kernel = false, has_dilation = true;
+  };
+  std::vector<Case> cases = {
+      {"conv1d",
+       [&](const Window& w) {
+         conv1d(sequence, zeros({1, 1, 1}), {},
+                {.stride = w.stride, .padding = w.padding, .dilation = w.dilation});
+       }},
+      {"conv_transpose1d",
+       [&](const Window& w) {
+         conv_transpose1d(sequence, zeros({1, 1, 1}), {},
+                          {.stride = w.stride, .padding = w.padding, .dilation = w.dilation});
+       }},
+      {"max_pool1d",
+       [&](const Window& w) {
+         max_pool1d(sequence, {w.kernel, w.stride, w.padding, w.dilation});
+       },
+       true},
+      {"avg_pool1d",
+       [&](const Window& w) {
+         avg_pool1d(sequence, {w.kernel, w.stride, w.padding, w.dilation});
+       },
+       true, false}};
+  for (const size_t axis : {size_t{0}, size_t{1}, size_t{2}}) {
+    const auto along = [axis]<size_t n>(std::array<int64_t, n> values, int64_t value) {
+      values[axis] = value;
+      return values;
+    };
+    cases.push_back({"conv3d", [&, along](const Window& w) {
+                       conv3d(volume, zeros({1, 1, 1, 1, 1}), {},
+                              {.stride = along(std::array<int64_t, 3>{1, 1, 1}, w.stride),
+                               .padding = along(std::array<int64_t, 3>{}, w.padding),
+                               .dilation = along(std::array<int64_t, 3>{1, 1, 1}, w.dilation)});
+                     }});
+    if (axis == 2) break;
+    const auto ones = [along](int64_t value) { return along(std::array<int64_t, 2>{1, 1}, value); };
+    const auto padding = [along](int64_t value) { return along(std::array<int64_t, 2>{}, value); };
+    const auto pooled = [=](const Window& w) {
+      return Pool2dOptions{ones(w.kernel), ones(w.stride), padding(w.padding), ones(w.dilation)};
+    };
+    cases.push_back({"conv2d", [&, ones, padding](const Window& w) {
+                       conv2d(image, zeros({1, 1, 1, 1}), {},
+                              {ones(w.stride), padding(w.padding), ones(w.dilation)});
+                     }});
+    cases.push_back({"conv_transpose2d", [&, ones, padding](const Window& w) {
+                       conv_transpose2d(image, zeros({1, 1, 1, 1}), {},
+                                        {.stride = ones(w.stride),
+                                         .padding = padding(w.padding),
+                                         .dilation = ones(w.dilation)});
+                     }});
+    cases.push_back(
+        {"max_pool2d", [&, pooled](const Window& w) { max_pool2d(image, pooled(w)); }, true});
+    cases.push_back({"avg_pool2d", [&, pooled](const Window& w) { avg_pool2d(image, pooled(w)); },
+                     true, false});
+  }
+  for (const Case& one : cases) {
+    INFO(one.op);
+    CHECK_NOTHROW(one.run({}));
+    for (const int64_t wrong : {int64_t{0}, int64_t{-1}, kMost, kLeast}) {
+      INFO(wrong);
+      if (one.has_kernel) CHECK_ERROR(one.run({.kernel = wrong}), Contains(one.op));
+      CHECK_ERROR(one.run({.stride = wrong}), Contains(one.op));
+      if (one.has_dilation) CHECK_ERROR(one.run({.dilation = wrong}), Contains(one.op));
+      if (wrong != 0) CHECK_ERROR(one.run({.padding = wrong}), Contains(one.op));
+    }
+  }
 }
 
 TEST_CASE("parts and counts refuse what does not add up", "[ops][errors]") {

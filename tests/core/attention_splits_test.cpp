@@ -3,9 +3,13 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 
+#include <binade/autograd/ops/arithmetic.h>
+#include <binade/autograd/ops/attention.h>
+#include <binade/autograd/ops/reduce.h>
 #include <binade/core/kernels/attention.h>
 
 #include "../gpu.h"
@@ -61,6 +65,7 @@ void check_close(const Result& a, const Result& b, double tolerance) {
     for (int64_t i = 0; i < x->numel(); ++i) {
       const double left = read(*x, i), right = read(*y, i);
       if (left == right) continue;  // −∞, too
+      REQUIRE_FALSE(std::isnan(left - right));
       worst = std::max(worst, std::abs(left - right) / (1 + std::abs(left)));
     }
     CHECK(worst <= tolerance);
@@ -96,18 +101,47 @@ TEST_CASE("what lies in spare slots is not seen, and spare slots get zeros",
   std::mt19937 random(4);
   const int64_t tokens = 300;
   const SplitRows problem = random_split_rows(kBatch, tokens, random);
-  const Inputs in = random_inputs(tokens, DType::f32);
-  const Result before = run(in, with_splits(problem.slots));
-  const auto spare = [&](int64_t b, int64_t i) {
-    return problem.slots.data<int32_t>()[b * kernels::kSlotFields * tokens + i] < 0;
+  const auto is_spare = [&](const Array& rows, int64_t i) {
+    const int64_t row = i / (rows.size(1) * tokens * kDim), token = i / kDim % tokens;
+    return problem.slots.data<int32_t>()[row * kernels::kSlotFields * tokens + token] < 0;
   };
-  for (const Array* array : {&in.k, &in.v})
-    for (int64_t i = 0; i < array->numel(); ++i)
-      if (spare(i / (kKeyHeads * tokens * kDim), i / kDim % tokens)) write(*array, i, 1e6);
-  const Result after = run(in, with_splits(problem.slots));
-  check_close(before, after, 0);
-  for (int64_t i = 0; i < after.out.numel(); ++i)
-    if (spare(i / (kHeads * tokens * kDim), i / kDim % tokens)) CHECK(read(after.out, i) == 0);
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    const Inputs in = random_inputs(tokens, dtype);
+    const Result before = run(in, with_splits(problem.slots));
+    for (const Array* array : {&in.q, &in.k, &in.v, &in.dout})
+      for (int64_t i = 0; i < array->numel(); ++i)
+        if (is_spare(*array, i)) write(*array, i, i % 2 == 0 ? INFINITY : NAN);
+    const Result after = run(in, with_splits(problem.slots));
+    check_close(before, after, 0);
+    for (const Array* array : {&after.out, &after.dq, &after.dk, &after.dv})
+      for (int64_t i = 0; i < array->numel(); ++i)
+        if (is_spare(*array, i)) REQUIRE(read(*array, i) == 0);
+  }
+}
+
+TEST_CASE("what lies in spare slots reaches no gradient of a gradient", "[attention][splits]") {
+  std::mt19937 random(6);
+  const int64_t tokens = 9;
+  const SplitRows problem = random_split_rows(kBatch, tokens, random);
+  AttentionOptions options;
+  options.query_slots = options.key_slots = Tensor(problem.slots);
+  const auto second_gradients = [&](double in_spare) {
+    const Inputs in = random_inputs(tokens, DType::f64);
+    for (const Array* array : {&in.q, &in.k, &in.v, &in.dout})
+      for (int64_t i = 0; i < array->numel(); ++i) {
+        const int64_t row = i / (array->size(1) * tokens * kDim), token = i / kDim % tokens;
+        if (problem.slots.data<int32_t>()[row * kernels::kSlotFields * tokens + token] < 0)
+          write(*array, i, in_spare);
+      }
+    const TensorList inputs{Tensor(in.q, true), Tensor(in.k, true), Tensor(in.v, true)};
+    const Tensor y = scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], options);
+    const TensorList first = grad({y}, inputs, {Tensor(in.dout)}, {.create_graph = true});
+    return grad({sum(first[0] * first[0]) + sum(first[1] * first[1]) + sum(first[2] * first[2])},
+                inputs);
+  };
+  const TensorList wanted = second_gradients(1), got = second_gradients(NAN);
+  for (size_t i = 0; i < wanted.size(); ++i)
+    CHECK(got[i].to_vector<double>() == wanted[i].to_vector<double>());
 }
 
 TEST_CASE("queries see the splits of other keys than their own", "[attention][splits]") {

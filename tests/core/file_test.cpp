@@ -97,6 +97,16 @@ TEST_CASE("file: a folder", "[file][bad-input]") {
   CHECK_THROWS_WITH(MappedFile(folder.path()), Contains("it is a folder"));
 }
 
+TEST_CASE("file: a name that goes on behind a NUL is refused", "[file][bad-input]") {
+  const test::TemporaryFolder folder;
+  write_text_file(folder / "file", "text");
+  const std::string name = (folder / "file").string() + std::string("\0 and more", 10);
+  CHECK_THROWS_WITH(read_text_file(name), Contains("file: its name goes on behind a NUL"));
+  CHECK_THROWS_WITH(MappedFile(name), Contains("behind a NUL"));
+  CHECK_THROWS_WITH(write_text_file(name, "other"), Contains("behind a NUL"));
+  CHECK(read_text_file(folder / "file") == "text");
+}
+
 TEST_CASE("file: a named pipe is refused at once", "[file][bad-input]") {
   const test::TemporaryFolder folder;
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);

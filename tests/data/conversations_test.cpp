@@ -122,6 +122,8 @@ TEST_CASE("a bad record is named by file and line or index", "[data][conversatio
     return error_of(good + "\n" + std::string(record));
   };
   CHECK_THAT(line_2("{"), StartsWith("chats.jsonl:2: not valid JSON"));
+  CHECK_THAT(line_2(R"({"messages": [{"role": "user", "content": "a", "content": "b"}]})"),
+             StartsWith("chats.jsonl:2 names \"content\" twice"));
   CHECK_THAT(line_2("{\"messages\": \"\xFF\"}"),
              StartsWith("chats.jsonl:2: not valid UTF-8 at byte 14"));
   CHECK_THAT(line_2(std::string("{}\0", 3)), StartsWith("chats.jsonl:2: there is a NUL"));

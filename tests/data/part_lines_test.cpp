@@ -57,6 +57,10 @@ TEST_CASE("samples that cannot be learned are refused with their line", "[parts]
   };
   refused("{", "not valid JSON");
   refused(R"({"parts": []})", "the sample has no parts");
+  refused("[]", "the sample: expected an object, found array");
+  refused(R"({"parts": [{"text": "a"}], "parts": [{"text": "b"}]})", "names \"parts\" twice");
+  refused(R"({"parts": [{"text": "a", "text": "b"}]})", "names \"text\" twice");
+  refused(R"({"parts": [{"image": "a.png\u0000b", "role": "vit"}]})", "behind a NUL");
   refused(R"({"part": []})", "unknown key \"part\"");
   refused(R"({"parts": [{"text": "a", "image": "a.png"}]})", "either \"text\" or \"image\"");
   refused(R"({"parts": [{"image": "a.png", "role": "seen"}]})", "unknown role \"seen\"");

@@ -149,10 +149,31 @@ TEST_CASE("drawings that cannot be are refused", "[flow][drawing][errors]") {
                     Catch::Contains("exceeds the position table"));
   CHECK_THROWS_WITH(draw({{data::text_part({9})}, edit_context(1)}, 32, 32),
                     Catch::Contains("have images, all of them, or none has"));
+  for (const int32_t id : {64, -1})
+    CHECK_THROWS_WITH(draw({{data::text_part({9, id})}}, 32, 32),
+                      Catch::Contains("has the token " + std::to_string(id) + ", the model 64"));
   nn::StateDict state = model->snapshot();
   state["llm2vae.bias"].fill(std::numeric_limits<double>::quiet_NaN());
   model->load_state(state);
   CHECK_THROWS_WITH(draw({{data::text_part({9})}}, 32, 32), Catch::Contains("not finite"));
+}
+
+TEST_CASE("drawings and answers take no more positions than a model has", "[flow][drawing]") {
+  nn::MotConfig config = tiny_config();
+  config.max_positions = 8;
+  RandomState::current().set_seed(31);
+  const nn::MotModel model(config);
+  const auto artist = artist_of(model);
+  const auto text = [](size_t length) {  // with its begin and end
+    return std::vector<Sample>{{data::text_part(std::vector<int32_t>(length - 2, 7))}};
+  };
+  const heads::flow::DrawOptions options{.points = 2};
+  CHECK(heads::flow::draw(artist, text(7), 32, 32, options).size() == 1);
+  CHECK_THROWS_WITH(heads::flow::draw(artist, text(8), 32, 32, options),
+                    Catch::Contains("has the position 8, the model 8 of them"));
+  CHECK_THROWS_WITH(heads::flow::answer(artist, text(9), 4), Catch::Contains("has the position 8"));
+  CHECK(heads::flow::answer(artist, text(6), 100)[0].size() <= 2);
+  CHECK(heads::flow::answer(artist, text(8), 100)[0].empty());
 }
 
 TEST_CASE("a cache of slots refuses what it cannot hold", "[flow][drawing][errors]") {

@@ -1,9 +1,12 @@
 #include <catch2/catch.hpp>
 
+#include <limits>
+
 #include <binade/core/file.h>
 #include <binade/core/safetensors.h>
 #include <binade/nn/mot/files.h>
 #include <binade/nn/state.h>
+#include <nlohmann/json.hpp>
 
 #include "../../temporary_folder.h"
 #include "tiny_world.h"
@@ -84,5 +87,43 @@ TEST_CASE("folders that are no such model are refused", "[flow][files][errors]")
   nn::StateDict state = nn::read_state(path / "ema.safetensors");
   state["llm2vae.bias"].fill(NAN);
   write_safetensors(path / "ema.safetensors", state);
-  CHECK_THROWS_WITH(nn::load_mot(path), Contains("llm2vae.bias"));
+  CHECK_THROWS_WITH(nn::load_mot(path), Contains("ema.safetensors") && Contains("llm2vae.bias"));
+}
+
+TEST_CASE("every number of a folder's settings that no model can have is refused",
+          "[flow][files][errors]") {
+  const TemporaryFolder folder;
+  RandomState::current().set_seed(3);
+  const nn::MotModel model(tiny_config());
+  const auto path = folder / "model";
+  nn::save_mot(model, path);
+  constexpr auto kLeast = std::numeric_limits<int64_t>::min();
+  for (const char* name : {"llm_config.json", "vit_config.json"}) {
+    const auto settings = nlohmann::json::parse(read_text_file(path / name));
+    for (const auto& [key, value] : settings.items()) {
+      if (!value.is_number()) continue;
+      std::vector<nlohmann::json> wrong = {0, -1, kLeast, "text", nlohmann::json::array()};
+      if (value.is_number_integer()) wrong.insert(wrong.end(), {int64_t{1} << 62, 1.5, 1e30});
+      for (const auto& one : wrong) {
+        INFO(name << ": " << key << " = " << one);
+        nlohmann::json other = settings;
+        other[key] = one;
+        write_text_file(path / name, other.dump());
+        CHECK_THROWS_AS(nn::load_mot(path), Error);
+      }
+    }
+    write_text_file(path / name, settings.dump());
+  }
+  CHECK(nn::load_mot(path)->config().layers == 2);
+  const auto refuses = [&](const std::string& from, const std::string& to, const char* sentence) {
+    nn::save_mot(model, path);
+    replace(path / "llm_config.json", from, to);
+    CHECK_THROWS_WITH(nn::load_mot(path), Contains(path.string()) && Contains(sentence));
+  };
+  refuses("\"num_attention_heads\": 4", "\"num_attention_heads\": 0",
+          "the number of heads is 0, which is no possible size");
+  refuses("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 60000",
+          "tensors language_model.model.layers.59999.… are missing");
+  refuses("\"max_latent_size\": 16", "\"max_latent_size\": 30000", "would not fit into memory");
+  refuses("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": -1e-06", "must be positive");
 }

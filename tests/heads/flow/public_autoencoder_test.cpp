@@ -103,8 +103,18 @@ TEST_CASE("autoencoders, files and pictures that do not fit are refused",
   CHECK_THROWS_WITH(nn::FluxAutoencoder({.channels = 48}), Contains("a multiple of 32"));
   CHECK_THROWS_WITH(nn::FluxAutoencoder({.channels = 32, .multipliers = {}}),
                     Contains("0 multipliers"));
+  CHECK_THROWS_WITH(nn::FluxAutoencoder({.channels = int64_t{1} << 40}),
+                    Contains("no autoencoder"));
+  CHECK_THROWS_WITH(nn::FluxAutoencoder({.channels = 32, .blocks = int64_t{1} << 40}),
+                    Contains("no autoencoder"));
+  CHECK_THROWS_WITH(
+      nn::FluxAutoencoder({.channels = 32, .multipliers = std::vector<int64_t>(70, 1)}),
+      Contains("at most 16 sizes"));
+  for (const double scale : {0.0, static_cast<double>(NAN), static_cast<double>(INFINITY)})
+    CHECK_THROWS_WITH(nn::FluxAutoencoder({.channels = 32, .scale = scale}),
+                      Contains("cannot be scaled"));
   state["decoder.conv_in.bias"].data<float>()[0] = NAN;
-  CHECK_THROWS_WITH(load(), Contains("decoder.conv_in.bias"));
+  CHECK_THROWS_WITH(load(), Contains("ae.safetensors") && Contains("decoder.conv_in.bias"));
   state.erase("decoder.conv_in.bias");
   CHECK_THROWS_WITH(load(), Contains("ae.safetensors") && Contains("missing"));
 }

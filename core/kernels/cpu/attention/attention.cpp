@@ -122,8 +122,9 @@ class Forward {
       side.count = std::min(kKeyBlock, limit - side.first);
       const Block<const T> k = block_of(problem_.k.at(batch, key_head), side.first, 0, side.count,
                                         dim, key_rows.reserve(kKeyBlock * dim));
-      const Block<const T> v = block_of(problem_.v.at(batch, key_head), side.first, 0, side.count,
-                                        dim, value_rows.reserve(kKeyBlock * dim));
+      const Block<const T> v = rows_of_slots(problem_.v.at(batch, key_head),
+                                             problem_.samples_of(problem_.key_slots, batch),
+                                             side.first, side.count, dim, value_rows);
       side.k_transposed.assign(dim, side.count, k.flipped(), queries);
       side.v.assign(side.count, dim, v, queries);
       for (int64_t first = begin; first < end; first += kQueryBlock) {

@@ -45,8 +45,11 @@ class Backward {
     const int64_t dim = problem_.dim, keys = problem_.keys;
     thread_local Workspace<T> key_rows, value_rows, dk_rows, dv_rows;
     thread_local KeySide side;
-    const Block<const T> k = whole(problem_.k.at(batch, key_head), key_rows);
-    const Block<const T> v = whole(problem_.v.at(batch, key_head), value_rows);
+    const int32_t* const samples = problem_.samples_of(problem_.key_slots, batch);
+    const Block<const T> k =
+        rows_of_slots(problem_.k.at(batch, key_head), samples, 0, keys, dim, key_rows);
+    const Block<const T> v =
+        rows_of_slots(problem_.v.at(batch, key_head), samples, 0, keys, dim, value_rows);
     const int64_t group = problem_.heads / problem_.key_heads, rows = group * problem_.queries;
     side.k.assign(keys, dim, k, rows);
     side.k_transposed.assign(dim, keys, k.flipped(), rows);
@@ -68,10 +71,11 @@ class Backward {
     const int64_t dim = problem_.dim;
     const int64_t rows = std::min(kQueryBlock, problem_.queries - first);
     thread_local Workspace<T> query_rows, dout_rows, dq_rows, probability_rows, gradient_rows;
-    const Block<const T> q = block_of(problem_.q.at(batch, head), first, 0, rows, dim,
-                                      query_rows.reserve(kQueryBlock * dim));
-    const Block<const T> dout = block_of(gradients_.dout.at(batch, head), first, 0, rows, dim,
-                                         dout_rows.reserve(kQueryBlock * dim));
+    const int32_t* const samples = problem_.samples_of(problem_.query_slots, batch);
+    const Block<const T> q =
+        rows_of_slots(problem_.q.at(batch, head), samples, first, rows, dim, query_rows);
+    const Block<const T> dout =
+        rows_of_slots(gradients_.dout.at(batch, head), samples, first, rows, dim, dout_rows);
     thread_local RightOperand<T> right_q, right_dout;
     right_q.assign(rows, dim, q, problem_.keys);
     right_dout.assign(rows, dim, dout, problem_.keys);
@@ -168,11 +172,6 @@ class Backward {
     return value;
   }
 
-  Block<const T> whole(const MatrixView& matrix, Workspace<T>& buffer) const {
-    const bool in_place = usable_in_place<T>(matrix, problem_.keys, problem_.dim);
-    return block_of(matrix, 0, 0, problem_.keys, problem_.dim,
-                    in_place ? nullptr : buffer.reserve(problem_.keys * problem_.dim));
-  }
   void store_rows(const T* rows, int64_t count, const MatrixView& target, int64_t first) const {
     for (int64_t i = 0; i < count; ++i)
       store_row(rows + i * problem_.dim, problem_.dim, target.at(first + i, 0), target.dtype,

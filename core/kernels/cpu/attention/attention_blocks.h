@@ -77,6 +77,10 @@ struct AttentionProblem {
     const SampleRanges::Range q = query_samples.at(batch, query), k = key_samples.at(batch, key);
     return q.first <= k.last && k.first <= q.last;
   }
+  // The samples of a row's slots, or null: there are none.
+  const int32_t* samples_of(const SlotTable& slots, int64_t batch) const {
+    return slots.data ? slots.field(batch, 0) : nullptr;
+  }
   // Row of the (B·Hq·Tq) rows of logsumexp (and of the dropout mask).
   int64_t row(int64_t batch, int64_t head, int64_t i) const {
     return (batch * heads + head) * queries + i;
@@ -92,6 +96,28 @@ struct AttentionProblem {
   SampleRanges query_samples, key_samples;
   uint64_t step = 0;
 };
+
+// Rows [first, first + count) of a head as block_of gives them, but zeros in spare slots: what lies
+// there need not be a number, and a weight of 0 would not hide it. `samples` as samples_of has
+// them.
+template <class T>
+Block<const T> rows_of_slots(const MatrixView& rows, const int32_t* samples, int64_t first,
+                             int64_t count, int64_t dim, Workspace<T>& buffer) {
+  const auto is_spare = [](int32_t sample) { return sample < 0; };
+  const bool spare = samples && std::any_of(samples + first, samples + first + count, is_spare);
+  if (!spare && usable_in_place<T>(rows, count, dim))
+    return block_of<T>(rows, first, 0, count, dim, nullptr);
+  T* const numbers = buffer.reserve(count * dim);
+  if (!spare) return block_of(rows, first, 0, count, dim, numbers);
+  for (int64_t i = 0; i < count; ++i) {
+    T* const row = numbers + i * dim;
+    if (is_spare(samples[first + i]))
+      std::fill_n(row, dim, T(0));
+    else
+      load_row(rows.at(first + i, 0), rows.dtype, rows.column_stride, dim, row);
+  }
+  return {numbers, dim, false};
+}
 
 // scores[j] = −∞ where query `i` does not see key first_key + j, in splits.
 template <class T>

@@ -58,6 +58,20 @@ Array row_matmul(const Array& a, const Array& b) {
   return scores;
 }
 
+// x (B, H, T, D) with zeros in spare slots, which need not hold numbers; x itself where there are
+// no slots.
+Array without_spare(const Array& x, const Array& slots) {
+  if (!slots.defined()) return x;
+  const Array samples = slots.select(1, 0);
+  const Array used = Array::empty(samples.shape(), DType::boolean, x.device());
+  const Array zero = Array::zeros({1}, DType::i32, x.device());
+  compare(CompareOp::ge, samples, zero.expand(samples.shape()), used);
+  const Array out = Array::empty(x.shape(), x.dtype(), x.device());
+  where(used.view({x.size(0), 1, x.size(2), 1}).expand(x.shape()), x,
+        Array::zeros({1}, x.dtype(), x.device()).expand(x.shape()), out);
+  return out;
+}
+
 }  // namespace
 
 void plain_attention(const Array& q, const Array& k, const Array& v, const AttentionParams& params,
@@ -65,13 +79,18 @@ void plain_attention(const Array& q, const Array& k, const Array& v, const Atten
   const Array probabilities = like_scores(q, k, q.dtype());
   masked_softmax(row_matmul(q, k), params, probabilities, logsumexp);
   const int64_t heads = k.size(1);
-  matmul(grouped(probabilities, heads), for_group(v, q.size(1) / heads), grouped(out, heads), {});
+  const Array values = without_spare(v, params.splits.keys);
+  matmul(grouped(probabilities, heads), for_group(values, q.size(1) / heads), grouped(out, heads),
+         {});
 }
 
-void plain_attention_backward(const Array& q, const Array& k, const Array& v,
-                              const Array& logsumexp, const Array& dout,
+void plain_attention_backward(const Array& q_in, const Array& k_in, const Array& v_in,
+                              const Array& logsumexp, const Array& dout_in,
                               const AttentionParams& params, const Array& dq, const Array& dk,
                               const Array& dv) {
+  const auto& [query_slots, key_slots] = params.splits;
+  const Array q = without_spare(q_in, query_slots), dout = without_spare(dout_in, query_slots),
+              k = without_spare(k_in, key_slots), v = without_spare(v_in, key_slots);
   const int64_t heads = k.size(1);
   const Array probabilities = like_scores(q, k, q.dtype());
   const Array dscores = like_scores(q, k, q.dtype());
