@@ -16,6 +16,6 @@ s/^#if defined\(__CUDA_ARCH__\) && __CUDA_ARCH__ >= 800$/#if 1/
   n
   s/.*//
 }
-s/asm\("ex2\.approx.*/y = ::exp2f(x);/
-s/asm\("lg2\.approx.*/y = ::log2f(x);/
-s/asm\("rcp\.approx.*/y = 1.0f \/ x;/
+s/asm\("ex2\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = ::exp2f(\2);/
+s/asm\("lg2\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = ::log2f(\2);/
+s/asm\("rcp\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = 1.0f \/ \2;/
