@@ -1,5 +1,5 @@
-// In place of core/kernels/cuda/common/async_copy.cuh: copies into shared memory that happen as late
-// as a device may leave them, when the thread waits for their group.
+// In place of core/kernels/cuda/common/async_copy.cuh: copies into shared memory that happen as
+// late as a device may leave them, when the thread waits for their group.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,16 @@ struct LateCopy {
   uint32_t bytes;
 };
 struct LateCopies {
+  uint64_t block;  // those that a block leaves behind, nobody waits for
   std::vector<LateCopy> open;
   std::deque<std::vector<LateCopy>> closed;
 };
 inline LateCopies& late_copies() {  // of the thread that runs
   static std::map<unsigned, LateCopies> of_threads;
-  return of_threads[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  LateCopies& copies = of_threads[thread];
+  if (copies.block != ::emulated::block_number()) copies = {::emulated::block_number(), {}, {}};
+  return copies;
 }
 
 inline void copy_beside(uint32_t to, const void* from, bool zeros) {

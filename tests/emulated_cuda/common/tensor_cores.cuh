@@ -46,8 +46,8 @@ float element_of(uint64_t words, int element) {
 
 template <class Half>
 void multiply_add(float (&c)[4], const Half*, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const auto upper = of_all_lanes(word_pair(a[0], a[2])), lower = of_all_lanes(word_pair(a[1], a[3])),
-             right = of_all_lanes(word_pair(b0, b1));
+  const auto upper = of_all_lanes(word_pair(a[0], a[2])),
+             lower = of_all_lanes(word_pair(a[1], a[3])), right = of_all_lanes(word_pair(b0, b1));
   const int lane = ::emulated::lane_of_thread();
   for (int i = 0; i < 4; ++i) {
     const auto& left = i < 2 ? upper : lower;
