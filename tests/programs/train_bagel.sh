@@ -94,7 +94,7 @@ report "… leaves it with the model" "$problem"
 tokens_draw() { "$programs/draw" --model "$work/tokens-model" --device cpu --points 3 "$@"; }
 expect "… and drawing" 0 "1 pictures" tokens_draw --text "the sea at dusk" --output "$work/sea.png"
 expect "… and asking" 0 "$work/own.png: " tokens_draw --image "$work/own.png" --ask "what is it" --longest 5
-refused "a tokenizer that is not there" "no tokenizer at $work/none" train --tokenizer "$work/none" --run-dir "$work/none"
+refused "a tokenizer that is not there" "no tokenizer at $work/absent" train --tokenizer "$work/absent" --run-dir "$work/none"
 data=$work/data refused "a tokenizer for the small world" "--tokenizer is for the texts of a JSONL file" \
   train --tokenizer "$work/tokens" --run-dir "$work/none"
 echo '{"parts": [{"image": "none.png", "role": "vit"}]}' >>"$work/own.jsonl"
