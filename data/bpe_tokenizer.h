@@ -51,7 +51,10 @@ class BpeTokenizer : public Tokenizer {
 // special_tokens_map.json or config.json.
 std::unique_ptr<BpeTokenizer> load_tokenizer_json(const std::filesystem::path& file);
 
-// Loads GPT-2's pair of files. "<|endoftext|>", if the vocabulary has it, is a special token.
+// Loads GPT-2's pair of files, or Qwen2's where the tokenizer_config.json beside them says so. The
+// tokens that it adds (added_tokens_decoder) come behind the vocabulary's; "<|endoftext|>", if the
+// vocabulary has it, is a special token in any case. BOS and EOS are found as beside
+// tokenizer.json. Error for another tokenizer_class, which splits texts in ways of its own.
 std::unique_ptr<BpeTokenizer> load_gpt2_tokenizer(const std::filesystem::path& vocab_json,
                                                   const std::filesystem::path& merges_txt);
 

@@ -178,9 +178,9 @@ std::unique_ptr<BpeTokenizer> train_bpe(std::span<const std::string> texts,
   check(!counts.empty(), "cannot train a tokenizer: there is no text");
   Trainer trainer(counts, options);
   trainer.run(options);
-  return BpeTokenizer::from_json(
-      byte_level_tokenizer_json(trainer.vocab(), trainer.merges(), options.special_tokens),
-      "trained vocabulary");
+  ByteLevelVocabulary vocabulary{.tokens = trainer.vocab(), .merges = trainer.merges()};
+  for (const std::string& token : options.special_tokens) vocabulary.add_special(token);
+  return BpeTokenizer::from_json(byte_level_tokenizer_json(vocabulary), "trained vocabulary");
 }
 
 }  // namespace binade::data

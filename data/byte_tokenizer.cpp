@@ -41,17 +41,14 @@ std::optional<int32_t> ByteTokenizer::eos_id() const {
 }
 
 void ByteTokenizer::write_files(const std::filesystem::path& folder) const {
-  std::vector<std::string> vocab, special;
-  for (int byte = 0; byte < 256; ++byte) {
-    vocab.push_back(spell_bytes(std::string(1, static_cast<char>(byte))));
-  }
+  ByteLevelVocabulary vocabulary{.split = ByteLevelSplit::kNone};
+  for (int byte = 0; byte < 256; ++byte)
+    vocabulary.tokens.push_back(spell_bytes(std::string(1, static_cast<char>(byte))));
   if (with_end_of_text_) {
-    vocab.emplace_back(kEndOfTextToken);
-    special.emplace_back(kEndOfTextToken);
+    vocabulary.tokens.emplace_back(kEndOfTextToken);
+    vocabulary.add_special(vocabulary.tokens.back());
   }
-  BpeTokenizer::from_json(byte_level_tokenizer_json(vocab, {}, special, /*use_regex=*/false),
-                          "byte vocabulary")
-      ->save(folder);
+  BpeTokenizer::from_json(byte_level_tokenizer_json(vocabulary), "byte vocabulary")->save(folder);
 }
 
 }  // namespace binade::data

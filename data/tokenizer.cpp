@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include <binade/core/error.h>
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
@@ -6,6 +9,7 @@
 #include <binade/data/byte_tokenizer.h>
 #include <binade/data/sentencepiece_tokenizer.h>
 #include <binade/data/tokenizer.h>
+#include <binade/data/tokenizer_files.h>
 
 namespace binade::data {
 
@@ -26,6 +30,27 @@ std::string with_fields_of(const std::filesystem::path& ours, const std::string&
   return added ? all.dump(2) + "\n" : theirs;
 }
 
+// The files that a tokenizer may have; `merges` is null where one file says all.
+struct FileSet {
+  const char *file, *merges;
+};
+constexpr FileSet kFileSets[] = {{"tokenizer.json", nullptr},
+                                 {"tokenizer.model", nullptr},
+                                 {"vocab.json", "merges.txt"},
+                                 {"encoder.json", "vocab.bpe"}};
+
+// The first of them that are in the folder; null: none are.
+const FileSet* files_in(const std::filesystem::path& folder) {
+  std::error_code unreadable;
+  const auto has = [&](const char* file) {
+    return !file || std::filesystem::exists(folder / file, unreadable);
+  };
+  const auto* const found =
+      std::find_if(std::begin(kFileSets), std::end(kFileSets),
+                   [&](const FileSet& set) { return has(set.file) && has(set.merges); });
+  return found == std::end(kFileSets) ? nullptr : found;
+}
+
 std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder_or_file) {
   namespace fs = std::filesystem;
   const std::string name = folder_or_file.string();
@@ -41,22 +66,21 @@ std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder_or
     }
     fail("cannot tell what tokenizer ", name, " is: expected a name that ends in .json or .model");
   }
-  const auto has = [&](const char* file) { return fs::exists(folder_or_file / file, error); };
-  if (has("tokenizer.json")) return load_tokenizer_json(folder_or_file / "tokenizer.json");
-  if (has("tokenizer.model")) {
-    return std::make_unique<SentencePieceTokenizer>(folder_or_file / "tokenizer.model");
-  }
-  for (const auto& [vocab, merges] :
-       {std::pair("vocab.json", "merges.txt"), std::pair("encoder.json", "vocab.bpe")}) {
-    if (has(vocab) && has(merges)) {
-      return load_gpt2_tokenizer(folder_or_file / vocab, folder_or_file / merges);
-    }
-  }
-  fail("no tokenizer in ", name, ": looked for tokenizer.json, tokenizer.model, vocab.json with ",
-       "merges.txt, encoder.json with vocab.bpe");
+  const FileSet* found = files_in(folder_or_file);
+  check(found != nullptr, "no tokenizer in ", name,
+        ": looked for tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json "
+        "with vocab.bpe");
+  const fs::path file = folder_or_file / found->file;
+  if (found->merges) return load_gpt2_tokenizer(file, folder_or_file / found->merges);
+  if (file.extension() == ".model") return std::make_unique<SentencePieceTokenizer>(file);
+  return load_tokenizer_json(file);
 }
 
 }  // namespace
+
+bool has_tokenizer(const std::filesystem::path& folder) {
+  return files_in(folder) != nullptr;
+}
 
 void Tokenizer::save(const std::filesystem::path& folder) const {
   std::filesystem::create_directories(folder);

@@ -93,8 +93,8 @@ class StreamDecoder {
 };
 
 // Loads the tokenizer of a folder: tokenizer.json (BPE), tokenizer.model (SentencePiece), or
-// GPT-2's vocab.json + merges.txt or encoder.json + vocab.bpe, in this order; or one such file by
-// its name
+// vocab.json + merges.txt of GPT-2 or Qwen2, or GPT-2's encoder.json + vocab.bpe, in this order; or
+// one such file by its name
 // (.json, .model). The word "bytes" stands for a ByteTokenizer. Error when nothing fits, or for any
 // fault of the file.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file);

@@ -3,6 +3,8 @@
 #include <binade/data/byte_alphabet.h>
 #include <binade/data/tokenizer_spec.h>
 
+#include <algorithm>
+#include <charconv>
 #include <limits>
 #include <unordered_map>
 
@@ -247,6 +249,18 @@ void parse_model(const JsonView& view, TokenizerSpec& spec) {
   }
 }
 
+AddedToken parse_added_token(const JsonView& entry, int64_t id) {
+  AddedToken token;
+  token.id = static_cast<int32_t>(id);
+  token.content = entry["content"].text();
+  token.single_word = entry.flag_or("single_word", false);
+  token.lstrip = entry.flag_or("lstrip", false);
+  token.rstrip = entry.flag_or("rstrip", false);
+  token.special = entry.flag_or("special", false);
+  token.normalized = entry.flag_or("normalized", !token.special);
+  return token;
+}
+
 void parse_added_tokens(const JsonView& view, TokenizerSpec& spec) {
   view.expect_array();
   std::unordered_map<std::string_view, int32_t> id_of;
@@ -259,15 +273,8 @@ void parse_added_tokens(const JsonView& view, TokenizerSpec& spec) {
   const int64_t limit = 4 * static_cast<int64_t>(spec.vocab.size() + view.size()) + 4096;
   for (size_t i = 0; i < view.size(); ++i) {
     const JsonView entry = view[i];
-    AddedToken token;
-    token.id = static_cast<int32_t>(entry["id"].integer(0, limit));
-    token.content = entry["content"].text();
+    AddedToken token = parse_added_token(entry, entry["id"].integer(0, limit));
     if (token.content.empty()) continue;  // as the reference implementation does
-    token.single_word = entry.flag_or("single_word", false);
-    token.lstrip = entry.flag_or("lstrip", false);
-    token.rstrip = entry.flag_or("rstrip", false);
-    token.special = entry.flag_or("special", false);
-    token.normalized = entry.flag_or("normalized", !token.special);
     const auto known_id = id_of.find(token.content);
     if (known_id != id_of.end() && known_id->second != token.id) {
       entry.refuse("token \"", token.content, "\" has id ", token.id, " here and id ",
@@ -320,51 +327,92 @@ TokenizerSpec parse_tokenizer_json(std::string_view text, std::string_view name)
   return spec;
 }
 
-std::string byte_level_tokenizer_json(
-    const std::vector<std::string>& vocab,
-    const std::vector<std::pair<std::string, std::string>>& merges,
-    const std::vector<std::string>& special_tokens, bool use_regex) {
-  using Json = nlohmann::ordered_json;
-  // One dictionary serves as pre-tokenizer, post-processor and decoder, as in GPT-2's own file.
-  const Json byte_level = {{"type", "ByteLevel"},
-                           {"add_prefix_space", false},
-                           {"trim_offsets", true},
-                           {"use_regex", use_regex}};
+void ByteLevelVocabulary::add_special(const std::string& token) {
+  const auto entry = std::find(tokens.begin(), tokens.end(), token);
+  check(entry != tokens.end(), "the special token \"", token, "\" is not in the vocabulary");
+  added_tokens.push_back(
+      {.id = static_cast<int32_t>(entry - tokens.begin()), .content = token, .special = true});
+}
+
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+OrderedJson json_of(const AddedToken& token) {
+  return {{"id", token.id},          {"content", token.content}, {"single_word", token.single_word},
+          {"lstrip", token.lstrip},  {"rstrip", token.rstrip},   {"normalized", token.normalized},
+          {"special", token.special}};
+}
+
+// One dictionary serves as pre-tokenizer, post-processor and decoder, as in GPT-2's own file.
+OrderedJson byte_level_part(bool use_regex) {
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", false},
+          {"trim_offsets", true},
+          {"use_regex", use_regex}};
+}
+
+// Qwen2Tokenizer of `transformers` splits by this.
+constexpr const char* kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+OrderedJson pre_tokenizer_of(ByteLevelSplit split) {
+  if (split != ByteLevelSplit::kQwen2) return byte_level_part(split == ByteLevelSplit::kGpt2);
+  const OrderedJson pattern = {{"type", "Split"},
+                               {"pattern", {{"Regex", kQwen2Pattern}}},
+                               {"behavior", "Isolated"},
+                               {"invert", false}};
+  return {{"type", "Sequence"},
+          {"pretokenizers", OrderedJson::array({pattern, byte_level_part(false)})}};
+}
+
+}  // namespace
+
+std::string byte_level_tokenizer_json(const ByteLevelVocabulary& vocabulary) {
+  const auto& [tokens, merges, added_tokens, split] = vocabulary;
   // An ordered object looks every new key up among the ones before, so the text of a large
   // vocabulary is put together by hand.
   std::string vocab_text = "{", merges_text = "[";
-  std::unordered_map<std::string_view, size_t> id_of;
-  for (size_t id = 0; id < vocab.size(); ++id) {
-    vocab_text += concat(id ? "," : "", "\n      ", Json(vocab[id]).dump(), ": ", id);
-    id_of.emplace(vocab[id], id);
-  }
+  for (size_t id = 0; id < tokens.size(); ++id)
+    vocab_text += concat(id ? "," : "", "\n      ", OrderedJson(tokens[id]).dump(), ": ", id);
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     merges_text += concat(rank ? "," : "", "\n      ",
-                          Json::array({merges[rank].first, merges[rank].second}).dump());
+                          OrderedJson::array({merges[rank].first, merges[rank].second}).dump());
   }
-  Json added = Json::array();
-  for (const std::string& token : special_tokens) {
-    const auto entry = id_of.find(token);
-    check(entry != id_of.end(), "the special token \"", token, "\" is not in the vocabulary");
-    added.push_back({{"id", entry->second},
-                     {"content", token},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
-  }
-  const std::string shared = byte_level.dump();
+  OrderedJson added = OrderedJson::array();
+  for (const AddedToken& token : added_tokens) added.push_back(json_of(token));
+  const std::string byte_level = byte_level_part(split == ByteLevelSplit::kGpt2).dump();
+  const char* normalizer = split == ByteLevelSplit::kQwen2 ? R"({"type":"NFC"})" : "null";
   return concat("{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n",
-                "  \"added_tokens\": ", added.dump(), ",\n  \"normalizer\": null,\n",
-                "  \"pre_tokenizer\": ", shared, ",\n  \"post_processor\": ", shared,
-                ",\n  \"decoder\": ", shared, ",\n  \"model\": {\n    \"type\": \"BPE\",\n",
+                "  \"added_tokens\": ", added.dump(), ",\n  \"normalizer\": ", normalizer,
+                ",\n  \"pre_tokenizer\": ", pre_tokenizer_of(split).dump(),
+                ",\n  \"post_processor\": ", byte_level, ",\n  \"decoder\": ", byte_level,
+                ",\n  \"model\": {\n    \"type\": \"BPE\",\n",
                 "    \"dropout\": null,\n    \"unk_token\": null,\n",
                 "    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n",
                 "    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n",
                 "    \"ignore_merges\": false,\n    \"vocab\": ", vocab_text,
                 "\n    },\n    \"merges\": ", merges_text, merges.empty() ? "]" : "\n    ]",
                 "\n  }\n}\n");
+}
+
+std::vector<AddedToken> parse_added_tokens_decoder(const JsonView& config) {
+  std::vector<AddedToken> tokens;
+  if (!config.has("added_tokens_decoder")) return tokens;
+  const JsonView all = config["added_tokens_decoder"];
+  all.expect_object();
+  for (const auto& [key, value] : all.raw().items()) {
+    int32_t id = 0;
+    const auto [end, fault] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (fault != std::errc() || end != key.data() + key.size() || id < 0)
+      all.refuse("\"", key, "\" is not the id of a token");
+    tokens.push_back(parse_added_token(all[key.c_str()], id));
+  }
+  // Keys of JSON are sorted as words; ids are numbers.
+  std::sort(tokens.begin(), tokens.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  return tokens;
 }
 
 std::string tokenizer_config_json(const std::string& bos_token, const std::string& eos_token) {

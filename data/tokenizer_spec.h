@@ -9,6 +9,10 @@
 #include <utility>
 #include <vector>
 
+namespace binade {
+class JsonView;
+}
+
 namespace binade::data {
 
 struct Pattern {
@@ -92,13 +96,26 @@ struct TokenizerSpec {
 // values of the wrong type or range.
 TokenizerSpec parse_tokenizer_json(std::string_view text, std::string_view name);
 
-// The text of a tokenizer.json for a byte-level BPE vocabulary with GPT-2's pre-tokenizer (or, with
-// `use_regex` false, none). Tokens are spelled in GPT-2's byte alphabet; `special_tokens` are
-// tokens of `vocab`.
-std::string byte_level_tokenizer_json(
-    const std::vector<std::string>& vocab,
-    const std::vector<std::pair<std::string, std::string>>& merges,
-    const std::vector<std::string>& special_tokens, bool use_regex = true);
+// How texts are split before their bytes are merged: not at all, by GPT-2's pattern, or by Qwen2's,
+// of texts in NFC.
+enum class ByteLevelSplit : uint8_t { kNone, kGpt2, kQwen2 };
+
+// A byte-level BPE vocabulary; tokens are spelled in GPT-2's byte alphabet.
+struct ByteLevelVocabulary {
+  std::vector<std::string> tokens;  // by id
+  std::vector<std::pair<std::string, std::string>> merges;
+  std::vector<AddedToken> added_tokens;
+  ByteLevelSplit split = ByteLevelSplit::kGpt2;
+
+  // Makes a token a special one. Error when the vocabulary lacks it.
+  void add_special(const std::string& token);
+};
+
+// The text of its tokenizer.json.
+std::string byte_level_tokenizer_json(const ByteLevelVocabulary& vocabulary);
+
+// The "added_tokens_decoder" of a tokenizer_config.json: id -> token. Empty when the file has none.
+std::vector<AddedToken> parse_added_tokens_decoder(const JsonView& config);
 
 // The text of the tokenizer_config.json that `transformers` wants beside it; a token that is empty
 // is one that the vocabulary lacks.

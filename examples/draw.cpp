@@ -42,20 +42,12 @@ flow::DrawOptions draw_options(const Options& o) {
   return draw;
 }
 
-// Texts as the model knows them: words of the small world, or bytes.
-struct Texts {
-  bool words;
-  examples::Ids ids(const std::string& text) const {
-    return words ? examples::ids_of(text) : examples::byte_ids_of(text);
-  }
-  std::string text(const examples::Ids& ids) const {
-    return words ? examples::words_of(ids) : examples::one_line(examples::bytes_of(ids));
-  }
-  // Of the picture that a text asks for, in pixels.
-  int64_t width(const std::string& text) const {
-    return words ? examples::kItemSize * examples::items_in(text) : examples::kItemSize;
-  }
-};
+using examples::Texts;
+
+// Of the picture that a text asks for, in pixels.
+int64_t width_of(const std::string& text, const Texts& texts) {
+  return examples::kItemSize * (texts.are_words() ? examples::items_in(text) : 1);
+}
 
 void ask(const Options& o, const flow::Artist& artist, const Texts& texts) {
   check(!o.image.empty(), "--ask needs an --image to be asked about");
@@ -79,7 +71,7 @@ void draw(const Options& o, const flow::Artist& artist, const Texts& texts) {
   };
   for (const std::string& text : o.text) {
     if (o.image.empty())
-      add(examples::draw_context(texts.ids(text)), examples::kItemSize, texts.width(text));
+      add(examples::draw_context(texts.ids(text)), examples::kItemSize, width_of(text, texts));
     for (const std::string& file : o.image) {
       const Array picture = data::read_picture(file);
       pictures.push_back(picture);
@@ -126,8 +118,8 @@ int main(int argc, char** argv) {
     model->to(device);
     preset.apply(*model);
     model->eval();
-    const flow::Artist artist = examples::artist_of(*model, device, preset);
-    const Texts texts{model->config().vocab_size == examples::kVocabulary};
+    const Texts texts = Texts::of_model(o.model, model->config().vocab_size);
+    const flow::Artist artist = examples::artist_of(*model, device, preset, texts);
     o.ask.empty() ? draw(o, artist, texts) : ask(o, artist, texts);
   });
 }

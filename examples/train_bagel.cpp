@@ -44,8 +44,10 @@ void train_bagel(const examples::TrainBagelOptions& o, const std::string& config
 
   // Pictures and texts → samples → packed rows.
   auto [model_config, layout] = examples::preset_of(o);
-  const examples::TrainBagelData learned = examples::read_data(o, layout);
-  model_config.vocab_size = learned.vocabulary;
+  const examples::Texts texts = examples::texts_of(o);
+  texts.mark(layout);
+  const examples::TrainBagelData learned = examples::read_data(o, layout, texts);
+  model_config.vocab_size = texts.vocabulary();
   const std::vector<data::PackedSlots> validation =
       examples::validation_packs(learned.held_out, layout, o.validation_packs);
 
@@ -102,6 +104,7 @@ void train_bagel(const examples::TrainBagelOptions& o, const std::string& config
   if (outcome.stopped || !ranks.is_first() || o.save.empty()) return;
   if (ema) ema->swap();
   nn::save_mot(model, o.save);
+  texts.save(o.save);
   examples::say("saved {}\n", o.save);
 }
 

@@ -30,6 +30,22 @@ BINADE_HOST_DEVICE inline bool sees(const Slot& q, const Slot& k) {
          (k.order <= q.order || (own && q.mode != kCausalSplit)) && (k.mode != kNoiseSplit || own);
 }
 
+// The same in three comparisons, for who evaluates it often: meets(asking(q), asked(k)) is sees(q,
+// k), as long as all slots of a split have its mode and numbers of splits and orders are not
+// negative. A slot keeps its sample, or is spare as before.
+BINADE_HOST_DEVICE inline Slot asking(const Slot& q) {
+  return {q.sample < 0 ? -1 : q.sample, q.order, q.mode == kCausalSplit ? -1 : q.split, q.mode};
+}
+BINADE_HOST_DEVICE inline Slot asked(const Slot& k) {
+  return {k.sample < 0 ? -2 : k.sample, k.mode == kNoiseSplit ? INT32_MAX : k.order, k.split,
+          k.mode};
+}
+BINADE_HOST_DEVICE inline bool meets(const Slot& asking, const Slot& asked) {
+  const bool same = asking.sample == asked.sample, own = asked.split == asking.split,
+             reached = asked.order <= asking.order;
+  return same & (reached | own);  // no branches
+}
+
 // Slots (B, 4, T) in memory: the fields in the order above, contiguous along T.
 struct SlotTable {
   const int32_t* data;  // null: there are none

@@ -20,8 +20,10 @@ data::Sample question_context(const Array& picture, Ids question) {
   return {data::image_part(PartKind::vit, picture), data::text_part(std::move(question))};
 }
 
-heads::flow::Artist artist_of(const nn::MotModel& model, Device device, const amp::Preset& preset) {
+heads::flow::Artist artist_of(const nn::MotModel& model, Device device, const amp::Preset& preset,
+                              const Texts& texts) {
   data::SlotLayout layout = world_layout();
+  texts.mark(layout);
   layout.pixels = model.config().pixels;
   layout.latents = model.config().latents;
   return {model, layout, device, preset};

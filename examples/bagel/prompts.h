@@ -7,11 +7,11 @@
 
 #include <binade/heads/flow/drawing.h>
 
+#include "texts.h"
 #include "world.h"
 
 namespace binade::examples {
 
-using Ids = std::vector<int32_t>;
 using SampleMaker = std::function<data::Sample(data::RandomStream&)>;
 
 // Text → picture.
@@ -21,8 +21,10 @@ data::Sample edit_context(const Array& picture, Ids order);
 // Picture and question → text.
 data::Sample question_context(const Array& picture, Ids question);
 
-// A model where it computes, with the layout of its world. The model must outlive it.
-heads::flow::Artist artist_of(const nn::MotModel& model, Device device, const amp::Preset& preset);
+// A model where it computes, with the layout of its world and the marks of its texts. The model
+// must outlive it.
+heads::flow::Artist artist_of(const nn::MotModel& model, Device device, const amp::Preset& preset,
+                              const Texts& texts = Texts::words());
 
 // `count` packs of 4 rows without dropout, the same for every run: what models are validated on.
 std::vector<data::PackedSlots> validation_packs(const SampleMaker& make_sample,

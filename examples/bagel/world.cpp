@@ -70,19 +70,6 @@ std::string words_of(const std::vector<int32_t>& ids) {
   return text;
 }
 
-std::vector<int32_t> byte_ids_of(std::string_view text) {
-  std::vector<int32_t> ids;
-  for (const char byte : text) ids.push_back(kFirstWord + static_cast<unsigned char>(byte));
-  return ids;
-}
-
-std::string bytes_of(const std::vector<int32_t>& ids) {
-  std::string text;
-  for (const int32_t id : ids)
-    if (id >= kFirstWord && id < kFirstWord + 256) text += static_cast<char>(id - kFirstWord);
-  return text;
-}
-
 bool held_out(int64_t item_class, int64_t color) {
   return (3 * item_class + color) % 10 == 7;
 }

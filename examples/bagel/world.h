@@ -22,11 +22,6 @@ inline constexpr int32_t kVocabulary = 64;
 std::vector<int32_t> ids_of(std::string_view text);
 std::string words_of(const std::vector<int32_t>& ids);  // "<7>" for an id without a word
 
-// Texts of one's own data are bytes, behind the same ids.
-inline constexpr int32_t kByteVocabulary = 320;
-std::vector<int32_t> byte_ids_of(std::string_view text);
-std::string bytes_of(const std::vector<int32_t>& ids);
-
 // 8 of the 80 pairs are never trained on.
 bool held_out(int64_t item_class, int64_t color);
 

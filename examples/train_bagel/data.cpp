@@ -17,7 +17,6 @@ TrainBagelData world_data(const TrainBagelOptions& o) {
   };
   TrainBagelData all{.sample = maker("train"),
                      .held_out = maker("t10k"),
-                     .vocabulary = kVocabulary,
                      .fingerprint = concat("Fashion-MNIST in ", o.data)};
   for (const Item& item : all_items(o.drawings))
     all.prompts.push_back(draw_context(ids_of(caption({item}))));
@@ -30,10 +29,16 @@ SampleMaker any_of(std::vector<data::Sample> samples) {
   };
 }
 
-TrainBagelData own_data(const TrainBagelOptions& o, const data::SlotLayout& layout) {
+bool is_own(const TrainBagelOptions& options) {
+  return std::filesystem::path(options.data).extension() == ".jsonl";
+}
+
+TrainBagelData own_data(const TrainBagelOptions& o, const data::SlotLayout& layout,
+                        const Texts& texts) {
   constexpr size_t kHeldOut = 20;
+  const auto encode = [&](std::string_view text) { return texts.ids(text); };
   const std::vector<data::Sample> samples =
-      data::read_part_lines(o.data, {layout, byte_ids_of, latents_of});
+      data::read_part_lines(o.data, {layout, encode, latents_of});
   std::vector<data::Sample> training, held_out;
   for (size_t i = 0; i < samples.size(); ++i)
     (i % kHeldOut == 0 ? held_out : training).push_back(samples[i]);
@@ -41,7 +46,6 @@ TrainBagelData own_data(const TrainBagelOptions& o, const data::SlotLayout& layo
   const std::string text = read_text_file(o.data);
   return {.sample = any_of(std::move(training)),
           .held_out = any_of(std::move(held_out)),
-          .vocabulary = kByteVocabulary,
           .fingerprint = concat(samples.size(), " samples of ", o.data, ", CRC-32C ",
                                 crc32c(text.data(), text.size()))};
 }
@@ -54,9 +58,18 @@ std::vector<std::string> may_change() {
   return names;
 }
 
-TrainBagelData read_data(const TrainBagelOptions& options, const data::SlotLayout& layout) {
-  return std::filesystem::path(options.data).extension() == ".jsonl" ? own_data(options, layout)
-                                                                     : world_data(options);
+Texts texts_of(const TrainBagelOptions& options) {
+  if (!is_own(options)) {
+    check(options.tokenizer.empty(),
+          "--tokenizer is for the texts of a JSONL file; the small world ", "has words of its own");
+    return Texts::words();
+  }
+  return options.tokenizer.empty() ? Texts::bytes() : Texts::of_tokenizer(options.tokenizer);
+}
+
+TrainBagelData read_data(const TrainBagelOptions& options, const data::SlotLayout& layout,
+                         const Texts& texts) {
+  return is_own(options) ? own_data(options, layout, texts) : world_data(options);
 }
 
 }  // namespace binade::examples

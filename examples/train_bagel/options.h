@@ -24,7 +24,7 @@ struct TrainBagelOptions : TrainingOptions {
     checkpoint_every = 1000;
   }
 
-  std::string data = "/usr/share/datasets/fashion-mnist";
+  std::string data = "/usr/share/datasets/fashion-mnist", tokenizer;
   int64_t workers = 8, validation_packs = 8;
   std::string architecture = "mot", preset = "small";
   int64_t dim = 0, layers = 0, hidden = 0;  // 0: the preset's, as is
@@ -67,6 +67,9 @@ inline void add_options(CommandLine& command, TrainBagelOptions& o) {
   group.add(
       "--data", o.data,
       "Folder with Fashion-MNIST's four IDX files, or a JSONL file of samples (docs/unified.md)");
+  group.add("--tokenizer", o.tokenizer,
+            "Folder or file of a tokenizer with BAGEL's marks for the texts of a JSONL file; "
+            "without: bytes");
   group.add("--workers", o.workers, "Threads that pack rows ahead").range(1, 64);
   group.add("--validation-packs", o.validation_packs, "Packs of 4 held-out rows to validate on")
       .range(1, 1000);

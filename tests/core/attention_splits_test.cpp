@@ -11,6 +11,7 @@
 #include <binade/autograd/ops/attention.h>
 #include <binade/autograd/ops/reduce.h>
 #include <binade/core/kernels/attention.h>
+#include <binade/core/kernels/split_rules.h>
 
 #include "../gpu.h"
 #include "cuda_compare.h"
@@ -94,6 +95,23 @@ TEST_CASE("attention over splits is attention with their mask", "[attention][spl
       check_close(run(in, with_splits(problem.slots)), run(in, with_mask(problem, in.q)),
                   dtype == DType::f64 ? 1e-13 : 2e-6);
     }
+}
+
+TEST_CASE("three comparisons say who sees whom", "[attention][splits]") {
+  std::vector<kernels::Slot> slots;
+  for (const int32_t sample : {-1, 0, 1})
+    for (const int32_t order : {0, 1, 2, 3})
+      for (const int32_t split : {0, 1, 2})
+        for (const int32_t shift : {0, 1, 2})
+          slots.push_back({sample, order, split, (split + shift) % 3});
+  int seen = 0;
+  for (const kernels::Slot& q : slots)
+    for (const kernels::Slot& k : slots) {
+      if (q.sample == k.sample && q.split == k.split && q.mode != k.mode) continue;
+      seen += kernels::sees(q, k);
+      CHECK(kernels::meets(kernels::asking(q), kernels::asked(k)) == kernels::sees(q, k));
+    }
+  CHECK(seen > 500);
 }
 
 TEST_CASE("what lies in spare slots is not seen, and spare slots get zeros",

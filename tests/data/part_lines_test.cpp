@@ -3,6 +3,7 @@
 #include <binade/data/part_lines.h>
 #include <binade/data/picture.h>
 
+#include <examples/bagel/texts.h>
 #include <examples/bagel/world.h>
 #include "../temporary_folder.h"
 
@@ -21,7 +22,9 @@ struct Fixture {
   std::vector<data::Sample> read(const std::string& lines) const {
     return data::read_part_lines(
         folder.write("samples.jsonl", lines),
-        {examples::world_layout(), examples::byte_ids_of, examples::latents_of});
+        {examples::world_layout(),
+         [](std::string_view text) { return examples::Texts::bytes().ids(text); },
+         examples::latents_of});
   }
   TemporaryFolder folder;
 };

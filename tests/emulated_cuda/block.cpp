@@ -363,6 +363,10 @@ const Given& meet_warp(const Place& place, uint32_t mask, uint64_t value) {
   return meeting.given;
 }
 
+uint64_t block_number() {
+  return blocks_run;
+}
+
 void enter_shared(SharedVariable& variable) {
   if (variable.block == blocks_run) return;
   variable.block = blocks_run;

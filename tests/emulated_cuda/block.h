@@ -52,6 +52,8 @@ struct SharedVariable {
   size_t bytes;
   uint64_t block = 0;  // in which it was used last
 };
+// Of the running block, another for each that ever ran.
+uint64_t block_number();
 // Fills it with a pattern for the block's first thread that comes here.
 void enter_shared(SharedVariable& variable);
 

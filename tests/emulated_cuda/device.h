@@ -9,6 +9,7 @@
 
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <tuple>
 #include <type_traits>
 
@@ -129,6 +130,31 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
   const int lane = emulated::lane_of_thread(), source = lane + static_cast<int>(distance);
   return emulated::shuffle({"__shfl_down_sync", where}, mask, value,
                            source <= (lane | (width - 1)) ? source : lane);
+}
+// fold(a, b) over what the lanes of `mask` gave, as T.
+template <class T, class Fold>
+T fold_lanes(const emulated::Place& place, unsigned mask, T value, const Fold& fold) {
+  const emulated::Given& given = emulated::meet_warp(place, mask, emulated::bits_of(value));
+  T all = value;
+  for (int lane = 0; lane < 32; ++lane)
+    if (given.lanes >> lane & 1u) all = fold(all, emulated::value_of<T>(given.values[lane]));
+  return all;
+}
+inline int __any_sync(unsigned mask, int vote, EmulatedSource where = EmulatedSource::current()) {
+  return fold_lanes({"__any_sync", where}, mask, static_cast<int>(vote != 0), std::bit_or());
+}
+inline int __all_sync(unsigned mask, int vote, EmulatedSource where = EmulatedSource::current()) {
+  return fold_lanes({"__all_sync", where}, mask, static_cast<int>(vote != 0), std::bit_and());
+}
+inline int __reduce_min_sync(unsigned mask, int value,
+                             EmulatedSource where = EmulatedSource::current()) {
+  return fold_lanes({"__reduce_min_sync", where}, mask, value,
+                    [](int a, int b) { return b < a ? b : a; });
+}
+inline int __reduce_max_sync(unsigned mask, int value,
+                             EmulatedSource where = EmulatedSource::current()) {
+  return fold_lanes({"__reduce_max_sync", where}, mask, value,
+                    [](int a, int b) { return a < b ? b : a; });
 }
 inline unsigned __ballot_sync(unsigned mask, int vote,
                               EmulatedSource where = EmulatedSource::current()) {

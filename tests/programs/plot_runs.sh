@@ -28,3 +28,21 @@ mkdir "$work/empty"
 expect "a run without rows" 0 "wrote" plot --runs "$work/empty"
 refused "an output that cannot be written" "cannot write" \
   "$BINADE_BUILD/examples/plot_runs" --runs "$run" --output /proc/none/a.svg
+
+# Metrics by name: means, and what is beyond another run. A panel of equal points has one tick.
+mkdir "$work/a" "$work/b"
+printf '{"step":%d,"mse":%d}\n' 1 5 2 6 3 10 >"$work/a/metrics.jsonl"
+printf '{"step":%d,"mse":%d}\n' 2 1 3 5 4 9 >"$work/b/metrics.jsonl"
+ticks() { # WHAT TICK…: that the picture has the tick and not the others
+  local problem=
+  grep -q ">$2</text>" "$work/out.svg" || problem="there is no tick $2"
+  for other in "${@:3}"; do
+    ! grep -q ">$other</text>" "$work/out.svg" || problem="there is a tick $other"
+  done
+  report "$1" "$problem"
+}
+expect "means of a metric" 0 "wrote" plot --runs "$work/a" --metrics mse --mean 3
+ticks "… are those of so many points" 7 5 10
+expect "a metric beyond another run's" 0 "wrote" plot --runs "$work/a" --metrics mse --minus "$work/b"
+ticks "… is the difference at steps that both have" 5 6 9
+refused "means of no metric" "--mean and --minus are for the metrics that --metrics names" plot --runs "$run" --mean 2

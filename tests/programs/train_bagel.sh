@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/cases.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
-programs=$BINADE_BUILD/examples
+programs=$BINADE_BUILD/examples source=$(cd "$(dirname "$0")/../.." && pwd)
 
 # make_items SPLIT COUNT: images that are stripes, 28 x 28 bytes, and labels 0 to 9.
 make_items() {
@@ -78,6 +78,25 @@ expect "… and drawing" 0 "1 pictures" "$programs/draw" --model "$work/own-mode
   --width 64 --output "$work/sea.png"
 expect "… and asking" 0 "$work/own.png: " "$programs/draw" --model "$work/own-model" --device cpu --image "$work/own.png" \
   --ask what --longest 5
+
+# Texts as tokens: a folder with BAGEL's marks.
+python3 - "$work/tokens" <<PYTHON
+import json, os, sys
+os.mkdir(sys.argv[1])
+files = json.load(open("$source/tests/data/qwen2_tokenizer.json"))["files"]
+for name, text in files.items():
+    open(os.path.join(sys.argv[1], name), "w").write(text)
+PYTHON
+expect "training with a tokenizer" 0 "done at step 2" \
+  train --tokenizer "$work/tokens" --steps 2 --run-dir "$work/tokens-run" --save "$work/tokens-model"
+[[ -s $work/tokens-model/tokenizer.json ]] && problem= || problem="tokenizer.json is missing"
+report "… leaves it with the model" "$problem"
+tokens_draw() { "$programs/draw" --model "$work/tokens-model" --device cpu --points 3 "$@"; }
+expect "… and drawing" 0 "1 pictures" tokens_draw --text "the sea at dusk" --output "$work/sea.png"
+expect "… and asking" 0 "$work/own.png: " tokens_draw --image "$work/own.png" --ask "what is it" --longest 5
+refused "a tokenizer that is not there" "no tokenizer at $work/absent" train --tokenizer "$work/absent" --run-dir "$work/none"
+data=$work/data refused "a tokenizer for the small world" "--tokenizer is for the texts of a JSONL file" \
+  train --tokenizer "$work/tokens" --run-dir "$work/none"
 echo '{"parts": [{"image": "none.png", "role": "vit"}]}' >>"$work/own.jsonl"
 refused "a line whose picture is not there" "own.jsonl, line 3: " train --run-dir "$work/none"
 

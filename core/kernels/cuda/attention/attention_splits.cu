@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   const int tile = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y),
             batch = static_cast<int>(blockIdx.z), key_head = head / p.group;
   const int32_t* const list = lists.at(batch, tile);
-  const LaneRows own(p.query_slots, batch, tile, p.queries);
+  const LaneRows own(true, p.query_slots, batch, tile, p.queries);
   const int first_query = tile * kSplitTile;
   start_rows(memory.own[0], q.at(batch, head, first_query), q.row, p.queries - first_query, p.dim);
 
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kSplitThreads)
         if (i == 0) asked.load(memory.own[0]);
         uint32_t pairs = ~0u;
         if (seen.mixed()) {
-          clear_spare_rows(stage);
+          prepare_mixed<true>(stage);
           pairs = seen_pairs<true, kTiles>(own.slots, stage.slots, 0);
           if (!__any_sync(0xffffffffu, pairs != 0)) return;
         }

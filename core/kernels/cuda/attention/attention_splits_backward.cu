@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   const int tile = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y),
             batch = static_cast<int>(blockIdx.z), key_head = head / p.group;
   const int32_t* const list = lists.at(batch, tile);
-  const LaneRows own(p.query_slots, batch, tile, p.queries);
+  const LaneRows own(true, p.query_slots, batch, tile, p.queries);
   const int first_query = tile * kSplitTile, left = p.queries - first_query;
   start_rows(memory.own[0], queries.q.at(batch, head, first_query), queries.q.row, left, p.dim);
   start_rows(memory.own[1], queries.dout.at(batch, head, first_query), queries.dout.row, left,
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kSplitThreads)
           asked.load(memory.own[0]);
           gradients.load(memory.own[1]);
         }
-        if (seen.mixed()) clear_spare_rows(stage);
+        if (seen.mixed()) prepare_mixed<true>(stage);
 #pragma unroll
         for (int first = 0; first < kSplitTile; first += kPart) {
           uint32_t pairs = ~0u;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   const int tile = static_cast<int>(blockIdx.x), key_head = static_cast<int>(blockIdx.y),
             batch = static_cast<int>(blockIdx.z);
   const int32_t* const list = lists.at(batch, tile);
-  const LaneRows own(p.key_slots, batch, tile, p.keys);
+  const LaneRows own(false, p.key_slots, batch, tile, p.keys);
   const int first_key = tile * kSplitTile, left = p.keys - first_key;
   start_rows(memory.own[0], k.at(batch, key_head, first_key), k.row, left, p.dim);
   start_rows(memory.own[1], v.at(batch, key_head, first_key), v.row, left, p.dim);
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kSplitThreads)
       },
       [&](int i, SplitStage<kDim>& stage) {
         const SeenTile seen{list[1 + i % tiles]};
-        if (seen.mixed()) clear_spare_rows(stage);
+        if (seen.mixed()) prepare_mixed<false>(stage);
 #pragma unroll
         for (int first = 0; first < kSplitTile; first += kPart) {
           uint32_t pairs = ~0u;

@@ -87,22 +87,23 @@ struct SplitMemory {
 template <int kDim, class T>
 __device__ __forceinline__ void start_rows(RowTile<kDim>& to, const T* rows, int64_t stride,
                                            int count, int dim) {
-  constexpr int kPieces = kDim / 8;
-  const uint32_t address = shared_address(to.bytes);
+  constexpr int kPieces = kDim / 8, kRowsAtOnce = kSplitThreads / kPieces;
+  const int first = threadIdx.x / kPieces, at = threadIdx.x % kPieces;
+  const uint32_t address = shared_address(to.bytes) + first * kTileStride<kDim> + at * 16;
+  const T* const from = rows + first * stride + at * 8;
 #pragma unroll
-  for (int i = threadIdx.x; i < kSplitTile * kPieces; i += kSplitThreads) {
-    const int row = i / kPieces, at = i % kPieces;
-    const bool there = row < count && at * 8 < dim;
-    copy_beside(address + row * kTileStride<kDim> + at * 16,
-                there ? rows + row * stride + at * 8 : rows, !there);
+  for (int row = 0; row < kSplitTile; row += kRowsAtOnce) {
+    const bool there = first + row < count && at * 8 < dim;
+    copy_beside(address + row * kTileStride<kDim>, there ? from + row * stride : rows, !there);
   }
 }
 // The slots of a tile of a row with `count`; those behind its end are spare.
 __device__ __forceinline__ void start_slots(SlotTile& to, const SlotTable& slots, int batch,
                                             int first, int count) {
+  const int at = threadIdx.x % kSplitTile;
 #pragma unroll
-  for (int i = threadIdx.x; i < kSlotFields * kSplitTile; i += kSplitThreads) {
-    const int field = i / kSplitTile, at = i % kSplitTile;
+  for (int n = 0; n < kSlotFields * kSplitTile / kSplitThreads; ++n) {
+    const int field = n * (kSplitThreads / kSplitTile) + threadIdx.x / kSplitTile;
     if (first + at < count)
       copy_word_beside(shared_address(to.word(field, at)), slots.field(batch, field) + first + at);
     else
@@ -146,13 +147,17 @@ __device__ __forceinline__ void stream_tiles(Stage (&stages)[2], int count, cons
   }
 }
 
-// What lies in spare slots need not be a number: zeros it is. Behind a barrier for all.
-template <int kDim>
-__device__ __forceinline__ void clear_spare_rows(SplitStage<kDim>& stage) {
-  static_assert(kSplitThreads == 2 * kSplitTile);
+// Makes a streamed mixed tile ready: its slots for meets(), and zeros of what lies in spare ones,
+// which need not be a number. Behind a barrier for all.
+template <bool kRowsAsk, int kDim>
+__device__ __forceinline__ void prepare_mixed(SplitStage<kDim>& stage) {
+  static_assert(kSplitThreads == 2 * kSplitTile);  // two threads a slot
   const int row = threadIdx.x / 2, at = row * kTileStride<kDim> + threadIdx.x % 2 * kDim;
-  if (stage.slots.slots[row].sample < 0) {
-    stage.inner[row] = 0;
+  const Slot slot = stage.slots.slots[row];
+  __syncwarp();
+  if (threadIdx.x % 2 == 0) stage.slots.slots[row] = kRowsAsk ? asked(slot) : asking(slot);
+  if (slot.sample < 0) {
+    if (threadIdx.x % 2 == 0) stage.inner[row] = 0;
 #pragma unroll
     for (int byte = 0; byte < kDim; byte += 16) {
       *reinterpret_cast<uint4*>(stage.left.bytes + at + byte) = make_uint4(0, 0, 0, 0);
@@ -237,7 +242,7 @@ __device__ __forceinline__ void add_weighted_rows(float (&sums)[kDim / 8][4],
 
 // Which pairs of a lane's two rows and columns [first, first + 8 · kTiles) of a tile see each
 // other: bit 4 · n + 2 · r + e is that of row r and the lane's column e of eight. kRowsAsk: the
-// rows are the queries.
+// rows are the queries. Slots are ready for meets().
 template <bool kRowsAsk, int kTiles>
 __device__ __forceinline__ uint32_t seen_pairs(const Slot (&rows)[2], const SlotTile& columns,
                                                int first) {
@@ -250,7 +255,7 @@ __device__ __forceinline__ uint32_t seen_pairs(const Slot (&rows)[2], const Slot
       const Slot column = columns.slots[first + n * 8 + threadIdx.x % 4 * 2 + e];
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        if (kRowsAsk ? sees(rows[r], column) : sees(column, rows[r]))
+        if (kRowsAsk ? meets(rows[r], column) : meets(column, rows[r]))
           seen |= 1u << (4 * n + 2 * r + e);
     }
   return seen;
@@ -267,13 +272,17 @@ __device__ __forceinline__ void hide_unseen(float (&scores)[kTiles][4], uint32_t
 
 // A lane's two rows of those that a block owns.
 struct LaneRows {
-  int first;  // of the warp, in the whole row
-  Slot slots[2];
+  int first;      // of the warp, in the whole row
+  Slot slots[2];  // ready for meets()
 
-  __device__ __forceinline__ LaneRows(const SlotTable& table, int batch, int tile, int count)
+  __device__ __forceinline__ LaneRows(bool rows_ask, const SlotTable& table, int batch, int tile,
+                                      int count)
       : first(tile * kSplitTile + static_cast<int>(threadIdx.x) / kWarp * kWarpRows) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) slots[r] = slot_or_spare(table, batch, place(r), count);
+    for (int r = 0; r < 2; ++r) {
+      const Slot slot = slot_or_spare(table, batch, place(r), count);
+      slots[r] = rows_ask ? asking(slot) : asked(slot);
+    }
   }
   __device__ __forceinline__ int place(int r) const {
     return first + static_cast<int>(threadIdx.x) % kWarp / 4 + 8 * r;

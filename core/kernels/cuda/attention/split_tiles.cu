@@ -13,20 +13,21 @@ struct Side {
   int count;
 };
 
-// A lane's slots of a tile, and the samples of the whole tile.
+// A lane's slots of a tile, ready for meets(), and the samples of the whole tile.
 struct LaneSlots {
   Slot slots[kSlotsEach];
   int first, last;  // first > last: all are spare
 
-  __device__ LaneSlots(const Side& side, int batch, int tile) {
+  __device__ LaneSlots(bool asks, const Side& side, int batch, int tile) {
     int least = INT32_MAX, most = -1;
 #pragma unroll
     for (int i = 0; i < kSlotsEach; ++i) {
       const int place = tile * kSplitTile + i * kWarp + static_cast<int>(threadIdx.x) % kWarp;
-      slots[i] = slot_or_spare(side.slots, batch, place, side.count);
-      if (slots[i].sample < 0) continue;
-      least = min(least, slots[i].sample);
-      most = max(most, slots[i].sample);
+      const Slot slot = slot_or_spare(side.slots, batch, place, side.count);
+      slots[i] = asks ? asking(slot) : asked(slot);
+      if (slot.sample < 0) continue;
+      least = min(least, slot.sample);
+      most = max(most, slot.sample);
     }
     first = __reduce_min_sync(0xffffffffu, least);
     last = __reduce_max_sync(0xffffffffu, most);
@@ -40,7 +41,7 @@ __device__ Kind kind_of(const LaneSlots& own, const Slot* others, bool own_asks)
     const Slot other = others[i];
 #pragma unroll
     for (const Slot& slot : own.slots) {
-      const bool seen = own_asks ? sees(slot, other) : sees(other, slot);
+      const bool seen = own_asks ? meets(slot, other) : meets(other, slot);
       any |= seen;
       all &= seen;
     }
@@ -67,9 +68,9 @@ __global__ void __launch_bounds__(kBlock) list_tiles(ListsToMake of_queries, Lis
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int tile = static_cast<int>(blockIdx.x), batch = static_cast<int>(blockIdx.y);
   if (tile >= make.tiles) return;
-  const LaneSlots own(make.own, batch, tile);
+  const LaneSlots own(make.own_asks, make.own, batch, tile);
   for (int other = warp; other < make.others; other += kWarps) {
-    const LaneSlots theirs(make.other, batch, other);
+    const LaneSlots theirs(!make.own_asks, make.other, batch, other);
     Kind kind = kNone;
     if (own.first <= theirs.last && theirs.first <= own.last) {
 #pragma unroll

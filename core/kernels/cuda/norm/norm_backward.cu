@@ -76,10 +76,6 @@ struct ColumnSums {
     sum[0][j] += dy * normed;
     sum[1][j] += dy;
   }
-  // sum[which][j], in registers also where `which` is known at run time only.
-  __device__ __forceinline__ C of(int which, int j) const {
-    return which == 0 ? sum[0][j] : which == 1 ? sum[1][j] : sum[2][j];
-  }
   template <class T>
   __device__ void write(const NormBackward<T>& a, int64_t col) const {
 #pragma unroll
@@ -107,8 +103,8 @@ __device__ __forceinline__ void store_gradient(const NormBackward<T>& a, int64_t
   store_vec(a.dx + row * a.dx_stride + col, out);
 }
 
-// A thread's vectors of kGroup rows.
-template <class T>
+// A thread's vectors of some rows.
+template <class T, int kRows>
 struct RowGroup {
   using C = ComputeOf<T>;
   static constexpr int kWidth = kVecWidth<T>;
@@ -144,8 +140,8 @@ struct RowGroup {
     store_gradient(a, row, col, result, old[r], sums);
   }
 
-  Vec<T, kWidth> dy[kGroup], x[kGroup], old[kGroup];
-  RowTerms<C> terms[kGroup];
+  Vec<T, kWidth> dy[kRows], x[kRows], old[kRows];
+  RowTerms<C> terms[kRows];
 };
 
 constexpr int kResidentThreads = 512;  // of a multiprocessor: 128 registers each
@@ -169,7 +165,7 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads / kMaxThreads)
   int turn = 0;
   for (int64_t first = int64_t{blockIdx.x} * kGroup; first < a.rows;
        first += int64_t{gridDim.x} * kGroup, turn ^= 1) {
-    RowGroup<T> rows;
+    RowGroup<T, kGroup> rows;
 #pragma unroll
     for (int r = 0; r < kGroup; ++r) {
       if (owns && first + r < a.rows) rows.load(a, r, first + r, col, adds);
@@ -196,9 +192,10 @@ __global__ void __launch_bounds__(kMaxThreads, kResidentThreads / kMaxThreads)
 }
 
 // Rows of at most kWarp vectors: `lanes` threads share one, a power of two, and a block takes
-// kBlock / lanes of them in a turn, kGroup times.
+// kBlock / lanes of them in a turn, kNarrowGroup times.
+constexpr int kNarrowGroup = 2, kNarrowBlocks = 2;  // of a thread, a multiprocessor
 template <class T>
-__global__ void __launch_bounds__(kBlock, kResidentThreads / kBlock)
+__global__ void __launch_bounds__(kBlock, kNarrowBlocks)
     norm_backward_narrow(NormBackward<T> a, int lanes) {
   using C = ComputeOf<T>;
   constexpr int kWidth = kVecWidth<T>, kWarps = kBlock / kWarp;
@@ -210,16 +207,16 @@ __global__ void __launch_bounds__(kBlock, kResidentThreads / kBlock)
   C w[kWidth] = {};
   if (owns) load_run_as<kWidth>(a.weight.data, col, a.weight.dtype, w);
 
-  const int64_t turn = int64_t{places} * kGroup;
+  const int64_t turn = int64_t{places} * kNarrowGroup;
   for (int64_t first = blockIdx.x * turn; first < a.rows; first += gridDim.x * turn) {
-    RowGroup<T> rows;
+    RowGroup<T, kNarrowGroup> rows;
     const auto row_of = [&](int r) { return first + r * places + place; };
 #pragma unroll
-    for (int r = 0; r < kGroup; ++r) {
+    for (int r = 0; r < kNarrowGroup; ++r) {
       if (owns && row_of(r) < a.rows) rows.load(a, r, row_of(r), col, adds);
     }
 #pragma unroll
-    for (int r = 0; r < kGroup; ++r) {
+    for (int r = 0; r < kNarrowGroup; ++r) {
       const bool there = owns && row_of(r) < a.rows;
       Pair<C> totals;
       if (there) totals = rows.add(r, w, sums);
@@ -231,12 +228,13 @@ __global__ void __launch_bounds__(kBlock, kResidentThreads / kBlock)
   }
 
   // The sums of a warp's places, and then of the block's warps.
+#pragma unroll
   for (int which = 0; which < kSums; ++which) {
     if (!a.sums[which]) continue;
     __syncthreads();
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
-      C sum = sums.of(which, j);
+      C sum = sums.sum[which][j];
       for (int mask = lanes; mask < kWarp; mask *= 2) sum += shuffle_xor(sum, mask);
       if (threadIdx.x % kWarp < lanes) of_warps[threadIdx.x / kWarp][col + j] = sum;
     }
@@ -297,10 +295,9 @@ __global__ void __launch_bounds__(kBlock) norm_backward_long(NormBackward<T> a, 
   }
 }
 
-// Blocks of `threads` that are resident together and share the rows evenly.
-unsigned resident_blocks(int64_t items, int64_t threads) {
-  const int64_t blocks = ::binade::cuda::device_properties().multiprocessors *
-                         std::max<int64_t>(kResidentThreads / threads, 1);
+// Blocks that are resident together, so many a multiprocessor, and share the rows evenly.
+unsigned resident_blocks(int64_t items, int64_t each) {
+  const int64_t blocks = ::binade::cuda::device_properties().multiprocessors * each;
   return static_cast<unsigned>(std::min(items, blocks));
 }
 
@@ -327,8 +324,10 @@ void backward(const char* name, const Array& dy, const Array& x, const Array& an
     int lanes = 1;  // of a narrow row
     while (lanes * kWidth < cols) lanes *= 2;
     const int64_t threads = fits && !narrow ? ceil_div(cols / kWidth, kWarp) * kWarp : kBlock;
-    const int64_t rows_of_block = narrow ? kBlock / lanes * kGroup : fits ? kGroup : 1;
-    const unsigned blocks = resident_blocks(ceil_div(rows, rows_of_block), threads);
+    const int64_t rows_of_block = narrow ? kBlock / lanes * kNarrowGroup : fits ? kGroup : 1;
+    const unsigned blocks =
+        resident_blocks(ceil_div(rows, rows_of_block),
+                        narrow ? kNarrowBlocks : std::max<int64_t>(kResidentThreads / threads, 1));
     NormBackward<T> args{device_data<T>(dy),
                          device_data<T>(x),
                          NormColumns::of(weight),
