@@ -153,6 +153,8 @@ TEST_CASE("gradients of extremes by index agree on both devices", "[cuda][select
     for (const Size& size : sizes)
       for (const bool largest : {true, false})
         for (const bool include_self : {true, false}) {
+          const bool is_long = size.index[1] > 8000;  // one such case is enough
+          if (is_long && (dtype != DType::f16 || largest)) continue;
           INFO(dtype << ' ' << size.x << " by " << size.index << ", dim " << size.dim << ", max "
                      << largest << ", include_self " << include_self);
           const auto few_values = [&](const Shape& shape) {  // many are equal

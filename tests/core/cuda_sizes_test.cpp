@@ -134,50 +134,47 @@ TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
         }
 }
 
-TEST_CASE("folds of many rows, and of bools, agree on both devices", "[cuda][sizes]") {
+TEST_CASE("folds of many rows and of bools agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(98);
-  for (const DType dtype : {DType::f32, DType::f16})
-    for (const int64_t n : {40, 515, 530}) {
-      INFO(dtype << " rows of " << n);
-      const Array x = gentle({4100, n}, dtype, 0, 3, 0.5, random);
-      const auto result = [&](DType wide) { return Array::zeros({4100, 1}, wide); };
-      compare_devices(
-          [&](const auto& v) {
-            BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum_squares, v[0], v[1], 0));
-            BINADE_DISPATCH(v[0].device(), moments(v[0], v[2], v[3]));
-            BINADE_DISPATCH(v[0].device(), arg_reduce(true, v[0], 1, v[4]));
-          },
-          {x, result(DType::f32), result(DType::f32), result(DType::f32), result(DType::i64)}, 20);
-    }
-  for (const int64_t n : kLengths)
-    for (const int64_t shift : {0, 1})
-      for (const auto& [shape, dim] : lines_of(n, 48))
-        for (const int kind : {0, 1, 2}) {  // any, none, all
-          INFO("bools " << shape << ", shift " << shift << ", dim " << dim << ", kind " << kind);
-          const Array x = placed(shape, DType::boolean, shift, random);
-          if (kind > 0) x.copy_from(Array::full(shape, kind - 1, DType::boolean));
-          Shape kept = shape;
-          kept[dim] = 1;
-          compare_devices(
-              [&](const auto& v) {
-                BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum, v[0], v[1], 0));
-                BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::max, v[0], v[2], 0));
-                BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::min, v[0], v[3], 0));
-              },
-              {x, Array::zeros(kept, DType::i64), Array::zeros(kept, DType::boolean),
-               Array::zeros(kept, DType::boolean)});
-        }
+  for (const auto& [dtype, n] : {std::pair(DType::f32, 40), std::pair(DType::f16, 530)}) {
+    INFO(dtype << " rows of " << n);
+    const Array x = gentle({4100, n}, dtype, 0, 3, 0.5, random);
+    const auto result = [](DType wide) { return Array::zeros({4100, 1}, wide); };
+    compare_devices(
+        [&](const auto& v) {
+          BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum_squares, v[0], v[1], 0));
+          BINADE_DISPATCH(v[0].device(), moments(v[0], v[2], v[3]));
+          BINADE_DISPATCH(v[0].device(), arg_reduce(true, v[0], 1, v[4]));
+        },
+        {x, result(DType::f32), result(DType::f32), result(DType::f32), result(DType::i64)}, 20);
+  }
+  for (const int64_t n : {1, 17, 256, 257, 4104})
+    for (const auto& [shape, dim] : lines_of(n, 48))
+      for (const int kind : {0, 1, 2}) {  // any, none, all
+        INFO("bools " << shape << ", dim " << dim << ", kind " << kind);
+        const Array x = placed(shape, DType::boolean, n % 2, random);
+        if (kind > 0) x.copy_from(Array::full(shape, kind - 1, DType::boolean));
+        Shape kept = shape;
+        kept[dim] = 1;
+        compare_devices(
+            [&](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum, v[0], v[1], 0));
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::max, v[0], v[2], 0));
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::min, v[0], v[3], 0));
+            },
+            {x, Array::zeros(kept, DType::i64), Array::zeros(kept, DType::boolean),
+             Array::zeros(kept, DType::boolean)});
+      }
 }
 
-TEST_CASE("scans down long columns agree on both devices, twice with the same bits",
-          "[cuda][sizes]") {
+TEST_CASE("scans down tiles of columns agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(99);
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
     for (const bool reverse : {false, true}) {
       INFO(dtype << ", reverse " << reverse);
-      const Shape shape{2, 6000, 272};
+      const Shape shape{2, 600, 144};
       const Array x = gentle(shape, dtype, 0, 0, 0.0625, random);
       const Array factors = gentle(shape, dtype, 0, 1, 0.0078125, random);
       const auto written = [&] { return placed(shape, dtype, 0, random); };
@@ -187,14 +184,6 @@ TEST_CASE("scans down long columns agree on both devices, twice with the same bi
             BINADE_DISPATCH(v[0].device(), cumprod(v[1], 1, v[3]));
           },
           {x, factors, written(), written()}, 40);
-      const Array on_gpu = on_device(x, test_gpu());
-      std::vector<Array> sums;
-      for (int run = 0; run < 3; ++run) {
-        sums.push_back(Array::empty(shape, dtype, test_gpu()));
-        BINADE_DISPATCH(on_gpu.device(), cumsum(on_gpu, 1, reverse, sums.back()));
-      }
-      for (const Array& again : sums)
-        CHECK(difference(on_device(again, Device::cpu()), on_device(sums[0], Device::cpu())) == 0);
     }
 }
 

@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kBlock, 2)
   constexpr int kVec = kVecWidth<T>, kWarps = kBlock / kWarp, kColumns = kVec * kWarp;
   __shared__ State sums[kWarps][kColumns];  // column k of lane l at k·32 + l
   __shared__ State before[kColumns];
-  __shared__ int64_t turn, known;
+  __shared__ int64_t turn;
+  __shared__ int64_t known;  // the stretch above that find_known() found
   const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   if (thread == 0) turn = atomicAdd(others.ticket, 1u);
   __syncthreads();
