@@ -173,6 +173,11 @@ void elementwise(Table& table) {
 }
 
 void shapes(Table& table) {
+  table.row("zeros (writes alone)", {},
+            [&](const auto&) {
+              return Tensor::zeros({kRows, kColumns}, table.dtype(), Device::cuda());
+            },
+            {.has_gradient = false});
   const Tensor x = normal({kRows, kColumns}, table.dtype());
   const Tensor image = normal({64, 64, 128, 128}, table.dtype());
   table.row("pad rows and columns, constant", {image}, [](const auto& in) {
@@ -219,7 +224,11 @@ void reductions(Table& table) {
   table.row("cumsum down columns", {x}, [](const auto& in) { return cumsum(in[0], 0); });
   table.row("cumprod along rows", {x}, [](const auto& in) { return cumprod(in[0], 1); },
             {.backward = bytes_of(x), .needs_inputs = true});
+  table.row("cumprod down columns", {x}, [](const auto& in) { return cumprod(in[0], 0); },
+            {.backward = bytes_of(x), .needs_inputs = true});
   table.row("any of rows", {less(x, a)}, [](const auto& in) { return any(in[0], {1}); },
+            {.has_gradient = false});
+  table.row("any of columns", {less(x, a)}, [](const auto& in) { return any(in[0], {0}); },
             {.has_gradient = false});
 }
 
@@ -246,6 +255,11 @@ void images(Table& table) {
   table.row("max_pool2d", {x}, [](const auto& in) { return max_pool2d(in[0]); },
             {.needs_inputs = true});
   table.row("avg_pool2d", {x}, [](const auto& in) { return avg_pool2d(in[0]); });
+  const Pool2dOptions three{.kernel = {3, 3}, .padding = {1, 1}};
+  table.row("max_pool2d of 3 x 3 by 2", {x},
+            [&](const auto& in) { return max_pool2d(in[0], three); }, {.needs_inputs = true});
+  table.row("avg_pool2d of 3 x 3 by 2", {x},
+            [&](const auto& in) { return avg_pool2d(in[0], three); });
   table.row("adaptive_avg_pool2d to 7 x 7", {x}, [](const auto& in) {
     return adaptive_avg_pool2d(in[0], {7, 7});
   });

@@ -87,6 +87,35 @@ struct Scattered {
   }
 };
 
+struct ExtremeGradient {
+  int dim;
+  bool include_self;
+  Saved index, x, source, y;
+
+  void operator()(Backward& backward) const {
+    const Array in = x.array(), from = source.array();
+    const auto wanted = [&](int input, const Array& like) {
+      return backward.needed(input) ? Array::empty(like.shape(), like.dtype(), like.device())
+                                    : Array();
+    };
+    const Array gradients[] = {wanted(0, in), wanted(1, from)};
+    BINADE_DISPATCH(in.device(), scatter_extreme_backward(
+                                     backward.grad().contiguous(), in, dim, index.array(), from,
+                                     y.array(), include_self, gradients[0], gradients[1]));
+    for (const int input : {0, 1})
+      if (backward.needed(input)) backward.slot(input).add(gradients[input]);
+  }
+
+  void operator()(BackwardOnTape& tape) const {
+    const DType dtype = tape.grad().dtype(), wide = statistics_dtype(dtype);
+    const Scattered call{dim,        x.array().shape(), wide,       index.tensor(),
+                         x.tensor(), source.tensor(),   y.tensor(), include_self};
+    const TensorList found = call.extreme_gradients(to(tape.grad(), wide));
+    for (const int input : {0, 1})
+      if (tape.needed(input)) tape.give(input, to(found[static_cast<size_t>(input)], dtype));
+  }
+};
+
 }  // namespace
 
 Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Tensor& source,
@@ -111,31 +140,27 @@ Tensor scatter_reduce(const Tensor& x, int dim_in, const Tensor& index, const Te
   const Array y = x.array().clone();
   BINADE_DISPATCH(y.device(), scatter_reduce(y, dim, index.array(), source.array(), fold_of(reduce),
                                              include_self));
-  const bool extreme = reduce == ScatterReduce::amax || reduce == ScatterReduce::amin;
-  const bool of_values = extreme || reduce == ScatterReduce::prod;
-  const auto gradients = [dim, reduce, extreme, include_self, shape = x.shape(),
-                          index = Saved(index), x = save_if(of_values, x),
-                          source = save_if(of_values, source),
-                          y = save_if(extreme, y)](const Tensor& dy) -> TensorList {
+  if (reduce == ScatterReduce::amax || reduce == ScatterReduce::amin)
+    return record(
+        op, {x, source}, y,
+        ExtremeGradient{dim, include_self, Saved(index), Saved(x), Saved(source), Saved(y)});
+  const bool product = reduce == ScatterReduce::prod;
+  const auto gradients = [dim, reduce, include_self, shape = x.shape(), index = Saved(index),
+                          x = save_if(product, x),
+                          source = save_if(product, source)](const Tensor& dy) -> TensorList {
     const DType dtype = dy.dtype(), wide = statistics_dtype(dtype);
     const auto operand = [&](const Saved& saved) {
-      if (!saved.defined()) return Tensor();
-      return extreme ? saved.tensor() : to(saved.tensor(), wide);
+      return saved.defined() ? to(saved.tensor(), wide) : Tensor();
     };
-    const Scattered call{dim,        shape,           wide,       index.tensor(),
-                         operand(x), operand(source), operand(y), include_self};
+    const Scattered call{dim,        shape,           wide,     index.tensor(),
+                         operand(x), operand(source), Tensor(), include_self};
     if (reduce == ScatterReduce::sum) return call.sum_gradients(dy);  // moved, as it is
     const Tensor given = to(dy, wide);
-    TensorList found;
-    if (reduce == ScatterReduce::mean)
-      found = call.mean_gradients(given);
-    else if (reduce == ScatterReduce::prod)
-      found = call.product_gradients(given);
-    else
-      found = call.extreme_gradients(given);
+    const TensorList found =
+        reduce == ScatterReduce::mean ? call.mean_gradients(given) : call.product_gradients(given);
     return {to(found[0], dtype), to(found[1], dtype)};
   };
-  if (reduce != ScatterReduce::prod) return record(op, {x, source}, y, gradients);
+  if (!product) return record(op, {x, source}, y, gradients);
   // Not in public ops: beside zeros their derivatives would be wrong.
   const auto fused = [gradients](Backward& backward) {
     const NoGrad no_grad;

@@ -17,6 +17,14 @@ enum class ScatterFold : uint8_t { sum, prod, mean, max, min };
 // include_self, of what out holds. A NaN wins. mean and prod: floating dtypes.
 BINADE_KERNEL(scatter_reduce, const Array& out, int dim, const Array& index, const Array& source,
               ScatterFold fold, bool include_self)
+// The gradients of scatter_reduce with max or min, of which y is the result: what equals the result
+// of a place (elements of source that go there; the place's own x, unless it is named and not
+// include_self) has equal shares of that place's dy, the rest 0. x, y, dy and dx have one shape,
+// index, source and dsource another, all one floating dtype; y, dy, dx and dsource are contiguous,
+// and an undefined dx or dsource is not computed.
+BINADE_KERNEL(scatter_extreme_backward, const Array& dy, const Array& x, int dim,
+              const Array& index, const Array& source, const Array& y, bool include_self,
+              const Array& dx, const Array& dsource)
 // out = rows of x picked along `dim` by the vector `index`.
 BINADE_KERNEL(index_select, const Array& x, int dim, const Array& index, const Array& out)
 // out = beta·out, rows along `dim` += rows of source; index is a vector of source.size(dim).

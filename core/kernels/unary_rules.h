@@ -36,10 +36,15 @@ struct LibraryMath {
   static BINADE_HOST_DEVICE C reciprocal(C x) {
     return C(1) / x;
   }
+  template <class C>
+  static BINADE_HOST_DEVICE C quotient(C x, C divisor) {
+    return x / divisor;
+  }
 };
 
 // For elements of 16 bits: short forms in float on `Instructions`, the processor's approximations
 // of 2ˣ, log₂ x and 1/x, which are within 2^-21 of the value (the logarithm absolutely, near 1).
+// They may take subnormal numbers for 0 where Instructions::kBeyondHalf is false: elements are f16.
 // What they are off by before rounding stays below an eighth of half an ulp of f16 and bf16, for
 // every argument that these types hold.
 template <class Instructions>
@@ -47,6 +52,8 @@ struct ShortMath {
   static BINADE_HOST_DEVICE float exp2(float x) { return Instructions::exp2(x); }
   static BINADE_HOST_DEVICE float exp(float x) { return Instructions::exp2(x * 1.44269504f); }
   static BINADE_HOST_DEVICE float reciprocal(float x) { return Instructions::reciprocal(x); }
+  // By a divisor that all elements share, so that it is inverted once.
+  static BINADE_HOST_DEVICE float quotient(float x, float divisor) { return x * (1.0f / divisor); }
 
   // Taylor's series where the difference would cancel.
   static BINADE_HOST_DEVICE float expm1(float x) {
@@ -68,23 +75,29 @@ struct ShortMath {
     return std::fma(s * x, x, x);
   }
 
-  // tan r = r + r³·P(r²) on |r| ≤ π/4 (a minimax fit, 2^-21.7), and −1/tan r in every second
-  // quarter; r is x without a multiple of π/2, which is subtracted in three parts (Cody & Waite
-  // 1980). The library has the rest of bf16's range.
+  // tan r = r + r³·P(r²) on |r| ≤ π/4 (a minimax fit, 2^-18.1), and −1/tan r in every second
+  // quarter; r is x without a multiple of π/2, which is subtracted in two parts (Cody & Waite
+  // 1980). The multiple is rounded by a sum so large that its last digit counts quarters: the
+  // processor's conversions are as slow as its approximations.
   static BINADE_HOST_DEVICE float tan(float x) {
-    if (!(std::fabs(x) <= 65504.0f)) return LibraryMath::tan(x);
-    const float quarters = std::rint(x * 0.636619772f);
+    if constexpr (Instructions::kBeyondHalf)
+      if (!(std::fabs(x) <= 65504.0f)) return far_tan(x);
+    constexpr float kWhole = 0x1.8p23f;
+    const float turned = std::fma(x, 0.636619772f, kWhole), quarters = turned - kWhole;
     float r = std::fma(quarters, -1.57079637f, x);
     r = std::fma(quarters, 4.37113883e-8f, r);
-    r = std::fma(quarters, 1.71512451e-15f, r);
     const float square = r * r;
-    float p = 0.0204934832f;
-    p = std::fma(p, square, 0.0124771297f);
-    p = std::fma(p, square, 0.0571397059f);
-    p = std::fma(p, square, 0.132881314f);
-    p = std::fma(p, square, 0.333353877f);
+    float p = 0.0430928282f;
+    p = std::fma(p, square, 0.0413944051f);
+    p = std::fma(p, square, 0.136066318f);
+    p = std::fma(p, square, 0.333154231f);
     const float t = std::fma(p * square, r, r);
-    return static_cast<int>(quarters) % 2 == 0 ? t : -Instructions::reciprocal(t);
+    const float inverse = Instructions::reciprocal(t);
+    return (__builtin_bit_cast(uint32_t, turned) & 1u) == 0 ? t : -inverse;
+  }
+  // The rest of bf16's range. Not inlined: a vector of elements has the library's code once.
+  static __attribute__((noinline)) BINADE_HOST_DEVICE float far_tan(float x) {
+    return LibraryMath::tan(x);
   }
 };
 
@@ -196,7 +209,7 @@ BINADE_HOST_DEVICE inline C unary_value(UnaryOp op, C x) {
     case UnaryOp::softplus:
       return softplus_value<Math>(x);
     case UnaryOp::hardswish:
-      return x <= C(-3) ? C(0) : x >= C(3) ? x : x * (x + C(3)) / C(6);  // keeps NaN
+      return x <= C(-3) ? C(0) : x >= C(3) ? x : Math::quotient(x * (x + C(3)), C(6));  // keeps NaN
     case UnaryOp::logsigmoid:
       return (x > C(0) ? C(0) : x) - Math::log1p(Math::exp(-std::fabs(x)));
     case UnaryOp::mish:
@@ -240,7 +253,7 @@ BINADE_HOST_DEVICE inline C activation_slope(UnaryOp op, C x) {
     case UnaryOp::softplus:
       return sigmoid_value<Math>(x);
     case UnaryOp::hardswish:
-      return x <= C(-3) ? C(0) : x < C(3) ? x / C(3) + C(0.5) : C(1);
+      return x <= C(-3) ? C(0) : x < C(3) ? Math::quotient(x, C(3)) + C(0.5) : C(1);
     case UnaryOp::logsigmoid:
       return sigmoid_value<Math>(-x);
     case UnaryOp::mish: {
@@ -305,10 +318,12 @@ BINADE_HOST_DEVICE inline C shaped_value(ShapedOp op, C x, C c) {
   switch (op) {
     case ShapedOp::leaky_relu:
       return x > C(0) ? x : c * x;
-    case ShapedOp::elu:
-      return x > C(0) ? x : c * Math::expm1(x);
+    case ShapedOp::elu: {
+      const C below = c * Math::expm1(x);  // in any case: a warp has elements of both kinds
+      return x > C(0) ? x : below;
+    }
     case ShapedOp::softplus:
-      return softplus_value<Math>(c * x) / c;
+      return (x > C(0) ? x : C(0)) + Math::quotient(Math::log1p(Math::exp(-std::fabs(c * x))), c);
   }
   return x;
 }

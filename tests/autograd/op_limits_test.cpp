@@ -248,3 +248,11 @@ TEST_CASE("scatter_reduce counts past what f32 can", "[ops]") {
   CHECK(gradient(scatter_reduce(zero, 0, index, source, ScatterReduce::amax), zero) ==
         Numbers{static_cast<float>(1 / all)});
 }
+
+TEST_CASE("softplus with a beta reaches as far as its dtype", "[ops]") {
+  // beta·x overflows; the value does not.
+  const Tensor x = leaf({-2e38, 2e38}, DType::f32);
+  const Tensor y = softplus(x, 2);
+  CHECK(numbers(y.array()) == Numbers{0, 2e38f});
+  CHECK(gradient(y, x) == Numbers{0, 1});
+}

@@ -82,14 +82,16 @@ TEST_CASE("places in sorted rows agree on both devices", "[cuda][selection]") {
           std::sort(values.begin(), values.end());
           for (int64_t i = 0; i < 1000; ++i) write(sorted, row * 1000 + i, values[i]);
         }
-        const Array wanted = Array::empty({6, 70}, dtype);
-        fill_random(wanted, random);
-        for (int64_t i = 0; i < 70; ++i) write(wanted, i, read(sorted, 13 * i));
-        compare_devices(
-            [&](const auto& v) {
-              BINADE_DISPATCH(v[0].device(), searchsorted(v[0], v[1], right, v[2]));
-            },
-            {sorted, wanted, Array::zeros({6, 70}, DType::i64)});
+        for (const int64_t width : {70, 3000}) {  // 3000: a block keeps the list
+          const Array wanted = Array::empty({6, width}, dtype);
+          fill_random(wanted, random);
+          for (int64_t i = 0; i < 70; ++i) write(wanted, i, read(sorted, 13 * i));
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), searchsorted(v[0], v[1], right, v[2]));
+              },
+              {sorted, wanted, Array::zeros({6, width}, DType::i64)});
+        }
       }
 }
 
@@ -133,5 +135,48 @@ TEST_CASE("folds by index agree on both devices", "[cuda][selection]") {
                                 scatter_reduce(v[0], dim, v[1], v[2], fold, include_self));
               },
               {out, indices(shape, 0, shape[dim], DType::i64, random), source}, 20);
+        }
+}
+
+TEST_CASE("gradients of extremes by index agree on both devices", "[cuda][selection]") {
+  require_gpu();
+  Random random(76);
+  struct Size {
+    Shape x, index;
+    int dim;
+  };
+  // Columns, rows of a block, rows longer than a block keeps, x larger than index, no index.
+  const Size sizes[] = {{{20, 33}, {41, 33}, 0},    {{70, 33}, {70, 129}, 1},
+                        {{64, 9}, {64, 8200}, 1},   {{80, 40}, {70, 12}, 1},
+                        {{4, 5, 6}, {3, 5, 20}, 2}, {{6, 7}, {6, 0}, 1}};
+  for (const DType dtype : kFloatingDTypes)
+    for (const Size& size : sizes)
+      for (const bool largest : {true, false})
+        for (const bool include_self : {true, false}) {
+          const bool is_long = size.index[1] > 8000;  // one such case is enough
+          if (is_long && (dtype != DType::f16 || largest)) continue;
+          INFO(dtype << ' ' << size.x << " by " << size.index << ", dim " << size.dim << ", max "
+                     << largest << ", include_self " << include_self);
+          const auto few_values = [&](const Shape& shape) {  // many are equal
+            const Array array = Array::empty(shape, dtype);
+            for (int64_t i = 0; i < array.numel(); ++i)
+              write(array, i, random() % 97 == 0 ? NAN : static_cast<double>(random() % 5));
+            return array;
+          };
+          const Array x = few_values(size.x), source = few_values(size.index), y = x.clone();
+          const Array index = indices(size.index, 0, size.x[size.dim], DType::i64, random);
+          cpu::scatter_reduce(y, size.dim, index, source,
+                              largest ? ScatterFold::max : ScatterFold::min, include_self);
+          compare_devices(
+              [&](const auto& v) {
+                const Device device = v[0].device();
+                BINADE_DISPATCH(device, scatter_extreme_backward(v[4], v[0], size.dim, v[1], v[2],
+                                                                 v[3], include_self, v[5], v[6]));
+                BINADE_DISPATCH(device,
+                                scatter_extreme_backward(v[4], v[0], size.dim, v[1], v[2], v[3],
+                                                         include_self, Array(), v[7]));
+              },
+              {x, index, source, y, random_array(size.x, dtype, random), few_values(size.x),
+               few_values(size.index), few_values(size.index)});
         }
 }

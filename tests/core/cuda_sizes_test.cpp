@@ -65,13 +65,14 @@ TEST_CASE("rearranged rows of all lengths agree on both devices", "[cuda][sizes]
             {.size = n, .offset = n - 1, .reversed = true},
             {.size = n, .offset = n / 3, .beyond = Beyond::other_side},
             {.size = n, .offset = -(n / 2), .beyond = Beyond::other_side},
+            {.size = n, .offset = n - 1, .beyond = Beyond::other_side},
             {.size = n, .repeats = 2},
             {.size = n, .repeats = 5},
             {.size = n, .offset = -4},
             {.size = n, .offset = n - 1, .beyond = Beyond::mirror},
             {.size = n, .offset = -17, .beyond = Beyond::edge},
         };
-        const int64_t grown[] = {n, n, n, 2 * n, 5 * n, n + 7, n, n + 40};
+        const int64_t grown[] = {n, n, n, n, 2 * n, 5 * n, n + 7, n, n + 40};
         for (size_t kind = 0; kind < std::size(maps); ++kind) {
           INFO(dtype << ", length " << n << ", shift " << shift << ", kind " << kind);
           const AxisMap both[] = {{.size = 3, .offset = 2, .reversed = true}, maps[kind]};
@@ -133,6 +134,59 @@ TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
         }
 }
 
+TEST_CASE("folds of many rows and of bools agree on both devices", "[cuda][sizes]") {
+  require_gpu();
+  Random random(98);
+  for (const auto& [dtype, n] : {std::pair(DType::f32, 40), std::pair(DType::f16, 530)}) {
+    INFO(dtype << " rows of " << n);
+    const Array x = gentle({4100, n}, dtype, 0, 3, 0.5, random);
+    const auto result = [](DType wide) { return Array::zeros({4100, 1}, wide); };
+    compare_devices(
+        [&](const auto& v) {
+          BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum_squares, v[0], v[1], 0));
+          BINADE_DISPATCH(v[0].device(), moments(v[0], v[2], v[3]));
+          BINADE_DISPATCH(v[0].device(), arg_reduce(true, v[0], 1, v[4]));
+        },
+        {x, result(DType::f32), result(DType::f32), result(DType::f32), result(DType::i64)}, 20);
+  }
+  for (const int64_t n : {1, 17, 256, 257, 4104})
+    for (const auto& [shape, dim] : lines_of(n, 48))
+      for (const int kind : {0, 1, 2}) {  // any, none, all
+        INFO("bools " << shape << ", dim " << dim << ", kind " << kind);
+        const Array x = placed(shape, DType::boolean, n % 2, random);
+        if (kind > 0) x.copy_from(Array::full(shape, kind - 1, DType::boolean));
+        Shape kept = shape;
+        kept[dim] = 1;
+        compare_devices(
+            [&](const auto& v) {
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::sum, v[0], v[1], 0));
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::max, v[0], v[2], 0));
+              BINADE_DISPATCH(v[0].device(), reduce(ReduceOp::min, v[0], v[3], 0));
+            },
+            {x, Array::zeros(kept, DType::i64), Array::zeros(kept, DType::boolean),
+             Array::zeros(kept, DType::boolean)});
+      }
+}
+
+TEST_CASE("scans down tiles of columns agree on both devices", "[cuda][sizes]") {
+  require_gpu();
+  Random random(99);
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+    for (const bool reverse : {false, true}) {
+      INFO(dtype << ", reverse " << reverse);
+      const Shape shape{2, 600, 144};
+      const Array x = gentle(shape, dtype, 0, 0, 0.0625, random);
+      const Array factors = gentle(shape, dtype, 0, 1, 0.0078125, random);
+      const auto written = [&] { return placed(shape, dtype, 0, random); };
+      compare_devices(
+          [&](const auto& v) {
+            BINADE_DISPATCH(v[0].device(), cumsum(v[0], 1, reverse, v[2]));
+            BINADE_DISPATCH(v[0].device(), cumprod(v[1], 1, v[3]));
+          },
+          {x, factors, written(), written()}, 40);
+    }
+}
+
 TEST_CASE("scans of all lengths and their gradients agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(93);
@@ -191,6 +245,30 @@ TEST_CASE("images of all widths agree on both devices", "[cuda][sizes]") {
               {placed(in, dtype, shift, random), placed(out, dtype, shift, random),
                Array::zeros(out, DType::i32), placed(in, dtype, shift, random),
                placed(out, dtype, shift, random), placed(in, dtype, shift, random)},
+              4);
+        }
+        const Shape even{1, 2, n + 2, 32};  // pairs of columns
+        for (const PoolParams& p :
+             {PoolParams{}, PoolParams{3, 2, 1, 2, 1, 0}, PoolParams{2, 2, 2, 2, 1, 0, 2, 1},
+              PoolParams{.adaptive = true}}) {
+          Shape out = even;
+          out[3] = 16;
+          const int64_t extent = (p.kernel_h - 1) * p.dilation_h + 1;
+          out[2] = p.adaptive ? n : (even[2] + 2 * p.padding_h - extent) / p.stride_h + 1;
+          if (out[2] < 1) continue;
+          INFO(dtype << ' ' << even << " to " << out << ", shift " << shift);
+          compare_devices(
+              [&](const auto& v) {
+                const Device device = v[0].device();
+                BINADE_DISPATCH(device, max_pool2d(v[0], p, v[1], v[2]));
+                BINADE_DISPATCH(device, max_pool2d_backward(v[1], v[2], p, v[3]));
+                if (p.dilation_h > 1) return;
+                BINADE_DISPATCH(device, avg_pool2d(v[0], p, v[4]));
+                BINADE_DISPATCH(device, avg_pool2d_backward(v[4], p, v[5]));
+              },
+              {placed(even, dtype, shift, random), placed(out, dtype, shift, random),
+               Array::zeros(out, DType::i32), placed(even, dtype, shift, random),
+               placed(out, dtype, shift, random), placed(even, dtype, shift, random)},
               4);
         }
         for (const Shape& out : {Shape{1, 2, n + 3, 2 * n + 2}, Shape{1, 2, 2, 5}})

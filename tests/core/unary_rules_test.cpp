@@ -21,6 +21,7 @@ constexpr double kOff = 0x1p-21;
 
 template <int kSign>
 struct Inexact {
+  static constexpr bool kBeyondHalf = true;
   static float exp2(float x) {
     return static_cast<float>(std::exp2(double{x}) * (1 + kSign * kOff));
   }
@@ -32,6 +33,18 @@ struct Inexact {
   static float reciprocal(float x) {
     return static_cast<float>(1 / double{x} * (1 + kSign * kOff));
   }
+};
+
+// The same with subnormal numbers taken for 0, going in and coming out, for elements of f16.
+float flushed(float x) {
+  return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x;
+}
+template <int kSign>
+struct Flushing {
+  static constexpr bool kBeyondHalf = false;
+  static float exp2(float x) { return flushed(Inexact<kSign>::exp2(flushed(x))); }
+  static float log2(float x) { return flushed(Inexact<kSign>::log2(flushed(x))); }
+  static float reciprocal(float x) { return flushed(Inexact<kSign>::reciprocal(flushed(x))); }
 };
 
 // The value in f64, by formulas of its own.
@@ -53,6 +66,8 @@ double value_of(UnaryOp op, double x) {
       return x / (1 + std::exp(-x));
     case UnaryOp::softplus:
       return x > 40 ? x : std::log1p(std::exp(x));
+    case UnaryOp::hardswish:
+      return x <= -3 ? 0 : x * std::min(x + 3, 6.0) / 6;
     case UnaryOp::logsigmoid:
       return x < -40 ? x : -std::log1p(std::exp(-x));
     default:
@@ -116,7 +131,7 @@ template <class T, class Math>
 void check_all() {
   for (const UnaryOp op :
        {UnaryOp::exp, UnaryOp::exp2, UnaryOp::expm1, UnaryOp::log1p, UnaryOp::tan, UnaryOp::sigmoid,
-        UnaryOp::silu, UnaryOp::softplus, UnaryOp::logsigmoid, UnaryOp::mish}) {
+        UnaryOp::silu, UnaryOp::softplus, UnaryOp::hardswish, UnaryOp::logsigmoid, UnaryOp::mish}) {
     INFO("op " << static_cast<int>(op));
     CHECK(wrong_numbers<T>([=](float x) { return unary_value<Math>(op, x); },
                            [=](double x) { return value_of(op, x); }) == 0);
@@ -129,6 +144,12 @@ void check_all() {
   }
   CHECK(wrong_numbers<T>([](float x) { return shaped_value<Math>(ShapedOp::elu, x, 1.0f); },
                          [](double x) { return x > 0 ? x : std::expm1(x); }) == 0);
+  for (const float beta : {0.3f, 2.0f}) {
+    INFO("softplus, beta " << beta);
+    CHECK(wrong_numbers<T>(
+              [=](float x) { return shaped_value<Math>(ShapedOp::softplus, x, beta); },
+              [=](double x) { return value_of(UnaryOp::softplus, beta * x) / beta; }) == 0);
+  }
 }
 
 }  // namespace
@@ -136,6 +157,8 @@ void check_all() {
 TEST_CASE("short functions are right for every number of 16 bits", "[elementwise]") {
   check_all<Half, ShortMath<Inexact<1>>>();
   check_all<Half, ShortMath<Inexact<-1>>>();
+  check_all<Half, ShortMath<Flushing<1>>>();
+  check_all<Half, ShortMath<Flushing<-1>>>();
   check_all<BFloat16, ShortMath<Inexact<1>>>();
   check_all<BFloat16, ShortMath<Inexact<-1>>>();
 }

@@ -173,6 +173,25 @@ T atomicMax(T* at, T value) {
   if (value > before) *at = value;
   return before;
 }
+template <class T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
+template <class T>
+T atomicOr(T* at, T value) {
+  const T before = *at;
+  *at = before | value;
+  return before;
+}
+
+// One block after another: what was written is there.
+inline void __threadfence() {}
+template <class T>
+T __ldcg(const T* at) {
+  return *at;
+}
 
 // ---- numbers ------------------------------------------------------------------------------------
 

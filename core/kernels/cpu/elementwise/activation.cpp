@@ -228,7 +228,9 @@ void visit_shaped(ShapedOp op, C c, Visitor&& visitor) {
     case ShapedOp::elu:
       return visitor([=](C x) { return x > 0 ? x : c * fast_expm1(x); });
     case ShapedOp::softplus:
-      return visitor([=](C x) { return fast_softplus(c * x) / c; });
+      return visitor([=](C x) {  // c·x may leave the range where the value does not
+        return (x < 0 ? C{0} : x) + fast_softplus(-std::fabs(c * x)) / c;
+      });
   }
 }
 template <class C, class Visitor>

@@ -1,5 +1,6 @@
 #include <binade/core/kernels/indexing.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -208,6 +209,76 @@ void typed_scatter_reduce(const Array& out, int dim, const View& index, const Ar
   binary(BinaryOp::div, out, counts.to(dtype_of<T>()), out);
 }
 
+// visit(element, place) for every element of index: where it lies in each of `elements`, which have
+// index's shape, and what it names in each of `places`. Lines along `dim` are independent; within a
+// line, elements come in their order.
+template <size_t kElements, size_t kPlaces, class Visit>
+void visit_places(const View& index, int dim, const std::array<View, kElements>& elements,
+                  const std::array<View, kPlaces>& places, const Visit& visit) {
+  const int64_t length = index.shape[dim];
+  std::vector<View> operands{index.without(dim)};
+  for (const View& view : elements) operands.push_back(view.without(dim));
+  for (const View& view : places)
+    operands.push_back(standing_still(view, dim, index.shape).without(dim));
+  const int64_t grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(length, 1));
+  StridedLoop(operands).for_each(
+      [&](const Run& run) {
+        TileReader<int64_t> reader;
+        for (int64_t j = 0; j < length; ++j) {
+          const int64_t* at = reader.read(run.data[0] + j * index.strides[dim], run.stride[0],
+                                          index.dtype, run.count);
+          for (int64_t i = 0; i < run.count; ++i) {
+            std::array<std::byte*, kElements> element;
+            for (size_t k = 0; k < kElements; ++k)
+              element[k] = run.data[1 + k] + i * run.stride[1 + k] + j * elements[k].strides[dim];
+            std::array<std::byte*, kPlaces> place;
+            for (size_t k = 0; k < kPlaces; ++k)
+              place[k] = run.data[1 + kElements + k] + i * run.stride[1 + kElements + k] +
+                         at[i] * places[k].strides[dim];
+            visit(element, place);
+          }
+        }
+      },
+      grain);
+}
+
+// dx and dsource of scatter_extreme_backward, both computed.
+template <class T>
+void typed_extreme_backward(const Array& dy, const Array& x, int dim, const View& index,
+                            const Array& source, const Array& y, bool include_self, const Array& dx,
+                            const Array& dsource) {
+  constexpr int64_t kNamed = 1, kWinner = 2;  // what of source does to its place's count
+  const Array counts = Array::zeros(x.shape(), DType::i64),
+              shares = Array::empty(x.shape(), dy.dtype());
+  visit_places(index, dim, std::array{View(source)}, std::array{View(y), View(counts)},
+               [](const auto& element, const auto& place) {
+                 int64_t& count = *reinterpret_cast<int64_t*>(place[1]);
+                 count |= kNamed;
+                 if (*reinterpret_cast<const T*>(element[0]) == *reinterpret_cast<T*>(place[0]))
+                   count += kWinner;
+               });
+  const Array own = x.contiguous();
+  const int64_t* count = counts.data<int64_t>();
+  const T *given = dy.data<T>(), *value = own.data<T>(), *result = y.data<T>();
+  T *share = shares.data<T>(), *gradient = dx.data<T>();
+  parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const bool counted = include_self || (count[i] & kNamed) == 0;
+      const bool wins = counted && value[i] == result[i];
+      const int64_t winners = count[i] / kWinner + (wins ? 1 : 0);
+      share[i] = given[i] / static_cast<T>(std::max<int64_t>(winners, 1));
+      gradient[i] = wins ? share[i] : T{0};
+    }
+  });
+  visit_places(index, dim, std::array{View(source), View(dsource)},
+               std::array{View(y), View(shares)}, [](const auto& element, const auto& place) {
+                 const bool wins = *reinterpret_cast<const T*>(element[0]) ==
+                                   *reinterpret_cast<const T*>(place[0]);
+                 *reinterpret_cast<T*>(element[1]) =
+                     wins ? *reinterpret_cast<const T*>(place[1]) : T{0};
+               });
+}
+
 }  // namespace
 
 void gather(const Array& x, int dim, const Array& index, const Array& out) {
@@ -244,6 +315,20 @@ void scatter_reduce(const Array& out, int dim, const Array& index, const Array& 
     else
       fail("scatter_reduce cannot fold ", out.dtype());
   });
+}
+
+void scatter_extreme_backward(const Array& dy, const Array& x, int dim, const Array& index,
+                              const Array& source, const Array& y, bool include_self,
+                              const Array& dx, const Array& dsource) {
+  const DType wide = is_half(y.dtype()) ? DType::f32 : y.dtype();
+  const Array to_x = Array::empty(x.shape(), wide), to_source = Array::empty(index.shape(), wide);
+  visit_real(wide, "scatter_extreme_backward", [&](auto zero) {
+    typed_extreme_backward<decltype(zero)>(dy.to(wide), x.to(wide), x.shape().wrap_dim(dim), index,
+                                           source.to(wide), y.to(wide), include_self, to_x,
+                                           to_source);
+  });
+  if (dx.defined()) copy(to_x, dx);
+  if (dsource.defined()) copy(to_source, dsource);
 }
 
 void index_select(const Array& x, int dim, const Array& index, const Array& out) {

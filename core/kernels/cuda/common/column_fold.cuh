@@ -29,20 +29,20 @@ struct Target {
     if (accumulate) value += load_as<C>(out, offset, dtype);
     store_as(out, offset, dtype, value);
   }
-  // `count` of kCount neighbours.
+  // `count` of kCount neighbours, as vectors; false, and nothing is stored, where they are none.
   template <int kCount>
-  __device__ __forceinline__ void store_run(int64_t offset, int count,
-                                            const C (&values)[kCount]) const {
+  __device__ __forceinline__ bool store_vectors(int64_t offset, int count,
+                                                const C (&values)[kCount]) const {
     if constexpr (std::is_floating_point_v<C>) {
       const int64_t bytes = kCount * item_bytes(dtype);
       const int64_t start = reinterpret_cast<int64_t>(out) + offset * item_bytes(dtype);
       const bool plain = divisor == 1 && !accumulate && is_float(dtype);
-      if (plain && count == kCount && start % (bytes < 16 ? bytes : 16) == 0)
-        return store_run_as<kCount>(out, offset, dtype, values);
+      if (plain && count == kCount && start % (bytes < 16 ? bytes : 16) == 0) {
+        store_run_as<kCount>(out, offset, dtype, values);
+        return true;
+      }
     }
-#pragma unroll
-    for (int i = 0; i < kCount; ++i)
-      if (i < count) store(offset + i, values[i]);
+    return false;
   }
 
  private:

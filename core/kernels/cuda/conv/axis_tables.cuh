@@ -104,9 +104,9 @@ inline RunGrid grid_of(const Array& image, int64_t rows, int run) {
   return RunGrid(image.size(0) * image.size(1) * groups * width, groups, width, run);
 }
 
-// Whether two neighbours in a row of images are one access, from each even column on.
-inline bool rows_of_pairs(const Array& image) {
-  return image.size(3) % 2 == 0 && rows_aligned(image.data(), 0, 1, 2 * size_of(image.dtype()));
+// Whether `run` neighbours in a row of images are one access, from each multiple of them on.
+inline bool rows_of_runs(const Array& image, int run) {
+  return image.size(3) % run == 0 && rows_aligned(image.data(), 0, 1, run * size_of(image.dtype()));
 }
 
 }  // namespace binade::kernels::cuda

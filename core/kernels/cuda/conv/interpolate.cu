@@ -162,12 +162,12 @@ __global__ void __launch_bounds__(kBlock)
 constexpr int kInputRows = 8;
 
 // A row of dy adds its share to two rows of dx, of which those that are not complete are carried.
-template <class T>
+// kOutputs: of a row of dy, whose shares are kept.
+template <int kOutputs, class T>
 __global__ void __launch_bounds__(kBlock)
     interpolate_gather(const RunGrid grid, const ImageSizes sizes,
                        const SampleTables<ComputeOf<T>> tables, const T* dy, T* dx) {
   using C = ComputeOf<T>;
-  constexpr int kOutputs = 6;  // of a row of dy, whose shares are kept
   grid.for_each<1>([&](int64_t plane, int group, int column) {
     const T* image = dy + plane * sizes.out_height * sizes.out_width;
     T* const to = dx + plane * sizes.height * sizes.width + column;
@@ -228,7 +228,7 @@ void interpolate(const Array& x, const InterpolateParams& params, const Array& y
   if (y.numel() == 0) return;
   visit_floating(x.dtype(), "interpolate", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    constexpr int kVec = kVecWidth<T>;
+    constexpr int kVec = kVecWidth<T>, kFour = kVec < 4 ? kVec : 4;
     const ImageSizes sizes(x, y);
     const Tables<ComputeOf<T>> tables(sizes, params, false);
     const auto run = [&](auto kernel, int columns) {
@@ -237,9 +237,9 @@ void interpolate(const Array& x, const InterpolateParams& params, const Array& y
              device_data<const T>(x), device_data<T>(y));
     };
     if (params.linear)
-      return rows_of_pairs(y) ? run(linear_forward<2, T>, 2) : run(linear_forward<1, T>, 1);
-    const bool vectors = y.size(3) % kVec == 0 && rows_aligned(y.data(), 0, 1);
-    vectors ? run(nearest_forward<kVec, T>, kVec) : run(nearest_forward<1, T>, 1);
+      return rows_of_runs(y, kFour) ? run(linear_forward<kFour, T>, kFour)
+                                    : run(linear_forward<1, T>, 1);
+    rows_of_runs(y, kVec) ? run(nearest_forward<kVec, T>, kVec) : run(nearest_forward<1, T>, 1);
   });
 }
 
@@ -250,8 +250,14 @@ void interpolate_backward(const Array& dy, const InterpolateParams& params, cons
     const ImageSizes sizes(dx, dy);
     const Tables<ComputeOf<T>> tables(sizes, params, true);
     const RunGrid grid = grid_of(dx, kInputRows, 1);
-    launch("interpolate_backward", interpolate_gather<T>, grid_for(grid.items), kBlock, 0, grid,
-           sizes, *tables, device_data<const T>(dy), device_data<T>(dx));
+    // An input is read by about so many outputs; those beyond what is kept are looked up.
+    const int64_t readers = (params.linear ? 2 : 1) * ceil_div(sizes.out_width, sizes.width);
+    launch("interpolate_backward",
+           readers <= 2   ? interpolate_gather<2, T>
+           : readers <= 4 ? interpolate_gather<4, T>
+                          : interpolate_gather<8, T>,
+           grid_for(grid.items), kBlock, 0, grid, sizes, *tables, device_data<const T>(dy),
+           device_data<T>(dx));
   });
 }
 

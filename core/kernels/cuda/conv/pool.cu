@@ -1,8 +1,9 @@
-// Pooling. Forward a thread has a column of a few outputs, whose windows it walks side by side;
-// backward a few columns and rows of inputs, and gathers from the windows that cover them in a
-// fixed order (no atomics). Neighbouring threads read neighbours.
+// Pooling. Forward a thread has an output; backward a few columns and rows of inputs, and gathers
+// from the windows that cover them in a fixed order (no atomics). Windows of two columns side by
+// side have kernels of vectors (pool_pairs.cuh).
 #include <binade/core/kernels/conv.h>
 #include <binade/core/kernels/cuda/conv/axis_tables.cuh>
+#include <binade/core/kernels/cuda/conv/pool_pairs.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -61,106 +62,44 @@ class Tables {
   PoolTables tables_;
 };
 
-// Calls take(r, place, value) for the elements of the windows of outputs (first_row + r, column),
-// for each r < kRows in the order of memory. Rows of several windows are read at once.
-template <int kRows, class T, class Take>
-__device__ __forceinline__ void walk_windows(const ImageSizes& sizes, const Window (&rows)[kRows],
-                                             const Window& columns, const T* image,
-                                             const Take& take) {
-  constexpr int kColumns = 4;  // at once
-  int longest = 0;
-#pragma unroll
-  for (const Window& row : rows)
-    longest = max(longest, (row.end - row.begin + row.step - 1) / row.step);
-  for (int k = 0; k < longest; ++k) {
-    for (int64_t w = columns.begin; w < columns.end; w += int64_t{kColumns} * columns.step) {
-      T read[kRows][kColumns];
-      const auto inside = [&](int r, int c) {
-        return rows[r].begin + k * rows[r].step < rows[r].end &&
-               w + int64_t{c} * columns.step < columns.end;
-      };
-      const auto place = [&](int r, int c) {
-        const int64_t line = rows[r].begin + k * rows[r].step;
-        return line * sizes.width + w + int64_t{c} * columns.step;
-      };
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c)
-          if (inside(r, c)) read[r][c] = image[place(r, c)];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c)
-          if (inside(r, c)) take(r, place(r, c), widen(read[r][c]));
-    }
-  }
-}
-
-// The windows of kRows rows of outputs from `first` on; those beyond the last hold nothing.
-template <int kRows>
-__device__ __forceinline__ void load_windows(const ImageSizes& sizes, const PoolTables& tables,
-                                             int first, Window (&rows)[kRows]) {
-#pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    rows[r] = first + r < sizes.out_height ? tables.rows[first + r] : Window{0, 0, 1, 1};
-}
-
-template <int kRows, class T>
+template <class T>
 __global__ void __launch_bounds__(kBlock)
     max_forward(const RunGrid grid, const ImageSizes sizes, const PoolTables tables, const T* x,
                 T* y, int32_t* indices) {
   using C = ComputeOf<T>;
-  grid.for_each<1>([&](int64_t plane, int group, int column) {
-    const Window columns = tables.columns[column];
-    Window rows[kRows];
-    load_windows(sizes, tables, group * kRows, rows);
-    C largest[kRows];
-    int best[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      largest[r] = -static_cast<C>(INFINITY);
-      best[r] = rows[r].begin >= rows[r].end || columns.begin >= columns.end
-                    ? -1
-                    : rows[r].begin * sizes.width + columns.begin;  // pool_first
-    }
-    walk_windows(sizes, rows, columns, x + plane * sizes.height * sizes.width,
-                 [&](int r, int64_t place, C value) {
-                   if (!(value > largest[r]) && value == value) return;  // NaN wins
-                   largest[r] = value;
-                   best[r] = static_cast<int>(place);
-                 });
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int row = group * kRows + r;
-      if (row >= sizes.out_height) break;
-      const int64_t output = (plane * sizes.out_height + row) * sizes.out_width + column;
-      y[output] = narrow<T>(largest[r]);
-      indices[output] = best[r];
-    }
+  grid.for_each<1>([&](int64_t plane, int row, int column) {
+    const Window rows = tables.rows[row], columns = tables.columns[column];
+    const T* image = x + plane * sizes.height * sizes.width;
+    int best = rows.begin >= rows.end || columns.begin >= columns.end
+                   ? -1
+                   : rows.begin * sizes.width + columns.begin;  // pool_first
+    C largest = -static_cast<C>(INFINITY);
+    for (int h = rows.begin; h < rows.end; h += rows.step)
+      for (int w = columns.begin; w < columns.end; w += columns.step) {
+        const C value = widen(image[h * sizes.width + w]);
+        if (!(value > largest) && value == value) continue;  // NaN wins
+        largest = value;
+        best = h * sizes.width + w;
+      }
+    const int64_t output = (plane * sizes.out_height + row) * sizes.out_width + column;
+    y[output] = narrow<T>(largest);
+    indices[output] = best;
   });
 }
 
-template <int kRows, class T>
+template <class T>
 __global__ void __launch_bounds__(kBlock) mean_forward(const RunGrid grid, const ImageSizes sizes,
                                                        const PoolTables tables, const T* x, T* y) {
   using C = ComputeOf<T>;
-  grid.for_each<1>([&](int64_t plane, int group, int column) {
-    const Window columns = tables.columns[column];
-    Window rows[kRows];
-    load_windows(sizes, tables, group * kRows, rows);
-    C sum[kRows];
-#pragma unroll
-    for (C& s : sum) s = 0;
-    walk_windows(sizes, rows, columns, x + plane * sizes.height * sizes.width,
-                 [&](int r, int64_t, C value) { sum[r] += value; });
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int row = group * kRows + r;
-      if (row >= sizes.out_height) break;
-      y[(plane * sizes.out_height + row) * sizes.out_width + column] =
-          narrow<T>(sum[r] / static_cast<C>(int64_t{rows[r].count} * columns.count));
-    }
+  grid.for_each<1>([&](int64_t plane, int row, int column) {
+    const Window rows = tables.rows[row], columns = tables.columns[column];
+    const T* image = x + plane * sizes.height * sizes.width;
+    C sum = 0;
+    for (int h = rows.begin; h < rows.end; ++h)
+      for (int w = columns.begin; w < columns.end; ++w)
+        sum += widen(image[int64_t{h} * sizes.width + w]);
+    y[(plane * sizes.out_height + row) * sizes.out_width + column] =
+        narrow<T>(sum / static_cast<C>(int64_t{rows.count} * columns.count));
   });
 }
 
@@ -252,25 +191,20 @@ __global__ void __launch_bounds__(kBlock)
   });
 }
 
-// Outputs of a column that a thread takes: several where windows are small.
-constexpr int kWindowRows = 4;
-bool walks_several(const Array& x, const Array& y) {
-  return x.numel() <= 16 * y.numel();
-}
-
 }  // namespace
 
 void max_pool2d(const Array& x, const PoolParams& params, const Array& y, const Array& indices) {
   if (y.numel() == 0) return;
   const ImageSizes sizes(x, y);
   const Tables tables(sizes, params, false);
-  const bool several = walks_several(x, y);
-  const RunGrid grid = grid_of(y, several ? kWindowRows : 1, 1);
   visit_floating(x.dtype(), "max_pool2d", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    launch("max_pool2d", several ? max_forward<kWindowRows, T> : max_forward<1, T>,
-           grid_for(grid.items), kBlock, 0, grid, sizes, *tables, device_data<const T>(x),
-           device_data<T>(y), device_data<int32_t>(indices));
+    constexpr int kVec = kVecWidth<T>;
+    const bool pairs = pools_pairs<kVec>(params, x, {&y, &indices});
+    const RunGrid grid = grid_of(y, 1, pairs ? kVec : 1);
+    launch("max_pool2d", pairs ? max_pairs_forward<kVec, T> : max_forward<T>, grid_for(grid.items),
+           kBlock, 0, grid, sizes, *tables, device_data<const T>(x), device_data<T>(y),
+           device_data<int32_t>(indices));
   });
 }
 
@@ -281,9 +215,14 @@ void max_pool2d_backward(const Array& dy, const Array& indices, const PoolParams
   const Tables tables(sizes, params, true);
   visit_floating(dx.dtype(), "max_pool2d_backward", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    const bool pairs = rows_of_pairs(dx);
-    const RunGrid grid = grid_of(dx, kGradientRows, pairs ? 2 : 1);
-    launch("max_pool2d_backward", pairs ? max_backward<2, T> : max_backward<1, T>,
+    constexpr int kVec = kVecWidth<T>;
+    if (pools_pairs<kVec>(params, dx, {&dy, &indices}))
+      return run_pairs_backward<kVec>(
+          "max_pool2d_backward", sizes, *tables,
+          MaxPairs<kVec, T>{device_data<const T>(dy), device_data<const int32_t>(indices)}, dx);
+    const bool two = rows_of_runs(dx, 2);
+    const RunGrid grid = grid_of(dx, kGradientRows, two ? 2 : 1);
+    launch("max_pool2d_backward", two ? max_backward<2, T> : max_backward<1, T>,
            grid_for(grid.items), kBlock, 0, grid, sizes, *tables, device_data<const T>(dy),
            device_data<const int32_t>(indices), device_data<T>(dx));
   });
@@ -293,11 +232,12 @@ void avg_pool2d(const Array& x, const PoolParams& params, const Array& y) {
   if (y.numel() == 0) return;
   const ImageSizes sizes(x, y);
   const Tables tables(sizes, params, false);
-  const bool several = walks_several(x, y);
-  const RunGrid grid = grid_of(y, several ? kWindowRows : 1, 1);
   visit_floating(x.dtype(), "avg_pool2d", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    launch("avg_pool2d", several ? mean_forward<kWindowRows, T> : mean_forward<1, T>,
+    constexpr int kVec = kVecWidth<T>;
+    const bool pairs = pools_pairs<kVec>(params, x, {&y});
+    const RunGrid grid = grid_of(y, 1, pairs ? kVec : 1);
+    launch("avg_pool2d", pairs ? mean_pairs_forward<kVec, T> : mean_forward<T>,
            grid_for(grid.items), kBlock, 0, grid, sizes, *tables, device_data<const T>(x),
            device_data<T>(y));
   });
@@ -309,9 +249,13 @@ void avg_pool2d_backward(const Array& dy, const PoolParams& params, const Array&
   const Tables tables(sizes, params, true);
   visit_floating(dx.dtype(), "avg_pool2d_backward", [&](auto element) {
     using T = DeviceOf<decltype(element)>;
-    const bool pairs = rows_of_pairs(dx);
-    const RunGrid grid = grid_of(dx, kGradientRows, pairs ? 2 : 1);
-    launch("avg_pool2d_backward", pairs ? mean_backward<2, T> : mean_backward<1, T>,
+    constexpr int kVec = kVecWidth<T>;
+    if (pools_pairs<kVec>(params, dx, {&dy}))
+      return run_pairs_backward<kVec>("avg_pool2d_backward", sizes, *tables,
+                                      MeanPairs<kVec, T>{device_data<const T>(dy)}, dx);
+    const bool two = rows_of_runs(dx, 2);
+    const RunGrid grid = grid_of(dx, kGradientRows, two ? 2 : 1);
+    launch("avg_pool2d_backward", two ? mean_backward<2, T> : mean_backward<1, T>,
            grid_for(grid.items), kBlock, 0, grid, sizes, *tables, device_data<const T>(dy),
            device_data<T>(dx));
   });

@@ -50,7 +50,7 @@ struct FixedBinary {
 template <class T>
 struct ShortAngle {
   __device__ __forceinline__ T operator()(T y, T x) const {
-    return narrow<T>(short_atan2<Instructions>(widen(y), widen(x)));
+    return narrow<T>(short_atan2<InstructionsFor<T>>(widen(y), widen(x)));
   }
 };
 
@@ -192,6 +192,10 @@ void binary(BinaryOp op, const Array& a, const Array& b, const Array& out) {
           return run(FixedBinary<T, BinaryOp::mul>());
         case BinaryOp::div:
           return run(FixedBinary<T, BinaryOp::div>());
+        case BinaryOp::maximum:
+          return run(FixedBinary<T, BinaryOp::maximum>());
+        case BinaryOp::minimum:
+          return run(FixedBinary<T, BinaryOp::minimum>());
         case BinaryOp::atan2:
           if constexpr (sizeof(T) == 2)
             return run(ShortAngle<T>());

@@ -29,11 +29,12 @@ struct FixedTernaryRule {
     return ternary_gradient(kOp, a, b, c, value, dy);
   }
 };
+template <class T>
 struct ShortAngleRule {  // atan2, of elements of 16 bits
   static constexpr int kOperands = 2;
   __device__ __forceinline__ OperandGradients<float> operator()(float dy, float a, float b,
                                                                 float) const {
-    return short_angle_gradient<Instructions>(a, b, dy);
+    return short_angle_gradient<InstructionsFor<T>>(a, b, dy);
   }
 };
 // … or where accesses are single elements, when it runs.
@@ -145,7 +146,7 @@ void binary_backward(BinaryOp op, const Array& a, const Array& b, const Array& d
         return run(FixedBinaryRule<BinaryOp::div, C>());
       case BinaryOp::atan2:
         if constexpr (sizeof(T) == 2)
-          return run(ShortAngleRule());
+          return run(ShortAngleRule<T>());
         else
           return run(FixedBinaryRule<BinaryOp::atan2, C>());
       case BinaryOp::maximum:

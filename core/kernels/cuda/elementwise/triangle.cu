@@ -30,19 +30,30 @@ __global__ void __launch_bounds__(kBlock)
     int64_t offset[2];
     locate(layout, item, offset);
     const int count = elements_of<kVec>(layout, item);
-    const Vec<T, kVec> values = load_item<kVec>(layout, 1, x, offset[1], count);
     int64_t row = triangle.divide(item * kVec, triangle.by_columns, triangle.columns);
-    int64_t column = item * kVec - row * triangle.columns;
+    const int64_t column = item * kVec - row * triangle.columns;
     row -= triangle.divide(row, triangle.by_rows, triangle.rows) * triangle.rows;
     Vec<T, kVec> result;
+    if (column + kVec <= triangle.columns) {  // of one row: `limit` of its elements come first
+      const int64_t border = row + triangle.diagonal + (triangle.lower ? 1 : 0);
+      const int limit = static_cast<int>(min(max(border - column, int64_t{0}), int64_t{kVec}));
+      const bool needed = triangle.lower ? limit > 0 : limit < kVec;
+      if (needed) result = load_item<kVec>(layout, 1, x, offset[1], count);
 #pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      const int64_t place = column - row;
-      const bool kept = triangle.lower ? place <= triangle.diagonal : place >= triangle.diagonal;
-      result[i] = kept ? values[i] : T(0);
-      if (++column == triangle.columns) {
-        column = 0;
-        if (++row == triangle.rows) row = 0;
+      for (int i = 0; i < kVec; ++i)
+        if (!needed || (i < limit) != triangle.lower) result[i] = T(0);
+    } else {
+      result = load_item<kVec>(layout, 1, x, offset[1], count);
+      int64_t at = column;
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) {
+        const int64_t place = at - row;
+        const bool kept = triangle.lower ? place <= triangle.diagonal : place >= triangle.diagonal;
+        if (!kept) result[i] = T(0);
+        if (++at == triangle.columns) {
+          at = 0;
+          if (++row == triangle.rows) row = 0;
+        }
       }
     }
     store_item(out, offset[0], count, result);
@@ -64,7 +75,7 @@ void triangle(const Array& x, int64_t diagonal, bool lower, const Array& out) {
   if (out.numel() == 0) return;
   const Triangle parts{.rows = out.size(-2),
                        .columns = out.size(-1),
-                       .diagonal = diagonal,
+                       .diagonal = std::clamp(diagonal, -out.size(-2), out.size(-1)),
                        .lower = lower,
                        .narrow = out.numel() <= INT32_MAX,
                        .by_columns = FastDivisor::of(out.size(-1)),

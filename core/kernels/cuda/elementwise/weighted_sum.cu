@@ -26,18 +26,15 @@ struct WeightedSum {
   }
 };
 
-// elementwise() with a 16-byte vector of T where each statistic, C, has one value for all of it:
-// its vectors are as wide as the widest operand's.
+// elementwise() whose items are 16-byte vectors of T, however wide the statistics, C, that go with
+// one are; its own are as wide as the widest operand's.
 template <class T, class... In, class F, class... Arrays>
-void by_rows(Operands<T, In...> operands, const F& f, const Array& out, const Arrays&... in) {
+void by_vectors(Operands<T, In...> operands, const F& f, const Array& out, const Arrays&... in) {
   constexpr int kVec = kVecWidth<T>;
-  constexpr bool kWide[] = {false, (sizeof(In) > sizeof(T))...};
   if constexpr (sizeof(T) < 4) {
     if (out.numel() > 0) {
       const Layout layout = make_layout({&out, &in...}, kVec);
-      bool fits = layout.vec == kVec;
-      for (size_t k = 0; k < 1 + sizeof...(In); ++k) fits &= !kWide[k] || layout.splat[k];
-      if (fits)
+      if (layout.vec == kVec)
         return launch("weighted_sum", elementwise_kernel<kVec, F, T, In...>, grid_for(layout.items),
                       kBlock, 0, layout, f, device_data<T>(out), device_data<In>(in)...);
     }
@@ -54,13 +51,13 @@ void weighted_sum(const Array& x, const Array& center, const Array& a, const Arr
     using C = ComputeOf<T>;
     if (y.defined()) {
       const WeightedSum<T> f;
-      by_rows(Operands<T, T, C, T, C>(), f, out, x, a, y, b);
+      by_vectors(Operands<T, T, C, T, C>(), f, out, x, a, y, b);
     } else if (center.defined()) {
       const Deviation<T> f;
-      by_rows(Operands<T, T, C, C>(), f, out, x, center, a);
+      by_vectors(Operands<T, T, C, C>(), f, out, x, center, a);
     } else {
       const Scaled<T> f;
-      by_rows(Operands<T, T, C>(), f, out, x, a);
+      by_vectors(Operands<T, T, C>(), f, out, x, a);
     }
   });
 }

@@ -49,13 +49,6 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// out at position 0 of the dimension, as wide as index.
-Array start_of(const Array& out, int dim, const Array& index) {
-  Array start = out;
-  for (int d = 0; d < out.dims(); ++d) start = start.slice(d, 0, d == dim ? 1 : index.size(d));
-  return start.expand(index.shape());
-}
-
 // Operands: index, out at position 0, source. No two elements go to one place.
 template <class T, class Rule>
 __global__ void __launch_bounds__(kBlock)

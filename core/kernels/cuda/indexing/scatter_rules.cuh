@@ -57,6 +57,13 @@ struct Folding {
   }
 };
 
+// out at position 0 of the dimension, as wide as index: where the places that it names begin.
+inline Array start_of(const Array& out, int dim, const Array& index) {
+  Array start = out;
+  for (int d = 0; d < out.dims(); ++d) start = start.slice(d, 0, d == dim ? 1 : index.size(d));
+  return start.expand(index.shape());
+}
+
 // Folds the elements of each row of source along `dim` in shared memory; false, and nothing is
 // done, where that does not fit or does not pay. `rule` says how, whatever its type.
 bool fold_in_rows(const Array& out, int dim, const Array& index, const Array& source,

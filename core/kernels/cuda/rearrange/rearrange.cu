@@ -68,9 +68,14 @@ __device__ __forceinline__ void take_run(const Axes<Index>& axes, const T* from,
   const AxisMap& map = axes.maps[0];
   const Index size = static_cast<Index>(map.size), offset = static_cast<Index>(map.offset);
   int begin = last, end = last;  // what comes of the run
-  if (from != nullptr && axes.strides[0] == 1 && map.repeats == 1) {
+  const bool is_run = from != nullptr && axes.strides[0] == 1 && map.repeats == 1;
+  if (is_run) {
     // Position `start` + i, or `start` − i, is element i's.
-    const Index start = map.reversed ? offset - column + first : column - first + offset;
+    Index start = map.reversed ? offset - column + first : column - first + offset;
+    if (map.beyond == Beyond::other_side && !map.reversed) {  // to where the run has most
+      if (start + first >= size) start -= size;
+      if (start + last <= 0) start += size;
+    }
     const Index least = map.reversed ? start - size + 1 : -start;
     const Index limit = map.reversed ? start + 1 : size - start;
     begin = static_cast<int>(min(max(Index{first}, least), Index{last}));
@@ -104,11 +109,27 @@ __device__ __forceinline__ void take_run(const Axes<Index>& axes, const T* from,
     }
     return;
   }
+  const auto value_at = [&](int i) {
+    const Index at = axes.source(column + (i - first), 0);
+    return at < 0 ? number : from[at * axes.strides[0]];
+  };
+  if (from == nullptr || (is_run && map.beyond == Beyond::number)) {
 #pragma unroll
-  for (int i = 0; i < kVec; ++i) {
-    if (i < first || i >= last || (i >= begin && i < end)) continue;
-    const Index at = from == nullptr ? -1 : axes.source(column + (i - first), 0);
-    result[i] = at < 0 ? number : from[at * axes.strides[0]];
+    for (int i = 0; i < kVec; ++i)
+      if (i >= first && i < last && (i < begin || i >= end)) result[i] = number;
+  } else if (is_run) {  // mostly an element or two
+#pragma unroll 1
+    for (int place = first; place < last; ++place) {
+      if (place >= begin && place < end) continue;
+      const T value = value_at(place);
+#pragma unroll
+      for (int i = 0; i < kVec; ++i)
+        if (i == place) result[i] = value;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kVec; ++i)
+      if (i >= first && i < last) result[i] = value_at(i);
   }
 }
 

@@ -5,9 +5,9 @@
 // elements are cut into chunks whose partial results a second kernel folds. How much each thread
 // takes, and in which order results meet, follows from the shape and the strides alone.
 //
-// A source reads elements of one array, or of two side by side. A fold has a State, an identity(),
-// a push(state, element) and says how two states meet; push_all() takes an element for each state.
-// A store takes a state to the output's element.
+// A source reads elements of one array, or of two side by side. A fold has a State, an identity()
+// and says how two states meet; push() takes an element, push_vector() all of a vector's, and
+// push_all() one for each of several states. A store takes a state to the output's element.
 #pragma once
 
 #include <binade/core/kernels/cuda/reduce/fold_plan.h>
@@ -70,14 +70,35 @@ struct PairSource {
   }
 };
 
-// What folds whose state is a number, and that do with one element what they do with all, share.
-template <class Fold, class C>
-struct NumberFold {
-  using State = C;
+// What folds share that make a state of each element by value() and let states meet. A vector's
+// meet in pairs, which keeps more digits than one after another.
+template <class Fold, class S>
+struct ValueFold {
+  using State = S;
+  template <class Element>
+  __device__ __forceinline__ void push(State& state, const Element& element) const {
+    state = fold()(state, fold().value(element));
+  }
   template <int kVec, class Read>
   __device__ __forceinline__ void push_all(State (&states)[kVec], const Read& read) const {
 #pragma unroll
-    for (int i = 0; i < kVec; ++i) static_cast<const Fold*>(this)->push(states[i], read[i]);
+    for (int i = 0; i < kVec; ++i) push(states[i], read[i]);
+  }
+  template <int kVec, class Read>
+  __device__ __forceinline__ void push_vector(State& state, const Read& read) const {
+    State values[kVec];
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) values[i] = fold().value(read[i]);
+#pragma unroll
+    for (int width = kVec / 2; width > 0; width /= 2)
+#pragma unroll
+      for (int i = 0; i < width; ++i) values[i] = fold()(values[i], values[i + width]);
+    state = fold()(state, values[0]);
+  }
+
+ private:
+  __device__ const Fold& fold() const {
+    return *static_cast<const Fold*>(this);
   }
 };
 
@@ -93,55 +114,70 @@ struct SingleStore {
   }
 };
 
+// Out of line: one copy for all outputs of a thread.
+template <class C>
+__device__ __noinline__ void store_number(Target<C> target, int64_t offset, C value) {
+  target.store(offset, value);
+}
 // A state that is a number, to a target.
 template <class C>
 struct NumberStore {
   Target<C> target;
-  __device__ void store(int64_t offset, C value) const { target.store(offset, value); }
+  __device__ void store(int64_t offset, C value) const { store_number(target, offset, value); }
   template <int kCount>
   __device__ __forceinline__ void store_run(int64_t offset, int count,
                                             const C (&values)[kCount]) const {
-    target.template store_run<kCount>(offset, count, values);
+    if (target.template store_vectors<kCount>(offset, count, values)) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+      if (i < count) store(offset + i, values[i]);
   }
 };
 
-// Items of `reduced`, [begin, end), every `step`th, pushed onto `folded`; element i of an item onto
-// the ith. base: the offsets of the outputs' inputs. Of a last item that is not whole, or where
-// `outputs` is less than kVec, elements are pushed one by one.
-template <int kVec, class Source, class Fold>
-__device__ __forceinline__ void fold_items(const Source& source, const Layout& reduced,
-                                           const int64_t* base, int64_t begin, int64_t end,
-                                           int64_t step, int64_t whole, int outputs,
-                                           const Fold& fold, typename Fold::State (&folded)[kVec]) {
-  constexpr int kInFlight = 4;  // reads that do not wait for each other
-  using Read = typename Source::template Read<kVec>;
-  const auto find = [&](int64_t item, int64_t(&offset)[Source::kInputs]) {
-    locate(reduced, item, offset);
+template <int kInputs>
+struct Offsets {
+  int64_t at[kInputs];
+};
+// Out of line: a kernel has many places that ask.
+template <int kInputs>
+__device__ __noinline__ Offsets<kInputs> offsets_in(const Layout& layout, int64_t item) {
+  Offsets<kInputs> offsets;
+  locate(layout, item, offsets.at);
+  return offsets;
+}
+// Where item `item` of `layout` lies beside `base`.
+template <int kInputs>
+__device__ __forceinline__ Offsets<kInputs> offsets_from(const int64_t* base, const Layout& layout,
+                                                         int64_t item) {
+  Offsets<kInputs> offsets;
+  if (layout.dims == 1) {
 #pragma unroll
-    for (int k = 0; k < Source::kInputs; ++k) offset[k] += base[k];
-  };
-  int64_t item = begin;
-  for (; item < whole; item += kInFlight * step) {
-    Read read[kInFlight];
+    for (int k = 0; k < kInputs; ++k) offsets.at[k] = item * layout.strides[k][0];
+  } else {
+    offsets = offsets_in<kInputs>(layout, item);
+  }
+#pragma unroll
+  for (int k = 0; k < kInputs; ++k) offsets.at[k] += base[k];
+  return offsets;
+}
+
+// Calls take(read) for items of `reduced`, [begin, end), every `step`th.
+template <int kVec, class Source, class Take>
+__device__ __forceinline__ void read_items(const Source& source, const Layout& reduced,
+                                           const int64_t* base, int64_t begin, int64_t end,
+                                           int64_t step, const Take& take) {
+  constexpr int kInFlight = 4;  // reads that do not wait for each other
+  for (int64_t item = begin; item < end; item += kInFlight * step) {
+    typename Source::template Read<kVec> read[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
-      if (item + k * step >= whole) continue;
-      int64_t offset[Source::kInputs];
-      find(item + k * step, offset);
-      read[k] = source.template read<kVec>(offset);
+      if (item + k * step >= end) continue;
+      const auto offsets = offsets_from<Source::kInputs>(base, reduced, item + k * step);
+      read[k] = source.template read<kVec>(offsets.at);
     }
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k)
-      if (item + k * step < whole) fold.push_all(folded, read[k]);
-  }
-  if (whole >= end) return;
-  for (item = begin + ceil_div(max(whole - begin, int64_t{0}), step) * step; item < end;
-       item += step) {
-    int64_t offset[Source::kInputs];
-    find(item, offset);
-#pragma unroll
-    for (int i = 0; i < kVec; ++i)
-      if (i < outputs) fold.push(folded[i], source.one(offset, i));
+      if (item + k * step < end) take(read[k]);
   }
 }
 
@@ -161,16 +197,16 @@ __global__ void __launch_bounds__(kBlock)
   const int64_t split = splits == 1 ? 0 : task / kept.items, output = task - split * kept.items;
   int64_t offset[1 + Source::kInputs];
   locate(kept, output, offset);
-  State folded[kVec];
-#pragma unroll
-  for (State& f : folded) f = fold.identity();
-  const int64_t end = min(reduced.items, (split + 1) * chunk);
-  const int64_t whole = min(end, reduced.dims == 1 ? reduced.numel / kVec : end);
-  fold_items<kVec>(source, reduced, offset + 1, split * chunk + lane, end, lanes, whole,
-                   static_cast<int>(reduced.numel % kVec), fold, folded);
-  State result = folded[0];
-#pragma unroll
-  for (int i = 1; i < kVec; ++i) result = fold(result, folded[i]);
+  State result = fold.identity();
+  const int64_t begin = split * chunk, end = min(reduced.items, begin + chunk);
+  // The last of the vectors of a single dimension may not be whole.
+  const int64_t whole = reduced.dims == 1 ? min(end, reduced.numel / kVec) : end;
+  read_items<kVec>(source, reduced, offset + 1, begin + lane, whole, lanes,
+                   [&](const auto& read) { fold.template push_vector<kVec>(result, read); });
+  if (whole < end && (whole - begin) % lanes == lane) {
+    const auto offsets = offsets_from<Source::kInputs>(offset + 1, reduced, whole);
+    for (int i = 0; i < reduced.numel % kVec; ++i) fold.push(result, source.one(offsets.at, i));
+  }
   if (lanes == kWarp) result = warp_reduce(result, fold);
   if (lanes == kBlock) result = block_reduce<kBlock>(result, fold, fold.identity());
   if (lane != 0) return;
@@ -180,19 +216,17 @@ __global__ void __launch_bounds__(kBlock)
     partial[output * splits + split] = result;
 }
 
-// A warp folds the partial results of one output.
+// A block folds the partial results of one output.
 template <class Fold, class Store>
 __global__ void __launch_bounds__(kBlock)
     finish_fold_kernel(const __grid_constant__ Layout kept, const Fold fold, int64_t splits,
                        const typename Fold::State* partial, const Store store) {
-  const int64_t output = (int64_t{blockIdx.x} * kBlock + threadIdx.x) / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  if (output >= kept.items) return;
+  const int64_t output = blockIdx.x;
   typename Fold::State result = fold.identity();
-  for (int64_t s = lane; s < splits; s += kWarp)
+  for (int64_t s = threadIdx.x; s < splits; s += kBlock)
     result = fold(result, partial[output * splits + s]);
-  result = warp_reduce(result, fold);
-  if (lane != 0) return;
+  result = block_reduce<kBlock>(result, fold, fold.identity());
+  if (threadIdx.x != 0) return;
   int64_t offset[1];
   locate(kept, output, offset);
   store.store(offset[0], result);
@@ -217,8 +251,16 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
   for (State& f : folded) f = fold.identity();
   const int64_t end = min(reduced.items, (split + 1) * chunk);
-  fold_items<kVec>(source, reduced, offset + 1, split * chunk, end, 1, count == kVec ? end : 0,
-                   count, fold, folded);
+  const int64_t begin = split * chunk;
+  if (count == kVec)
+    read_items<kVec>(source, reduced, offset + 1, begin, end, 1,
+                     [&](const auto& read) { fold.push_all(folded, read); });
+  for (int64_t i = begin; count != kVec && i < end; ++i) {
+    const auto offsets = offsets_from<Source::kInputs>(offset + 1, reduced, i);
+#pragma unroll
+    for (int k = 0; k < kVec; ++k)
+      if (k < count) fold.push(folded[k], source.one(offsets.at, k));
+  }
   if (splits == 1) {
     store.template store_run<kVec>(offset[0], count, folded);
     return;
@@ -227,20 +269,28 @@ __global__ void __launch_bounds__(kBlock)
   for (int i = 0; i < kVec; ++i) partial[task * kVec + i] = folded[i];
 }
 
-// A thread an output, in the order of the partial results.
+// A block takes 32 outputs, each of its 8 warps every 8th of their partial results.
 template <int kVec, class Fold, class Store>
 __global__ void __launch_bounds__(kBlock)
     finish_neighbours_kernel(const __grid_constant__ Layout kept, const Fold fold, int64_t splits,
                              const typename Fold::State* partial, const Store store) {
-  const int64_t width = kept.items * kVec;
-  const int64_t output = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (output >= width) return;
+  using State = typename Fold::State;
+  constexpr int kWarps = kBlock / kWarp;
+  __shared__ State totals[kWarps][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t width = kept.items * kVec, output = int64_t{blockIdx.x} * kWarp + lane;
+  State result = fold.identity();
+  if (output < width) {
+#pragma unroll 4
+    for (int64_t s = warp; s < splits; s += kWarps)
+      result = fold(result, partial[s * width + output]);
+  }
+  totals[warp][lane] = result;
+  __syncthreads();
   const int64_t item = output / kVec;
   const int place = static_cast<int>(output % kVec);
-  if (place >= elements_of<kVec>(kept, item)) return;
-  typename Fold::State result = fold.identity();
-#pragma unroll 8
-  for (int64_t s = 0; s < splits; ++s) result = fold(result, partial[s * width + output]);
+  if (warp != 0 || output >= width || place >= elements_of<kVec>(kept, item)) return;
+  for (int w = 1; w < kWarps; ++w) result = fold(result, totals[w][lane]);
   int64_t offset[1];
   locate(kept, item, offset);
   store.store(offset[0] + place, result);
@@ -286,7 +336,7 @@ void fold_neighbours(const char* name, const FoldPlan& plan, const Source& sourc
          plan.reduced, source, fold, plan.splits, plan.chunk, partial.data(), store);
   if (plan.splits > 1)
     launch(name, finish_neighbours_kernel<kVec, Fold, Store>,
-           one_block_each(ceil_div(plan.kept.items * kVec, kBlock)), kBlock, 0, plan.kept, fold,
+           one_block_each(ceil_div(plan.kept.items * kVec, kWarp)), kBlock, 0, plan.kept, fold,
            plan.splits, partial.data(), store);
 }
 
@@ -306,9 +356,8 @@ void fold_all(const char* name, const FoldPlan& plan, const Source& source, cons
   launch(name, kernel, blocks, kBlock, 0, plan.kept, plan.reduced, source, fold, plan.lanes,
          plan.splits, plan.chunk, partial.data(), store);
   if (plan.splits > 1)
-    launch(name, finish_fold_kernel<Fold, Store>,
-           one_block_each(ceil_div(plan.kept.items * kWarp, kBlock)), kBlock, 0, plan.kept, fold,
-           plan.splits, partial.data(), store);
+    launch(name, finish_fold_kernel<Fold, Store>, one_block_each(plan.kept.items), kBlock, 0,
+           plan.kept, fold, plan.splits, partial.data(), store);
 }
 
 }  // namespace binade::kernels::cuda

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kWarpLanes = 32, kBlockLanes = 256;
 constexpr int64_t kManyThreads = 128 * 1024, kManyBlocks = 2048;  // enough for any device
+constexpr int64_t kManyWarps = 4096;  // that keep a device's memory busy
 
 int64_t ceil_of(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -66,7 +67,8 @@ FoldPlan::FoldPlan(const Array& out, std::initializer_list<const Array*> inputs,
     split_over(std::min(ceil_of(length, 32), ceil_of(kManyThreads, kept.items)));
     return;
   }
-  lanes = length <= 512 ? kWarpLanes : kBlockLanes;
+  // Where a warp each will do, a block would only have more threads to gather from.
+  lanes = length <= 512 || kept.items >= kManyWarps ? kWarpLanes : kBlockLanes;
   const bool rows_at_vectors = kept.items == 1 || whole_vectors(kept, 1);
   if (vec > 1 && length >= 16 * vec && rows_at_vectors) {
     const Layout vectors = layout_of(elements, vec);

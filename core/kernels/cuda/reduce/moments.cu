@@ -1,7 +1,8 @@
-// Means and squared distances from them in one pass: each thread moves its mean from element to
-// element (Welford 1962), and two threads' meet by their counts (Chan, Golub & LeVeque 1983).
-// Neither loses digits beside a large mean.
+// Means and squared distances from them in one pass: a thread moves its mean from element to
+// element (Welford 1962), or takes a vector's own; these, and two threads', meet by their counts
+// (Chan, Golub & LeVeque 1983). Neither loses digits beside a large mean.
 #include <binade/core/kernels/reduce.h>
+#include <binade/core/kernels/cuda/elementwise/unary_math.cuh>
 #include <binade/core/kernels/cuda/reduce/fold.cuh>
 
 namespace binade::kernels::cuda {
@@ -18,23 +19,39 @@ struct MomentsFold {
   __device__ State identity() const { return {C(0), C(0), C(0)}; }
   __device__ __forceinline__ void push(State& state, C x) const {
     const C count = state.count + C(1);
-    add(state, x, count, C(1) / count);
+    add(state, x, count, inverse(count));
   }
   // All states have taken equally many elements.
   template <int kVec, class Read>
   __device__ __forceinline__ void push_all(State (&states)[kVec], const Read& read) const {
-    const C count = states[0].count + C(1), share = C(1) / count;
+    const C count = states[0].count + C(1), share = inverse(count);
 #pragma unroll
     for (int i = 0; i < kVec; ++i) add(states[i], read[i], count, share);
+  }
+  template <int kVec, class Read>
+  __device__ __forceinline__ void push_vector(State& state, const Read& read) const {
+    C mean = C(0);  // of numbers divided first: their sum could overflow
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) mean += read[i] * C(1.0 / kVec);
+    State own{C(kVec), mean, C(0)};
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) own.squares += (read[i] - mean) * (read[i] - mean);
+    state = (*this)(state, own);
   }
   __device__ __forceinline__ State operator()(const State& a, const State& b) const {
     const C count = a.count + b.count;
     if (count == C(0)) return a;
-    const C apart = b.mean - a.mean, share = b.count / count;
+    const C apart = b.mean - a.mean, share = b.count * inverse(count);
     return {count, a.mean + apart * share, a.squares + b.squares + apart * apart * a.count * share};
   }
 
  private:
+  static __device__ __forceinline__ C inverse(C count) {
+    if constexpr (std::is_same_v<C, float>)
+      return Instructions::reciprocal(count);
+    else
+      return C(1) / count;
+  }
   __device__ __forceinline__ void add(State& state, C x, C count, C share) const {
     const C before = x - state.mean;
     state.count = count;

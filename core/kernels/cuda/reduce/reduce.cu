@@ -8,16 +8,35 @@ namespace binade::kernels::cuda {
 
 namespace {
 
+// The words of a vector of 16 bools.
+template <class Read>
+__device__ __forceinline__ uint4 words_of(const Read& read) {
+  return reinterpret_cast<const uint4&>(read.x);
+}
+
+// Of folds in C; a vector of kVec elements is one of bools.
+template <int kVec, class C>
+inline constexpr bool kOfBools = kVec == 16 && std::is_same_v<C, int32_t>;
+
 template <class C>
-struct Total : NumberFold<Total<C>, C> {
+struct Total : ValueFold<Total<C>, C> {
   __device__ C identity() const { return C(0); }
-  __device__ __forceinline__ void push(C& sum, C x) const { sum += x; }
+  __device__ __forceinline__ C value(C x) const { return x; }
   __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
+  template <int kVec, class Read>
+  __device__ __forceinline__ void push_vector(C& sum, const Read& read) const {
+    if constexpr (kOfBools<kVec, C>) {
+      const uint4 w = words_of(read);
+      sum += __popc(w.x) + __popc(w.y) + __popc(w.z) + __popc(w.w);
+    } else {
+      ValueFold<Total<C>, C>::template push_vector<kVec>(sum, read);
+    }
+  }
 };
 
 // The largest or the smallest of the elements, or of their magnitudes; NaN wins.
 template <class C>
-struct Extremum : NumberFold<Extremum<C>, C> {
+struct Extremum : ValueFold<Extremum<C>, C> {
   bool largest, of_magnitudes;
   explicit Extremum(bool of_largest, bool magnitudes = false)
       : largest(of_largest), of_magnitudes(magnitudes) {}
@@ -29,31 +48,42 @@ struct Extremum : NumberFold<Extremum<C>, C> {
     else
       return largest ? INT32_MIN : INT32_MAX;
   }
-  __device__ __forceinline__ void push(C& best, C x) const {
+  __device__ __forceinline__ C value(C x) const {
     if constexpr (std::is_floating_point_v<C>)
-      if (of_magnitudes) x = fabs(x);
-    best = (*this)(best, x);
+      if (of_magnitudes) return fabs(x);
+    return x;
   }
   __device__ __forceinline__ C operator()(C a, C b) const {
     return largest ? Max()(a, b) : Min()(a, b);
   }
+  template <int kVec, class Read>
+  __device__ __forceinline__ void push_vector(C& best, const Read& read) const {
+    if constexpr (kOfBools<kVec, C>) {
+      const uint4 w = words_of(read);
+      const bool any = (w.x | w.y | w.z | w.w) != 0;
+      const bool all = (w.x & w.y & w.z & w.w) == 0x01010101u;
+      best = (*this)(best, static_cast<C>(largest ? any : all));
+    } else {
+      ValueFold<Extremum<C>, C>::template push_vector<kVec>(best, read);
+    }
+  }
 };
 
 template <class C>
-struct Product : NumberFold<Product<C>, C> {
+struct Product : ValueFold<Product<C>, C> {
   __device__ C identity() const { return C(1); }
-  __device__ __forceinline__ void push(C& product, C x) const { product *= x; }
+  __device__ __forceinline__ C value(C x) const { return x; }
   __device__ __forceinline__ C operator()(C a, C b) const { return a * b; }
 };
 
 // Σ|x|, Σx² or how many are not 0.
 template <class C>
-struct Measure : NumberFold<Measure<C>, C> {
+struct Measure : ValueFold<Measure<C>, C> {
   ReduceOp op;
   explicit Measure(ReduceOp what) : op(what) {}
   __device__ C identity() const { return C(0); }
-  __device__ __forceinline__ void push(C& sum, C x) const {
-    sum += op == ReduceOp::sum_abs ? fabs(x) : op == ReduceOp::sum_squares ? x * x : C(x != C(0));
+  __device__ __forceinline__ C value(C x) const {
+    return op == ReduceOp::sum_abs ? fabs(x) : op == ReduceOp::sum_squares ? x * x : C(x != C(0));
   }
   __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
 };

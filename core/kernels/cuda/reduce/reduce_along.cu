@@ -141,9 +141,12 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) read[a] = load_vec<kVec>(x + offset[1] + (i + a) * stride);
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a)
+      for (int k = 0; k < kVec; ++k) {
+        Vec<T, kAhead> column;
 #pragma unroll
-        for (int k = 0; k < kVec; ++k) fold.push(state[k], widen(read[a][k]), i + a);
+        for (int a = 0; a < kAhead; ++a) column[a] = read[a][k];
+        fold.push_run(state[k], column, i);
+      }
     }
   }
   for (; i < end; ++i) {
@@ -160,20 +163,28 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// A thread a column, in the order of the states.
+// A block takes 32 columns, each of its 8 warps every 8th of their states.
 template <int kVec, class Fold>
 __global__ void __launch_bounds__(kBlock)
     join_stretches_kernel(const __grid_constant__ Layout rows, int64_t stretches, const Fold fold,
                           const typename Fold::State* states, void* out, DType out_dtype) {
-  const int64_t width = rows.items * kVec;
-  const int64_t column = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (column >= width) return;
+  using State = typename Fold::State;
+  constexpr int kWarps = kBlock / kWarp;
+  __shared__ State totals[kWarps][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t width = rows.items * kVec, column = int64_t{blockIdx.x} * kWarp + lane;
+  State state = fold.identity();
+  if (column < width) {
+#pragma unroll 4
+    for (int64_t s = warp; s < stretches; s += kWarps)
+      state = fold(state, states[s * width + column]);
+  }
+  totals[warp][lane] = state;
+  __syncthreads();
   const int64_t item = column / kVec;
   const int place = static_cast<int>(column % kVec);
-  if (place >= elements_of<kVec>(rows, item)) return;
-  typename Fold::State state = states[column];
-#pragma unroll 16
-  for (int64_t s = 1; s < stretches; ++s) state = fold(state, states[s * width + column]);
+  if (warp != 0 || column >= width || place >= elements_of<kVec>(rows, item)) return;
+  for (int w = 1; w < kWarps; ++w) state = fold(state, totals[w][lane]);
   int64_t offset[1];
   locate(rows, item, offset);
   fold.store(out, offset[0] + place, out_dtype, state);
@@ -196,7 +207,7 @@ void fold_columns(const char* name, const Array& x, int dim, const Layout& rows,
          device_pointer(out), out.dtype());
   if (stretches > 1)
     launch(name, join_stretches_kernel<kVec, Fold>,
-           one_block_each(ceil_div(rows.items * kVec, kBlock)), kBlock, 0, rows, stretches, fold,
+           one_block_each(ceil_div(rows.items * kVec, kWarp)), kBlock, 0, rows, stretches, fold,
            states.data(), device_pointer(out), out.dtype());
 }
 
@@ -219,7 +230,8 @@ void fold_rows(const char* name, const Array& x, int dim, const Fold& fold, cons
   }
   bool vectors = stride == 1 && rows_aligned(x.data(), 0, 1);  // at every row's beginning
   for (int d = 0; d < rows.dims; ++d) vectors &= rows.strides[1][d] % kVec == 0 || rows.items == 1;
-  const bool is_short = length <= 512;
+  constexpr int64_t kManyWarps = 4096;  // that keep a device's memory busy
+  const bool is_short = length <= 512 || rows.items >= kManyWarps;
   const auto kernel =
       vectors
           ? (is_short ? fold_rows_kernel<kWarp, kVec, T, Fold>

@@ -8,12 +8,12 @@ namespace binade::kernels::cuda {
 namespace {
 
 template <class C>
-struct PairSum : NumberFold<PairSum<C>, C> {
+struct PairSum : ValueFold<PairSum<C>, C> {
   PairOp op;
   explicit PairSum(PairOp what) : op(what) {}
   __device__ C identity() const { return C(0); }
-  __device__ __forceinline__ void push(C& sum, const Pair<C>& x) const {
-    sum += op == PairOp::product ? x.a * x.b : fabs(x.a - x.b);
+  __device__ __forceinline__ C value(const Pair<C>& x) const {
+    return op == PairOp::product ? x.a * x.b : fabs(x.a - x.b);
   }
   __device__ __forceinline__ C operator()(C a, C b) const { return a + b; }
 };
@@ -23,12 +23,10 @@ struct Products {
   C aa, ab, bb;
 };
 template <class C>
-struct ProductsFold : NumberFold<ProductsFold<C>, Products<C>> {
+struct ProductsFold : ValueFold<ProductsFold<C>, Products<C>> {
   __device__ Products<C> identity() const { return {C(0), C(0), C(0)}; }
-  __device__ __forceinline__ void push(Products<C>& sums, const Pair<C>& x) const {
-    sums.aa += x.a * x.a;
-    sums.ab += x.a * x.b;
-    sums.bb += x.b * x.b;
+  __device__ __forceinline__ Products<C> value(const Pair<C>& x) const {
+    return {x.a * x.a, x.a * x.b, x.b * x.b};
   }
   __device__ __forceinline__ Products<C> operator()(const Products<C>& a,
                                                     const Products<C>& b) const {

@@ -3,6 +3,7 @@
 #include <binade/core/kernels/cuda/common/vec_dtype.cuh>
 #include <binade/core/kernels/cuda/common/warp_scan.cuh>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/reduce/scan_tiles.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -34,22 +35,6 @@ struct ProductScan : SumScan<T> {
   using State = ComputeOf<T>;
   __device__ State identity() const { return State(1); }
   __device__ State join(State earlier, State later) const { return later * earlier; }
-};
-
-struct Walk {
-  int64_t length;
-  bool reverse;
-  __device__ int64_t position(int64_t i) const { return reverse ? length - 1 - i : i; }
-  // Which of `vectors` is the ith of the walk; −1: it is over.
-  __device__ int64_t vector(int64_t i, int64_t vectors) const {
-    return i >= vectors ? -1 : reverse ? vectors - 1 - i : i;
-  }
-  // Whether the walk's vectors [first, first + count) exist and are whole.
-  __device__ bool whole_vectors(int64_t first, int64_t count, int vec) const {
-    const int64_t complete = length / vec, partial = length % vec == 0 ? 0 : 1;
-    return reverse ? first >= partial && first + count <= complete + partial
-                   : first + count <= complete;
-  }
 };
 
 // rows: out and x, cut to their first element along the dimension. A thread walks one stretch of
@@ -173,6 +158,27 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
+// The first `count` of a vector, and `rest` in place of the others. Out of line: were single
+// elements and vectors read into one variable, it would take a register for each element.
+template <int kVec, class T>
+__device__ __noinline__ Vec<T, kVec> load_some(const T* data, int count, T rest) {
+  if (count == kVec) return load_vec<kVec>(data);
+  Vec<T, kVec> values;
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) values[i] = i < count ? data[i] : rest;
+  return values;
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void turn_round(T (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) {
+    const T value = values[i];
+    values[i] = values[kCount - 1 - i];
+    values[kCount - 1 - i] = value;
+  }
+}
+
 // Rows of floating-point neighbours that begin at 16-byte addresses, in and out: sums or products
 // of T, one block a row. A warp takes kEach runs of 32 vectors of a chunk, one behind the other.
 template <class Scan, class T>
@@ -200,20 +206,19 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
       for (int k = 0; k < kEach; ++k) {
         const int64_t start = walk.vector(first + k * kWarp, vectors) * kVec;
-#pragma unroll
-        for (int i = 0; i < kVec; ++i)
-          read[k][i] = start >= 0 && start + i < walk.length ? x[offset[1] + start + i]
-                                                             : narrow<T>(scan.identity());
+        const int64_t count = start < 0 ? 0 : min(walk.length - start, int64_t{kVec});
+        read[k] = load_some<kVec>(x + offset[1] + start, static_cast<int>(count),
+                                  narrow<T>(scan.identity()));
       }
     }
     State before[kEach];  // of this thread's vector, what the warp's vectors make before it
     State total = scan.identity();
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      State own = widen(read[k][walk.reverse ? kVec - 1 : 0]);
+      if (walk.reverse) turn_round(read[k].value);
+      State own = widen(read[k][0]);
 #pragma unroll
-      for (int i = 1; i < kVec; ++i)
-        own = join(own, widen(read[k][walk.reverse ? kVec - 1 - i : i]));
+      for (int i = 1; i < kVec; ++i) own = join(own, widen(read[k][i]));
       const State through = warp_scan(own, join);
       State before_lane = shuffle_up(through, 1);
       if (lane == 0) before_lane = scan.identity();
@@ -235,10 +240,10 @@ __global__ void __launch_bounds__(kBlock)
       State state = join(before_warp, before[k]), values[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
-        const int at = walk.reverse ? kVec - 1 - i : i;
-        state = join(state, widen(read[k][at]));
-        values[at] = state;
+        state = join(state, widen(read[k][i]));
+        values[i] = state;
       }
+      if (walk.reverse) turn_round(values);
       if (start + kVec <= walk.length) {
         store_run_as<kVec>(out, offset[0] + start, out_dtype, values);
       } else {
@@ -250,57 +255,45 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// Columns that are neighbours, kVec of them a thread, which walks one stretch: task t is item o of
-// stretch s with t = s·items + o, as in scan_columns_kernel; states lie at t·kVec. kWrites: reads
-// what lies before from `states` (null: nothing) and writes out; otherwise writes what the stretch
-// makes to `states`.
-template <bool kWrites, class Scan, class T>
+// Columns that are neighbours, kVec of them a thread, from the first row to the last.
+template <class Scan, class T>
 __global__ void __launch_bounds__(kBlock)
     scan_vector_columns_kernel(const __grid_constant__ Layout items, Walk walk, const Scan scan,
-                               int64_t stretch, typename Scan::State* states, const T* x,
-                               int64_t x_stride, T* out, int64_t out_stride) {
+                               const T* x, int64_t x_stride, T* out, int64_t out_stride) {
   using State = typename Scan::State;
   constexpr int kVec = kVecWidth<T>, kAhead = 8;
-  const int64_t task = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  const int64_t part = task / items.items, item = task - part * items.items;
-  if (part * stretch >= walk.length) return;
+  const int64_t item = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  if (item >= items.items) return;
   int64_t offset[2];
   locate(items, item, offset);
   const int count = elements_of<kVec>(items, item);
   State state[kVec];
 #pragma unroll
-  for (int k = 0; k < kVec; ++k)
-    state[k] = kWrites && states != nullptr ? states[task * kVec + k] : scan.identity();
-  const int64_t end = min(walk.length, (part + 1) * stretch);
-  for (int64_t i = part * stretch; i < end; i += kAhead) {
+  for (State& s : state) s = scan.identity();
+  for (int64_t i = 0; i < walk.length; i += kAhead) {
     Vec<T, kVec> ahead[kAhead];
-    if (i + kAhead <= end && count == kVec) {  // no branch between the loads
+    if (i + kAhead <= walk.length && count == kVec) {  // no branch between the loads
 #pragma unroll
       for (int a = 0; a < kAhead; ++a)
         ahead[a] = load_vec<kVec>(x + offset[1] + walk.position(i + a) * x_stride);
     } else {
 #pragma unroll
       for (int a = 0; a < kAhead; ++a)
-        if (i + a < end)
+        if (i + a < walk.length)
           ahead[a] =
               load_item<kVec>(items, 1, x, offset[1] + walk.position(i + a) * x_stride, count);
     }
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
-      if (i + a >= end) break;
+      if (i + a >= walk.length) break;
       Vec<T, kVec> result;
 #pragma unroll
       for (int k = 0; k < kVec; ++k) {
         state[k] = scan.join(state[k], widen(ahead[a][k]));
         result[k] = narrow<T>(state[k]);
       }
-      if constexpr (kWrites)
-        store_item(out, offset[0] + walk.position(i + a) * out_stride, count, result);
+      store_item(out, offset[0] + walk.position(i + a) * out_stride, count, result);
     }
-  }
-  if constexpr (!kWrites) {
-#pragma unroll
-    for (int k = 0; k < kVec; ++k) states[task * kVec + k] = state[k];
   }
 }
 
@@ -310,13 +303,6 @@ int64_t stretch_of(int64_t columns, int64_t length) {
   const int64_t wanted =
       std::clamp<int64_t>(ceil_div(kManyThreads, columns), 1, ceil_div(length, 64));
   return ceil_div(length, std::min<int64_t>(wanted, 1024));
-}
-
-template <class Scan>
-void join_stretches(const char* name, int64_t columns, int64_t stretches, const Scan& scan,
-                    typename Scan::State* states) {
-  launch(name, join_stretches_kernel<Scan>, one_block_each(ceil_div(columns, kBlock)), kBlock, 0,
-         columns, stretches, scan, states);
 }
 
 template <class Scan>
@@ -334,7 +320,8 @@ void run_scan(const char* name, const Layout& rows, const Walk& walk, bool neigh
   if (stretches > 1) {
     before = states.data();
     launch(name, stretch_states_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
-    join_stretches(name, rows.items, stretches, scan, before);
+    launch(name, join_stretches_kernel<Scan>, one_block_each(ceil_div(rows.items, kBlock)), kBlock,
+           0, rows.items, stretches, scan, before);
   }
   launch(name, scan_columns_kernel<Scan>, blocks, kBlock, 0, rows, walk, scan, stretch, before);
 }
@@ -365,19 +352,14 @@ bool run_vector_scan(const char* name, const Array& x, int dim, const Walk& walk
   const bool vectors = items.vec == kVec && !items.splat[1] && x.stride(dim) % kVec == 0 &&
                        out.stride(dim) % kVec == 0 && items.items * kVec >= 64;
   if (!vectors || out.dtype() != x.dtype()) return false;
-  const int64_t stretch = stretch_of(items.items, walk.length);
-  const int64_t stretches = ceil_div(walk.length, stretch);
-  const unsigned blocks = one_block_each(ceil_div(items.items * stretches, kBlock));
-  const Workspace<typename Scan::State> states(stretches == 1 ? 1 : items.items * stretches * kVec);
-  const auto run = [&](auto kernel, typename Scan::State* before) {
-    launch(name, kernel, blocks, kBlock, 0, items, walk, scan, stretch, before,
-           device_data<const T>(x), x.stride(dim), device_data<T>(out), out.stride(dim));
-  };
-  if (stretches > 1) {
-    run(scan_vector_columns_kernel<false, Scan, T>, states.data());
-    join_stretches(name, items.items * kVec, stretches, scan, states.data());
+  if (stretch_of(items.items, walk.length) < walk.length) {
+    if (items.numel % kVec != 0) return false;
+    scan_tiles<T>(name, items, walk, scan, x, x.stride(dim), out, out.stride(dim));
+  } else {
+    launch(name, scan_vector_columns_kernel<Scan, T>, one_block_each(ceil_div(items.items, kBlock)),
+           kBlock, 0, items, walk, scan, device_data<const T>(x), x.stride(dim),
+           device_data<T>(out), out.stride(dim));
   }
-  run(scan_vector_columns_kernel<true, Scan, T>, stretches > 1 ? states.data() : nullptr);
   return true;
 }
 

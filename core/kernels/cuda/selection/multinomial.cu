@@ -21,20 +21,23 @@ struct Extent {
     return largest > 0 && largest < INFINITY && smallest >= 0;
   }
 };
-struct ExtentFold : NumberFold<ExtentFold, Extent> {
-  __device__ Extent identity() const { return {0, 0}; }
-  template <class C>
-  __device__ __forceinline__ void push(Extent& extent, C weight) const {
-    extent = (*this)(extent, {static_cast<double>(weight), static_cast<double>(weight)});
-  }
-  __device__ __forceinline__ Extent operator()(const Extent& a, const Extent& b) const {
+template <class C>
+struct Ends {
+  C largest, smallest;
+};
+template <class C>
+struct ExtentFold : ValueFold<ExtentFold<C>, Ends<C>> {
+  __device__ Ends<C> identity() const { return {C(0), C(0)}; }
+  __device__ __forceinline__ Ends<C> value(C weight) const { return {weight, weight}; }
+  __device__ __forceinline__ Ends<C> operator()(const Ends<C>& a, const Ends<C>& b) const {
     return {Max()(a.largest, b.largest), Min()(a.smallest, b.smallest)};
   }
 };
-struct ExtentStore : SingleStore<ExtentStore> {
+template <class C>
+struct ExtentStore : SingleStore<ExtentStore<C>> {
   Extent* extents;
-  __device__ __forceinline__ void store(int64_t row, const Extent& extent) const {
-    extents[row] = extent;
+  __device__ __forceinline__ void store(int64_t row, const Ends<C>& ends) const {
+    extents[row] = {static_cast<double>(ends.largest), static_cast<double>(ends.smallest)};
   }
 };
 
@@ -205,8 +208,8 @@ void multinomial(const Array& weights, const PhiloxKey& key, bool replacement, c
     const Array column =
         Array::view_of(weights.storage(), weights.dtype(), {rows, 1}, {1, 1}, weights.offset());
     fold_all("multinomial", FoldPlan(column, {&weights}, kFoldWidth<T>),
-             OneSource<T>{device_data<const T>(weights)}, ExtentFold(),
-             ExtentStore{{}, extents.data()});
+             OneSource<T>{device_data<const T>(weights)}, ExtentFold<ComputeOf<T>>(),
+             ExtentStore<ComputeOf<T>>{{}, extents.data()});
     launch("multinomial", group_sums_kernel<T>,
            one_block_each(ceil_div(rows * groups, kBlock / kWarp)), kBlock, 0,
            device_data<const T>(weights), drawing);

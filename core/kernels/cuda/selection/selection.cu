@@ -33,18 +33,32 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-template <class T>
+extern __shared__ uint64_t staged_list[];
+
+// Element i of a staged list: steps of powers of two lie in different banks.
+__host__ __device__ constexpr int64_t staged_place(int64_t i) {
+  return i + i / kWarp;
+}
+
+// kStaged: all values are sought in one list, which a block keeps in shared memory.
+template <bool kStaged, class T>
 __global__ void __launch_bounds__(kBlock)
-    searchsorted_kernel(const T* sorted, int64_t length, bool shared, const T* values,
+    searchsorted_kernel(const T* sorted, int64_t length, bool one_list, const T* values,
                         int64_t width, int64_t count, bool right, int64_t* out) {
+  using Position = std::conditional_t<kStaged, int32_t, int64_t>;
+  T* const staged = reinterpret_cast<T*>(staged_list);
+  if constexpr (kStaged) {
+    for (int i = threadIdx.x; i < length; i += kBlock) staged[staged_place(i)] = sorted[i];
+    __syncthreads();
+  }
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
-    const T* list = shared ? sorted : sorted + i / width * length;
+    const T* list = kStaged ? staged : one_list ? sorted : sorted + i / width * length;
     const ComputeOf<T> value = widen(values[i]);
-    int64_t begin = 0, end = length;
+    Position begin = 0, end = static_cast<Position>(length);
     while (begin < end) {
-      const int64_t middle = begin + (end - begin) / 2;
-      const ComputeOf<T> element = widen(list[middle]);
+      const Position middle = begin + (end - begin) / 2;
+      const ComputeOf<T> element = widen(list[kStaged ? staged_place(middle) : middle]);
       const bool lies_before = right ? !(element > value) : !(element >= value);
       if (lies_before)
         begin = middle + 1;
@@ -77,10 +91,16 @@ void searchsorted(const Array& sorted, const Array& values, bool right, const Ar
   if (out.numel() == 0) return;
   visit_all(values.dtype(), [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
-    launch("searchsorted", searchsorted_kernel<T>, grid_for(out.numel()), kBlock, 0,
-           device_data<const T>(sorted), sorted.size(1), sorted.size(0) == 1,
-           device_data<const T>(values), values.size(1), out.numel(), right,
-           device_data<int64_t>(out));
+    constexpr size_t kMostBytes = 24 * 1024;  // of a list: as many blocks run as otherwise
+    const bool one_list = sorted.size(0) == 1;
+    const size_t bytes = static_cast<size_t>(staged_place(sorted.size(1)) + 1) * sizeof(T);
+    const bool staged = one_list && bytes <= kMostBytes && out.numel() >= 16 * sorted.size(1);
+    // Blocks that stage a list have many values each.
+    const unsigned grid = grid_for(out.numel());
+    launch("searchsorted", staged ? searchsorted_kernel<true, T> : searchsorted_kernel<false, T>,
+           staged ? std::max(grid / 8, 1u) : grid, kBlock, staged ? bytes : 0,
+           device_data<const T>(sorted), sorted.size(1), one_list, device_data<const T>(values),
+           values.size(1), out.numel(), right, device_data<int64_t>(out));
   });
 }
 
