@@ -44,6 +44,7 @@
 #include <binade/data/text_files.h>
 #include <binade/data/token_shards.h>
 #include <binade/data/tokenizer.h>
+#include <binade/data/tokenizer_files.h>
 #include <binade/dist/world.h>
 #include <binade/heads/decoding/compare_texts.h>
 #include <binade/heads/decoding/decode_texts.h>
