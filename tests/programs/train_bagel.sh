@@ -3,6 +3,7 @@
 # what they say to bad input.
 set -euo pipefail
 source "$(dirname "$0")/cases.sh"
+source "$(dirname "$0")/shared/ranks.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$case_output"' EXIT
 programs=$BINADE_BUILD/examples source=$(cd "$(dirname "$0")/../.." && pwd)
@@ -44,6 +45,17 @@ report "… give the same model" "$problem"
 expect "FP16 with dynamic scaling" 0 "fp16 on cpu" train --precision fp16 --steps 3 --run-dir "$work/fp16"
 rows=8 expect "8 rows in 4 micro-batches" 0 "done at step 2" \
   train --accumulation 4 --steps 2 --run-dir "$work/accumulated"
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+program=("$programs/train_bagel" --data "$data" --batch-size 8 --accumulation 4 "${small[@]}" --steps 5
+  --checkpoint-every 3 --validate-every 2)
+same "1, 2 and 4 ranks are equal" --save "$work/ranks-RANKS"
+problem=
+for n in 2 4; do
+  diff -r "$work/ranks-1" "$work/ranks-$n" >"$case_output" 2>&1 || problem="of $n ranks they differ"
+done
+report "… and so are the saved models" "$problem"
+same "… in fp16 that overflows at first, of dense" --architecture dense --precision fp16 --init-scale 16777216
+some_skipped
 refused "an architecture that there is not" "dense" train --architecture moa --run-dir "$work/none"
 data=$work refused "a folder without the items" "train-images-idx3-ubyte.gz" train --run-dir "$work/none"
 refused "rows that cannot be shared out" "a batch of 2 rows cannot be split into 3" \
