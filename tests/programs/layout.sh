@@ -29,6 +29,11 @@ verdict "includes of the library point downwards"
 grep -rnE '^ *# *include *[<"](binade/)?(tests|examples|bench)/' "${rooms[@]}" >"$case_output" || true
 verdict "the library includes no tests, examples or benchmarks"
 
+# A build without CUDA has none of the functions of core/cuda: who calls them asks first.
+grep -rlE '^ *# *include *<binade/core/cuda/' --include='*.h' --include='*.cpp' tests examples |
+  grep -v '^tests/emulated_cuda/' | xargs grep -LE 'BINADE_HAVE_CUDA|kCudaBuilt' >"$case_output" || true
+verdict "tests and programs that use core/cuda build without it"
+
 # These follow the locale of the program. core/text.h has what does not: TextStream, exact_number(),
 # parse_number(), is_digit() and the like.
 locale='(ato[fil]+|strto[a-z]+|sto(i|l|ll|ul|ull|f|d|ld)|v?s?n?f?printf|s?f?scanf|is(alnum|alpha|digit|space|xdigit|upper|lower|punct)|to(upper|lower))'
