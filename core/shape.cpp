@@ -19,6 +19,10 @@ void Shape::erase(int position) {
   --dims_;
 }
 
+void Shape::out_of_range(int i) const {
+  fail("dimension ", i, " is out of range for a shape of ", dims_, " dimensions");
+}
+
 int64_t Shape::numel() const {
   // Sizes of 0 are left out of the product that is checked: strides are products of the others.
   int64_t product = 1;

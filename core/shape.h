@@ -34,8 +34,10 @@ class Shape {
   }
 
   int dims() const { return dims_; }
-  int64_t operator[](int i) const { return sizes_[static_cast<size_t>(i)]; }
-  int64_t& operator[](int i) { return sizes_[static_cast<size_t>(i)]; }
+  // Positions in [0, dims), others are an Error, negative ones too: at() counts these from the
+  // back.
+  int64_t operator[](int i) const { return sizes_[position(i)]; }
+  int64_t& operator[](int i) { return sizes_[position(i)]; }
   // Negative positions count from the back.
   int64_t at(int i) const { return sizes_[static_cast<size_t>(wrap_dim(i))]; }
   int64_t back() const { return at(-1); }
@@ -57,8 +59,8 @@ class Shape {
   Shape row_major_strides() const;
   // Position in [0, dims) of a possibly negative one; throws Error when out of range.
   int wrap_dim(int i) const {
-    check(i >= -dims_ && i < dims_, "dimension ", i, " is out of range for a shape of ", dims_,
-          " dimensions");
+    if (i < -dims_ || i >= dims_) [[unlikely]]
+      out_of_range(i);
     return i < 0 ? i + dims_ : i;
   }
 
@@ -67,6 +69,13 @@ class Shape {
   }
 
  private:
+  size_t position(int i) const {
+    if (static_cast<unsigned>(i) >= static_cast<unsigned>(dims_)) [[unlikely]]
+      out_of_range(i);
+    return static_cast<size_t>(i);
+  }
+  [[noreturn]] void out_of_range(int i) const;
+
   std::array<int64_t, kMaxDims> sizes_{};
   int dims_ = 0;
 };

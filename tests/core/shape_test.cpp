@@ -21,6 +21,9 @@ TEST_CASE("a shape knows its sizes from the front and from the back", "[shape]")
   CHECK(shape.row_major_strides() == Shape{15, 5, 1});
   CHECK_THROWS_AS(shape.at(3), Error);
   CHECK_THROWS_AS(shape.at(-4), Error);
+  // [] counts from the front alone; what lies beside the sizes in memory is none of it.
+  for (const int outside : {-1, 3, kMaxDims, -kMaxDims})
+    CHECK_THROWS_WITH(shape[outside], Contains("out of range") && Contains("3 dimensions"));
   CHECK(concat(shape, Shape{}, Shape{7}) == "(2, 3, 5)()(7)");
 }
 
@@ -28,6 +31,8 @@ TEST_CASE("a shape without dimensions is a scalar", "[shape]") {
   CHECK(Shape{}.numel() == 1);
   CHECK(Shape{}.row_major_strides() == Shape{});
   CHECK_THROWS_AS(Shape{}.at(0), Error);
+  Shape scalar;
+  CHECK_THROWS_AS(scalar[0] = 1, Error);
 }
 
 TEST_CASE("a shape of size 0 has no elements and usable strides", "[shape]") {
