@@ -6,20 +6,63 @@
 
 namespace binade::dist {
 
-void Communicator::all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive) {
+void Communicator::check_blocks(const std::vector<Block>& send,
+                                const std::vector<Block>& receive) const {
   check(std::ssize(send) == size_ && std::ssize(receive) == size_, "a communicator of ", size_,
         " ranks got ", send.size(), " blocks to send and ", receive.size(), " to receive");
   const Block &own = send[static_cast<size_t>(rank_)], &kept = receive[static_cast<size_t>(rank_)];
   check(own.bytes == kept.bytes, "a rank sends itself ", own.bytes, " bytes and expects ",
         kept.bytes);
+}
+
+void Communicator::all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive) {
+  check_blocks(send, receive);
   exchange(send, receive);
 }
 
-void Communicator::all_gather(const std::vector<Block>& blocks) {
+std::vector<Communicator::Block> Communicator::copies_of_own(
+    const std::vector<Block>& blocks) const {
   check(std::ssize(blocks) == size_, "a communicator of ", size_, " ranks got ", blocks.size(),
         " blocks");
-  const std::vector<Block> send(blocks.size(), blocks[static_cast<size_t>(rank_)]);
-  exchange(send, blocks);
+  return std::vector<Block>(blocks.size(), blocks[static_cast<size_t>(rank_)]);
+}
+
+void Communicator::all_gather(const std::vector<Block>& blocks) {
+  exchange(copies_of_own(blocks), blocks);
+}
+
+int64_t Communicator::Window::offset_of(const Block& block) const {
+  const auto* begin = static_cast<const std::byte*>(memory_.data());
+  const auto* data = static_cast<const std::byte*>(block.data);
+  check(data >= begin && data - begin <= memory_.bytes() - block.bytes,
+        "a block lies outside of the window that it is received in");
+  return data - begin;
+}
+
+std::shared_ptr<const Communicator::Window> Communicator::open_window(const Array& memory) {
+  check(memory.is_contiguous() && memory.device() == device(), "a window of a communicator of ",
+        device(), " is contiguous memory there, got ", memory.shape(), " on ", memory.device());
+  return std::make_shared<Window>(memory);
+}
+
+void Communicator::all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive,
+                              const Window& window, int64_t offset) {
+  check_blocks(send, receive);
+  for (int peer = 0; peer < size_; ++peer)
+    if (peer != rank_ && receive[static_cast<size_t>(peer)].bytes > 0)
+      window.offset_of(receive[static_cast<size_t>(peer)]);
+  exchange_into(window, offset, send, receive);
+}
+
+void Communicator::all_gather(const std::vector<Block>& blocks, const Window& window) {
+  const std::vector<Block> send = copies_of_own(blocks);
+  const Block& own = send.front();
+  all_to_all(send, blocks, window, own.bytes > 0 ? window.offset_of(own) : 0);
+}
+
+void Communicator::exchange_into(const Window&, int64_t, const std::vector<Block>& send,
+                                 const std::vector<Block>& receive) {
+  exchange(send, receive);
 }
 
 void Communicator::all_gather(const Array& rows) {

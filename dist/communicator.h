@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include <binade/core/array.h>
@@ -44,11 +46,40 @@ class Communicator {
   // Returns when every rank has called it (on a GPU: queues that).
   void barrier();
 
+  // Memory of a rank that the others write into, where the transport can do that: GPUs of one host
+  // then need nothing but their copy engines for a verb, and compute beside it at full speed.
+  class Window {
+   public:
+    explicit Window(Array memory) : memory_(std::move(memory)) {}
+    virtual ~Window() = default;
+    const Array& memory() const { return memory_; }
+    // The block's bytes from the start of the memory; Error for one that does not lie in it.
+    int64_t offset_of(const Block& block) const;
+
+   private:
+    Array memory_;
+  };
+  // For all ranks, outside of captured graphs, with contiguous arrays of as many bytes. It holds
+  // the memory, which others may write from the moment on in which this rank calls a verb into it
+  // until that is done.
+  virtual std::shared_ptr<const Window> open_window(const Array& memory);
+  // The same verbs, with all that is received in the window. What this rank sends lies `offset`
+  // bytes from its start on every rank that receives it; all_gather(): where its own block lies.
+  void all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive,
+                  const Window& window, int64_t offset);
+  void all_gather(const std::vector<Block>& blocks, const Window& window);
+
  protected:
   // The one thing a transport does: all_to_all, with the sizes checked.
   virtual void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) = 0;
+  // The same into a window; a transport that has no better way leaves it as it is.
+  virtual void exchange_into(const Window& window, int64_t offset, const std::vector<Block>& send,
+                             const std::vector<Block>& receive);
 
  private:
+  void check_blocks(const std::vector<Block>& send, const std::vector<Block>& receive) const;
+  std::vector<Block> copies_of_own(const std::vector<Block>& blocks) const;
+
   int rank_, size_;
 };
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include <binade/core/kernels/elementwise.h>
+#include <binade/core/kernels/add_lanes.h>
 
 namespace binade::train {
 
@@ -69,12 +69,11 @@ GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks
       optimizer_(optimizer),
       life_(optimizer.life()),
       link_(std::make_shared<Link>(Link{*this})) {
-  int64_t most = 0;
   for (size_t g = 0; g < optimizer.groups().size(); ++g) {
     const optim::FlatGroup& group = optimizer.groups()[g];
     const dist::Shards& shards = shards_.emplace_back(group.numel(), ranks.size(), bucket);
     const dist::Slice first = shards.slice(0, 0);
-    most = std::max(most, (first.end - first.begin) * size_of(group.value().dtype()));
+    slot_ = std::max(slot_, (first.end - first.begin) * size_of(group.value().dtype()));
     if (group.has_grad_buffer()) {
       for (int64_t index = 0; index < shards.buckets(); ++index)
         add_parcel(g, shards.bucket(index));
@@ -82,7 +81,7 @@ GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks
       for (const dist::Slice& run : runs(group, bucket)) add_parcel(g, run);
     }
   }
-  received_ = Array::empty({most * ranks.size()}, DType::u8, ranks.device());
+  received_ = ranks.open_window(Array::empty({slot_ * ranks.size()}, DType::u8, ranks.device()));
   // Until the order is learned: from the end of each group on.
   order_.resize(parcels_.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
@@ -239,17 +238,19 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
     const dist::Slice owned = common(shards.slice(bucket, rank), parcel.elements);
     return values.slice(0, owned.begin - parcel.elements.begin, owned.end - parcel.elements.begin);
   };
-  const Array own = part(ranks_.rank());
+  const Array own = part(ranks_.rank()), &received = received_->memory();
   Piece piece;
+  piece.received = received_;
+  piece.place = ranks_.rank() * slot_;
   const optim::FlatGroup& group = optimizer_.groups()[parcel.group];
   piece.sums = group.sums(common(shards.slice(bucket, ranks_.rank()), parcel.elements));
   for (int peer = 0; peer < ranks_.size(); ++peer) {
     piece.to.push_back(block_of(part(peer)));
-    auto* place = static_cast<std::byte*>(received_.data()) + peer * own.bytes();
+    auto* place = static_cast<std::byte*>(received.data()) + peer * slot_;
     piece.lanes.push_back(
         peer == ranks_.rank()
             ? own
-            : Array::from_blob(place, own.shape(), own.dtype(), own.device(), received_.storage()));
+            : Array::from_blob(place, own.shape(), own.dtype(), own.device(), received.storage()));
     piece.from.push_back(block_of(piece.lanes.back()));
     if (!last_ || group.shared()) continue;
     const dist::Slice share = shards.slice(bucket, peer);
@@ -262,14 +263,8 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
 // On the queue, perhaps when this and the optimizer are gone, as an exception may have ended the
 // pass: it touches nothing but the piece, which holds the memory.
 void GradientExchange::exchange(dist::Communicator& ranks, const Piece& piece, bool first) {
-  ranks.all_to_all(piece.to, piece.from);
-  for (size_t rank = 0; rank < piece.lanes.size() && piece.sums.numel() > 0; ++rank) {
-    if (first && rank == 0) {
-      BINADE_DISPATCH(piece.sums.device(), copy(piece.lanes[rank], piece.sums));
-    } else {
-      BINADE_DISPATCH(piece.sums.device(), axpy(1, piece.lanes[rank], piece.sums));
-    }
-  }
+  ranks.all_to_all(piece.to, piece.from, *piece.received, piece.place);
+  BINADE_DISPATCH(piece.sums.device(), add_lanes(piece.lanes, piece.sums, first));
   if (piece.whole.defined()) ranks.all_gather(piece.shares);
 }
 

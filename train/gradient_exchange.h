@@ -80,6 +80,8 @@ class GradientExchange : public GradientWatch {
     Array sums;                // what they are added to
     Array whole;               // the bucket's sums, if all ranks are to have them
     std::vector<dist::Communicator::Block> shares;  // of the ranks in it
+    std::shared_ptr<const dist::Communicator::Window> received;
+    int64_t place;  // in it, of what this rank sends
   };
   // What guards of leaves know, while there is one.
   struct Link {
@@ -112,7 +114,9 @@ class GradientExchange : public GradientWatch {
   std::unordered_map<const TensorState*, std::vector<size_t>> parcels_of_;
   std::deque<Slab> slabs_;  // free ones, in the order in which they became so
   std::shared_ptr<Link> link_;
-  Array received_;  // what came of other ranks, of the largest piece; written on the queue
+  // What came of other ranks, in a slot for each; written on the queue.
+  std::shared_ptr<const dist::Communicator::Window> received_;
+  int64_t slot_ = 0;  // bytes of the largest piece
 
   std::vector<size_t> order_;     // in which parcels are sent
   bool learned_ = false;          // that order

@@ -20,9 +20,10 @@ ValueExchange::ValueExchange(dist::Communicator& ranks, SideQueue& queue, const 
   for (const optim::FlatGroup& group : optimizer.groups()) {
     if (!group.shared()) continue;
     const dist::Shards shards(group.numel(), ranks.size(), bucket);
+    const auto window = ranks.open_window(group.value());
     for (int64_t index = 0; index < shards.buckets(); ++index)
-      buckets_.push_back(
-          {&group, shards.bucket(index), shards.blocks(group.value(), index), /*on_its_way=*/0});
+      buckets_.push_back({&group, window, shards.bucket(index), shards.blocks(group.value(), index),
+                          /*on_its_way=*/0});
   }
   std::stable_sort(buckets_.begin(), buckets_.end(), [](const Bucket& a, const Bucket& b) {
     const auto depth = [](const Bucket& bucket) {
@@ -69,11 +70,10 @@ void ValueExchange::before_use(const std::vector<size_t>& buckets) {
 
 void ValueExchange::send() {
   for (Bucket& bucket : buckets_) {
-    const Array& values = bucket.group->value();
-    values.bump_version();
+    bucket.group->value().bump_version();
     // Perhaps when this and the optimizer are gone: it holds the memory.
-    const auto work = [&ranks = ranks_, values, blocks = bucket.blocks] {
-      ranks.all_gather(blocks);
+    const auto work = [&ranks = ranks_, window = bucket.values, blocks = bucket.blocks] {
+      ranks.all_gather(blocks, *window);
     };
     if (queue_.is_beside()) {
       bucket.on_its_way = queue_.run(work);

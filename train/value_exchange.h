@@ -43,6 +43,7 @@ class ValueExchange {
  private:
   struct Bucket {
     const optim::FlatGroup* group;
+    std::shared_ptr<const dist::Communicator::Window> values;  // of the group
     dist::Slice elements;
     std::vector<dist::Communicator::Block> blocks;  // of the ranks
     SideQueue::Ticket on_its_way = 0;               // 0: not

@@ -93,14 +93,23 @@ void add_edges(cudaGraph_t graph, cudaGraphNode_t from, const std::vector<cudaGr
 #endif
 }
 
+bool is_fill(cudaGraphNode_t node) {
+  cudaGraphNodeType type{};
+  const cudaError_t status = cudaGraphNodeGetType(node, &type);
+  if (status == cudaErrorUnknown) {  // the runtime has no name for the driver's memory operations
+    cudaGetLastError();
+    return false;
+  }
+  check_cuda(status, "cudaGraphNodeGetType");
+  return type == cudaGraphNodeTypeMemset;
+}
+
 }  // namespace
 
 size_t replace_fills_by_kernels(cudaGraph_t graph) {
   size_t replaced = 0;
   for (cudaGraphNode_t node : nodes_of(graph)) {
-    cudaGraphNodeType type;
-    check_cuda(cudaGraphNodeGetType(node, &type), "cudaGraphNodeGetType");
-    if (type != cudaGraphNodeTypeMemset) continue;
+    if (!is_fill(node)) continue;
     cudaMemsetParams fill{};
     check_cuda(cudaGraphMemsetNodeGetParams(node, &fill), "cudaGraphMemsetNodeGetParams");
     if (fill.height != 1 || fill.width == 0) continue;

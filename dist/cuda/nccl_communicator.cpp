@@ -9,6 +9,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <future>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -18,6 +20,7 @@
 #include <binade/core/cuda/graph.h>
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/error.h>
+#include <binade/dist/cuda/peer_copies.h>
 #include <binade/dist/socket.h>
 
 namespace binade::dist {
@@ -105,12 +108,14 @@ void check_own_gpu(Communicator& control, Device device) {
             "); start as many ranks as there are GPUs");
 }
 
+// What goes to windows of ranks of this host is copied there (peer_copies.h); all else is NCCL's.
 class NcclCommunicator : public Communicator {
  public:
   NcclCommunicator(Store& store, Communicator& control, Device device)
       : Communicator(store.rank(), store.size()), store_(store), device_(device) {
     const cuda::DeviceScope scope(device);
     check_own_gpu(control, device);
+    copies_ = std::make_unique<PeerCopies>(control, device);
     // NVLink multicast and what graphs do not get along with everywhere stay off (docs).
     for (const char* name :
          {"NCCL_NVLS_ENABLE", "NCCL_GRAPH_REGISTER", "NCCL_GRAPH_MIXING_SUPPORT"})
@@ -124,16 +129,54 @@ class NcclCommunicator : public Communicator {
   ~NcclCommunicator() override {
     stop_.wake();
     watcher_.join();
-    // What is queued would wait for a lost rank.
-    if (aborted_) return;
+    if (aborted_) {
+      static_cast<void>(copies_.release());  // to unmap is to wait for what a lost rank was to do
+      return;
+    }
     store_.failure() ? nccl().comm_abort(comm_) : nccl().comm_destroy(comm_);
   }
 
   Device device() const override { return device_; }
 
+  std::shared_ptr<const Window> open_window(const Array& memory) override {
+    check(!cuda::is_capturing(), "a window is opened outside of captured graphs");
+    return copies_->open(Communicator::open_window(memory)->memory());
+  }
+
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
+    begin(send, receive);
+    exchange_through_nccl(send, receive, [](int) { return true; });
+  }
+
+  void exchange_into(const Window& window, int64_t offset, const std::vector<Block>& send,
+                     const std::vector<Block>& receive) override {
+    begin(send, receive);
+    copies_->send(send, window, offset);
+    exchange_through_nccl(send, receive, [&](int peer) { return !copies_->reaches(peer, window); });
+  }
+
+ private:
+  // What every verb begins with: of its own, a rank copies what it keeps.
+  void begin(const std::vector<Block>& send, const std::vector<Block>& receive) {
     store_.note_exchange();
+    if (aborted_) fail(store_.failure().value_or("a rank failed"));
+    const cuda::DeviceScope scope(device_);
+    const auto own = static_cast<size_t>(rank());
+    if (receive[own].bytes > 0 && receive[own].data != send[own].data)
+      cuda::check_cuda(cudaMemcpyAsync(receive[own].data, send[own].data,
+                                       static_cast<size_t>(receive[own].bytes),
+                                       cudaMemcpyDeviceToDevice, cuda::current_stream()),
+                       "cudaMemcpyAsync");
+  }
+
+  template <class Chosen>
+  void exchange_through_nccl(const std::vector<Block>& send, const std::vector<Block>& receive,
+                             const Chosen& chosen) {
+    std::vector<int> peers;
+    for (int peer = 0; peer < size(); ++peer)
+      if (peer != rank() && chosen(peer)) peers.push_back(peer);
+    if (peers.empty()) return;
     if (cuda::is_capturing()) {
       captured_ = true;
     } else if (captured_) {
@@ -143,16 +186,9 @@ class NcclCommunicator : public Communicator {
     if (aborted_) fail(store_.failure().value_or("a rank failed"));
     const cuda::DeviceScope scope(device_);
     const cudaStream_t stream = cuda::current_stream();
-    const auto own = static_cast<size_t>(rank());
-    if (receive[own].bytes > 0 && receive[own].data != send[own].data)
-      cuda::check_cuda(cudaMemcpyAsync(receive[own].data, send[own].data,
-                                       static_cast<size_t>(receive[own].bytes),
-                                       cudaMemcpyDeviceToDevice, stream),
-                       "cudaMemcpyAsync");
     const Nccl& library = nccl();
     library.check_status(library.group_start(), "ncclGroupStart");
-    for (int peer = 0; peer < size(); ++peer) {
-      if (peer == rank()) continue;
+    for (const int peer : peers) {
       const Block &out = send[static_cast<size_t>(peer)], &in = receive[static_cast<size_t>(peer)];
       if (out.bytes > 0)
         library.check_status(
@@ -166,7 +202,6 @@ class NcclCommunicator : public Communicator {
     library.check_status(library.group_end(), "ncclGroupEnd");
   }
 
- private:
   // Without NCCL_GRAPH_MIXING_SUPPORT, NCCL hands its proxy thread what a captured verb needs when
   // the graph runs, and what any other verb needs at once. A verb that comes while a graph is still
   // queued would overtake it there, but not on the device, and each would wait for the other.
@@ -184,22 +219,30 @@ class NcclCommunicator : public Communicator {
     return {&id_, sizeof id_};
   }
 
-  // A kernel that waits for a rank that has ended waits forever, and the host with it: what is
+  // What waits on the device for a rank that has ended waits forever, and the host with it: what is
   // queued has to be given up from another thread.
   void watch() {
     pollfd entries[] = {{store_.failure_descriptor(), POLLIN, 0}, {stop_.out.get(), POLLIN, 0}};
     while (::poll(entries, 2, -1) < 0 && errno == EINTR) {
     }
     if (entries[1].revents != 0) return;
-    const std::lock_guard lock(mutex_);
     aborted_ = true;
-    nccl().comm_abort(comm_);
+    // Which may wait for the device, and that for copies.
+    const auto aborting = std::async(std::launch::async, [this] {
+      const std::lock_guard lock(mutex_);
+      nccl().comm_abort(comm_);
+    });
+    do {
+      copies_->give_up();
+    } while (::poll(&entries[1], 1, /*milliseconds=*/1) <= 0 ||
+             aborting.wait_for(std::chrono::seconds(0)) != std::future_status::ready);
   }
 
   Store& store_;
   Device device_;
   NcclId id_{};
   NcclComm comm_ = nullptr;
+  std::unique_ptr<PeerCopies> copies_;
   std::mutex mutex_;
   std::atomic<bool> aborted_ = false;
   bool captured_ = false;        // some verb was part of a graph
