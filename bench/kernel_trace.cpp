@@ -41,7 +41,8 @@ void note(const CUpti_Activity& record) {
     }
     case CUPTI_ACTIVITY_KIND_MEMCPY: {
       const auto& copy = reinterpret_cast<const CUpti_ActivityMemcpy6&>(record);
-      events.push_back({copy.start, copy.end, "[memcpy]"});
+      const bool away = copy.copyKind == CUPTI_ACTIVITY_MEMCPY_KIND_PTOP;
+      events.push_back({copy.start, copy.end, away ? "[memcpy to another GPU]" : "[memcpy]"});
       break;
     }
     case CUPTI_ACTIVITY_KIND_MEMSET: {

@@ -53,6 +53,9 @@ class Communicator {
     explicit Window(Array memory) : memory_(std::move(memory)) {}
     virtual ~Window() = default;
     const Array& memory() const { return memory_; }
+    // Whether every other rank writes there itself, which takes little longer than a copy within a
+    // GPU.
+    virtual bool is_near() const { return false; }
     // The block's bytes from the start of the memory; Error for one that does not lie in it.
     int64_t offset_of(const Block& block) const;
 

@@ -66,6 +66,7 @@ class FlatGroup {
   // Of the own elements, f32; own_value() itself where there are no masters. Those that are still
   // in the parameters' own memory move here.
   const Array& master() const;
+  bool has_masters() const { return has_masters_; }  // apart from the values
   // Copies of the same, in f32 at least; of those that have not moved where they are.
   Array copy_of_masters() const;
 

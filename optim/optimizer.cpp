@@ -57,6 +57,17 @@ bool has_negative(const Array& values) {
   return least.item() < 0;
 }
 
+// Elements [begin, end) of all buffers that there are.
+UpdateBuffers part_of(const UpdateBuffers& buffers, int64_t begin, int64_t end) {
+  const auto part = [&](const Array& buffer) {
+    return buffer.defined() ? buffer.slice(0, begin, end) : buffer;
+  };
+  return {part(buffers.grad), part(buffers.master), part(buffers.value), part(buffers.moment1),
+          part(buffers.moment2)};
+}
+
+}  // namespace
+
 // What frozen members have in some buffers of their group's own elements, to be put back after an
 // update.
 class FrozenParts {
@@ -70,6 +81,7 @@ class FrozenParts {
       }
     }
   }
+  bool any() const { return !parts_.empty(); }
   void restore() const {
     for (const auto& [part, kept] : parts_) part.copy_from(kept);
   }
@@ -77,8 +89,6 @@ class FrozenParts {
  private:
   std::vector<std::pair<Array, Array>> parts_;
 };
-
-}  // namespace
 
 Optimizer::Optimizer(std::vector<ParameterGroup> groups)
     : groups_(flatten(groups)),
@@ -248,15 +258,43 @@ void Optimizer::update(const Array& grad_factor, const Array& found_inf) {
     const UpdateBuffers buffers{gradient(group), master, value,
                                 moments_.size() > 0 ? moment(0, g) : Array(),
                                 moments_.size() > 1 ? moment(1, g) : Array()};
-    update_group(g, buffers, context);
-    frozen.restore();
+    update_parts(g, buffers, context, frozen);
     // Backward of a graph recorded before this update would read changed weights: let it notice.
     for (const Array& changed : written) changed.bump_version();
-    group.put_values();
+    // Values without masters may be written where they are used.
+    if (!late_values_ || !group.has_masters()) group.put_values();
     if (!late_values_) group.gather_values();
   }
   BINADE_DISPATCH(device(), advance_step(step_scalar_, found_inf));
   step_scalar_.bump_version();
+}
+
+// An element's update depends on that element alone in a group that ranks share.
+void Optimizer::update_parts(size_t g, const UpdateBuffers& buffers, const UpdateContext& context,
+                             const FrozenParts& frozen) {
+  std::vector<const LateValues::Early*> senders;
+  if (late_values_)
+    for (const LateValues::Early& early : late_values_->early)
+      if (early.group == g) senders.push_back(&early);
+  int64_t begin = 0;
+  const auto update_to = [&](int64_t end) {
+    if (end > begin) update_group(g, part_of(buffers, begin, end), context);
+    begin = end;
+  };
+  const bool in_parts = !frozen.any();  // otherwise what is sent must be restored first
+  for (const LateValues::Early* early : senders) {
+    if (!in_parts) continue;
+    update_to(early->owned);
+    early->send();
+  }
+  if (begin == 0) {
+    update_group(g, buffers, context);
+  } else {
+    update_to(groups_[g].owned());
+  }
+  frozen.restore();
+  if (in_parts) return;
+  for (const LateValues::Early* early : senders) early->send();
 }
 
 void Optimizer::note_update() const {
@@ -264,7 +302,10 @@ void Optimizer::note_update() const {
 }
 
 void Optimizer::gather_values() const {
-  for (const FlatGroup& group : groups_) group.gather_values();
+  for (const FlatGroup& group : groups_) {
+    if (late_values_ && late_values_->old && group.has_masters()) group.put_values();
+    group.gather_values();
+  }
   if (late_values_) late_values_->old = false;
 }
 

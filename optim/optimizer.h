@@ -3,6 +3,7 @@
 // count) is read from the device, so that a captured step stays valid.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,8 @@
 #include <binade/optim/flat_group.h>
 
 namespace binade::optim {
+
+class FrozenParts;
 
 // How to train a whole module, as the optimizers of this folder take it:
 //   optim::AdamW optimizer(net, {.learning_rate = 1e-3, .weight_decay = 0.01});
@@ -92,7 +95,7 @@ class Optimizer {
   struct Sharing {
     int64_t bucket = 0;        // elements, about (dist/shards.h)
     bool gradients = false;    // as of FlatGroup::share()
-    bool late_values = false;  // update() gives no other rank its values: gather_values() does
+    bool late_values = false;  // update() gives nobody its values: gather_values() does
   };
   void share(dist::Communicator& ranks, const Sharing& sharing);
   // Every rank has everything again.
@@ -100,11 +103,19 @@ class Optimizer {
   bool shared() const { return shared_; }
   // Every rank has the values of the last update.
   void gather_values() const;
-  // Of values that are late: whether the present ones of other ranks' elements are older than the
-  // last update. Those who read values hold it longer than the optimizer lives. Null if they are
-  // not late.
+  // Of values that are late: whether the present ones are older than the last update, which of
+  // values with masters has written FlatGroup::own_value() alone. Those who read values hold it
+  // longer than the optimizer lives. Null if they are not late.
   struct LateValues {
     bool old = false;
+    // Who sends some of them beside the rest of an update: called when the values of the first
+    // `owned` own elements of the group are new. Of a group, in order.
+    struct Early {
+      size_t group;
+      int64_t owned;
+      std::function<void()> send;
+    };
+    std::vector<Early> early = {};
   };
   const std::shared_ptr<LateValues>& late_values() const { return late_values_; }
   // After an update in a replayed graph: what update() notes on the host.
@@ -154,6 +165,8 @@ class Optimizer {
 
  private:
   bool has_grads() const;
+  void update_parts(size_t group, const UpdateBuffers& buffers, const UpdateContext& context,
+                    const FrozenParts& frozen);
 
   std::vector<FlatGroup> groups_;
   mutable std::vector<Moment> moments_;

@@ -89,8 +89,12 @@ void DataParallel::end_round(optim::Optimizer& optimizer) {
 }
 
 void DataParallel::finish_rounds(optim::Optimizer& optimizer) {
-  for (const auto& values : values_) values->wait();  // what the passes did not use
+  finish_values();  // what the passes did not use
   exchange_of(optimizer).finish();
+}
+
+void DataParallel::finish_values() {
+  for (const auto& values : values_) values->wait();
 }
 
 void DataParallel::send_values(const optim::Optimizer& optimizer) {
@@ -149,7 +153,7 @@ bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
   exchange_of(optimizer);  // gives gradients memory, in the passes of other parts of the step, too
   if (options_.late_values)
     values_.push_back(std::make_unique<ValueExchange>(communicator_, *queue_, *time_, optimizer,
-                                                      options_.bucket));
+                                                      options_.bucket, options_.early_values));
   return true;
 }
 

@@ -22,6 +22,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,9 @@ struct DataParallelOptions {
   // they have old ones, which nobody can use by mistake (TrainStep::complete_values()). False: they
   // get them behind the update, which waits for it.
   bool late_values = true;
+  // Of late values: those at the beginning of a model go beside the update of the others, so that
+  // the next step need not wait for them. Not given: where GPUs of one host copy to each other.
+  std::optional<bool> early_values = {};
 };
 
 class ExposedTime;
@@ -85,6 +89,8 @@ class DataParallel {
   // Of late values, in front of the forward pass that follows the optimizer's update: they go on
   // their way, and whoever uses a parameter waits for it. Nothing where values are not late.
   void send_values(const optim::Optimizer& optimizer);
+  // Behind the last update of a step: waits for those that went beside it.
+  void finish_values();
   // Runs `body`, which captures a step, and forgets what it has queued if it throws.
   void capture(const std::function<void()>& body);
   // `own` (...) of every rank: (ranks, ...), on its device.

@@ -410,6 +410,7 @@ void TrainStep::queue_work() {
   for (const Part& part : parts_)
     if (optim::Ema* averages = averages_of(part))
       averages->update(scaler_.found_inf(*part.optimizer));
+  if (options_.parallel) options_.parallel->finish_values();
   report_step();
   partly_done_ = false;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,17 +20,21 @@ namespace binade::train {
 // update and pass a use is an Error, unless Optimizer::gather_values() came before it.
 //
 // Buckets travel in the order of their places in the groups, which is about that in which a model
-// defines and uses its parameters. All of it is part of a captured step.
+// defines and uses its parameters. Those at the beginning, which a pass would wait for, go earlier
+// where ranks are near each other (Window::is_near()): beside the update of the others. All of it
+// is part of a captured step.
 class ValueExchange {
  public:
-  // `ranks`: of the optimizer's device. All but the optimizer must outlive it.
+  // `ranks`: of the optimizer's device. `early` as DataParallelOptions::early_values. All but the
+  // optimizer must outlive it.
   ValueExchange(dist::Communicator& ranks, SideQueue& queue, const ExposedTime& time,
-                const optim::Optimizer& optimizer, int64_t bucket);
+                const optim::Optimizer& optimizer, int64_t bucket, std::optional<bool> early = {});
   ~ValueExchange();
 
-  // For all ranks, before a forward pass: the values go on their way.
+  // For all ranks, before a forward pass: the values go on their way that have not gone with the
+  // update.
   void send();
-  // Waits for what has not come yet.
+  // Waits for what has not come yet; to be called before a capture ends.
   void wait();
   // For all ranks, between steps: every rank has all values.
   void complete();
@@ -43,17 +48,22 @@ class ValueExchange {
  private:
   struct Bucket {
     const optim::FlatGroup* group;
-    std::shared_ptr<const dist::Communicator::Window> values;  // of the group
     dist::Slice elements;
-    std::vector<dist::Communicator::Block> blocks;  // of the ranks
-    SideQueue::Ticket on_its_way = 0;               // 0: not
+    std::shared_ptr<const dist::Communicator::Window> window;  // of the group's values
+    Array own;                                                 // what this rank sends
+    std::vector<dist::Communicator::Block> receive;            // of the ranks
+    bool early = false;                                        // goes with the update
+    SideQueue::Ticket on_its_way = 0;                          // 0: not
   };
   // What guards of leaves know, while there is one.
   struct Link {
     ValueExchange& exchange;
   };
 
+  void add_buckets(const optim::FlatGroup& group, int64_t bucket);
+  void choose_early(std::optional<bool> wanted);
   void guard_leaves();
+  void send(Bucket& bucket);
   void before_use(const std::vector<size_t>& buckets);
   void wait(Bucket& bucket);
 

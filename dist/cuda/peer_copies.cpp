@@ -133,15 +133,19 @@ CUstreamBatchMemOpParams wait_for_one(std::byte* word) {
 struct PeerCopies::Memory {
   Array own;
   std::vector<There> ranks;
+  bool near = false;  // every rank has mapped every other's
 };
 
 class PeerCopies::OwnWindow : public Communicator::Window {
  public:
-  explicit OwnWindow(std::shared_ptr<Memory> memory) : Window(memory->own), there_(memory) {}
+  OwnWindow(std::shared_ptr<Memory> memory, bool near)
+      : Window(memory->own), there_(std::move(memory)), near_(near) {}
+  bool is_near() const override { return near_; }
   const std::shared_ptr<Memory>& there() const { return there_; }
 
  private:
   std::shared_ptr<Memory> there_;
+  bool near_;
 };
 
 const PeerCopies::Driver& PeerCopies::Driver::loaded() {
@@ -228,6 +232,7 @@ void PeerCopies::keep_reached(Memory& memory) {
   control_.all_gather(all);
   for (int rank = 0; rank < ranks; ++rank)
     if (mapped[rank * ranks + control_.rank()] == 0) memory.ranks[static_cast<size_t>(rank)] = {};
+  memory.near = std::count(mapped, mapped + ranks * ranks, uint8_t{0}) == ranks;  // the diagonal
 }
 
 // A copy from every rank to every other: some machines say that they can do it, and lose bytes
@@ -262,12 +267,13 @@ void PeerCopies::try_out() {
   if (std::find(verdicts.begin(), verdicts.end(), uint8_t{0}) == verdicts.end()) return;
   std::fill(on_host_.begin(), on_host_.end(), false);
   for (There& there : words_->ranks) there = {};
+  words_->near = false;
 }
 
 std::shared_ptr<const Communicator::Window> PeerCopies::open(const Array& memory) {
   drop_unused();
   opened_.push_back(exchange_handles(memory));
-  return std::make_shared<OwnWindow>(opened_.back());
+  return std::make_shared<OwnWindow>(opened_.back(), opened_.back()->near && words_->near);
 }
 
 // Memory goes when no rank has a use for the window, nor has a graph, and when nobody maps it.

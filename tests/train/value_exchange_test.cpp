@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include <binade/autograd/ops/reduce.h>
 #include <binade/optim/sgd.h>
 #include <binade/train/data_parallel.h>
 
@@ -48,7 +49,8 @@ class HeldBack : public dist::Communicator {
   bool breaks = false;
 
  protected:
-  void exchange(const std::vector<Block>&, const std::vector<Block>& receive) override {
+  void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
+    std::memcpy(receive[0].data, send[0].data, static_cast<size_t>(send[0].bytes));
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return allowed_ > 0; });
     check(!breaks, "the wire broke");
@@ -67,9 +69,9 @@ class HeldBack : public dist::Communicator {
 };
 
 struct Held {
-  Held() {
+  explicit Held(bool early = false) {
     optimizer.share(ranks, {.bucket = 1, .late_values = true});
-    exchange = std::make_unique<train::ValueExchange>(ranks, queue, time, optimizer, 1);
+    exchange = std::make_unique<train::ValueExchange>(ranks, queue, time, optimizer, 1, early);
   }
   ~Held() { ranks.allow(100); }  // the queue ends with what it has begun
   // The first element of each rank's half.
@@ -116,6 +118,48 @@ TEST_CASE("values: writing into a parameter waits as reading does", "[dist][exch
   held.model.parts[3]->assign(Array::full({kNumel}, 7, DType::f32));
   later.join();
   CHECK(held.ends(3) == std::pair(7.F, 7.F));  // not written over by what came
+}
+
+// Sets gradients of 1, and updates: every own element of parameter i becomes i − 0.1.
+void update(Held& held) {
+  for (const nn::ParameterPtr& part : held.model.parts)
+    if (part->trainable()) sum(part->tensor()).backward();
+  held.optimizer.groups()[0].make_sums();
+  held.optimizer.groups()[0].accumulated().fill(1);
+  held.optimizer.note_accumulated();
+  held.optimizer.gather_grads();
+  held.optimizer.update(Array::full({}, 1, DType::f32), Array::zeros({}, DType::f32));
+}
+
+TEST_CASE("values: the first ones go beside the update of the others, if ranks are near",
+          "[dist][exchange][train]") {
+  // Of two ranks 1/(1 + 0.72) of all: two buckets of four.
+  Held held(/*early=*/true);
+  held.ranks.allow(2);
+  update(held);
+  CHECK_THROWS_WITH(held.ends(0), Catch::Contains("p0 are older"));
+  held.exchange->wait();  // does not hang: these have come
+  CHECK(held.ranks.given() == 2);
+  held.exchange->send();
+  CHECK(held.ends(0) == std::pair(-0.1F, 100.F));
+  CHECK(held.ends(1) == std::pair(0.9F, 100.F));
+  CHECK(held.ranks.given() == 2);
+  held.ranks.allow(2);
+  CHECK(held.ends(3) == std::pair(2.9F, 100.F));
+  held.exchange->wait();
+  CHECK(held.ranks.given() == 4);
+}
+
+TEST_CASE("values: with frozen parameters none goes before they are as they were",
+          "[dist][exchange][train]") {
+  Held held(/*early=*/true);
+  held.model.parts[1]->set_trainable(false);
+  held.ranks.allow(4);
+  update(held);
+  held.exchange->send();
+  CHECK(held.ends(0) == std::pair(-0.1F, 100.F));
+  CHECK(held.ends(1) == std::pair(1.F, 100.F));
+  CHECK(held.ends(2) == std::pair(1.9F, 100.F));
 }
 
 TEST_CASE("values: old ones are an error until the ranks exchange them",
@@ -184,6 +228,7 @@ void look_at(const SmallRun& run, Seen& seen) {
 struct Looks {
   bool ends_early = false;  // without complete_state()
   int64_t throws_at = -1;   // the step whose second micro-batch's loss throws, on all ranks
+  bool early = false;       // DataParallelOptions::early_values
 };
 
 // All values after every other step.
@@ -227,8 +272,9 @@ void check_looks(const SmallRunOptions& options, const Looks& looks) {
     for (const int stage : {1, 2}) {
       CAPTURE(options.preset, size, stage);
       const auto errors = run_ranks(size, [&](dist::World& world) {
-        train::DataParallel parallel(world, Device::cpu(),
-                                     {.stage = stage, .bucket = 1, .late_values = true});
+        train::DataParallel parallel(
+            world, Device::cpu(),
+            {.stage = stage, .bucket = 1, .late_values = true, .early_values = looks.early});
         check(looked_at(options, &parallel, looks) == alone, "the values differ");
       });
       for (const std::string& error : errors) CHECK(error == "");
@@ -242,11 +288,14 @@ TEST_CASE("values: whoever looks between steps sees what one process has",
     options.scaler.init_scale = 1024;
     check_looks(options, {});
     check_looks(options, {.ends_early = true});
+    check_looks(options, {.early = true});
   }
 }
 
 TEST_CASE("values: a step that throws in the middle leaves them whole", "[dist][exchange][train]") {
-  for (const int64_t step : {0, 3}) check_looks({.dim = 64}, {.throws_at = step});
+  for (const int64_t step : {0, 3})
+    for (const bool early : {false, true})
+      check_looks({.dim = 64}, {.throws_at = step, .early = early});
 }
 
 TEST_CASE("values: an evaluation that ranks share out has them", "[dist][exchange][train]") {
