@@ -222,6 +222,7 @@ void FlatGroup::unshare() {
   ranks_ = nullptr;
   shards_.reset();
   accumulated_ = statistics_of_ranks_ = {};
+  measured_ = {};
   own_value_ = value_;
   master_ = has_masters_ && home_ ? Array() : whole_master;
   if (!has_grad_buffer()) make_grad_buffer();
@@ -312,10 +313,25 @@ const Array& FlatGroup::measure(const Array& gradients, const Array& inv_scale) 
   const auto rows_of = [&](int rank) {
     return statistics_of_ranks_.select(0, rank).slice(0, 0, chunks.owned(rank));
   };
-  BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale, rows_of(ranks_->rank())));
+  const bool measured =
+      measured_.inv_scale.defined() && measured_.inv_scale.shares_storage(inv_scale) &&
+      gradients.shares_storage(accumulated_) && measured_.sums == accumulated_.storage()->version();
+  measured_ = {};
+  if (!measured)
+    BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale, rows_of(ranks_->rank())));
   ranks_->all_gather(statistics_of_ranks_);
   for (int rank = 0; rank < ranks_->size(); ++rank) chunks.put(rows_of(rank), rank, statistics_);
   return statistics_;
+}
+
+Array FlatGroup::statistics(dist::Slice elements) const {
+  const int64_t begin = owned_before(elements.begin) / kGradientChunk;
+  const int64_t rows = (elements.end - elements.begin + kGradientChunk - 1) / kGradientChunk;
+  return statistics_of_ranks_.select(0, ranks_->rank()).slice(0, begin, begin + rows);
+}
+
+void FlatGroup::note_measured(const Array& inv_scale) const {
+  measured_ = {inv_scale, accumulated_.storage()->version()};
 }
 
 void FlatGroup::zero_grad() const {

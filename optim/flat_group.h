@@ -129,6 +129,11 @@ class FlatGroup {
   // What gradient_stats says of `gradients`, those of the own elements, and then of all elements:
   // (chunks, 2) f64, in a buffer that is written again by the next call.
   const Array& measure(const Array& gradients, const Array& inv_scale) const;
+  // Of a shared group, the rows that measure() makes of some own elements, a slice of a bucket. Who
+  // has written those of all own elements, from the sums as they are, says so: the next measure()
+  // with this inv_scale takes them, if the sums are the same.
+  Array statistics(dist::Slice elements) const;
+  void note_measured(const Array& inv_scale) const;
 
   // Forgets the gradients; the next backward overwrites them.
   void zero_grad() const;
@@ -153,6 +158,11 @@ class FlatGroup {
   mutable Array master_;  // undefined while masters are in the parameters' own memory
   // Of gradient_stats: of all chunks, and of a shared group of every rank's own (ranks, most, 2).
   Array statistics_, statistics_of_ranks_;
+  struct Measured {
+    Array inv_scale;
+    uint64_t sums = 0;  // version
+  };
+  mutable Measured measured_;
 };
 
 // A tensor of a state that lies in a group's buffer of its own elements.

@@ -78,9 +78,10 @@ GradientExchange& DataParallel::exchange_of(optim::Optimizer& optimizer) {
   return *exchanges_.back();
 }
 
-GradientWatch* DataParallel::begin_round(optim::Optimizer& optimizer, bool last) {
+GradientWatch* DataParallel::begin_round(optim::Optimizer& optimizer, bool last,
+                                         const Array& inv_scale) {
   GradientExchange& exchange = exchange_of(optimizer);
-  exchange.begin_round(last);
+  exchange.begin_round(last, inv_scale);
   return &exchange;
 }
 

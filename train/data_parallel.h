@@ -83,7 +83,9 @@ class DataParallel {
   // to the optimizer's sums. It begins in front of the pass, which takes what begin_round() returns
   // as its watch, and ends behind it. Behind the `last` round of a step finish_rounds() completes
   // the sums.
-  GradientWatch* begin_round(optim::Optimizer& optimizer, bool last);
+  // In the last round the sums are measured as they come, for an optimizer's measure() with this
+  // inv_scale; undefined: that does it.
+  GradientWatch* begin_round(optim::Optimizer& optimizer, bool last, const Array& inv_scale = {});
   void end_round(optim::Optimizer& optimizer);
   void finish_rounds(optim::Optimizer& optimizer);
   // Of late values, in front of the forward pass that follows the optimizer's update: they go on

@@ -172,9 +172,10 @@ Array GradientExchange::gradients(const Parcel& parcel) const {
                                  : optimizer_.groups()[parcel.group].grad().slice(0, begin, end);
 }
 
-void GradientExchange::begin_round(bool last) {
+void GradientExchange::begin_round(bool last, const Array& inv_scale) {
   first_ = !optimizer_.is_sum_begun();
   last_ = last;
+  inv_scale_ = inv_scale;
   sent_ = 0;
   for (Parcel& parcel : parcels_) {
     parcel.open = 1;  // until the pass begins
@@ -243,7 +244,12 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
   piece.received = received_;
   piece.place = ranks_.rank() * slot_;
   const optim::FlatGroup& group = optimizer_.groups()[parcel.group];
-  piece.sums = group.sums(common(shards.slice(bucket, ranks_.rank()), parcel.elements));
+  const dist::Slice elements = common(shards.slice(bucket, ranks_.rank()), parcel.elements);
+  piece.sums = group.sums(elements);
+  if (is_measured(group)) {
+    piece.inv_scale = inv_scale_;
+    piece.statistics = group.statistics(elements);
+  }
   for (int peer = 0; peer < ranks_.size(); ++peer) {
     piece.to.push_back(block_of(part(peer)));
     auto* place = static_cast<std::byte*>(received.data()) + peer * slot_;
@@ -264,7 +270,8 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
 // pass: it touches nothing but the piece, which holds the memory.
 void GradientExchange::exchange(dist::Communicator& ranks, const Piece& piece, bool first) {
   ranks.all_to_all(piece.to, piece.from, *piece.received, piece.place);
-  BINADE_DISPATCH(piece.sums.device(), add_lanes(piece.lanes, piece.sums, first));
+  BINADE_DISPATCH(piece.sums.device(),
+                  add_lanes(piece.lanes, piece.sums, first, piece.inv_scale, piece.statistics));
   if (piece.whole.defined()) ranks.all_gather(piece.shares);
 }
 
@@ -318,7 +325,10 @@ void GradientExchange::finish() {
   time_.measure([&] { queue_.wait_for_all(); });
   for (Parcel& parcel : parcels_) parcel.on_its_way = 0;
   for (Slab& slab : slabs_) slab.read_by = 0;
-  for (const optim::FlatGroup& group : optimizer_.groups()) group.accumulated().bump_version();
+  for (const optim::FlatGroup& group : optimizer_.groups()) {
+    group.accumulated().bump_version();
+    if (is_measured(group)) group.note_measured(inv_scale_);
+  }
   if (!learned_) learn_order();
 }
 

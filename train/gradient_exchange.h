@@ -38,8 +38,9 @@ class GradientExchange : public GradientWatch {
   ~GradientExchange() override;
 
   // Before a backward pass that watches this. In the `last` round of a step the sums of groups that
-  // the ranks do not share become whole.
-  void begin_round(bool last);
+  // the ranks do not share become whole, and others are measured with `inv_scale` (f32 scalar;
+  // undefined: they are not) as optim::FlatGroup::measure() does.
+  void begin_round(bool last, const Array& inv_scale);
   // Behind the pass: what is left goes on its way, too. Forgets the gradients.
   void end_round();
   // Behind all rounds of a step, which all ranks end: the sums are complete.
@@ -76,9 +77,10 @@ class GradientExchange : public GradientWatch {
   // Part of a parcel that lies in one bucket.
   struct Piece {
     std::vector<dist::Communicator::Block> to, from;
-    std::vector<Array> lanes;  // of the ranks, in their order
-    Array sums;                // what they are added to
-    Array whole;               // the bucket's sums, if all ranks are to have them
+    std::vector<Array> lanes;     // of the ranks, in their order
+    Array sums;                   // what they are added to
+    Array inv_scale, statistics;  // of the sums, if they are measured
+    Array whole;                  // the bucket's sums, if all ranks are to have them
     std::vector<dist::Communicator::Block> shares;  // of the ranks in it
     std::shared_ptr<const dist::Communicator::Window> received;
     int64_t place;  // in it, of what this rank sends
@@ -88,6 +90,10 @@ class GradientExchange : public GradientWatch {
     GradientExchange& exchange;
   };
 
+  // Slices of buckets are whole chunks; parcels of gradients that are whole nowhere are not.
+  bool is_measured(const optim::FlatGroup& group) const {
+    return last_ && inv_scale_.defined() && group.shared() && group.has_grad_buffer();
+  }
   void add_parcel(size_t group, dist::Slice elements);
   void guard_leaves();
   // A parameter with elements in these parcels gets a gradient.
@@ -124,6 +130,7 @@ class GradientExchange : public GradientWatch {
   size_t sent_ = 0;               // of this round
   size_t to_come_ = 0;            // leaves that are not complete in the pass
   bool first_ = false, last_ = false;
+  Array inv_scale_;
   Counts counts_;
 };
 

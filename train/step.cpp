@@ -383,8 +383,10 @@ void TrainStep::queue_part(Part& part) {
   if (parallel) parallel->send_values(*updated.optimizer);
   std::vector<std::vector<Array>> reports;
   for (size_t m = 0; m < count; ++m) {
-    GradientWatch* watch =
-        parallel ? parallel->begin_round(*part.optimizer, /*last=*/m + 1 == count) : nullptr;
+    GradientWatch* watch = parallel
+                               ? parallel->begin_round(*part.optimizer, /*last=*/m + 1 == count,
+                                                       scaler_.inv_scale_scalar())
+                               : nullptr;
     reports.push_back(reported(part, forward_backward(part, m, scaler_.scale_scalar(), watch)));
     if (parallel) {
       parallel->end_round(*part.optimizer);

@@ -2,14 +2,11 @@
 // its row depends on nothing else; one block adds the rows up in their order.
 #include <binade/core/kernels/optimizer.h>
 
-#include <climits>
-
-#include <math_constants.h>
-
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/launch.cuh>
 #include <binade/core/kernels/cuda/common/numeric.cuh>
 #include <binade/core/kernels/cuda/common/vec.cuh>
+#include <binade/core/kernels/cuda/optimizer/chunk_statistics.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -23,13 +20,10 @@ __global__ void __launch_bounds__(kBlock) chunk_stats(const T* grad, int64_t cou
                                                       const float* inv_scale, double2* chunks) {
   using C = ComputeOf<T>;
   constexpr int kWidth = kVecWidth<T>;
-  constexpr int kNone = INT_MAX;
-  const C factor = static_cast<C>(*inv_scale);
   const int64_t begin = int64_t{blockIdx.x} * kGradientChunk;
   const int length = static_cast<int>(min(kGradientChunk, count - begin));
   const T* chunk = grad + begin;
-  double sum = 0;
-  int bad = kNone;
+  ChunkStatistics<C, kWidth> statistics(static_cast<C>(*inv_scale));
 #pragma unroll 4
   for (int i = threadIdx.x * kWidth; i < length; i += kBlock * kWidth) {
     C values[kWidth] = {};
@@ -42,22 +36,9 @@ __global__ void __launch_bounds__(kBlock) chunk_stats(const T* grad, int64_t cou
       for (int j = 0; j < kWidth; ++j)
         if (i + j < length) values[j] = widen(chunk[i + j]);
     }
-    C squares = 0;  // of a few elements: rounds no more than the squares themselves
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      const C unscaled = values[j] * factor;
-      if (isfinite(values[j])) {
-        squares += unscaled * unscaled;
-      } else {
-        bad = min(bad, 2 * (i + j) + (isnan(values[j]) ? 1 : 0));
-      }
-    }
-    sum += static_cast<double>(squares);
+    statistics.add(values, i);
   }
-  sum = block_reduce<kBlock>(sum, Sum(), 0.0);
-  if (__syncthreads_or(bad != kNone)) bad = block_reduce<kBlock>(bad, Min(), int{kNone});
-  if (threadIdx.x == 0)
-    chunks[blockIdx.x] = {sum, bad == kNone ? CUDART_INF : static_cast<double>(bad)};
+  statistics.store(&chunks[blockIdx.x]);
 }
 
 __global__ void __launch_bounds__(kAdders)

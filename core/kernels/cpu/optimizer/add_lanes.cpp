@@ -4,7 +4,8 @@
 
 namespace binade::kernels::cpu {
 
-void add_lanes(const std::vector<Array>& lanes, const Array& sums, bool first) {
+void add_lanes(const std::vector<Array>& lanes, const Array& sums, bool first,
+               const Array& inv_scale, const Array& statistics) {
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     if (first && lane == 0) {
       copy(lanes[lane], sums);
@@ -12,6 +13,7 @@ void add_lanes(const std::vector<Array>& lanes, const Array& sums, bool first) {
       axpy(1, lanes[lane], sums);
     }
   }
+  if (statistics.defined()) gradient_stats(sums, inv_scale, statistics);
 }
 
 }  // namespace binade::kernels::cpu
