@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <utility>
 
 #include <binade/core/error.h>
@@ -71,6 +72,15 @@ void SideQueue::wait(Ticket ticket) {
     work_.clear();
     std::rethrow_exception(std::exchange(error_, nullptr));
   }
+}
+
+void SideQueue::lead([[maybe_unused]] Ticket ticket) {
+#if BINADE_HAVE_CUDA
+  if (ticket <= waited_) return;  // the device waits for it, and the other queue for the device
+  const auto piece = std::find_if(events_.begin(), events_.end(),
+                                  [&](const auto& event) { return event.first >= ticket; });
+  if (piece != events_.end()) cuda::order_after(piece->second.get(), device_);
+#endif
 }
 
 void SideQueue::forget() {

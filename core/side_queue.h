@@ -38,6 +38,9 @@ class SideQueue {
   // Throws what they threw; then the queue is empty.
   void wait(Ticket ticket);
   void wait_for_all() { wait(queued_); }
+  // Within a piece of work of another queue of the same GPU: what it queues from here on runs
+  // behind this piece of work and those before it.
+  void lead(Ticket ticket);
   // Of work that was queued in a capture of a graph which then failed, and which never runs: nobody
   // waits for it any more.
   void forget();

@@ -53,6 +53,7 @@ DataParallel::DataParallel(dist::World& world, Device device, const DataParallel
       time_(std::make_unique<ExposedTime>(device, options.timeline)),
       queue_(std::make_unique<SideQueue>(device,
                                          options.overlap && communicator_.serves_any_thread())) {
+  if (device.is_cuda()) sums_ = std::make_unique<SideQueue>(device, options.overlap);
   timed_ = std::make_unique<TimedCommunicator>(communicator_, *time_, *queue_);
   check(options.stage >= 0 && options.stage <= 2,
         "the stages of ZeRO that there are: 0, 1 and 2, got ", options.stage);
@@ -73,7 +74,8 @@ std::vector<Batch> DataParallel::own(const std::vector<Batch>& micro_batches) co
 GradientExchange& DataParallel::exchange_of(optim::Optimizer& optimizer) {
   for (const auto& exchange : exchanges_)
     if (exchange->is_of(optimizer)) return *exchange;
-  exchanges_.push_back(std::make_unique<GradientExchange>(world_, communicator_, *queue_, *time_,
+  exchanges_.push_back(std::make_unique<GradientExchange>(world_, communicator_, *queue_,
+                                                          sums_ ? *sums_ : *queue_, *time_,
                                                           optimizer, options_.bucket));
   return *exchanges_.back();
 }
@@ -110,6 +112,7 @@ void DataParallel::capture(const std::function<void()>& body) {
     body();
   } catch (...) {
     queue_->forget();
+    if (sums_) sums_->forget();
     for (size_t i = 0; i < were_old.size(); ++i) values_[i]->forget(were_old[i]);
     throw;
   }

@@ -142,7 +142,8 @@ class DataParallel {
   std::unique_ptr<TimedCommunicator> timed_;  // the communicator; what is waited for but the queue
   std::vector<std::unique_ptr<GradientExchange>> exchanges_;  // of optimizers
   std::vector<std::unique_ptr<ValueExchange>> values_;        // of those whose values are late
-  std::unique_ptr<SideQueue> queue_;                          // ends first: its work is theirs
+  // End first, as their work is that of the others: verbs, and sums where they are beside those.
+  std::unique_ptr<SideQueue> queue_, sums_;
 };
 
 // DataParallel::deal(), and the same where one process does all pieces (null).

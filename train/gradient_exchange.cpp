@@ -60,11 +60,12 @@ std::vector<dist::Slice> runs(const optim::FlatGroup& group, int64_t elements) {
 }  // namespace
 
 GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks, SideQueue& queue,
-                                   const ExposedTime& time, optim::Optimizer& optimizer,
-                                   int64_t bucket)
+                                   SideQueue& sums, const ExposedTime& time,
+                                   optim::Optimizer& optimizer, int64_t bucket)
     : world_(world),
       ranks_(ranks),
       queue_(queue),
+      sums_(sums),
       time_(time),
       optimizer_(optimizer),
       life_(optimizer.life()),
@@ -73,7 +74,7 @@ GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks
     const optim::FlatGroup& group = optimizer.groups()[g];
     const dist::Shards& shards = shards_.emplace_back(group.numel(), ranks.size(), bucket);
     const dist::Slice first = shards.slice(0, 0);
-    slot_ = std::max(slot_, (first.end - first.begin) * size_of(group.value().dtype()));
+    place_ = std::max(place_, (first.end - first.begin) * size_of(group.value().dtype()));
     if (group.has_grad_buffer()) {
       for (int64_t index = 0; index < shards.buckets(); ++index)
         add_parcel(g, shards.bucket(index));
@@ -81,7 +82,8 @@ GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks
       for (const dist::Slice& run : runs(group, bucket)) add_parcel(g, run);
     }
   }
-  received_ = ranks.open_window(Array::empty({slot_ * ranks.size()}, DType::u8, ranks.device()));
+  received_ =
+      ranks.open_window(Array::empty({2 * place_ * ranks.size()}, DType::u8, ranks.device()));
   // Until the order is learned: from the end of each group on.
   order_.resize(parcels_.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
@@ -127,14 +129,14 @@ void GradientExchange::before_write(const std::vector<size_t>& parcels,
     check(!parcel.sent, "parameter ", parameter, " gets a gradient in a backward pass that was ",
           "said to bring it nothing more, and ranks have exchanged it: an op's backward function ",
           "reaches it although it is none of the op's inputs; make it one");
-    wait(parcel.on_its_way);  // of the round before
+    wait(parcel.way);  // of the round before
     if (!group_of(parcel).has_grad_buffer() && !parcel.memory.defined()) give_memory(parcel);
   }
 }
 
-void GradientExchange::wait(SideQueue::Ticket& ticket) {
-  if (const SideQueue::Ticket waited = std::exchange(ticket, 0))
-    time_.measure([&] { queue_.wait(waited); });
+void GradientExchange::wait(Way& way) {
+  if (const auto [queue, ticket] = std::exchange(way, {}); queue != nullptr)
+    time_.measure([&, queue = queue, ticket = ticket] { queue->wait(ticket); });
 }
 
 void GradientExchange::give_memory(Parcel& parcel) {
@@ -144,7 +146,7 @@ void GradientExchange::give_memory(Parcel& parcel) {
   if (slabs_.size() > kSlabsOnTheirWay)
     for (auto slab = slabs_.begin(); slab != slabs_.end(); ++slab) {
       if (slab->memory.dtype() != dtype || slab->memory.numel() < elements) continue;
-      wait(slab->read_by);
+      wait(slab->way);
       parcel.memory = slab->memory;
       slabs_.erase(slab);
       break;
@@ -223,7 +225,7 @@ void GradientExchange::zero_missing(Parcel& parcel) {
     const Tensor& tensor = member.parameter.parameter->tensor();
     if (!member.frozen() && tensor.grad().defined()) continue;
     tensor.clear_grad_buffer();
-    wait(parcel.on_its_way);
+    wait(parcel.way);
     if (!group.has_grad_buffer() && !parcel.memory.defined()) give_memory(parcel);
     const dist::Slice here = common({member.offset, member.offset + member.numel}, parcel.elements);
     gradients(parcel)
@@ -242,7 +244,9 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
   const Array own = part(ranks_.rank()), &received = received_->memory();
   Piece piece;
   piece.received = received_;
-  piece.place = ranks_.rank() * slot_;
+  const int64_t begin = static_cast<int64_t>(turn_) * ranks_.size() * place_;
+  piece.place = begin + ranks_.rank() * place_;
+  piece.first = first_;
   const optim::FlatGroup& group = optimizer_.groups()[parcel.group];
   const dist::Slice elements = common(shards.slice(bucket, ranks_.rank()), parcel.elements);
   piece.sums = group.sums(elements);
@@ -252,7 +256,7 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
   }
   for (int peer = 0; peer < ranks_.size(); ++peer) {
     piece.to.push_back(block_of(part(peer)));
-    auto* place = static_cast<std::byte*>(received.data()) + peer * slot_;
+    auto* place = static_cast<std::byte*>(received.data()) + begin + peer * place_;
     piece.lanes.push_back(
         peer == ranks_.rank()
             ? own
@@ -266,37 +270,49 @@ GradientExchange::Piece GradientExchange::piece_of(const Parcel& parcel, int64_t
   return piece;
 }
 
-// On the queue, perhaps when this and the optimizer are gone, as an exception may have ended the
-// pass: it touches nothing but the piece, which holds the memory.
-void GradientExchange::exchange(dist::Communicator& ranks, const Piece& piece, bool first) {
-  ranks.all_to_all(piece.to, piece.from, *piece.received, piece.place);
-  BINADE_DISPATCH(piece.sums.device(),
-                  add_lanes(piece.lanes, piece.sums, first, piece.inv_scale, piece.statistics));
-  if (piece.whole.defined()) ranks.all_gather(piece.shares);
+// What is queued may run when this and the optimizer are gone, as an exception may have ended the
+// pass: it touches nothing but the queues and the piece, which holds the memory.
+GradientExchange::Way GradientExchange::queue_piece(Piece piece) {
+  const auto shared = std::make_shared<const Piece>(std::move(piece));
+  const SideQueue::Ticket read = std::exchange(read_[turn_], 0);
+  const SideQueue::Ticket brought = queue_.run([&ranks = ranks_, &sums = sums_, shared, read] {
+    sums.lead(read);
+    ranks.all_to_all(shared->to, shared->from, *shared->received, shared->place);
+  });
+  const SideQueue::Ticket added = sums_.run([&queue = queue_, shared, brought] {
+    queue.lead(brought);
+    BINADE_DISPATCH(shared->sums.device(), add_lanes(shared->lanes, shared->sums, shared->first,
+                                                     shared->inv_scale, shared->statistics));
+  });
+  read_[turn_] = added;
+  turn_ = 1 - turn_;
+  if (!shared->whole.defined()) return {&sums_, added};
+  return {&queue_, queue_.run([&ranks = ranks_, &sums = sums_, shared, added] {
+            sums.lead(added);
+            ranks.all_gather(shared->shares);
+          })};
 }
 
 void GradientExchange::send(Parcel& parcel) {
-  wait(parcel.on_its_way);
+  wait(parcel.way);
   zero_missing(parcel);
   const dist::Shards& shards = shards_[parcel.group];
-  std::vector<Piece> pieces;
-  for (int64_t bucket = 0; bucket < shards.buckets(); ++bucket) {
-    const dist::Slice here = common(shards.bucket(bucket), parcel.elements);
-    if (here.begin < here.end) pieces.push_back(piece_of(parcel, bucket));
-  }
-  const auto work = [&ranks = ranks_, pieces = std::move(pieces), first = first_] {
-    for (const Piece& piece : pieces) exchange(ranks, piece, first);
+  const auto queue_pieces = [&] {
+    for (int64_t bucket = 0; bucket < shards.buckets(); ++bucket) {
+      const dist::Slice here = common(shards.bucket(bucket), parcel.elements);
+      if (here.begin < here.end) parcel.way = queue_piece(piece_of(parcel, bucket));
+    }
   };
   if (queue_.is_beside()) {
-    parcel.on_its_way = queue_.run(work);
+    queue_pieces();
   } else {
-    time_.measure([&] { parcel.on_its_way = queue_.run(work); });
+    time_.measure(queue_pieces);
   }
   parcel.sent = true;
   ++counts_.sent;
   if (to_come_ > 0) ++counts_.early;
   if (parcel.memory.defined())
-    slabs_.push_back({std::exchange(parcel.memory, {}), std::exchange(parcel.on_its_way, 0)});
+    slabs_.push_back({std::exchange(parcel.memory, {}), std::exchange(parcel.way, {})});
 }
 
 // That of rank 0, which did not reach every parcel perhaps; those come last.
@@ -322,9 +338,14 @@ void GradientExchange::free_memory() {
 }
 
 void GradientExchange::finish() {
-  time_.measure([&] { queue_.wait_for_all(); });
-  for (Parcel& parcel : parcels_) parcel.on_its_way = 0;
-  for (Slab& slab : slabs_) slab.read_by = 0;
+  time_.measure([&] {
+    queue_.wait_for_all();
+    sums_.wait_for_all();
+  });
+  for (Parcel& parcel : parcels_) parcel.way = {};
+  for (Slab& slab : slabs_) slab.way = {};
+  read_ = {};
+  turn_ = 0;
   for (const optim::FlatGroup& group : optimizer_.groups()) {
     group.accumulated().bump_version();
     if (is_measured(group)) group.note_measured(inv_scale_);

@@ -2,6 +2,7 @@
 // makes others.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -33,7 +34,9 @@ class GradientExchange : public GradientWatch {
  public:
   // `ranks`: of the optimizer's device. Ranks make it in one order, about equal optimizers, which
   // are shared already if they are to be. All but the optimizer must outlive it.
-  GradientExchange(dist::World& world, dist::Communicator& ranks, SideQueue& queue,
+  // Verbs are queued on `queue`, sums on `sums`, beside them on a GPU; on the CPU both are the
+  // same.
+  GradientExchange(dist::World& world, dist::Communicator& ranks, SideQueue& queue, SideQueue& sums,
                    const ExposedTime& time, optim::Optimizer& optimizer, int64_t bucket);
   ~GradientExchange() override;
 
@@ -60,19 +63,24 @@ class GradientExchange : public GradientWatch {
   bool is_of(const optim::Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
 
  private:
+  // What is to be waited for, if anything.
+  struct Way {
+    SideQueue* queue = nullptr;
+    SideQueue::Ticket ticket = 0;
+  };
   struct Parcel {
     size_t group;
     dist::Slice elements;
-    std::vector<size_t> members;       // of the group, with elements here
-    Array memory;                      // of gradients that are whole nowhere, while they have any
-    int64_t open = 0;                  // leaves that the pass may still bring something
-    bool sent = false;                 // in this round
-    SideQueue::Ticket on_its_way = 0;  // 0: not
+    std::vector<size_t> members;  // of the group, with elements here
+    Array memory;                 // of gradients that are whole nowhere, while they have any
+    int64_t open = 0;             // leaves that the pass may still bring something
+    bool sent = false;            // in this round
+    Way way;
   };
   // Memory that parcels have had.
   struct Slab {
     Array memory;
-    SideQueue::Ticket read_by;  // 0: nobody
+    Way way;  // of what reads it
   };
   // Part of a parcel that lies in one bucket.
   struct Piece {
@@ -84,6 +92,7 @@ class GradientExchange : public GradientWatch {
     std::vector<dist::Communicator::Block> shares;  // of the ranks in it
     std::shared_ptr<const dist::Communicator::Window> received;
     int64_t place;  // in it, of what this rank sends
+    bool first;     // begins the sums
   };
   // What guards of leaves know, while there is one.
   struct Link {
@@ -98,12 +107,12 @@ class GradientExchange : public GradientWatch {
   void guard_leaves();
   // A parameter with elements in these parcels gets a gradient.
   void before_write(const std::vector<size_t>& parcels, const std::string& parameter);
-  void wait(SideQueue::Ticket& ticket);
+  void wait(Way& way);
   void give_memory(Parcel& parcel);
   Array gradients(const Parcel& parcel) const;
   void zero_missing(Parcel& parcel);
   Piece piece_of(const Parcel& parcel, int64_t bucket) const;
-  static void exchange(dist::Communicator& ranks, const Piece& piece, bool first);
+  Way queue_piece(Piece piece);
   void send_complete();
   void send(Parcel& parcel);
   void learn_order();
@@ -111,7 +120,7 @@ class GradientExchange : public GradientWatch {
 
   dist::World& world_;
   dist::Communicator& ranks_;
-  SideQueue& queue_;
+  SideQueue &queue_, &sums_;
   const ExposedTime& time_;
   optim::Optimizer& optimizer_;
   std::weak_ptr<optim::Optimizer::Life> life_;
@@ -120,9 +129,12 @@ class GradientExchange : public GradientWatch {
   std::unordered_map<const TensorState*, std::vector<size_t>> parcels_of_;
   std::deque<Slab> slabs_;  // free ones, in the order in which they became so
   std::shared_ptr<Link> link_;
-  // What came of other ranks, in a slot for each; written on the queue.
+  // What came of other ranks: a place for each, twice, so that a piece may come while the one
+  // before it is added up.
   std::shared_ptr<const dist::Communicator::Window> received_;
-  int64_t slot_ = 0;  // bytes of the largest piece
+  int64_t place_ = 0;                        // bytes, of the largest piece
+  std::array<SideQueue::Ticket, 2> read_{};  // on sums_, by the pieces that came last; 0: nobody
+  size_t turn_ = 0;                          // which of both the next piece has
 
   std::vector<size_t> order_;     // in which parcels are sent
   bool learned_ = false;          // that order
