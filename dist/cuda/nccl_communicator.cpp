@@ -145,27 +145,33 @@ class NcclCommunicator : public Communicator {
 
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
-    begin(send, receive);
+    begin();
     exchange_through_nccl(send, receive, [](int) { return true; });
+    keep_own(send, receive);
   }
 
   void exchange_into(const Window& window, int64_t offset, const std::vector<Block>& send,
                      const std::vector<Block>& receive) override {
-    begin(send, receive);
+    begin();
     copies_->send(send, window, offset);
     exchange_through_nccl(send, receive, [&](int peer) { return !copies_->reaches(peer, window); });
+    keep_own(send, receive);
   }
 
  private:
-  // What every verb begins with: of its own, a rank copies what it keeps.
-  void begin(const std::vector<Block>& send, const std::vector<Block>& receive) {
+  void begin() {
     store_.note_exchange();
     if (aborted_) fail(store_.failure().value_or("a rank failed"));
+  }
+
+  // What this rank sends itself. A copy within a GPU needs multiprocessors, so it comes last: it
+  // may have to wait for a kernel that others need not wait for.
+  void keep_own(const std::vector<Block>& send, const std::vector<Block>& receive) {
     const cuda::DeviceScope scope(device_);
-    const auto own = static_cast<size_t>(rank());
-    if (receive[own].bytes > 0 && receive[own].data != send[own].data)
-      cuda::check_cuda(cudaMemcpyAsync(receive[own].data, send[own].data,
-                                       static_cast<size_t>(receive[own].bytes),
+    const Block &out = send[static_cast<size_t>(rank())],
+                &in = receive[static_cast<size_t>(rank())];
+    if (in.bytes > 0 && in.data != out.data)
+      cuda::check_cuda(cudaMemcpyAsync(in.data, out.data, static_cast<size_t>(in.bytes),
                                        cudaMemcpyDeviceToDevice, cuda::current_stream()),
                        "cudaMemcpyAsync");
   }
