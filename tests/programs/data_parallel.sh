@@ -166,6 +166,7 @@ on_one_gpu() {
     GPU_RANKS_AS_HOSTS=1 "$@"
 }
 on_two_gpus() { "$@"; }
+on_two_gpus_through_nccl() { BINADE_PEER_COPIES=0 "$@"; }
 
 problem=$(complaint 0 "" train_on_gpus 1 gpu-0)
 if grep -qF "cannot be used" "$case_output" || (($(gpu_count) < 1)); then
@@ -185,6 +186,7 @@ if (($(gpu_count) < 2)); then
   echo "skip two ranks with a GPU each: there are no two GPUs"
 else
   same_on_gpus "two ranks with a GPU each are equal to one" on_two_gpus
+  same_on_gpus "… and through NCCL alone" on_two_gpus_through_nccl
   expect "more ranks than GPUs are refused" 2 "start fewer ranks" \
     launch -n $(($(gpu_count) + 1)) "${train[@]/#cpu/cuda}" --accumulation \
     $(($(gpu_count) + 1)) --run-dir "$work/gpu-many"
