@@ -48,9 +48,14 @@ std::shared_ptr<const Communicator::Window> Communicator::open_window(const Arra
 void Communicator::all_to_all(const std::vector<Block>& send, const std::vector<Block>& receive,
                               const Window& window, int64_t offset) {
   check_blocks(send, receive);
-  for (int peer = 0; peer < size_; ++peer)
-    if (peer != rank_ && receive[static_cast<size_t>(peer)].bytes > 0)
-      window.offset_of(receive[static_cast<size_t>(peer)]);
+  for (int peer = 0; peer < size_; ++peer) {
+    if (peer == rank_) continue;
+    const Block &out = send[static_cast<size_t>(peer)], &in = receive[static_cast<size_t>(peer)];
+    check(out.bytes == 0 || (offset >= 0 && offset <= window.memory().bytes() - out.bytes),
+          "a block of ", out.bytes, " bytes, sent to byte ", offset,
+          ", lies outside of a window of ", window.memory().bytes());
+    if (in.bytes > 0) window.offset_of(in);
+  }
   exchange_into(window, offset, send, receive);
 }
 

@@ -153,6 +153,18 @@ TEST_CASE("windows: what does not lie in one is refused", "[dist]") {
          at = refusals.find(kText, at + 1))
       ++found;
     check(found == 4, found, " refusals: ", refusals);
+    std::vector<Block> inside;
+    for (int rank = 0; rank < 2; ++rank) inside.push_back({memory.select(0, rank).data(), 16});
+    for (const int64_t offset : {-1, 17, 32}) {
+      refusals.clear();
+      try {
+        ranks.all_to_all(inside, inside, *window, offset);
+      } catch (const Error& error) {
+        refusals = error.what();
+      }
+      check(refusals.find("lies outside of a window of 32") != std::string::npos, "byte ", offset,
+            ": ", refusals);
+    }
     ranks.open_window(memory.transpose(0, 1));
   });
   for (const std::string& error : errors) CHECK_THAT(error, Contains("is contiguous memory"));
