@@ -7,6 +7,12 @@
 
 #include <binade/core/array.h>
 #include <binade/core/error.h>
+#include <binade/core/kernels/elementwise.h>
+#if BINADE_HAVE_CUDA
+#include <binade/core/cuda/graph.h>
+#endif
+
+#include "gpu.h"
 
 namespace binade::test {
 namespace {
@@ -80,6 +86,43 @@ TEST_CASE("side queue: its end leaves out what has not begun", "[core]") {
   opener.join();
   CHECK(done >= 1);  // the second piece, too, if it was begun before the end
 }
+
+#if BINADE_HAVE_CUDA
+
+TEST_CASE("side queue: work of one queue runs behind that of another which leads it",
+          "[cuda][core]") {
+  require_gpu();
+  const Device device = test_gpu();
+  SideQueue first(device), second(device);
+  const Array ones = Array::full({1 << 24}, 1, DType::f32, device);
+  const Array sum = Array::zeros(ones.shape(), DType::f32, device);
+  const Array seen = Array::zeros(ones.shape(), DType::f32, device);
+  constexpr int kTerms = 30;  // some ms in all
+  const auto work = [&] {
+    sum.zero();
+    SideQueue::Ticket ticket = 0;
+    for (int i = 0; i < kTerms; ++i)
+      ticket = first.run([&] { BINADE_DISPATCH(device, axpy(1, ones, sum)); });
+    second.run([&] {
+      first.lead(ticket);
+      BINADE_DISPATCH(device, copy(sum, seen));
+    });
+    second.wait_for_all();
+    first.wait_for_all();
+    // Of what was waited for there is nothing to lead.
+    second.run([&] { first.lead(ticket); });
+    second.wait_for_all();
+  };
+  const auto last = [&] { return seen.slice(0, seen.numel() - 1).item(); };
+  work();
+  CHECK(last() == kTerms);
+  seen.zero();
+  cuda::CapturedGraph graph = cuda::CapturedGraph::capture(work, device);
+  graph.replay();
+  CHECK(last() == kTerms);
+}
+
+#endif
 
 }  // namespace
 }  // namespace binade::test
