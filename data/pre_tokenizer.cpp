@@ -86,7 +86,7 @@ std::vector<Stretch> digits_of(std::string_view text) {
 }
 
 // A literal pattern as a regular expression.
-std::string quoted(std::string_view text) {
+std::string literal_pattern(std::string_view text) {
   std::string out;
   for (const char c : text) {
     const bool punctuation = c > ' ' && c < '\x7F' && !is_letter(c) && !is_digit(c);
@@ -105,11 +105,12 @@ PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps) {
     Step step{std::move(spec), nullptr};
     if (step.spec.kind == Kind::kSplit) {
       const Pattern& pattern = step.spec.pattern;
-      step.regex = std::make_unique<Regex>(pattern.is_regex ? pattern.text : quoted(pattern.text));
+      step.regex =
+          std::make_unique<Regex>(pattern.is_regex ? pattern.text : literal_pattern(pattern.text));
     } else if (step.spec.kind == Kind::kByteLevel && step.spec.use_regex) {
       step.regex = std::make_unique<Regex>(kGpt2Pattern);
     } else if (step.spec.kind == Kind::kMetaspace) {
-      step.regex = std::make_unique<Regex>(quoted(step.spec.replacement));
+      step.regex = std::make_unique<Regex>(literal_pattern(step.spec.replacement));
     }
     steps_.push_back(std::move(step));
   }
