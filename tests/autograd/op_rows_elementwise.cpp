@@ -250,7 +250,7 @@ void add_elementwise_rows(OpTable& table) {
       [](const std::vector<Values>& in) -> std::vector<Values> {
         Values rows = reduce(in[0], {0, 2}, false, total);
         rows.shape = {3, 1};
-        return {rows, reduce(in[0], {}, false, total), in[0]};
+        return {rows, reduce(in[0], std::vector<int>{}, false, total), in[0]};
       });
 }
 
