@@ -66,6 +66,10 @@ void set_value_guard(const Tensor& leaf, std::function<void()> before_use) {
   if (before_use) guard = std::make_shared<const std::function<void()>>(std::move(before_use));
 }
 
+bool has_value_guard(const Tensor& leaf) {
+  return leaf.defined() && leaf.state()->value_guard != nullptr;
+}
+
 void give_value(const Tensor& leaf, Array value) {
   check(leaf.defined() && leaf.is_leaf() && value.shape() == leaf.shape() &&
             value.dtype() == leaf.dtype() && value.device() == leaf.device(),

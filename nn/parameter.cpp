@@ -157,7 +157,7 @@ void Parameter::assign(const ValueSource& values) {
   check(values.shape() == shape(), "a parameter of shape ", shape(),
         " cannot take values of shape ", values.shape());
   require_whole_master();
-  if (deferred() && !held_->bound) {
+  if (deferred() && has_value_guard(tensor_)) {  // nobody has read it
     const bool rounds = !has_master() && is_half(tensor_.dtype());
     held_->source = rounds ? values.rounded(tensor_.dtype()) : values;
     return;

@@ -305,7 +305,9 @@ void FlatGroup::take_values() const {
 }
 
 void FlatGroup::put_values() const {
-  if (shared()) shards_->put(own_value_, ranks_->rank(), value_);
+  if (!shared()) return;
+  to_begin_.clear();  // whatever they are, they have begun
+  shards_->put(own_value_, ranks_->rank(), value_);
 }
 
 void FlatGroup::gather_values() const {

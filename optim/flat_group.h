@@ -172,7 +172,7 @@ class FlatGroup {
   Array value_, own_value_, grad_, accumulated_;
   mutable Array master_;           // undefined while masters are in the parameters' own memory
   mutable bool deferred_ = false;  // some members' values are still to be made
-  std::vector<std::optional<nn::ValueSource>> to_begin_;  // by member, of a shared group
+  mutable std::vector<std::optional<nn::ValueSource>> to_begin_;  // by member; once shared
   // Of gradient_stats: of all chunks, and of a shared group of every rank's own (ranks, most, 2).
   Array statistics_, statistics_of_ranks_;
   struct Measured {

@@ -281,7 +281,7 @@ TEST_CASE("deferred: no layer or model takes memory for its parameters", "[nn][d
 }
 
 TEST_CASE("deferred: the bytes of a model begin with the first that is read", "[nn][deferred]") {
-  constexpr int64_t kWide = 512, kBytes = kWide * kWide * 4;
+  static constexpr int64_t kWide = 512, kBytes = kWide * kWide * 4;
   struct Model : nn::Module {
     Model() {
       for (int i = 0; i < 4; ++i) layers.push_back(add<nn::Linear>(concat(i), kWide, kWide));
