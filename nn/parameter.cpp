@@ -15,7 +15,6 @@ void renew(Tensor& tensor, Array value) {
   share_hooks(before, tensor);
 }
 
-// As the ops of a row-major tensor see it.
 Array flat(const Array& values) {
   return values.view({values.numel()});
 }
@@ -42,10 +41,9 @@ Parameter::Parameter(const Shape& shape, const Initialiser& values, bool keep_fu
   defer(DType::f32, Device::cpu());
 }
 
-// A tensor without memory, which gets it, and its values, when it is first read. Handles of the
-// tensor before it keep what they had.
+// A tensor without memory, which gets it, and its values, when it is first read. Callers who change
+// a parameter copy what it holds: handles of the tensor before it keep what they had.
 void Parameter::defer(DType dtype, Device device) {
-  held_ = std::make_shared<Held>(*held_);
   held_->bound = false;
   held_->master = {};
   renew(tensor_, without_memory(shape(), dtype, device));
@@ -131,6 +129,7 @@ void Parameter::set_compute_dtype(DType dtype, bool with_master) {
   require_unbound(kDtypeIsFixed);
   const bool needs = needs_master(dtype, with_master);
   if (deferred()) {
+    held_ = std::make_shared<Held>(*held_);
     if (!needs && is_half(dtype)) held_->source = held_->source->rounded(dtype);
     held_->master_is = needs ? Master::deferred : Master::none;
     defer(dtype, tensor_.device());
@@ -182,7 +181,10 @@ void Parameter::assign(const Parameter& other) {
 void Parameter::to(Device device) {
   if (tensor_.device() == device) return;
   require_unbound(kDeviceIsFixed);
-  if (deferred()) return defer(tensor_.dtype(), device);
+  if (deferred()) {
+    held_ = std::make_shared<Held>(*held_);
+    return defer(tensor_.dtype(), device);
+  }
   if (held_->master.defined()) held_->master = held_->master.to(device);
   renew(tensor_, tensor_.array().to(device));
 }

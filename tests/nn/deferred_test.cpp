@@ -348,6 +348,17 @@ TEST_CASE("deferred: handles of a tensor see the values that it gets", "[nn][def
     CHECK_FALSE(layer.weight()->master().shares_storage(before.array()));
     before = layer.bias()->tensor();
   }
+  // The same where the model's own values are rounded.
+  RandomState::current().set_seed(3);
+  {
+    const nn::Deferred scope;
+    nn::Linear layer(3, 4);
+    early = layer.weight()->tensor();
+    layer.set_compute_dtype(DType::bf16, false);
+    CHECK(early.to_vector<float>() == expected);
+    CHECK(layer.weight()->tensor().to_vector<float>() ==
+          early.array().to(DType::bf16).to_vector<float>());
+  }
   CHECK(before.to_vector<float>().size() == 4);  // its layer is gone, and it was never read
   CHECK(early.numel() == 12);
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -329,6 +330,16 @@ TEST_CASE("sharded begin: of deferred values each rank makes its own, with the s
   }
 }
 
+constexpr int64_t kNumel = 1 << 24;
+// Deferred values are made in pieces of 16 MiB: bytes a parameter.
+constexpr double kPieces = 16.0 * (1 << 20) / kNumel;
+
+struct Wide : nn::Module {
+  Wide() {
+    for (int i = 0; i < 4; ++i) add_parameter(concat("p", i), {kNumel / 4}, nn::init::normal());
+  }
+};
+
 // Two ranks that only one process plays: what it sends gets nowhere.
 class Half : public dist::Communicator {
  public:
@@ -344,12 +355,6 @@ class Half : public dist::Communicator {
 
 TEST_CASE("sharded begin: a rank never has the masters of others in host memory",
           "[dist][sharing][deferred]") {
-  constexpr int64_t kNumel = 1 << 24;
-  struct Wide : nn::Module {
-    Wide() {
-      for (int i = 0; i < 4; ++i) add_parameter(concat("p", i), {kNumel / 4}, nn::init::normal());
-    }
-  };
   const auto bytes_of = [](const std::function<void(Wide&)>& work) {
     release_cached_memory(Device::cpu());
     reset_peak_memory(Device::cpu());
@@ -369,7 +374,7 @@ TEST_CASE("sharded begin: a rank never has the masters of others in host memory"
     CHECK(optimizer.groups()[0].master().numel() == kNumel / 2);
   };
   // Values and gradients of 2; of one half values apart and masters of 4.
-  constexpr double kOwn = 2 + 2 + 1 + 2, kPieces = 16.0 * (1 << 20) / kNumel;
+  constexpr double kOwn = 2 + 2 + 1 + 2;
   double bytes = 0;
   {
     const nn::Deferred scope;
@@ -387,14 +392,13 @@ TEST_CASE("sharded begin: a rank never has the masters of others in host memory"
 
 TEST_CASE("sharded begin: a GPU never has all masters", "[cuda][dist][sharing]") {
   require_gpu();
+  const bool deferred = GENERATE(false, true);
+  CAPTURE(deferred);
   Half ranks(test_gpu());
-  constexpr int64_t kNumel = 1 << 24;
-  struct Wide : nn::Module {
-    Wide() {
-      for (int i = 0; i < 4; ++i)
-        add_parameter(concat("p", i), Array::full({kNumel / 4}, 0.25 * i, DType::f32));
-    }
-  };
+  reset_peak_memory(Device::cpu());
+  const int64_t host_before = memory_stats(Device::cpu()).in_use;
+  std::optional<nn::Deferred> scope;
+  if (deferred) scope.emplace();
   Wide model;
   amp::Preset::parse("fp16").apply(model);
   release_cached_memory(test_gpu());
@@ -409,8 +413,12 @@ TEST_CASE("sharded begin: a GPU never has all masters", "[cuda][dist][sharing]")
   const double bytes = static_cast<double>(memory_stats(test_gpu()).peak_in_use - before) / kNumel;
   CAPTURE(bytes);
   // Values and gradients of 2, half of them apart, half of masters and two moments of 4 each.
-  CHECK(bytes < 2 + 2 + 1 + 6 + 0.5);
+  CHECK(bytes < 2 + 2 + 1 + 6 + 0.5 + (deferred ? kPieces : 0));
   CHECK(bytes > 2 + 2 + 1 + 6);
+  if (deferred) {  // nor does the host
+    const int64_t host = memory_stats(Device::cpu()).peak_in_use - host_before;
+    CHECK(static_cast<double>(host) / kNumel < 2 * kPieces + 0.1);
+  }
   // Put together again they are in host memory.
   reset_peak_memory(test_gpu());
   optimizer.unshare();
