@@ -94,6 +94,7 @@
 #include <binade/nn/conv_layer.h>
 #include <binade/nn/conv_transpose1d.h>
 #include <binade/nn/conv_transpose2d.h>
+#include <binade/nn/deferred.h>
 #include <binade/nn/dropout.h>
 #include <binade/nn/embedding.h>
 #include <binade/nn/group_norm.h>

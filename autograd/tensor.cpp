@@ -52,7 +52,10 @@ const Array& Tensor::form() const {
 
 const Array& Tensor::array() const {
   const Array& value = form();
-  if (state_->value_guard) (*state_->value_guard)();
+  if (state_->value_guard) {
+    const auto guard = state_->value_guard;  // it may take itself away
+    (*guard)();
+  }
   return value;
 }
 
@@ -61,6 +64,17 @@ void set_value_guard(const Tensor& leaf, std::function<void()> before_use) {
   std::shared_ptr<const std::function<void()>>& guard = leaf.state()->value_guard;
   guard.reset();
   if (before_use) guard = std::make_shared<const std::function<void()>>(std::move(before_use));
+}
+
+bool has_value_guard(const Tensor& leaf) {
+  return leaf.defined() && leaf.state()->value_guard != nullptr;
+}
+
+void give_value(const Tensor& leaf, Array value) {
+  check(leaf.defined() && leaf.is_leaf() && value.shape() == leaf.shape() &&
+            value.dtype() == leaf.dtype() && value.device() == leaf.device(),
+        "give_value: a leaf gets a value of its own shape and dtype, where it is");
+  leaf.state()->value = std::move(value);
 }
 
 bool Tensor::requires_grad() const {

@@ -53,11 +53,12 @@ void train_bagel(const examples::TrainBagelOptions& o, const std::string& config
 
   RandomState::current().set_seed(o.seed);
   nn::MotModel model(model_config);
-  model.to(device);
+  if (ranks.alone()) model.to(device);
   preset.apply(model);
 
   // Optimizer, loss scaling, the loop.
-  const auto optimizer = examples::make_optimizer(o, optim::split_by_decay(model, o.weight_decay));
+  const auto optimizer = examples::make_placed_optimizer(
+      o, model, optim::split_by_decay(model, o.weight_decay), ranks, device);
   std::optional<optim::Ema> ema;
   if (o.ema > 0)
     ema.emplace(*optimizer, optim::EmaDecay{.decay = o.ema, .kind = optim::EmaDecay::Kind::ratio});

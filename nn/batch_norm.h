@@ -11,8 +11,8 @@ class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1)
       : eps_(eps), momentum_(momentum) {
-    weight_ = add_parameter("weight", Array::full({channels}, 1, DType::f32), true);
-    bias_ = add_parameter("bias", Array::zeros({channels}, DType::f32), true);
+    weight_ = add_parameter("weight", {channels}, init::ones(), true);
+    bias_ = add_parameter("bias", {channels}, init::zeros(), true);
     running_mean_ = add_buffer("running_mean", Array::zeros({channels}, DType::f32));
     running_var_ = add_buffer("running_var", Array::full({channels}, 1, DType::f32));
   }

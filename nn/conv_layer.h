@@ -32,8 +32,8 @@ class ConvLayer : public Module {
     for (const int64_t size : kernel) shape.push_back(size);
     const double bound = 1 / std::sqrt(static_cast<double>(shape.numel() / shape[0]));
     const Initialiser values = init::uniform(-bound, bound);
-    weight_ = add_parameter("weight", values(shape, Device::cpu()));
-    if (bias) bias_ = add_parameter("bias", values({out}, Device::cpu()));
+    weight_ = add_parameter("weight", shape, values);
+    if (bias) bias_ = add_parameter("bias", {out}, values);
   }
 
   Tensor weight() const { return weight_->tensor(); }

@@ -11,7 +11,7 @@ class Embedding : public Module {
  public:
   Embedding(int64_t rows, int64_t dim, const Initialiser& values = init::normal()) {
     check(rows > 0 && dim > 0, "an embedding needs positive sizes, got ", rows, " rows of ", dim);
-    weight_ = add_parameter("weight", values({rows, dim}, Device::cpu()));
+    weight_ = add_parameter("weight", {rows, dim}, values);
   }
 
   // index (…) i32 or i64 → (…, dim).

@@ -11,8 +11,8 @@ class GroupNorm : public Module {
   GroupNorm(int64_t groups, int64_t channels, double eps = 1e-5) : groups_(groups), eps_(eps) {
     check(groups > 0 && channels > 0 && channels % groups == 0, "a group norm's ", channels,
           " channels do not split into ", groups, " groups");
-    weight_ = add_parameter("weight", Array::full({channels}, 1, DType::f32), true);
-    bias_ = add_parameter("bias", Array::zeros({channels}, DType::f32), true);
+    weight_ = add_parameter("weight", {channels}, init::ones(), true);
+    bias_ = add_parameter("bias", {channels}, init::zeros(), true);
   }
 
   // x (N, C, …) → the same.

@@ -84,12 +84,21 @@ bool equal_values(const Array& a, const Array& b) {
   return a.shape() == b.shape() && a.to_vector<float>() == b.to_vector<float>();
 }
 
-// What the files of `model` hold, by the model's names.
-StateDict expected_state(const CausalLm& model) {
-  StateDict state;
+// What the files of `model` hold, by the model's names: shapes and dtypes.
+StateDict expected_form(const CausalLm& model) {
+  StateDict form;
   for (const NamedParameter& named : model.named_parameters())
-    state.emplace(named.name, model.file_view(named.name, named.parameter->master()));
-  return state;
+    form.emplace(named.name, model.file_view(named.name, named.parameter->form()));
+  return form;
+}
+
+// A parameter's values in a tensor of a file. Files have no padding rows: those become zero.
+ValueSource source_in_file(const CausalLm& model, const NamedParameter& named,
+                           const Array& in_file) {
+  // What turns a parameter's values the way files have them turns them back, too.
+  const ValueSource values = ValueSource::of(model.file_view(named.name, in_file));
+  const Shape& shape = named.parameter->shape();
+  return values.shape() == shape ? values : values.padded(shape, in_file.numel());
 }
 
 // Tensors under the model's names, without those that are not parameters of its own.
@@ -171,7 +180,7 @@ RangeFault find_range_fault(const std::string& name, const Array& values, DType 
 
 void load_hf_weights(CausalLm& model, const fs::path& folder) {
   const StateDict tensors = read_folder(folder);
-  const StateDict expected = expected_state(model);
+  const StateDict expected = expected_form(model);
   const StateDict given = under_model_names(tensors, expected, model.config(), folder);
   const StateMismatch mismatch = compare_state(expected, given);
   check(mismatch.empty(), "the weights in ", folder.string(),
@@ -185,12 +194,8 @@ void load_hf_weights(CausalLm& model, const fs::path& folder) {
         folder.string(), ": config.json ties the head to the embedding, but ", kHead,
         " differs from it; set tie_word_embeddings to false");
 
-  for (const NamedParameter& named : model.named_parameters()) {
-    // Files have no padding rows: those become zero.
-    const Array values = Array::zeros(named.parameter->shape(), DType::f32);
-    model.file_view(named.name, values).copy_from(given.at(named.name));
-    named.parameter->assign(values);
-  }
+  for (const NamedParameter& named : model.named_parameters())
+    named.parameter->assign(source_in_file(model, named, given.at(named.name)));
 }
 
 std::shared_ptr<CausalLm> load_hf(const fs::path& folder, const LoadOptions& options) {
@@ -211,8 +216,10 @@ std::shared_ptr<CausalLm> load_hf(const fs::path& folder, const LoadOptions& opt
 
 void save_hf(const CausalLm& model, const fs::path& folder, const SaveOptions& options) {
   create_folder(folder);
-  const StateDict state = expected_state(model);
-  const std::vector<Shard> shards = split_into_shards(state, options);
+  std::map<std::string, ParameterPtr> parameters;
+  for (const NamedParameter& named : model.named_parameters())
+    parameters[named.name] = named.parameter;
+  const std::vector<Shard> shards = split_into_shards(expected_form(model), options);
   std::set<std::string> written;
   json weight_map = json::object();
   int64_t total = 0;
@@ -220,7 +227,8 @@ void save_hf(const CausalLm& model, const fs::path& folder, const SaveOptions& o
     const std::string file = shard_name(i + 1, shards.size());
     StateDict tensors;
     for (const std::string& name : shards[i].names) {
-      tensors.emplace(name, state.at(name).to(options.dtype).contiguous());
+      const Array values = model.file_view(name, parameters.at(name)->peek());
+      tensors.emplace(name, values.to(options.dtype).contiguous());
       weight_map[name] = file;
     }
     // transformers refuses files that do not name their framework.
@@ -258,7 +266,7 @@ void warn_about_range(const Module& module, DType dtype) {
   std::vector<std::string> flushed;
   for (const NamedParameter& named : module.named_parameters()) {
     if (named.parameter->keeps_full_precision()) continue;
-    const RangeFault fault = find_range_fault(named.name, named.parameter->master(), dtype);
+    const RangeFault fault = find_range_fault(named.name, named.parameter->peek(), dtype);
     if (fault.infinite > 0)
       log_warning("the weight ", fault.name, " has ", fault.infinite, " of ",
                   named.parameter->numel(), " values that are infinite in ", dtype,

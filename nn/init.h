@@ -4,13 +4,42 @@
 // field.
 #pragma once
 
+#include <concepts>
 #include <functional>
+#include <utility>
 
 #include <binade/core/array.h>
+#include <binade/nn/deferred.h>
 
 namespace binade::nn {
 
-using Initialiser = std::function<Array(const Shape& shape, Device device)>;
+class Initialiser {
+ public:
+  using Now = std::function<Array(const Shape& shape, Device device)>;
+  using Later = std::function<ValueSource(const Shape& shape)>;
+
+  // `later` gives what `now` would, when it is asked for; random ones take their place of the
+  // sequence when they are called.
+  Initialiser(Now now, Later later) : now_(std::move(now)), later_(std::move(later)) {}
+  // A function of one's own, Array(const Shape& shape, Device device). It is called at once, also
+  // inside a Deferred: what it draws has its place among the other draws.
+  template <class Function>
+  requires(!std::same_as<std::remove_cvref_t<Function>, Initialiser> &&
+           std::is_invocable_r_v<Array, Function&, const Shape&, Device>)
+      // NOLINTNEXTLINE(google-explicit-constructor): a function is an initialiser
+      Initialiser(Function function)
+      : now_(std::move(function)) {}
+
+  Array operator()(const Shape& shape, Device device) const { return now_(shape, device); }
+  // The same values, to be made later, on the CPU.
+  ValueSource source(const Shape& shape) const {
+    return later_ ? later_(shape) : ValueSource::of(now_(shape, Device::cpu()));
+  }
+
+ private:
+  Now now_;
+  Later later_;
+};
 
 namespace init {
 
@@ -29,6 +58,9 @@ Initialiser xavier_normal(double gain = 1);
 inline constexpr double kReluGain = 1.4142135623730951;
 Initialiser kaiming_uniform(double gain = kReluGain);
 Initialiser kaiming_normal(double gain = kReluGain);
+
+// Another initialiser's values, but zeros in all rows from `rows` on.
+Initialiser zeros_behind(const Initialiser& values, int64_t rows);
 
 }  // namespace init
 }  // namespace binade::nn

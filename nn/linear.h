@@ -63,8 +63,8 @@ class Linear : public Module {
   void build(int64_t in, int64_t out, bool bias, const Initialiser& weight_values,
              const Initialiser& bias_values) {
     check(in > 0 && out > 0, "a linear layer needs positive sizes, got ", in, " to ", out);
-    weight_ = add_parameter("weight", weight_values({out, in}, Device::cpu()));
-    if (bias) bias_ = add_parameter("bias", bias_values({out}, Device::cpu()));
+    weight_ = add_parameter("weight", {out, in}, weight_values);
+    if (bias) bias_ = add_parameter("bias", {out}, bias_values);
   }
   Tensor bias_tensor() const { return bias_ ? bias_->tensor() : Tensor(); }
 

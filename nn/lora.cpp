@@ -64,9 +64,8 @@ double LoraOptions::scale() const {
 LoraAdapter::LoraAdapter(int64_t in_features, int64_t out_features, const LoraOptions& options)
     : scale_(options.scale()), dropout_(options.dropout) {
   const double bound = 1 / std::sqrt(static_cast<double>(in_features));
-  a_ = add_parameter("lora_A.weight",
-                     init::uniform(-bound, bound)({options.rank, in_features}, Device::cpu()));
-  b_ = add_parameter("lora_B.weight", Array::zeros({out_features, options.rank}, DType::f32));
+  a_ = add_parameter("lora_A.weight", {options.rank, in_features}, init::uniform(-bound, bound));
+  b_ = add_parameter("lora_B.weight", {out_features, options.rank}, init::zeros());
 }
 
 Tensor LoraAdapter::forward(const Tensor& x, const Tensor& y) const {
@@ -150,7 +149,7 @@ Lora Lora::load(Module& model, const fs::path& folder) {
   StateDict given, expected;
   for (const std::string& name : file.names()) given.emplace(name, file.get(name));
   for (const auto& [name, parameter] : lora.file_parameters())
-    expected.emplace(name, parameter->master());
+    expected.emplace(name, parameter->form());
   const StateMismatch mismatch = compare_state(expected, given);
   check(mismatch.empty(), "the adapters in ", folder.string(),
         " do not fit the model: ", mismatch.describe());

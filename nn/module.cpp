@@ -131,12 +131,20 @@ StateDict Module::state() const {
   return state;
 }
 
+StateDict Module::form() const {
+  StateDict form;
+  for (const NamedParameter& named : named_parameters())
+    form.emplace(named.name, named.parameter->form());
+  for (const NamedBuffer& named : named_buffers()) form.emplace(named.name, named.buffer.array());
+  return form;
+}
+
 StateDict Module::snapshot() const {
   return copy_of(state());
 }
 
 void Module::load_state(const StateDict& given, bool strict) {
-  const StateMismatch mismatch = compare_state(state(), given);
+  const StateMismatch mismatch = compare_state(form(), given);
   const bool fits = strict ? mismatch.empty() : mismatch.fits_where_named();
   check(fits, "the state does not fit the module: ", mismatch.describe());
   for (const NamedParameter& named : named_parameters())
@@ -145,6 +153,20 @@ void Module::load_state(const StateDict& given, bool strict) {
   for (const NamedBuffer& named : named_buffers())
     if (const auto found = given.find(named.name); found != given.end())
       named.buffer.array().copy_from(found->second);
+}
+
+void Module::copy_values(const Module& other) {
+  const StateMismatch mismatch = compare_state(form(), other.form());
+  check(mismatch.empty(), "the other module's values do not fit: ", mismatch.describe());
+  std::map<std::string, ParameterPtr> theirs;
+  for (const NamedParameter& named : other.named_parameters()) theirs[named.name] = named.parameter;
+  for (const NamedParameter& named : named_parameters())
+    named.parameter->assign(*theirs.at(named.name));
+  std::map<std::string, Array> their_buffers;
+  for (const NamedBuffer& named : other.named_buffers())
+    their_buffers[named.name] = named.buffer.array();
+  for (const NamedBuffer& named : named_buffers())
+    named.buffer.array().copy_from(their_buffers.at(named.name));
 }
 
 void Module::add_child(const std::string& name, std::shared_ptr<Module> child) {
@@ -164,6 +186,13 @@ void Module::remove_child(const std::string& name) {
 
 ParameterPtr Module::add_parameter(const std::string& name, Array value, bool keep_full_precision) {
   auto parameter = std::make_shared<Parameter>(std::move(value), keep_full_precision);
+  share_parameter(name, parameter);
+  return parameter;
+}
+
+ParameterPtr Module::add_parameter(const std::string& name, const Shape& shape,
+                                   const Initialiser& values, bool keep_full_precision) {
+  auto parameter = std::make_shared<Parameter>(shape, values, keep_full_precision);
   share_parameter(name, parameter);
   return parameter;
 }

@@ -79,10 +79,16 @@ class Module {
   StateDict state() const;
   // The same as copies.
   StateDict snapshot() const;
+  // The same names, shapes and dtypes, where deferred parameters stay deferred: values must not be
+  // touched.
+  StateDict form() const;
   // Values converted to the parameters' dtypes (NaN, too: a value is a value). Strict: throws Error
   // that lists names missing, unexpected, of another shape or not floating where they should be;
   // nothing is written then. Not strict: names may be missing or unexpected.
   void load_state(const StateDict& state, bool strict = true);
+  // The values of a module that has the same names and shapes; throws Error as load_state() does.
+  // Deferred values stay so.
+  void copy_values(const Module& other);
 
  protected:
   template <class M, class... Args>
@@ -94,6 +100,9 @@ class Module {
   // Without a name the child's names stand beside the module's own.
   void add_child(const std::string& name, std::shared_ptr<Module> child);
   ParameterPtr add_parameter(const std::string& name, Array value,
+                             bool keep_full_precision = false);
+  // With what the initialiser makes, now or later (nn/deferred.h).
+  ParameterPtr add_parameter(const std::string& name, const Shape& shape, const Initialiser& values,
                              bool keep_full_precision = false);
   // Uses an existing parameter under this name too (tied weights).
   void share_parameter(const std::string& name, ParameterPtr parameter);

@@ -13,8 +13,8 @@ namespace binade::nn {
 class LayerNorm : public Module {
  public:
   explicit LayerNorm(int64_t dim, double eps = 1e-5) : eps_(eps) {
-    weight_ = add_parameter("weight", Array::full({dim}, 1, DType::f32), true);
-    bias_ = add_parameter("bias", Array::zeros({dim}, DType::f32), true);
+    weight_ = add_parameter("weight", {dim}, init::ones(), true);
+    bias_ = add_parameter("bias", {dim}, init::zeros(), true);
   }
 
   Tensor forward(const Tensor& x) const {
@@ -36,7 +36,7 @@ class RmsNorm : public Module {
   // from_one: what is kept, and saved, is the weight minus 1, as Gemma does; it starts at 0.
   explicit RmsNorm(int64_t dim, double eps = 1e-6, bool from_one = false)
       : eps_(eps), from_one_(from_one) {
-    weight_ = add_parameter("weight", Array::full({dim}, from_one ? 0 : 1, DType::f32), true);
+    weight_ = add_parameter("weight", {dim}, init::constant(from_one ? 0 : 1), true);
   }
 
   double eps() const { return eps_; }

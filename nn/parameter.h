@@ -4,9 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <binade/autograd/tensor.h>
+#include <binade/nn/init.h>
 
 namespace binade::nn {
 
@@ -14,13 +16,30 @@ class Parameter {
  public:
   // A trainable leaf around `value` (f32, or f64 in gradient checks).
   explicit Parameter(Array value, bool keep_full_precision = false);
+  // One around what the initialiser makes, on the CPU: now or, inside an nn::Deferred, when it is
+  // first read.
+  Parameter(const Shape& shape, const Initialiser& values, bool keep_full_precision = false);
+  Parameter(const Parameter&) = delete;
+  Parameter& operator=(const Parameter&) = delete;
 
   const Tensor& tensor() const { return tensor_; }
   // The values that the optimizer owns: the master if there is one, otherwise the compute copy.
   // Throws Error while the ranks of a run hold pieces of the master (optim/optimizer.h).
   const Array& master() const;
-  bool has_master() const { return master_.defined() || in_pieces_; }
-  bool master_in_pieces() const { return in_pieces_; }
+  bool has_master() const { return held_->master_is != Master::none; }
+  bool master_in_pieces() const { return held_->master_is == Master::in_pieces; }
+  // Whether values are still to be made, when tensor() or master() is read (nn/deferred.h).
+  bool deferred() const { return held_->source.has_value(); }
+  // master()'s values to be made once more at another time, whatever is assigned meanwhile: those
+  // of a parameter that is not deferred are copied.
+  ValueSource source() const {
+    return deferred() ? *held_->source : ValueSource::of(master().clone());
+  }
+  // What master() would be, without giving memory to a deferred parameter: its values are made
+  // anew, in f32 on the CPU, for whoever looks at them once.
+  Array peek() const { return deferred() ? held_->source->make() : master(); }
+  // Shape and dtype of master() in an array that has no memory: its values must not be touched.
+  Array form() const;
   const Shape& shape() const { return tensor_.shape(); }
   int64_t numel() const { return tensor_.numel(); }
   bool trainable() const { return tensor_.requires_grad(); }
@@ -38,6 +57,10 @@ class Parameter {
   // Overwrites the values (shape must match; converted). Works in place, so that bound buffers stay
   // bound.
   void assign(const Array& values);
+  // The same; a deferred parameter stays deferred.
+  void assign(const ValueSource& values);
+  // The values of another parameter: deferred ones, where both are.
+  void assign(const Parameter& other);
   // Throws Error while an optimizer holds the parameter, unless it is there already.
   void to(Device device);
 
@@ -48,13 +71,18 @@ class Parameter {
     std::string lost;  // why the model no longer trains what the buffers hold; empty: it does
   };
   // Moves master, compute copy and gradient into slices of contiguous buffers; the values are
-  // copied there. `master` is undefined where there is none, or it stays where it is. The parameter
-  // is held as long as the result lives; one that is held already throws Error.
+  // copied there. `master` is undefined where there is none, or it stays where it is. Of a deferred
+  // parameter both are made there: the master now, the copy with it, or without one when it is
+  // first read. The parameter is held as long as the result lives; one that is held already throws
+  // Error.
   [[nodiscard]] std::shared_ptr<const Binding> bind(Array value, Array grad, Array master,
                                                     const std::string& name);
   // The optimizer holds the master in another place from here on: `whole`, in the parameter's
   // shape, has its values; undefined: other ranks hold some of them, and master() throws.
   void move_master(Array whole);
+  // Where the values of a deferred parameter come from, for whoever writes them into the bound
+  // buffers, now, and calls move_master() where there is a master; nothing of another one.
+  std::optional<ValueSource> take_source();
   // Throws Error while an optimizer holds the parameter: "parameter <name> belongs to an optimizer,
   // …, so <what>".
   void require_unbound(const char* what) const;
@@ -71,9 +99,21 @@ class Parameter {
   bool needs_master(DType dtype, bool with_master) const;
   void require_whole_master() const;
 
+  enum class Master : uint8_t { none, here, deferred, in_pieces };
+  // What a parameter has beside its tensor, and shares with those who make deferred values.
+  struct Held {
+    Master master_is = Master::none;
+    Array master;                       // if it is here
+    std::optional<ValueSource> source;  // of values that are still to be made
+    bool bound = false;                 // the compute copy has memory for them
+    Device home;                        // where a master is made whose copy is bound
+  };
+  void defer(DType dtype, Device device);
+  void forget_source();
+  static void make_values(const Tensor& tensor, Held& held);
+
   Tensor tensor_;
-  Array master_;
-  bool in_pieces_ = false;  // there is a master, and it is not here
+  std::shared_ptr<Held> held_ = std::make_shared<Held>();
   bool keep_full_precision_;
   bool wants_master_ = false;  // when it is trainable
   std::weak_ptr<Binding> binding_;

@@ -25,7 +25,7 @@ RecurrentStack::RecurrentStack(const char* name, int64_t gates, int64_t input, i
   const Initialiser values = init::uniform(-bound, bound);
   for (int64_t l = 0; l < options.layers; ++l) {
     const auto parameter = [&](const char* part, const Shape& shape) {
-      return add_parameter(part + std::to_string(l), values(shape, Device::cpu()));
+      return add_parameter(part + std::to_string(l), shape, values);
     };
     Layer layer;
     layer.input_weight = parameter("weight_ih_l", {gates * hidden, l == 0 ? input : hidden});

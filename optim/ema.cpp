@@ -16,7 +16,11 @@ Ema::Ema(const Optimizer& optimizer, const EmaDecay& decay,
         "EMA needs an exponent above 0 of its decay, got ", decay.exponent);
   check(!optimizer.life()->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
-  for (const FlatGroup& group : optimizer.groups()) averages_.push_back(group.copy_of_masters());
+  for (const FlatGroup& group : optimizer.groups()) {
+    const bool deferred = group.deferred();
+    averages_.push_back(deferred ? Array() : group.copy_of_masters());
+    sources_.push_back(deferred ? group.sources() : std::vector<nn::ValueSource>());
+  }
   for (const nn::NamedBuffer& one : statistics) {
     if (!is_floating(one.buffer.dtype())) continue;
     check(one.buffer.device() == optimizer.device(), "EMA: ", one.name, " is on ",
@@ -34,7 +38,18 @@ const Optimizer& Ema::optimizer() const {
 
 void Ema::place() {
   for (size_t g = 0; g < optimizer().groups().size(); ++g)
-    averages_[g] = averages_[g].to(optimizer().device());
+    averages_[g] = begun(g).to(optimizer().device());
+}
+
+const Array& Ema::begun(size_t i) const {
+  if (!averages_[i].defined()) {
+    const FlatGroup& group = optimizer().groups()[i];
+    averages_[i] = group.new_moment();
+    for (size_t m = 0; m < group.members().size(); ++m)
+      group.make_own(averages_[i], group.members()[m], sources_[i][m]);
+    sources_[i].clear();
+  }
+  return averages_[i];
 }
 
 const Array& Ema::averaged(size_t i) const {
@@ -43,7 +58,7 @@ const Array& Ema::averaged(size_t i) const {
 }
 
 const Array& Ema::average(size_t i) const {
-  return in_use_ && !kept_[i].defined() ? averaged(i) : averages_[i];
+  return in_use_ && !kept_[i].defined() ? averaged(i) : begun(i);
 }
 
 void Ema::update(const Array& found_inf) {
@@ -96,7 +111,9 @@ void Ema::share() {
   check(!in_use_, "EMA: ranks cannot share averages that are in use; end the Ema::Scope first");
   if (shared_) return;
   const std::vector<FlatGroup>& groups = optimizer().groups();
-  for (size_t g = 0; g < groups.size(); ++g) averages_[g] = groups[g].own(averages_[g]);
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (sources_[g].empty()) averages_[g] = groups[g].own(averages_[g]);
+  }
   shared_ = true;
 }
 
@@ -104,7 +121,7 @@ void Ema::unshare() {
   check(!in_use_, "EMA: averages in use cannot be put together; end the Ema::Scope first");
   if (!shared_) return;
   const std::vector<FlatGroup>& groups = optimizer().groups();
-  for (size_t g = 0; g < groups.size(); ++g) averages_[g] = groups[g].whole(averages_[g]);
+  for (size_t g = 0; g < groups.size(); ++g) averages_[g] = groups[g].whole(begun(g));
   shared_ = false;
 }
 

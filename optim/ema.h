@@ -14,7 +14,8 @@ using EmaDecay = AverageDecay;
 
 class Ema {
  public:
-  // Of the optimizer's parameters, from their present values. `statistics`: what the model measures
+  // Of the optimizer's parameters, from their present values, which are made when they are needed
+  // where they are deferred (nn/deferred.h). `statistics`: what the model measures
   // of its activations and computes with later (batch norm), for example named_buffers() of a
   // module: averaged with the weights that they were measured with; buffers that are not
   // floating-point are left alone. Every use after the optimizer is gone throws Error.
@@ -69,6 +70,8 @@ class Ema {
   void place();
   // What average i is of: the master of a group, behind all groups a buffer of statistics.
   const Array& averaged(size_t i) const;
+  // Average i, which begins as what it is of.
+  const Array& begun(size_t i) const;
   // Where average i lies now.
   const Array& average(size_t i) const;
 
@@ -76,8 +79,11 @@ class Ema {
   std::weak_ptr<Optimizer::Life> life_;
   EmaDecay decay_;
   std::vector<nn::NamedBuffer> statistics_;
-  std::vector<Array> averages_;  // with masters of the same dtype: what was exchanged, while in use
-  std::vector<Array> kept_;      // while in use: masters that cannot hold the averages' bits
+  // With masters of the same dtype: what was exchanged, while in use. Undefined of a group that is
+  // not begun, whose members' first values come from `sources_`.
+  mutable std::vector<Array> averages_;
+  mutable std::vector<std::vector<nn::ValueSource>> sources_;
+  std::vector<Array> kept_;  // while in use: masters that cannot hold the averages' bits
   bool in_use_ = false;
   bool shared_;
 };

@@ -80,18 +80,54 @@ FlatGroup::FlatGroup(std::vector<Member> members, double lr_factor, double weigh
     member.binding = parameter.bind(
         part(value_, member), part(grad_, member),
         has_masters_ && master_.defined() ? part(master_, member) : Array(), member.parameter.name);
+    deferred_ = deferred_ || parameter.deferred();
   }
+  if (!where) make_values();
+}
+
+// In their places in the buffer. Those of parameters that somebody has read are there.
+void FlatGroup::make_values() const {
+  if (!deferred_) return;
+  for (const Member& member : members_) member.parameter.parameter->tensor().array();
+  deferred_ = !master_.defined();
+}
+
+const Array& FlatGroup::value() const {
+  make_values();
+  return value_;
+}
+
+const Array& FlatGroup::own_value() const {
+  if (!shared()) make_values();
+  return own_value_;
+}
+
+void FlatGroup::make_masters() const {
+  master_ = Array::zeros({numel_}, DType::f32, device());
+  for (const Member& member : members_) {
+    nn::Parameter& parameter = *member.parameter.parameter;
+    const Array here = part(master_, member);
+    if (const auto source = parameter.take_source()) {
+      source->write(0, here.view({member.numel}));
+      part(value_, member).copy_from(here);
+    } else {
+      here.copy_from(parameter.master());
+    }
+    parameter.move_master(here);
+  }
+  deferred_ = false;
 }
 
 const Array& FlatGroup::master() const {
-  if (master_.defined()) return master_;
-  master_ = Array::zeros({numel_}, DType::f32, device());
-  for (const Member& member : members_) {
-    const Array here = part(master_, member);
-    here.copy_from(member.parameter.parameter->master());
-    member.parameter.parameter->move_master(here);
-  }
+  if (!master_.defined()) make_masters();
+  if (!shared()) make_values();
   return master_;
+}
+
+std::vector<nn::ValueSource> FlatGroup::sources() const {
+  std::vector<nn::ValueSource> all;
+  for (const Member& member : members_) all.push_back(member.parameter.parameter->source());
+  return all;
 }
 
 Array FlatGroup::copy_of_masters() const {
@@ -159,6 +195,16 @@ Array FlatGroup::own_piece(const Array& values, const Member& member) const {
   return piece;
 }
 
+void FlatGroup::make_own(const Array& buffer, const Member& member,
+                         const nn::ValueSource& values) const {
+  const Array own = own_part(buffer, member);
+  int64_t filled = 0;
+  for (const auto& [begin, end] : places(member, shared() ? ranks_->rank() : 0)) {
+    values.write(begin, own.slice(0, filled, filled + end - begin));
+    filled += end - begin;
+  }
+}
+
 void FlatGroup::make_sums() {
   if (!accumulated_.defined()) accumulated_ = new_moment();
 }
@@ -195,15 +241,21 @@ void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, boo
   shards_ = shards;
   accumulated_ = {};
   own_value_ = own(value_);
+  const bool masters_were_elsewhere = !master_.defined();
   if (!has_masters_) {
     master_ = own_value_;
-  } else if (master_.defined()) {
-    master_ = own(master_);
-  } else {
+  } else if (masters_were_elsewhere) {
     master_ = new_moment();
-    for (const Member& member : members_)
-      own_part(master_, member).copy_from(own_piece(member.parameter.parameter->master(), member));
+  } else {
+    master_ = own(master_);
   }
+  for (const Member& member : members_) {
+    nn::Parameter& parameter = *member.parameter.parameter;
+    to_begin_.push_back(parameter.take_source());
+    if (masters_were_elsewhere && !to_begin_.back())
+      own_part(master_, member).copy_from(own_piece(parameter.master(), member));
+  }
+  deferred_ = false;
   if (gradients) {
     for (const Member& member : members_) release_grad_buffer(member.parameter.parameter->tensor());
     grad_ = {};
@@ -216,8 +268,25 @@ void FlatGroup::share(dist::Communicator& ranks, const dist::Shards& shards, boo
   for (const Member& member : members_) member.parameter.parameter->move_master({});
 }
 
+void FlatGroup::begin() {
+  if (!shared()) return;
+  bool made = false;
+  for (size_t m = 0; m < to_begin_.size(); ++m) {
+    if (!to_begin_[m]) continue;
+    make_own(master_, members_[m], *to_begin_[m]);
+    made = true;
+  }
+  to_begin_.clear();
+  if (made) take_masters();
+  if (!home_) return;
+  // What one rank has made, or has not, need not be what others have.
+  put_values();
+  gather_values();
+}
+
 void FlatGroup::unshare() {
   if (!shared()) return;
+  to_begin_.clear();
   const Array whole_master = has_masters_ ? whole(master_) : value_;
   ranks_ = nullptr;
   shards_.reset();
@@ -236,7 +305,9 @@ void FlatGroup::take_values() const {
 }
 
 void FlatGroup::put_values() const {
-  if (shared()) shards_->put(own_value_, ranks_->rank(), value_);
+  if (!shared()) return;
+  to_begin_.clear();  // whatever they are, they have begun
+  shards_->put(own_value_, ranks_->rank(), value_);
 }
 
 void FlatGroup::gather_values() const {

@@ -23,8 +23,9 @@ struct ParameterGroup {
   double weight_decay = 0;  // 0 or more
   // Where the optimizer's buffers are made; not given: where the parameters are. With it values
   // move there one by one, and masters stay in the parameters' own memory until the first learning
-  // rate is set or ranks share them. What ranks have shared and put together again is there, too:
-  // so no GPU ever has all of it.
+  // rate is set or ranks share them: so of deferred ones (nn/deferred.h) a rank never makes more
+  // than its own. What ranks have shared and put together again is where the parameters were: no
+  // GPU ever has all of it.
   std::optional<Device> device = {};
 };
 
@@ -58,7 +59,9 @@ class FlatGroup {
   int64_t numel() const { return numel_; }  // gaps included
   Device device() const { return value_.device(); }
 
-  const Array& value() const { return value_; }
+  DType dtype() const { return value_.dtype(); }
+
+  const Array& value() const;
   const Array& grad() const { return grad_; }  // the compute copies' dtype, scaled
   // Whether gradients have a buffer here. Of a group that is shared without them they have memory
   // for as long as somebody gives it to them (train/gradient_exchange.h), and grad() is undefined.
@@ -69,6 +72,9 @@ class FlatGroup {
   bool has_masters() const { return has_masters_; }  // apart from the values
   // Copies of the same, in f32 at least; of those that have not moved where they are.
   Array copy_of_masters() const;
+  // Whether some values are still to be made, and where those of each member then come from.
+  bool deferred() const { return deferred_; }
+  std::vector<nn::ValueSource> sources() const;
 
   // Own elements are those whose masters, sums and moments are this process's: all, unless the
   // group is shared. How many there are, and how many of them lie in front of `element`.
@@ -78,7 +84,7 @@ class FlatGroup {
   // not shared, otherwise a copy.
   Array own(const Array& buffer) const;
   // The values of the own elements, which updates write; of a shared group apart from value().
-  const Array& own_value() const { return own_value_; }
+  const Array& own_value() const;
 
   // A zero buffer for the own elements, of the masters' dtype (f32 where the values are half and
   // there are no masters).
@@ -90,6 +96,9 @@ class FlatGroup {
   // The own elements among a member's values, of its shape and on any device: (k), in the order of
   // own_part(). Nothing else of the values is read.
   Array own_piece(const Array& values, const Member& member) const;
+  // The same of values that are made now, no others among them: written to the member's part of
+  // `buffer`, one of the own elements.
+  void make_own(const Array& buffer, const Member& member, const nn::ValueSource& values) const;
   // Where those of a rank lie among them, by bucket; some may be empty. All if not shared.
   std::vector<dist::Slice> places(const Member& member, int rank) const;
   dist::Communicator* ranks() const { return ranks_; }  // null if not shared
@@ -104,12 +113,15 @@ class FlatGroup {
 
   // ---- ranks that share the group ---------------------------------------------------------------
   // Each of them keeps what it has of its own elements. The masters of the parameters are in pieces
-  // from here on, and with `gradients` those have no buffer (ZeRO stage 2). `ranks` must outlive
-  // the sharing.
+  // from here on, and with `gradients` those have no buffer (ZeRO stage 2). begin() comes next, or
+  // all masters are loaded and spread (Optimizer). `ranks` must outlive the sharing.
   void share(dist::Communicator& ranks, const dist::Shards& shards, bool gradients = false);
   bool shared() const { return ranks_ != nullptr; }
   // What follows is for all ranks to call together; of a group that is not shared nothing is sent.
   //
+  // Makes the own elements of parameters that were deferred and, with ParameterGroup::device, gives
+  // all ranks all values.
+  void begin();
   // Ends the sharing: every rank has all masters again. Sums that were begun are lost.
   void unshare();
   // Values that were changed in value() since the last update, where there are no masters: the next
@@ -147,6 +159,9 @@ class FlatGroup {
 
  private:
   void make_grad_buffer();
+  void make_values() const;
+  // Whole masters in the group's own buffer.
+  void make_masters() const;
   std::vector<Member> members_;
   double lr_factor_, weight_decay_;
   int64_t numel_ = 0;
@@ -155,7 +170,9 @@ class FlatGroup {
   dist::Communicator* ranks_ = nullptr;  // of a shared group
   std::optional<dist::Shards> shards_;   // likewise
   Array value_, own_value_, grad_, accumulated_;
-  mutable Array master_;  // undefined while masters are in the parameters' own memory
+  mutable Array master_;           // undefined while masters are in the parameters' own memory
+  mutable bool deferred_ = false;  // some members' values are still to be made
+  mutable std::vector<std::optional<nn::ValueSource>> to_begin_;  // by member; once shared
   // Of gradient_stats: of all chunks, and of a shared group of every rank's own (ranks, most, 2).
   Array statistics_, statistics_of_ranks_;
   struct Measured {

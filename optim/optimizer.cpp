@@ -93,7 +93,7 @@ class FrozenParts {
 Optimizer::Optimizer(std::vector<ParameterGroup> groups)
     : groups_(flatten(groups)),
       learning_rate_scalar_(
-          Array::zeros({}, groups_.front().value().dtype() == DType::f64 ? DType::f64 : DType::f32,
+          Array::zeros({}, groups_.front().dtype() == DType::f64 ? DType::f64 : DType::f32,
                        groups_.front().device())),
       step_scalar_(Array::zeros({}, DType::i64, groups_.front().device())) {
   zero_grad();
@@ -194,6 +194,11 @@ void Optimizer::share(dist::Communicator& ranks, const Sharing& sharing) {
   }
   shared_ = true;
   if (sharing.late_values) late_values_ = std::make_shared<LateValues>();
+  if (sharing.begin) begin();
+}
+
+void Optimizer::begin() {
+  for (FlatGroup& group : groups_) group.begin();
 }
 
 void Optimizer::unshare() {

@@ -96,8 +96,11 @@ class Optimizer {
     int64_t bucket = 0;        // elements, about (dist/shards.h)
     bool gradients = false;    // as of FlatGroup::share()
     bool late_values = false;  // update() gives nobody its values: gather_values() does
+    bool begin = true;         // false: a state is loaded next, or begin() is called
   };
   void share(dist::Communicator& ranks, const Sharing& sharing);
+  // Values that were deferred (nn/deferred.h) are made, by each rank its own, and all have them.
+  void begin();
   // Every rank has everything again.
   void unshare();
   bool shared() const { return shared_; }

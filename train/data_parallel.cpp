@@ -147,12 +147,13 @@ Array DataParallel::gather(const Array& own) {
   return all;
 }
 
-bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages) {
+bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages, bool begin) {
   if (options_.stage == 0 || optimizer.shared()) return false;
   optimizer.zero_grad();  // what was left of an earlier step
   optimizer.share(*timed_, {.bucket = options_.bucket,
                             .gradients = options_.stage == 2,
-                            .late_values = options_.late_values});
+                            .late_values = options_.late_values,
+                            .begin = begin});
   if (averages != nullptr) averages->share();
   exchange_of(optimizer);  // gives gradients memory, in the passes of other parts of the step, too
   if (options_.late_values)

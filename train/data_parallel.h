@@ -109,8 +109,8 @@ class DataParallel {
 
   // ---- between steps ----------------------------------------------------------------------------
   // In stage 1: the ranks share the state of an optimizer, and averages of it (or null), from here
-  // on. False where nothing changed.
-  bool share(optim::Optimizer& optimizer, optim::Ema* averages);
+  // on. False where nothing changed. `begin`: as of Optimizer::Sharing.
+  bool share(optim::Optimizer& optimizer, optim::Ema* averages, bool begin = true);
   // Every rank has all masters, moments and averages again, until the next step. Takes their
   // memory.
   void complete(optim::Optimizer& optimizer, optim::Ema* averages);

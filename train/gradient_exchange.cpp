@@ -74,7 +74,7 @@ GradientExchange::GradientExchange(dist::World& world, dist::Communicator& ranks
     const optim::FlatGroup& group = optimizer.groups()[g];
     const dist::Shards& shards = shards_.emplace_back(group.numel(), ranks.size(), bucket);
     const dist::Slice first = shards.slice(0, 0);
-    place_ = std::max(place_, (first.end - first.begin) * size_of(group.value().dtype()));
+    place_ = std::max(place_, (first.end - first.begin) * size_of(group.dtype()));
     if (group.has_grad_buffer()) {
       for (int64_t index = 0; index < shards.buckets(); ++index)
         add_parcel(g, shards.bucket(index));
@@ -141,7 +141,7 @@ void GradientExchange::wait(Way& way) {
 
 void GradientExchange::give_memory(Parcel& parcel) {
   const optim::FlatGroup& group = group_of(parcel);
-  const DType dtype = group.value().dtype();
+  const DType dtype = group.dtype();
   const int64_t elements = parcel.elements.end - parcel.elements.begin;
   if (slabs_.size() > kSlabsOnTheirWay)
     for (auto slab = slabs_.begin(); slab != slabs_.end(); ++slab) {
@@ -154,7 +154,7 @@ void GradientExchange::give_memory(Parcel& parcel) {
   if (!parcel.memory.defined()) {
     int64_t most = 0;  // so that any parcel may have it later
     for (const Parcel& other : parcels_)
-      if (group_of(other).value().dtype() == dtype && !group_of(other).has_grad_buffer())
+      if (group_of(other).dtype() == dtype && !group_of(other).has_grad_buffer())
         most = std::max(most, other.elements.end - other.elements.begin);
     parcel.memory = Array::empty({most}, dtype, group.device());
   }

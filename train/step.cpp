@@ -232,10 +232,14 @@ optim::Ema* TrainStep::averages_of(const Part& part) const {
   return ema_ != nullptr && ema_->averages(*part.optimizer) ? ema_ : nullptr;
 }
 
-void TrainStep::share_state() {
+void TrainStep::share_state(bool begin) {
   if (options_.parallel == nullptr) return;
   for (const Part& part : parts_)
-    if (options_.parallel->share(*part.optimizer, averages_of(part))) invalidate();
+    if (options_.parallel->share(*part.optimizer, averages_of(part), begin)) invalidate();
+}
+
+void TrainStep::begin_state() {
+  for (const Part& part : parts_) part.optimizer->begin();
 }
 
 void TrainStep::complete_state() {

@@ -133,8 +133,11 @@ class TrainStep {
   bool partly_done() const { return partly_done_; }
   // Of a run on several ranks, which hold optimizer states in pieces from the first step on, or
   // from share_state(): with complete_state() every rank has everything again, until the next step
-  // (DataParallel::complete). All ranks call them.
-  void share_state();
+  // (DataParallel::complete). All ranks call them. Deferred values (nn/deferred.h) are made when
+  // ranks share the state, unless `begin` is false: then a state is loaded next, or begin_state()
+  // makes them.
+  void share_state(bool begin = true);
+  void begin_state();
   void complete_state();
   // Of a run on several ranks whose values are late (DataParallelOptions::late_values): every rank
   // has those of the last step. Between two steps they are needed by whatever uses the model: a

@@ -36,7 +36,7 @@ const nn::StateDict& section_of(const CheckpointFolder::Found& found, const char
 
 bool Trainer::resume() {
   // Ranks that will share states read no more than that.
-  train_step_.share_state();
+  train_step_.share_state(/*begin=*/false);
   std::optional<CheckpointPieces> pieces;
   if (parallel_) {
     CheckpointSource own;
@@ -45,6 +45,7 @@ bool Trainer::resume() {
   }
   const auto found = checkpoints_.newest(pieces ? &*pieces : nullptr);
   if (!found) {
+    train_step_.begin_state();
     folder_.rewind(0);
     return false;
   }

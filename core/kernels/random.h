@@ -19,6 +19,11 @@ C kept_factor(double probability) {
 BINADE_KERNEL(uniform, const Array& out, const PhiloxKey& key, double low, double high)
 // fma(stddev, z, mean) with z of normal_pair() in core/random.h; CPU and CUDA agree within 2 ulp.
 BINADE_KERNEL(normal, const Array& out, const PhiloxKey& key, double mean, double stddev)
+// The same draws of the elements from `first` on, a multiple of 4, of a larger output.
+namespace cpu {
+void uniform(const Array& out, const PhiloxKey& key, double low, double high, int64_t first);
+void normal(const Array& out, const PhiloxKey& key, double mean, double stddev, int64_t first);
+}  // namespace cpu
 // out (bool) = uniform < probability.
 BINADE_KERNEL(bernoulli, const Array& out, const PhiloxKey& key, double probability)
 // y = keep ? x·(1/(1−p)) : 0 with the mask of the key (element i kept iff uniform_i ≥ p, p rounded

@@ -10,6 +10,7 @@ void on_every_rank(const TrainingOptions& options,
   launch.transport = dist::parse_transport(options.transport);
   dist::World world(launch, dist::read_limits());
   silent() = !world.is_first();
+  const nn::Deferred scope;  // no rank makes values that belong to another, or to a GPU
   try {
     body(world);
     world.leave();

@@ -28,7 +28,7 @@ Array output_of(const nn::CausalLm& model) {
 uint32_t weights_fingerprint(const nn::CausalLm& model) {
   uint32_t checksum = 0;
   for (const nn::NamedParameter& named : model.named_parameters()) {
-    const Array values = model.file_view(named.name, named.parameter->master())
+    const Array values = model.file_view(named.name, named.parameter->peek())
                              .to(Device::cpu())
                              .to(DType::f32)
                              .contiguous();

@@ -41,7 +41,7 @@ EagleConfig checked(const nn::CausalLmConfig& base, EagleConfig config) {
 // The model's parameter of this name, f32 on the CPU.
 Array parameter_of(const nn::CausalLm& base, const std::string& name) {
   for (const nn::NamedParameter& named : base.named_parameters())
-    if (named.name == name) return named.parameter->master().to(Device::cpu()).to(DType::f32);
+    if (named.name == name) return named.parameter->peek().to(Device::cpu()).to(DType::f32);
   fail("the model has no parameter ", name);
 }
 

@@ -185,7 +185,7 @@ std::shared_ptr<EagleHead> load_eagle(const fs::path& folder,
   if (version == Version::eagle3)
     config.vocabulary = read_vocabulary(tensors, base->config().vocab_size);
   auto head = std::make_shared<EagleHead>(base, std::move(config), /*copy_last=*/false);
-  const nn::StateDict own = head->state();
+  const nn::StateDict own = head->form();
   const std::map<std::string, Array> extra = extra_tensors(*base, version, layout);
   nn::StateDict expected = extra, state;
   expected.insert(own.begin(), own.end());

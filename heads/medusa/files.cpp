@@ -160,7 +160,7 @@ std::shared_ptr<MedusaHeads> load_medusa(const fs::path& folder,
   config.own_output =
       vllm ? !json.get<bool>("original_lm_head", false) : tensors.file().contains(first_output);
   auto heads = std::make_shared<MedusaHeads>(base, config);
-  const nn::StateDict present = heads->state();
+  const nn::StateDict present = heads->form();
   nn::StateDict expected;  // by the names of the file
   const auto names = file_names(layout, config);
   for (const auto& [own, in_file] : names)

@@ -12,9 +12,14 @@ MedusaHeads::Head::Head(const nn::CausalLm& base, const MedusaConfig& config) {
   for (int64_t j = 0; j < config.layers; ++j)
     blocks_.push_back(add<Block>(std::to_string(j), base.config().dim));
   if (!config.own_output) return;
-  const Array weight = base.head_weight().array().to(Device::cpu()).to(DType::f32);
-  output_ = add<nn::Linear>(std::to_string(config.layers), weight.size(1), weight.size(0), false,
-                            [weight](const Shape&, Device) { return weight.clone(); });
+  const nn::Parameter& weight = *base.head_parameter();
+  output_ = add<nn::Linear>(std::to_string(config.layers), weight.shape()[1], weight.shape()[0],
+                            false, nn::init::empty());
+  // As the model computes with it.
+  if (weight.has_master())
+    output_->weight()->assign(weight.tensor().array());
+  else
+    output_->weight()->assign(weight);
 }
 
 MedusaHeads::MedusaHeads(std::shared_ptr<const nn::CausalLm> base, const MedusaConfig& config)

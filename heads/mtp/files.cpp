@@ -114,7 +114,7 @@ std::shared_ptr<MtpHeads> load_mtp(const fs::path& folder, std::shared_ptr<const
   const auto [config, format] = read_config(folder, *base, check_base);
   const decoding::HeadTensors tensors(folder, kTensorFile);
   auto heads = std::make_shared<MtpHeads>(base, config, /*copy_last=*/false);
-  const nn::StateDict own = heads->state();
+  const nn::StateDict own = heads->form();
   const FileNames names = file_names(format, *heads);
   const std::map<std::string, Array> extra = extra_tensors(format, *heads);
   nn::StateDict expected = extra, state;

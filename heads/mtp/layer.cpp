@@ -77,12 +77,17 @@ void copy_last_layer(const nn::CausalLm& model, OwnLayer& layer) {
   const std::string last =
       concat(gpt2 ? "transformer.h." : "model.layers.", config.layers - 1, '.');
   const std::string norm = gpt2 ? "transformer.ln_f." : "model.norm.";
-  nn::StateDict values;
-  for (const auto& [name, array] : model.state()) {
-    if (name.starts_with(last)) values["layer." + name.substr(last.size())] = array;
-    if (name.starts_with(norm)) values["norm." + name.substr(norm.size())] = array;
+  std::map<std::string, nn::ParameterPtr> values;
+  for (const auto& [name, parameter, order] : model.named_parameters()) {
+    if (name.starts_with(last)) values["layer." + name.substr(last.size())] = parameter;
+    if (name.starts_with(norm)) values["norm." + name.substr(norm.size())] = parameter;
   }
-  layer.load_state(values);
+  nn::StateDict given;
+  for (const auto& [name, parameter] : values) given[name] = parameter->form();
+  const nn::StateMismatch mismatch = nn::compare_state(layer.form(), given);
+  check(mismatch.empty(), "the model's last layer does not fit the module: ", mismatch.describe());
+  for (const nn::NamedParameter& named : layer.named_parameters())
+    named.parameter->assign(*values.at(named.name));
 }
 
 }  // namespace binade::heads::mtp

@@ -21,8 +21,8 @@ void move_towards(const Tensor& running, const Tensor& batch) {
 }  // namespace
 
 BatchNorm::BatchNorm(int64_t width)
-    : weight_(add_parameter("weight", Array::full({width}, 1, DType::f32), true)),
-      bias_(add_parameter("bias", Array::zeros({width}, DType::f32), true)),
+    : weight_(add_parameter("weight", {width}, nn::init::ones(), true)),
+      bias_(add_parameter("bias", {width}, nn::init::zeros(), true)),
       running_mean_(add_buffer("running_mean", Array::zeros({width}, DType::f32))),
       running_var_(add_buffer("running_var", Array::full({width}, 1, DType::f32))) {}
 

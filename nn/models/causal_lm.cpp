@@ -21,12 +21,7 @@ Initialiser CausalLm::weight_initialiser(double stddev) const {
 }
 
 Initialiser CausalLm::vocabulary_initialiser() const {
-  return [weight = weight_initialiser(config_.initializer_range), vocab_size = config_.vocab_size](
-             const Shape& shape, Device device) {
-    Array values = weight(shape, device);
-    if (shape[0] > vocab_size) values.slice(0, vocab_size).zero();
-    return values;
-  };
+  return init::zeros_behind(weight_initialiser(config_.initializer_range), config_.vocab_size);
 }
 
 void CausalLm::add_embedding(const std::string& name) {
@@ -52,10 +47,10 @@ Tensor CausalLm::padded_logits(const Tensor& hidden) const {
   return output_logits(hidden, head_weight());
 }
 
-const Tensor& CausalLm::head_weight() const {
+const ParameterPtr& CausalLm::head_parameter() const {
   check(!head_ || !head_->adapter(),
         "the output layer has an adapter, so its weight alone is not the layer; merge the adapter");
-  return (head_ ? head_->weight() : embedding_->weight())->tensor();
+  return head_ ? head_->weight() : embedding_->weight();
 }
 
 Tensor CausalLm::logits(const Tensor& hidden) const {

@@ -54,7 +54,8 @@ class CausalLm : public Module {
   // The weight of the output layer, (vocabulary_rows(), dim): its own, or the embedding's where
   // they are tied. Throws Error where an adapter sits on the layer, as the weight alone is not what
   // logits() computes then.
-  const Tensor& head_weight() const;
+  const ParameterPtr& head_parameter() const;
+  const Tensor& head_weight() const { return head_parameter()->tensor(); }
   // vocab_size, rounded up as CausalLmOptions asked for; the rows behind it are padding.
   int64_t vocabulary_rows() const { return vocabulary_rows_; }
 

@@ -58,7 +58,7 @@ Experts<Layer> make_experts(const std::string& name, bool two, const Make& make)
   const std::shared_ptr<Layer> understanding = make(name);
   if (!two) return {{understanding, understanding}};
   const std::shared_ptr<Layer> generation = make(name + kGenerationSuffix);
-  generation->load_state(understanding->snapshot());
+  generation->copy_values(*understanding);
   return {{understanding, generation}};
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,18 +34,16 @@ SmallRunOptions half_with_masters() {
   return options;
 }
 
+SmallRunOptions placed(SmallRunOptions options) {
+  options.placed = true;
+  return options;
+}
+
 // A run whose optimizer moves what it trains to a device of its own accord.
 struct PlacedRun : SmallRun {
-  PlacedRun(const SmallRunOptions& options, Device device, train::DataParallel* parallel)
-      : SmallRun(options) {
-    step.reset();
-    optimizer.reset();
-    std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*model, 0.1);
-    for (optim::ParameterGroup& group : groups) group.device = device;
-    optimizer = std::make_unique<optim::AdamW>(groups);
-    model->to(device);
+  PlacedRun(const SmallRunOptions& options, train::DataParallel* parallel)
+      : SmallRun(placed(options)) {
     ema = std::make_unique<optim::Ema>(*optimizer, 0.9);
-    scaler = std::make_unique<amp::GradScaler>(device, options.scaler);
     step_options.parallel = parallel;
     step = std::make_unique<train::TrainStep>(heads::language_model::loss(*model), *optimizer,
                                               *scaler, preset, step_options, ema.get());
@@ -81,7 +80,7 @@ std::map<std::string, std::vector<float>> all_of(const PlacedRun& run) {
 TEST_CASE("sharded begin: masters stay in the parameters' memory until a rank takes its own",
           "[dist][sharing][train]") {
   const SmallRunOptions options = half_with_masters();
-  PlacedRun alone(options, Device::cpu(), nullptr);
+  PlacedRun alone(options, nullptr);
   const Array before = alone.model->named_parameters()[0].parameter->master();
   CHECK_FALSE(before.shares_storage(alone.optimizer->groups()[0].master()));  // which moves them
   CHECK(alone.model->named_parameters()[0].parameter->master().shares_storage(
@@ -110,7 +109,7 @@ TEST_CASE("sharded begin: masters stay in the parameters' memory until a rank ta
   for (const int stage : {1, 2}) {
     const auto errors = run_ranks(kRanks, [&](dist::World& world) {
       train::DataParallel parallel(world, Device::cpu(), {.stage = stage, .bucket = 1});
-      PlacedRun run(options, Device::cpu(), &parallel);
+      PlacedRun run(options, &parallel);
       run.step->share_state();
       const optim::FlatGroup& group = run.optimizer->groups()[0];
       check(group.master().numel() == group.owned() && group.owned() < group.numel() / 2,
@@ -130,7 +129,7 @@ TEST_CASE("sharded begin: a rank reads its part of a checkpoint, and goes on as 
   const SmallRunOptions options = half_with_masters();
   const auto path = folder.path() / "run";
   const auto train_alone = [&](int64_t steps) {
-    PlacedRun run(options, Device::cpu(), nullptr);
+    PlacedRun run(options, nullptr);
     train::RunFolder run_folder(path, /*resume=*/steps > 4);
     run_folder.set_config("{}");
     train::Trainer trainer = run.trainer(run_folder, steps);
@@ -151,7 +150,7 @@ TEST_CASE("sharded begin: a rank reads its part of a checkpoint, and goes on as 
     std::filesystem::remove(ranks / "checkpoints" / "step-000000008.safetensors");
     const auto errors = run_ranks(kRanks, [&](dist::World& world) {
       train::DataParallel parallel(world, Device::cpu(), {.stage = stage, .bucket = 1});
-      PlacedRun run(options, Device::cpu(), &parallel);
+      PlacedRun run(options, &parallel);
       train::RunFolder run_folder(ranks, /*resume=*/true, world.is_first());
       run_folder.set_config("{}");
       train::Trainer trainer = run.trainer(run_folder, 8);
@@ -186,13 +185,73 @@ TEST_CASE("sharded begin: a rank reads its part of a checkpoint, and goes on as 
   CHECK(sum / 2 > file_bytes * 90 / 100);
 }
 
+TEST_CASE("sharded begin: ranks that resume make no values before they read them",
+          "[dist][sharing][train][deferred]") {
+  const TemporaryFolder folder;
+  const train::StopSignals outermost;
+  const SmallRunOptions options = half_with_masters();
+  std::map<std::string, std::vector<float>> expected;
+  {
+    PlacedRun run(options, nullptr);
+    train::RunFolder run_folder(folder.path() / "run", false);
+    run_folder.set_config("{}");
+    train::Trainer trainer = run.trainer(run_folder, 3);
+    trainer.run();
+    expected = all_of(run);
+  }
+  for (const bool there : {true, false}) {
+    // Of weights that count how often they are made.
+    std::mutex mutex;
+    int64_t made = 0;
+    if (!there) std::filesystem::remove_all(folder.path() / "run" / "checkpoints");
+    const auto errors = run_ranks(2, [&](dist::World& world) {
+      const nn::Deferred scope;
+      const auto model = small_gpt(options);
+      for (const nn::NamedParameter& named : model->named_parameters())
+        named.parameter->assign(nn::ValueSource(
+            named.parameter->shape(),
+            [&, source = named.parameter->source()](int64_t begin, const Array& out) {
+              source.write(begin, out);
+              const std::lock_guard lock(mutex);
+              made += out.numel();
+            }));
+      const amp::Preset preset = amp::Preset::parse(options.preset);
+      preset.apply(*model);
+      std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*model, 0.1);
+      for (optim::ParameterGroup& group : groups) group.device = Device::cpu();
+      optim::AdamW optimizer(groups);
+      amp::GradScaler scaler(Device::cpu(), options.scaler);
+      train::DataParallel parallel(world, Device::cpu(), {.bucket = 1});
+      train::TrainerOptions trainer_options{.steps = 3, .quiet = true};
+      trainer_options.step.parallel = &parallel;
+      train::RunFolder run_folder(folder.path() / "run", /*resume=*/true, world.is_first());
+      run_folder.set_config("{}");
+      train::Trainer trainer({.model = model.get(),
+                              .data = [](int64_t index) { return small_batch(index, 8, kRanks); },
+                              .loss = heads::language_model::loss(*model)},
+                             optimizer, scaler, preset, run_folder, trainer_options);
+      check(trainer.resume() == there, "the checkpoint is not what was expected");
+      if (!there) return;
+      const nn::NamedParameter first = model->named_parameters()[0];
+      check(first.parameter->tensor().array().to(DType::f32).to_vector<float>() ==
+                expected.at("value." + first.name),
+            "the values are not the checkpoint's");
+    });
+    for (const std::string& error : errors) CHECK(error == "");
+    int64_t all = 0;
+    for (const auto& [name, values] : expected)
+      if (name.starts_with("value.")) all += std::ssize(values);
+    CHECK(made == (there ? 0 : all));
+  }
+}
+
 TEST_CASE("sharded begin: a checkpoint that is damaged in one rank's part is passed over by all",
           "[dist][sharing][train]") {
   const TemporaryFolder folder;
   const train::StopSignals outermost;
   const SmallRunOptions options = half_with_masters();
   {
-    PlacedRun run(options, Device::cpu(), nullptr);
+    PlacedRun run(options, nullptr);
     train::RunFolder run_folder(folder.path() / "run", false);
     run_folder.set_config("{}");
     run.trainer(run_folder, 2).run();
@@ -212,7 +271,7 @@ TEST_CASE("sharded begin: a checkpoint that is damaged in one rank's part is pas
     const ExpectWarning expected("is damaged: the checksum of");
     const auto errors = run_ranks(kRanks, [&](dist::World& world) {
       train::DataParallel parallel(world, Device::cpu(), {.bucket = 1});
-      PlacedRun run(options, Device::cpu(), &parallel);
+      PlacedRun run(options, &parallel);
       train::RunFolder run_folder(folder.path() / "run", true, false);
       run_folder.set_config("{}");
       train::Trainer trainer = run.trainer(run_folder, 3);
@@ -222,25 +281,124 @@ TEST_CASE("sharded begin: a checkpoint that is damaged in one rank's part is pas
   }
 }
 
+TEST_CASE("sharded begin: of deferred values each rank makes its own, with the same bits",
+          "[dist][sharing][train][deferred]") {
+  struct Way {
+    int stage;
+    bool late;
+  };
+  for (const char* preset : {"fp32", "fp16", "fp16-no-masters", "bf16"}) {
+    SmallRunOptions options = half_with_masters();
+    options.preset = preset;
+    const auto steps = [](PlacedRun& run) {
+      for (int64_t index = 0; index < 3; ++index) {
+        const train::StepData data = small_batch(index, 8, kRanks);
+        run.step->run(index, data.micro_batches, data.normalisers, 0.01);
+      }
+    };
+    PlacedRun alone(options, nullptr);
+    steps(alone);
+    const auto expected = all_of(alone);
+    {
+      const nn::Deferred scope;
+      PlacedRun run(options, nullptr);
+      steps(run);
+      CHECK((all_of(run) == expected));
+    }
+    for (const Way way : {Way{0, false}, Way{1, false}, Way{1, true}, Way{2, true}})
+      for (const int size : {2, kRanks})
+        for (const bool looks : {false, true}) {
+          CAPTURE(preset, way.stage, way.late, size, looks);
+          const auto errors = run_ranks(size, [&](dist::World& world) {
+            const nn::Deferred scope;
+            train::DataParallel parallel(
+                world, Device::cpu(), {.stage = way.stage, .bucket = 1, .late_values = way.late});
+            PlacedRun run(options, &parallel);
+            const auto parameters = run.model->named_parameters();
+            // One rank alone reads some of them.
+            if (looks && world.rank() == 1) {
+              parameters[0].parameter->tensor().array();
+              parameters[3].parameter->master();
+            }
+            check(looks || parameters[0].parameter->deferred(), "a value was made early");
+            steps(run);
+            run.step->complete_state();
+            check(all_of(run) == expected, "the state differs");
+          });
+          for (const std::string& error : errors) CHECK(error == "");
+        }
+  }
+}
+
+constexpr int64_t kNumel = 1 << 24;
+// Deferred values are made in pieces of 16 MiB: bytes a parameter.
+constexpr double kPieces = 16.0 * (1 << 20) / kNumel;
+
+struct Wide : nn::Module {
+  Wide() {
+    for (int i = 0; i < 4; ++i) add_parameter(concat("p", i), {kNumel / 4}, nn::init::normal());
+  }
+};
+
+// Two ranks that only one process plays: what it sends gets nowhere.
+class Half : public dist::Communicator {
+ public:
+  explicit Half(Device device) : Communicator(0, 2), device_(device) {}
+  Device device() const override { return device_; }
+
+ protected:
+  void exchange(const std::vector<Block>&, const std::vector<Block>&) override {}
+
+ private:
+  Device device_;
+};
+
+TEST_CASE("sharded begin: a rank never has the masters of others in host memory",
+          "[dist][sharing][deferred]") {
+  const auto bytes_of = [](const std::function<void(Wide&)>& work) {
+    release_cached_memory(Device::cpu());
+    reset_peak_memory(Device::cpu());
+    const int64_t before = memory_stats(Device::cpu()).in_use;
+    Wide model;
+    amp::Preset::parse("fp16").apply(model);
+    work(model);
+    return static_cast<double>(memory_stats(Device::cpu()).peak_in_use - before) / kNumel;
+  };
+  Half ranks(Device::cpu());
+  const auto share = [&](Wide& model) {
+    std::vector<optim::ParameterGroup> groups = optim::one_group(model, 0);
+    groups[0].device = Device::cpu();
+    optim::AdamW optimizer(groups);
+    const optim::Ema ema(optimizer, 0.9);
+    optimizer.share(ranks, {.bucket = 1 << 20});
+    CHECK(optimizer.groups()[0].master().numel() == kNumel / 2);
+  };
+  // Values and gradients of 2; of one half values apart and masters of 4.
+  constexpr double kOwn = 2 + 2 + 1 + 2;
+  double bytes = 0;
+  {
+    const nn::Deferred scope;
+    bytes = bytes_of(share);
+    CAPTURE(bytes);
+    CHECK(bytes >= kOwn);
+    CHECK(bytes < kOwn + kPieces + 0.1);
+    CHECK(bytes_of([](Wide&) {}) < 0.01);
+  }
+  bytes = bytes_of(share);
+  CAPTURE(bytes);
+  CHECK(bytes >
+        kOwn + 4 + 4);  // the masters of the model, and the averages, are all there at first
+}
+
 TEST_CASE("sharded begin: a GPU never has all masters", "[cuda][dist][sharing]") {
   require_gpu();
-  // Two ranks that only one process plays: nothing is sent before a step.
-  class Half : public dist::Communicator {
-   public:
-    Half() : Communicator(0, 2) {}
-    Device device() const override { return test_gpu(); }
-
-   protected:
-    void exchange(const std::vector<Block>&, const std::vector<Block>&) override {}
-  };
-  Half ranks;
-  constexpr int64_t kNumel = 1 << 24;
-  struct Wide : nn::Module {
-    Wide() {
-      for (int i = 0; i < 4; ++i)
-        add_parameter(concat("p", i), Array::full({kNumel / 4}, 0.25 * i, DType::f32));
-    }
-  };
+  const bool deferred = GENERATE(false, true);
+  CAPTURE(deferred);
+  Half ranks(test_gpu());
+  reset_peak_memory(Device::cpu());
+  const int64_t host_before = memory_stats(Device::cpu()).in_use;
+  std::optional<nn::Deferred> scope;
+  if (deferred) scope.emplace();
   Wide model;
   amp::Preset::parse("fp16").apply(model);
   release_cached_memory(test_gpu());
@@ -255,8 +413,12 @@ TEST_CASE("sharded begin: a GPU never has all masters", "[cuda][dist][sharing]")
   const double bytes = static_cast<double>(memory_stats(test_gpu()).peak_in_use - before) / kNumel;
   CAPTURE(bytes);
   // Values and gradients of 2, half of them apart, half of masters and two moments of 4 each.
-  CHECK(bytes < 2 + 2 + 1 + 6 + 0.5);
+  CHECK(bytes < 2 + 2 + 1 + 6 + 0.5 + (deferred ? kPieces : 0));
   CHECK(bytes > 2 + 2 + 1 + 6);
+  if (deferred) {  // nor does the host
+    const int64_t host = memory_stats(Device::cpu()).peak_in_use - host_before;
+    CHECK(static_cast<double>(host) / kNumel < 2 * kPieces + 0.1);
+  }
   // Put together again they are in host memory.
   reset_peak_memory(test_gpu());
   optimizer.unshare();

@@ -25,27 +25,36 @@ struct SmallRunOptions {
   uint64_t seed = 1;
   bool capture = true;
   Device device = {};
+  bool placed = false;  // the optimizer moves the model there (optim::ParameterGroup::device)
   amp::GradScalerOptions scaler = {};  // of dynamic scaling
 };
 
-// Two blocks of GPT-2 under AdamW.
+// Two blocks of GPT-2, tied.
+inline std::shared_ptr<nn::CausalLm> small_gpt(const SmallRunOptions& options) {
+  nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::gpt2);
+  config.vocab_size = kVocabulary;
+  config.dim = options.dim;
+  config.layers = 2;
+  config.heads = 2;
+  config.max_positions = kLength;
+  config.tie_embeddings = true;
+  config.embedding_dropout = config.residual_dropout = options.dropout;
+  RandomState::current().set_seed(7);
+  return nn::make_causal_lm(config, {.vocabulary_multiple = 8});
+}
+
+// The same under AdamW.
 struct SmallRun {
   explicit SmallRun(const SmallRunOptions& options = {})
       : preset(amp::Preset::parse(options.preset)) {
-    nn::CausalLmConfig config = nn::CausalLmConfig::of(nn::Family::gpt2);
-    config.vocab_size = kVocabulary;
-    config.dim = options.dim;
-    config.layers = 2;
-    config.heads = 2;
-    config.max_positions = kLength;
-    config.tie_embeddings = true;
-    config.embedding_dropout = config.residual_dropout = options.dropout;
-    RandomState::current().set_seed(7);
-    model = nn::make_causal_lm(config, {.vocabulary_multiple = 8});
+    model = small_gpt(options);
     model->set_recompute(options.recompute);
-    model->to(options.device);
+    if (!options.placed) model->to(options.device);
     preset.apply(*model);
-    optimizer = std::make_unique<optim::AdamW>(optim::split_by_decay(*model, 0.1));
+    std::vector<optim::ParameterGroup> groups = optim::split_by_decay(*model, 0.1);
+    for (optim::ParameterGroup& group : groups)
+      if (options.placed) group.device = options.device;
+    optimizer = std::make_unique<optim::AdamW>(groups);
     const bool dynamic = preset.scaling == amp::Preset::Scaling::dynamic;
     scaler = std::make_unique<amp::GradScaler>(
         options.device, dynamic ? options.scaler : amp::GradScalerOptions::of(preset));

@@ -18,15 +18,16 @@ void draw_words(const PhiloxKey& key, int64_t step, int64_t begin, int64_t count
   }
 }
 
-// body(words, begin, count) for tiles of [0, numel).
+// body(words, begin, count) for tiles of [0, numel), which are elements from `first` on.
 template <class Body>
-void for_each_tile(const PhiloxKey& key, int64_t numel, const Body& body) {
+void for_each_tile(const PhiloxKey& key, int64_t numel, const Body& body, int64_t first = 0) {
+  check(first % 4 == 0, "draws begin at a multiple of 4, not at element ", first);
   const int64_t step = key.step.data<int64_t>()[0];
   parallel_for(numel, kGrain / 4, [&](int64_t begin, int64_t end) {
     alignas(64) uint32_t words[kTile];
     for (int64_t i = begin; i < end; i += kTile) {
       const int64_t count = std::min(kTile, end - i);
-      draw_words(key, step, i, count, words);
+      draw_words(key, step, first + i, count, words);
       body(words, i, count);
     }
   });
@@ -49,23 +50,33 @@ void store(const double* values, const Array& out, int64_t begin, int64_t count)
 
 }  // namespace
 
-void uniform(const Array& out, const PhiloxKey& key, double low, double high) {
-  for_each_tile(key, out.numel(), [&](const uint32_t* words, int64_t begin, int64_t count) {
+void uniform(const Array& out, const PhiloxKey& key, double low, double high, int64_t first) {
+  const auto tile = [&](const uint32_t* words, int64_t begin, int64_t count) {
     alignas(64) double values[kTile];
     for (int64_t i = 0; i < count; ++i) values[i] = uniform_in(low, high, words[i]);
     store(values, out, begin, count);
-  });
+  };
+  for_each_tile(key, out.numel(), tile, first);
 }
 
-void normal(const Array& out, const PhiloxKey& key, double mean, double stddev) {
-  for_each_tile(key, out.numel(), [&](const uint32_t* words, int64_t begin, int64_t count) {
+void uniform(const Array& out, const PhiloxKey& key, double low, double high) {
+  uniform(out, key, low, high, 0);
+}
+
+void normal(const Array& out, const PhiloxKey& key, double mean, double stddev, int64_t first) {
+  const auto tile = [&](const uint32_t* words, int64_t begin, int64_t count) {
     alignas(64) double values[kTile];
     for (int64_t i = 0; i < count; i += 2) {
       const NormalPair pair = normal_pair(words[i], words[i + 1]);
       for (int64_t k = 0; k < 2; ++k) values[i + k] = std::fma(stddev, pair.value[k], mean);
     }
     store(values, out, begin, count);
-  });
+  };
+  for_each_tile(key, out.numel(), tile, first);
+}
+
+void normal(const Array& out, const PhiloxKey& key, double mean, double stddev) {
+  normal(out, key, mean, stddev, 0);
 }
 
 void bernoulli(const Array& out, const PhiloxKey& key, double probability) {
