@@ -9,6 +9,7 @@
 
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
+#include <binade/core/start_thread.h>
 #include <binade/train/run_folder.h>
 
 namespace binade::examples {
@@ -55,7 +56,7 @@ ReplyFile::ReplyFile(fs::path path, const std::string& run,
     ::close(lock_);
     throw;
   }
-  writer_ = std::thread([this] { write_queued(); });
+  writer_ = start_thread([this] { write_queued(); });
 }
 
 ReplyFile::~ReplyFile() {
