@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ranks that are killed in every phase of a checkpoint: it is there whole or not at all, the others
-# end, and the run goes on to the same end.
+# Ranks that are killed in every phase of a checkpoint, and calls that fail there: it is there whole or
+# not at all, all ranks end, and the run goes on to the same end.
 set -euo pipefail
 source "$(dirname "$0")/cases.sh"
 source "$(dirname "$0")/shared/ranks.sh"
@@ -12,7 +12,7 @@ bin=$BINADE_BUILD/examples
 for i in {1..200}; do echo "Line $i: the quick brown fox jumps over the lazy dog, $((i * i)) times."; done \
   >"$work/text.txt"
 program=("$bin/train_gpt" --text "$work/text.txt" --tokenizer bytes --layers 1 --dim 32 --heads 2 --seq-len 24
-  --batch-size 8 --sample-tokens 0 --device cpu --warmup 2 --validate-every 2 --validation-batches 2
+  --batch-size 8 --sample-tokens 0 --device cpu --warmup 2 --validation-batches 2
   --keep-checkpoints 2 --quiet --steps 8 --accumulation 2 --checkpoint-every 2 --precision fp16 --ema 0.9)
 
 if ! ${CC:-cc} -shared -fPIC -O1 -o "$work/at_event.so" "$(dirname "$0")/shared/at_event.c" -ldl >"$case_output" 2>&1; then
@@ -30,12 +30,13 @@ END_OF_SCRIPT
 watched() {
   local n=$1 folder=$2
   shift 2
-  PIDS=$work EVENTS=$work/at_event.so timeout 120 "$bin/binade-run" -n "$n" --join-seconds 20 "$@" sh \
-    "$work/watched.sh" "${program[@]}" --run-dir "$work/$folder"
+  PIDS=$work EVENTS=$work/at_event.so timeout -k 10 60 "$bin/binade-run" -n "$n" --join-seconds 20 "$@" sh \
+    "$work/watched.sh" "${program[@]}" --validate-every "$validate" --run-dir "$work/$folder"
 }
 
 # ---- the phases of a checkpoint ------------------------------------------------------------------
 export EVENT_PATH=/checkpoints/
+validate=2
 problem=$(EVENT_LOG=$work/events complaint 0 "" watched 2 whole)
 # Those of step 6's, which becomes the best one, and the third: the first is removed.
 mapfile -t events < <(sed 's|/.*/||' "$work/events")
@@ -71,9 +72,27 @@ for phase in "${phases[@]}"; do killed 0 "$phase"; done
 killed 1 "${phases[0]}"
 killed 1 "${phases[2]}"
 
+# failing PHASE: in the first life of the run there is no room for that.
+failing() {
+  local run=failing-$1 call=${events[$1]} rank
+  problem=$(EVENT_NUMBER=$(($1 + 1)) EVENT_ACTION=fail complaint 0 "" watched 2 "$run" --restarts 1)
+  if [[ $call == *" step-"*writing* ]]; then
+    for rank in 0 1; do
+      grep -qE "^\[$rank\] error: .*no checkpoint was written at step 6: cannot write .*: No space left on device;" \
+        "$case_output" || problem=${problem:-rank $rank does not say so}
+    done
+  else
+    ! grep -q "starting again" "$case_output" || problem=${problem:-the run ends}
+  fi
+  [[ -n $problem ]] || problem=$(difference whole "$run")
+  report "there is no room for rank 0's call $(($1 - first + 1)) of a save: ${call/%-[0-9][0-9]*/}" "$problem"
+}
+for phase in "${phases[@]}"; do failing "$phase"; done
+
 # ---- a rank that does not go on ------------------------------------------------------------------
-where="in step [0-9]+; last checkpoint: step [0-9]+"
-problem=$(EVENT_PATH=/metrics.jsonl EVENT_NUMBER=5 EVENT_ACTION=hang complaint 137 "" watched 2 stuck --stuck-seconds 1)
+where="in step 3; last checkpoint: step 2"
+# Behind the row of step 2: what comes with a validation or a checkpoint is waited for.
+problem=$(validate=0 EVENT_PATH=/metrics.jsonl EVENT_NUMBER=5 EVENT_ACTION=hang complaint 137 "" watched 2 stuck --stuck-seconds 1)
 tail -n 1 "$case_output" | grep -qE "^rank 0 of 2 \(.*\) has been stuck for [0-9]+ s while others wait for it $where" ||
   problem=${problem:-it is not named}
 grep -qE "^\[1\] error: rank 0 of 2 .* has been stuck for .* $where" "$case_output" || problem=${problem:-rank 1 does not say so}

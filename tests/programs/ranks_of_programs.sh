@@ -30,14 +30,14 @@ some_skipped
 same "… together with their model, by adapters, distilled" --joint --lora-rank 2 --self-distill --ramp
 program=("$bin/finetune_mtp" --model "$work/model" "${heads[@]}" --depth 2)
 same "recursive multi-token prediction" --precision bf16
-same "sequential multi-token prediction, with its model" --kind sequential --format plain --joint --send-values forward
+same "sequential multi-token prediction, with its model" --kind sequential --format plain --joint --send-values update
 program=("$bin/finetune_eagle" --model "$work/model" "${heads[@]}" --kind eagle1)
 same "an EAGLE-1 head, with its noise"
 expect "a language model of three layers" 0 "saved" "$bin/train_gpt" --text "$work/text.txt" --tokenizer bytes \
   --family llama --layers 3 --dim 16 --heads 2 --seq-len 32 --batch-size 4 --steps 20 --sample-tokens 0 \
   --device cpu --quiet --run-dir "$work/base-3" --save-hf "$work/model-3"
 program=("$bin/finetune_eagle" --model "$work/model-3" "${heads[@]}" --draft-vocabulary 64 --draft-steps 3)
-same "an EAGLE-3 head, whose values are sent with the next step" --ema 0.9 --send-values forward
+same "an EAGLE-3 head, whose values are sent behind the update" --ema 0.9 --send-values update
 
 # in_own_folder PROGRAM...: each rank in the folder of its number.
 in_own_folder() {

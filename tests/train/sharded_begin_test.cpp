@@ -222,7 +222,8 @@ TEST_CASE("sharded begin: a checkpoint that is damaged in one rank's part is pas
   }
 }
 
-TEST_CASE("sharded begin: ranks that see other checkpoints are told which", "[dist][sharing][train]") {
+TEST_CASE("sharded begin: ranks that see other checkpoints are told which",
+          "[dist][sharing][train]") {
   const TemporaryFolder folder;
   const train::StopSignals outermost;
   const SmallRunOptions options = half_with_masters();
@@ -252,8 +253,8 @@ TEST_CASE("sharded begin: ranks that see other checkpoints are told which", "[di
       run.trainer(run_folder, 4).resume();
     });
     const std::string expected =
-        concat("the ranks have different checkpoints: rank 0 sees step-000000002.safetensors of ", bytes,
-               " bytes in ", run_of(1).string(), ", rank 1 sees ",
+        concat("the ranks have different checkpoints: rank 0 sees step-000000002.safetensors of ",
+               bytes, " bytes in ", run_of(1).string(), ", rank 1 sees ",
                there ? concat("step-000000002.safetensors of ", bytes - 1, " bytes") : "none",
                "; all have to see one run folder");
     for (const std::string& error : errors) CHECK_THAT(error, Catch::Contains(expected));
