@@ -4,7 +4,7 @@ of ranks: checkpoints, rows of metrics and saved files must be equal, byte for b
 share their state and whatever they speak over. Then takes the run of one rank back to its first
 checkpoint, and resumes it on several.
 
-    scripts/long/rank_sweep.py BUILD [--draws N] [--seed S] [--program NAME]
+    scripts/long/rank_sweep.py BUILD [--draws N] [--seed S] [--program NAME] [--gpus N]
 """
 import argparse
 import filecmp
@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -111,8 +112,14 @@ def of_ranker(rng, data):
     return options + (["--longest-list", 6] if rng.random() < 0.3 else [])
 
 
+def of_bagel(rng, data):
+    return ["--data", data / "items", "--architecture", rng.choice(["dense", "moe", "mot"]), "--preset", "tiny",
+            "--dim", 32, "--layers", rng.choice([1, 2]), "--hidden", 48, "--workers", rng.choice([1, 3]),
+            "--validation-packs", rng.choice([1, 3]), "--drawings", rng.choice([0, 2]), "--save", "saved"]
+
+
 PROGRAMS = {"train_gpt": of_gpt, "finetune_medusa": of_medusa, "finetune_mtp": of_mtp,
-            "finetune_eagle": of_eagle, "train_ranker": of_ranker}
+            "finetune_eagle": of_eagle, "train_ranker": of_ranker, "train_bagel": of_bagel}
 
 
 def way(rng):
@@ -123,11 +130,14 @@ def way(rng):
 
 
 class Sweep:
-    def __init__(self, build, work):
+    def __init__(self, build, work, gpus):
         self.bin = build / "examples"
         self.work = work
         self.data = work / "data"
-        self.transports = ["tcp", "mpi"] if shutil.which("mpirun") else ["tcp"]
+        self.transports = ["tcp", "mpi"] if shutil.which("mpirun") and not gpus else ["tcp"]
+        self.device = ["--device", "cuda", "--deterministic"] if gpus else ["--device", "cpu"]
+        self.ranks = [n for n in RANKS if not gpus or n <= gpus]
+        self.gpus = gpus
 
     def make_data(self):
         (self.data / "fold").mkdir(parents=True)
@@ -142,11 +152,23 @@ class Sweep:
                         features = [grade + 3 * rng.random(), 2 * rng.random(), rng.random()]
                         words = " ".join(f"{i + 1}:{x:.4f}" for i, x in enumerate(features))
                         file.write(f"{grade} qid:{query + 1} {words}\n")
+        self.make_items()
         for layers in 1, 3:
             self.run([self.bin / "train_gpt", "--text", self.data / "text.txt", "--tokenizer", "bytes", "--family",
                       "llama", "--layers", layers, "--dim", 16, "--heads", 2, "--seq-len", 32, "--batch-size", 4,
                       "--steps", 10, "--sample-tokens", 0, "--device", "cpu", "--quiet", "--run-dir",
                       f"base-{layers}", "--save-hf", f"model-{layers}"], self.data)
+
+    def make_items(self):
+        """Images of stripes, as Fashion-MNIST's files."""
+        items = self.data / "items"
+        items.mkdir()
+        for name in "train", "t10k":
+            pixels = b"".join(bytes(255 * ((x // (1 + i % 10)) % 2) for _ in range(28) for x in range(28))
+                              for i in range(60))
+            (items / f"{name}-images-idx3-ubyte.gz").write_bytes(struct.pack(">IIII", 0x803, 60, 28, 28) + pixels)
+            (items / f"{name}-labels-idx1-ubyte.gz").write_bytes(
+                struct.pack(">II", 0x801, 60) + bytes(i % 10 for i in range(60)))
 
     def run(self, command, folder):
         command = [str(word) for word in command]
@@ -156,7 +178,7 @@ class Sweep:
             raise RuntimeError(f"status {result.returncode}: {' '.join(command)}\n{result.stdout[-2000:]}")
 
     def train(self, ranks, folder, program, options, rng):
-        command = [self.bin / program, *options, "--device", "cpu", "--quiet", "--run-dir", "run"]
+        command = [self.bin / program, *options, *self.device, "--quiet", "--run-dir", "run"]
         if ranks > 1:
             transport = rng.choice(self.transports)
             launch = MPIRUN if transport == "mpi" else [self.bin / "binade-run"]
@@ -203,10 +225,12 @@ class Sweep:
         """What differs, with the command; nothing if all is equal."""
         for folder in self.work.glob("ranks-*"):
             shutil.rmtree(folder)
+        if self.gpus:  # chooses matmul algorithms, which the others find
+            self.train(1, "ranks-0", program, options, rng)
         first = self.train(1, "ranks-1", program, options, rng)
         lanes = options[options.index("--accumulation") + 1]
-        numbers = [n for n in RANKS if lanes % n == 0]
-        for ranks in rng.sample(numbers, 2):
+        numbers = [n for n in self.ranks if lanes % n == 0]
+        for ranks in rng.sample(numbers, min(2, len(numbers))):
             command = self.train(ranks, f"ranks-{ranks}", program, options, rng)
             problem = self.difference("ranks-1", f"ranks-{ranks}")
             if problem:
@@ -225,11 +249,12 @@ def main():
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(10 ** 6))
     parser.add_argument("--program", choices=PROGRAMS)
+    parser.add_argument("--gpus", type=int, default=0, help="a rank on each, at most; 0: the CPU")
     arguments = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
     failed = 0
     with tempfile.TemporaryDirectory() as work:
-        sweep = Sweep(arguments.build.resolve(), Path(work))
+        sweep = Sweep(arguments.build.resolve(), Path(work), arguments.gpus)
         sweep.make_data()
         for draw in range(arguments.draws):
             rng = random.Random(f"{arguments.seed} {draw}")

@@ -155,10 +155,8 @@ problem=$(RUN=$run complaint 0 "starting again (1 of 2)" launch -n 2 --restarts 
 report "a run that is started again ends where one that was not does" "$problem"
 
 # ---- ranks with GPUs -----------------------------------------------------------------------------
-# gpu_difference A B: what differs between the rows of two runs.
-gpu_difference() { diff <(rows "$1") <(rows "$2") | head -n 5 || true; }
-# same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows of one, captured
-# and eager, in all stages of ZeRO and with values that are sent behind the update.
+# same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows and checkpoint of
+# one, captured and eager, in all stages of ZeRO and with values that are sent behind the update.
 same_on_gpus() {
   local name=$1 mode problem=
   shift
@@ -166,7 +164,7 @@ same_on_gpus() {
     "--send-values update" "--send-values update --eager" "--send-values update --zero 2"; do
     # shellcheck disable=SC2086
     problem=$("$@" complaint 0 "" train_on_gpus 2 "gpu-2${mode// /}$1" $mode)
-    [[ -n $problem ]] || problem=$(gpu_difference gpu-1 "gpu-2${mode// /}$1")
+    [[ -n $problem ]] || problem=$(difference gpu-1 "gpu-2${mode// /}$1")
     [[ -z $problem ]] || break
   done
   report "$name" "${problem:+${mode:-captured}: $problem}"
@@ -189,7 +187,7 @@ else
   # The first run has chosen the matmul algorithms that the others find.
   [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1)
   [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1-eager --eager)
-  [[ -n $problem ]] || problem=$(gpu_difference gpu-1 gpu-1-eager)
+  [[ -n $problem ]] || problem=$(difference gpu-1 gpu-1-eager)
   report "one rank with a GPU, captured and eager" "$problem"
   same_on_gpus "two ranks on one GPU are equal to one" on_one_gpu
   expect "two ranks on one GPU are refused otherwise" 2 "have the same GPU" \
