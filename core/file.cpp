@@ -49,7 +49,8 @@ constexpr int kReading = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 size_t open_regular(const std::filesystem::path& path, const Descriptor& file) {
   check(file.get() >= 0, "cannot open ", path.string(), ": ", reason());
   struct stat info {};
-  check(::fstat(file.get(), &info) == 0, "cannot read ", path.string(), ": ", reason());
+  const int status = ::fstat(file.get(), &info);
+  check(status == 0, "cannot read ", path.string(), ": ", reason());
   check(!S_ISDIR(info.st_mode), "cannot read ", path.string(), ": it is a folder");
   check(S_ISREG(info.st_mode), "cannot read ", path.string(), ": it is not a regular file");
   return static_cast<size_t>(info.st_size);
@@ -126,7 +127,8 @@ void AtomicFile::overwrite(uint64_t offset, std::string_view text) {
 }
 
 void AtomicFile::commit() {
-  check(::fsync(descriptor_) == 0, "cannot write ", path_.string(), ": ", reason());
+  const int synced = ::fsync(descriptor_);
+  check(synced == 0, "cannot write ", path_.string(), ": ", reason());
   const int closed = ::close(descriptor_);
   descriptor_ = -1;
   if (closed != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <binade/core/error.h>
+#include <binade/core/start_thread.h>
 #if BINADE_HAVE_CUDA
 #include <binade/core/cuda/event.h>
 #include <binade/core/cuda/side_stream.h>
@@ -43,7 +44,7 @@ SideQueue::Ticket SideQueue::run(std::function<void()> work) {
     return queued_;
   }
 #endif
-  if (!thread_.joinable()) thread_ = std::thread([this] { serve(); });
+  if (!thread_.joinable()) thread_ = start_thread([this] { serve(); });
   {
     const std::lock_guard lock(mutex_);
     work_.push_back(std::move(work));

@@ -12,6 +12,7 @@
 
 #include <binade/core/error.h>
 #include <binade/core/random.h>
+#include <binade/core/start_thread.h>
 
 namespace binade::data {
 
@@ -84,7 +85,7 @@ OrderedWork::OrderedWork(Make make, const PrefetchWorkers& options)
   shared_->seed = options.seed;
   shared_->next_out = shared_->next_begun = options.first;
   for (int i = 0; i < options.workers; ++i)
-    shared_->threads.emplace_back([shared = shared_.get()] { shared->work(); });
+    shared_->threads.push_back(start_thread([shared = shared_.get()] { shared->work(); }));
 }
 
 OrderedWork::~OrderedWork() = default;

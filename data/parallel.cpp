@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include <binade/core/start_thread.h>
+
 namespace binade::data {
 
 int thread_count(int requested) {
@@ -30,7 +32,8 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
   const auto workers = static_cast<int>(std::min<int64_t>(thread_count(threads), count));
   {
     std::vector<std::jthread> others;
-    for (int thread = 1; thread < workers; ++thread) others.emplace_back(worker, thread);
+    for (int thread = 1; thread < workers; ++thread)
+      others.push_back(start_thread<std::jthread>(worker, thread));
     if (workers > 0) worker(0);
   }
   if (failure) std::rethrow_exception(failure);

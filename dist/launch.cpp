@@ -51,6 +51,8 @@ bool meet_in_job(const Environment& environment, Launch& launch) {
   const int number = number_of("SLURM_JOB_ID", *job, 0, 1 << 30) % kJobs * 12 +
                      number_of("SLURM_STEP_ID", *step, 0, 1 << 30) % 12;
   launch.address = first_host(*hosts);
+  check(!launch.address.empty(), "the environment variable SLURM_STEP_NODELIST is ", *hosts,
+        ", not a list of hosts");
   launch.port = kFirstPort + number % kPorts;
   return true;
 }

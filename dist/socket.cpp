@@ -105,7 +105,8 @@ Socket::~Socket() {
 
 Pipe::Pipe(int flags) {
   int ends[2];
-  check(::pipe2(ends, O_CLOEXEC | flags) == 0, "cannot make a pipe: ", std::strerror(errno));
+  const int status = ::pipe2(ends, O_CLOEXEC | flags);
+  check(status == 0, "cannot make a pipe: ", std::strerror(errno));
   out = Socket(ends[0]);
   in = Socket(ends[1]);
 }
@@ -130,17 +131,18 @@ Socket listen_on(int port, bool loopback) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(loopback ? INADDR_LOOPBACK : INADDR_ANY);
-  check(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-            ::listen(socket.get(), SOMAXCONN) == 0,
-        "cannot listen on port ", port, ": ", std::strerror(errno));
+  const bool listens =
+      ::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+      ::listen(socket.get(), SOMAXCONN) == 0;
+  check(listens, "cannot listen on port ", port, ": ", std::strerror(errno));
   return socket;
 }
 
 int port_of(const Socket& listener) {
   sockaddr_in address{};
   socklen_t size = sizeof address;
-  check(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0,
-        "a socket has no port: ", std::strerror(errno));
+  const int status = ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  check(status == 0, "a socket has no port: ", std::strerror(errno));
   return ntohs(address.sin_port);
 }
 

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include <binade/core/error.h>
+#include <binade/core/start_thread.h>
 #include <binade/dist/remote_shell.h>
 #include <binade/dist/socket.h>
 #include <binade/dist/store_server.h>
@@ -51,7 +52,7 @@ Store::Store(const Launch& launch, const Limits& limits, Socket listener)
       concat(rank_of(launch.rank, launch.size), " (", host_name(), ", process ", ::getpid(), ')');
   send_message(news_, {"join", std::to_string(launch.rank), std::to_string(launch.size), name},
                deadline);
-  watcher_ = std::thread([this] { watch(); });
+  watcher_ = start_thread([this] { watch(); });
   try {
     const double left = std::chrono::duration<double>(deadline - Clock::now()).count();
     std::vector<std::string> names = ask({"everybody"}, left);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include <binade/core/error.h>
+#include <binade/core/start_thread.h>
 
 namespace binade::dist {
 
@@ -30,7 +31,7 @@ constexpr double kUnknownFactor = 5;
 
 StoreServer::StoreServer(Socket listener, const ServerOptions& options)
     : listener_(std::move(listener)), options_(options), news_(O_NONBLOCK) {
-  thread_ = std::thread([this] { serve(); });
+  thread_ = start_thread([this] { serve(); });
 }
 
 StoreServer::~StoreServer() {

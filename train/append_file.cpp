@@ -24,8 +24,8 @@ AppendFile::~AppendFile() {
 
 void AppendFile::append(std::string_view record) {
   struct stat before {};
-  check(::fstat(descriptor_, &before) == 0, "cannot write ", path_.string(), ": ",
-        std::strerror(errno));
+  const int status = ::fstat(descriptor_, &before);
+  check(status == 0, "cannot write ", path_.string(), ": ", std::strerror(errno));
   if (write_all(descriptor_, record.data(), record.size())) return;
   const int reason = errno;
   // Nothing can be done where this fails, too: readers pass over a broken last record.

@@ -65,24 +65,24 @@ SafetensorsFile open_checkpoint(const fs::path& path) {
   }
 }
 
-// Whether the file may be deleted: a checkpoint of this format, whole or damaged.
-bool is_ours(const fs::path& path) {
+// Why the file may not be deleted, as a checkpoint of this format, whole or damaged, may be; empty
+// for such a one.
+std::string not_ours(const fs::path& path) {
   try {
     check_format(path);
-    return true;
-  } catch (const Error&) {
-    return false;
+    return "";
+  } catch (const Error& error) {
+    return error.what();
   }
 }
 
 // Nothing that this version does not understand is written over.
 void check_replaceable(const fs::path& path) {
   std::error_code ignored;
-  const bool there = fs::exists(fs::symlink_status(path, ignored));
-  check(
-      !there || is_ours(path), path.string(),
-      " is in the way of a checkpoint: it is none that this version of Binade understands; move it "
-      "elsewhere");
+  if (!fs::exists(fs::symlink_status(path, ignored))) return;
+  const std::string problem = not_ours(path);
+  check(problem.empty(), path.string(), " is in the way of a checkpoint: ", problem,
+        "; move it elsewhere");
 }
 
 void copy_over(const fs::path& from, const fs::path& to) {
@@ -216,12 +216,22 @@ void CheckpointFolder::save(int64_t step, CheckpointSource& source, bool best) {
   }
   const auto remove = [](const fs::path& old) {
     std::error_code ignored;
-    if (is_ours(old)) fs::remove(old, ignored);
+    if (not_ours(old).empty()) fs::remove(old, ignored);
   };
   std::vector<fs::path> all = list_checkpoints(folder_);
   for (; !all.empty() && *step_of(all.back()) > step; all.pop_back()) remove(all.back());
   const size_t surplus = all.size() - std::min(all.size(), static_cast<size_t>(keep_));
   for (size_t i = 0; i < surplus; ++i) remove(all[i]);
+}
+
+std::string CheckpointFolder::contents() const {
+  std::string text;
+  for (const fs::path& path : list_checkpoints(folder_)) {
+    std::error_code ignored;
+    text += concat(text.empty() ? "" : ", ", path.filename().string(), " of ",
+                   fs::file_size(path, ignored), " bytes");
+  }
+  return text.empty() ? "none" : text;
 }
 
 std::optional<CheckpointFolder::Found> CheckpointFolder::newest(CheckpointPieces* pieces) const {

@@ -75,6 +75,8 @@ class CheckpointFolder {
   // The newest one that is whole; damaged ones are warned about. Nothing if there is none. Throws
   // Error at one that read_checkpoint refuses for another reason.
   std::optional<Found> newest(CheckpointPieces* pieces = nullptr) const;
+  // Their names and sizes, for people and to be compared.
+  std::string contents() const;
   std::filesystem::path best_path() const { return folder_ / "best.safetensors"; }
 
  private:

@@ -43,6 +43,13 @@ bool Trainer::resume() {
     add_states(own);
     pieces.emplace(parallel_->world().communicator(), own.pieces());
   }
+  if (parallel_)
+    parallel_->world().require_same(
+        "checkpoints", checkpoints_.contents(),
+        [this](const std::string& first, const std::string& own) {
+          return concat("rank 0 sees ", first, " in ", folder_.path().string(), ", rank ",
+                        parallel_->rank(), " sees ", own, "; all have to see one run folder");
+        });
   const auto found = checkpoints_.newest(pieces ? &*pieces : nullptr);
   if (!found) {
     train_step_.begin_state();

@@ -9,6 +9,7 @@
 
 #include <binade/core/file.h>
 #include <binade/core/json_view.h>
+#include <binade/core/start_thread.h>
 #include <binade/train/run_folder.h>
 
 namespace binade::examples {
@@ -34,8 +35,8 @@ ReplyFile::ReplyFile(fs::path path, const std::string& run,
   lock_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   check(lock_ >= 0, "cannot write ", path_.string(), ": ", std::strerror(errno));
   try {
-    check(::flock(lock_, LOCK_EX | LOCK_NB) == 0, path_.string(),
-          " is being written by another process");
+    const int locked = ::flock(lock_, LOCK_EX | LOCK_NB);
+    check(locked == 0, path_.string(), " is being written by another process");
     std::error_code error;
     check(fs::is_regular_file(path_, error), path_.string(), " is not a regular file");
     const fs::path record = record_of(path_);
@@ -55,7 +56,7 @@ ReplyFile::ReplyFile(fs::path path, const std::string& run,
     ::close(lock_);
     throw;
   }
-  writer_ = std::thread([this] { write_queued(); });
+  writer_ = start_thread([this] { write_queued(); });
 }
 
 ReplyFile::~ReplyFile() {
@@ -82,7 +83,8 @@ void ReplyFile::read_lines() {
       ++count_;
     }
   }
-  check(::ftruncate(lock_, size_) == 0, "cannot cut ", path_.string(), ": ", std::strerror(errno));
+  const int cut = ::ftruncate(lock_, size_);
+  check(cut == 0, "cannot cut ", path_.string(), ": ", std::strerror(errno));
 }
 
 void ReplyFile::add(int64_t prompt, heads::decoding::Dialogue dialogue) {

@@ -5,6 +5,7 @@
 #include <binade/heads/decoding/base_weights.h>
 #include <binade/train/progress.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace binade::examples {
@@ -124,8 +125,14 @@ std::shared_ptr<const heads::decoding::HiddenCache> HeadRun::hidden_cache(
 void HeadRun::place(nn::Module& module) const {
   if (!parallel_) module.to(device_);
   preset_.apply(module);
-  for (const nn::NamedParameter& named : module.named_parameters())
-    if (!named.parameter->trainable()) named.parameter->to(device_);
+  const auto trainable = [](const nn::NamedParameter& one) { return one.parameter->trainable(); };
+  // Whole parts of which nothing is trained, as nobody else moves their buffers.
+  for (const auto& [name, part] : module.named_modules()) {
+    const std::vector<nn::NamedParameter> parameters = part->named_parameters();
+    if (std::none_of(parameters.begin(), parameters.end(), trainable)) part->to(device_);
+  }
+  for (const nn::NamedParameter& one : module.named_parameters())
+    if (!trainable(one)) one.parameter->to(device_);
 }
 
 bool HeadRun::train(const HeadTask& head_task) {

@@ -1,5 +1,7 @@
 #include "ranks.h"
 
+#include <filesystem>
+
 #include <binade/core/version.h>
 
 namespace binade::examples {
@@ -36,11 +38,27 @@ Device choose_device(const TrainingOptions& options, const dist::World& world) {
   return Device::cuda(count == 1 ? 0 : world.local_rank());
 }
 
+namespace {
+
+// A rank that does not see the run that it shall go on with has none of its options either.
+void require_run_folder(const TrainingOptions& options, dist::World& world) {
+  const bool has_run =
+      std::filesystem::exists(std::filesystem::path(options.run_dir) / "config.json");
+  world.require_same("run folders", !options.resume ? "a new run"
+                                    : has_run       ? "a run to go on with in " + options.run_dir
+                                                    : "no run in " + options.run_dir);
+}
+
+}  // namespace
+
 std::unique_ptr<train::DataParallel> data_parallel(const TrainingOptions& options,
                                                    const std::string& config, dist::World& world,
                                                    Device device) {
   if (world.alone()) return nullptr;
-  world.require_same("versions of Binade", version_facts()[0].second);
+  const auto facts = version_facts();
+  world.require_same("versions of Binade",
+                     concat(facts[0].second, " (commit ", facts[1].second, ')'));
+  require_run_folder(options, world);
   world.require_same("options", config, [](const std::string& first, const std::string& own) {
     return train::configuration_differences(first, "rank 0's configuration", own, {});
   });

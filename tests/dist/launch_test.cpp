@@ -92,6 +92,16 @@ TEST_CASE("dist: srun's tasks meet on the first host of their step", "[dist]") {
   }
 }
 
+TEST_CASE("dist: a list of no hosts is an error", "[dist]") {
+  for (const char* list : {"[", "[]", ",node1", "[,3]"}) {
+    const Variables step = {
+        {"SLURM_STEP_NODELIST", list}, {"SLURM_JOB_ID", "4711"}, {"SLURM_STEP_ID", "2"}};
+    CHECK(
+        error_of(joined(kSlurm, step)) ==
+        concat("the environment variable SLURM_STEP_NODELIST is ", list, ", not a list of hosts"));
+  }
+}
+
 TEST_CASE("dist: ranks of mpirun's may be without a place to meet", "[dist]") {
   Variables here = joined(kOpenMpi, {{"OMPI_COMM_WORLD_LOCAL_SIZE", "8"}});
   CHECK(launch_of(here).by_mpirun);

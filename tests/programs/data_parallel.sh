@@ -28,9 +28,9 @@ same "… in bf16 with Muon, on Llama with recompute" "${made[@]}" --accumulatio
 same "… with LoRA" "${made[@]}" --accumulation 4 --lora-rank 4 --lora-dropout 0.1
 same "… with multi-token prediction" "${made[@]}" --accumulation 4 --mtp sequential:1
 
-# In the other stages of ZeRO, and where values are sent with the next step, all have the rows and
-# files of the run before.
-for way in "--zero 0" "--zero 2" "--zero 1 --send-values forward" "--zero 2 --send-values forward"; do
+# In the other stages of ZeRO, and where values are sent behind the update, all have the rows and files
+# of the run before.
+for way in "--zero 0" "--zero 2" "--zero 1 --send-values update" "--zero 2 --send-values update"; do
   problem=
   # shellcheck disable=SC2086
   ranks 4 "run$way" --steps 20 --checkpoint-every 10 --accumulation 4 --mtp sequential:1 $way \
@@ -66,7 +66,7 @@ for n in 4 2 4; do
   steps=$((steps + 7))
   [[ -n $problem ]] || ranks "$n" parts --steps $steps "${half[@]}" "${again[@]}" >"$case_output" 2>&1 ||
     problem="$n ranks end with status $?"
-  again=(--resume --send-values forward)
+  again=(--resume --send-values update)
 done
 [[ -n $problem ]] || problem=$(difference whole parts)
 report "4 ranks, then 2, then 4 end where one does" "$problem"
@@ -116,6 +116,17 @@ expect "micro-batches that the ranks cannot share out" 2 "it can among 1, 2, 4" 
 expect "ranks with other options" 2 "the ranks have different options: learning-rate" \
   launch -n 2 sh -c 'exec "$@" --learning-rate "0.$BINADE_RANK"' sh "${train[@]}" \
   --run-dir "$work/options" --accumulation 2
+# in_own_folder N COMMAND...: each rank in the folder of its number.
+in_own_folder() { launch -n "$1" sh -c 'cd "$0/$BINADE_RANK" && exec "$@"' "$work" "${@:2}"; }
+mkdir "$work/0" "$work/1"
+expect "ranks that share no folder" 0 "[0] done at step 4" in_own_folder 2 "${train[@]}" --run-dir own --accumulation 2
+expect "a run to go on with that one rank does not see" 2 \
+  "the ranks have different run folders: a run to go on with in own on rank 0, no run in own on rank 1" \
+  in_own_folder 2 "$bin/train_gpt" --run-dir own --resume
+cp -r "$work/0/own/." "$work/1/own"
+rm "$work"/1/own/checkpoints/step*
+expect "checkpoints that one rank does not see" 2 "bytes in own, rank 1 sees none; all have to see one run folder" \
+  in_own_folder 2 "$bin/train_gpt" --run-dir own --resume
 expect "a run folder that holds a run" 2 "[0] error: the run folder" \
   launch -n 2 "${train[@]}" --run-dir "$work/whole" --accumulation 2
 refused "half of a launcher's variables" "BINADE_RANKS, BINADE_LOCAL_RANK is missing" \
@@ -144,18 +155,16 @@ problem=$(RUN=$run complaint 0 "starting again (1 of 2)" launch -n 2 --restarts 
 report "a run that is started again ends where one that was not does" "$problem"
 
 # ---- ranks with GPUs -----------------------------------------------------------------------------
-# gpu_difference A B: what differs between the rows of two runs.
-gpu_difference() { diff <(rows "$1") <(rows "$2") | head -n 5 || true; }
-# same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows of one, captured
-# and eager, in all stages of ZeRO and with values that are sent with the next step.
+# same_on_gpus NAME LAUNCHED...: two ranks, started through LAUNCHED, have the rows and checkpoint of
+# one, captured and eager, in all stages of ZeRO and with values that are sent behind the update.
 same_on_gpus() {
   local name=$1 mode problem=
   shift
   for mode in "" --eager "--zero 0" "--zero 0 --eager" "--zero 2" "--zero 2 --eager" \
-    "--send-values forward" "--send-values forward --eager" "--send-values forward --zero 2"; do
+    "--send-values update" "--send-values update --eager" "--send-values update --zero 2"; do
     # shellcheck disable=SC2086
     problem=$("$@" complaint 0 "" train_on_gpus 2 "gpu-2${mode// /}$1" $mode)
-    [[ -n $problem ]] || problem=$(gpu_difference gpu-1 "gpu-2${mode// /}$1")
+    [[ -n $problem ]] || problem=$(difference gpu-1 "gpu-2${mode// /}$1")
     [[ -z $problem ]] || break
   done
   report "$name" "${problem:+${mode:-captured}: $problem}"
@@ -167,6 +176,9 @@ on_one_gpu() {
 }
 on_two_gpus() { "$@"; }
 on_two_gpus_through_nccl() { BINADE_PEER_COPIES=0 "$@"; }
+on_two_hosts() {
+  NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1 NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 GPU_RANKS_AS_HOSTS=1 "$@"
+}
 
 problem=$(complaint 0 "" train_on_gpus 1 gpu-0)
 if grep -qF "cannot be used" "$case_output" || (($(gpu_count) < 1)); then
@@ -175,7 +187,7 @@ else
   # The first run has chosen the matmul algorithms that the others find.
   [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1)
   [[ -n $problem ]] || problem=$(complaint 0 "" train_on_gpus 1 gpu-1-eager --eager)
-  [[ -n $problem ]] || problem=$(gpu_difference gpu-1 gpu-1-eager)
+  [[ -n $problem ]] || problem=$(difference gpu-1 gpu-1-eager)
   report "one rank with a GPU, captured and eager" "$problem"
   same_on_gpus "two ranks on one GPU are equal to one" on_one_gpu
   expect "two ranks on one GPU are refused otherwise" 2 "have the same GPU" \
@@ -187,6 +199,7 @@ if (($(gpu_count) < 2)); then
 else
   same_on_gpus "two ranks with a GPU each are equal to one" on_two_gpus
   same_on_gpus "… and through NCCL alone" on_two_gpus_through_nccl
+  same_on_gpus "two hosts with a GPU each, which have no way but the network, are equal to one" on_two_hosts
   expect "more ranks than GPUs are refused" 2 "start fewer ranks" \
     launch -n $(($(gpu_count) + 1)) "${train[@]/#cpu/cuda}" --accumulation \
     $(($(gpu_count) + 1)) --run-dir "$work/gpu-many"

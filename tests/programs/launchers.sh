@@ -42,6 +42,28 @@ else
 fi
 refused "MPI without a launcher" "which mpirun starts" "${program[@]}" --transport mpi --run-dir "$work/alone"
 
+# ---- another version of the library --------------------------------------------------------------
+cat >"$work/version.cpp" <<'END_OF_SOURCE'
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace binade {
+std::vector<std::pair<std::string, std::string>> version_facts() {
+  return {{"binade", "0.1.0"}, {"commit", "another"}};
+}
+}  // namespace binade
+END_OF_SOURCE
+if ! "${CXX:-g++}" -std=c++20 -shared -fPIC -o "$work/version.so" "$work/version.cpp" >"$case_output" 2>&1; then
+  echo "skip ranks with other versions of the library: there is no compiler"
+else
+  expect "ranks with other versions of the library" 2 "(commit another) on rank 1" "$bin/binade-run" -n 2 sh -c \
+    '[ $BINADE_RANK = 0 ] || export LD_PRELOAD=$0; exec "$@"' "$work/version.so" "${program[@]}" --run-dir "$work/versions"
+  grep -qE "^\[0\] error: .* the ranks have different versions of Binade: .* on rank 0, 0.1.0 \(commit another\) on rank 1" \
+    "$case_output" && problem= || problem="it does not say which"
+  report "… are told both" "$problem"
+fi
+
 # ---- SLURM ---------------------------------------------------------------------------------------
 # srun N COMMAND...: tasks as srun starts them on one host.
 srun() {

@@ -41,6 +41,11 @@ grep -rnE --include='*.h' --include='*.cpp' "(^|[^A-Za-z0-9_:.])(std::)?$locale\
   "${rooms[@]}" | grep -v '^core/text\.h:' >"$case_output" || true
 verdict "the library turns numbers into text and back without the program's locale"
 
+# The parts of a check() may be evaluated before its condition.
+grep -rnE --include='*.h' --include='*.cpp' 'check\(!?::[a-z]' "${rooms[@]}" examples \
+  >"$case_output" || true
+verdict "no check() makes the call whose reason it gives"
+
 grep -rnE --include='*.h' --include='*.cpp' '[jJ]son::(sax_)?(parse|accept)\(' "${rooms[@]}" examples |
   grep -v '^core/json_view\.h:' >"$case_output" || true
 verdict "JSON is parsed in one place, which checks it before"

@@ -30,14 +30,40 @@ some_skipped
 same "… together with their model, by adapters, distilled" --joint --lora-rank 2 --self-distill --ramp
 program=("$bin/finetune_mtp" --model "$work/model" "${heads[@]}" --depth 2)
 same "recursive multi-token prediction" --precision bf16
-same "sequential multi-token prediction, with its model" --kind sequential --format plain --joint --send-values forward
+same "sequential multi-token prediction, with its model" --kind sequential --format plain --joint --send-values update
 program=("$bin/finetune_eagle" --model "$work/model" "${heads[@]}" --kind eagle1)
 same "an EAGLE-1 head, with its noise"
 expect "a language model of three layers" 0 "saved" "$bin/train_gpt" --text "$work/text.txt" --tokenizer bytes \
   --family llama --layers 3 --dim 16 --heads 2 --seq-len 32 --batch-size 4 --steps 20 --sample-tokens 0 \
   --device cpu --quiet --run-dir "$work/base-3" --save-hf "$work/model-3"
 program=("$bin/finetune_eagle" --model "$work/model-3" "${heads[@]}" --draft-vocabulary 64 --draft-steps 3)
-same "an EAGLE-3 head, whose values are sent with the next step" --ema 0.9 --send-values forward
+same "an EAGLE-3 head, whose values are sent behind the update" --ema 0.9 --send-values update
+
+# ---- with a GPU for each rank --------------------------------------------------------------------
+# on_gpus NAME PROGRAM ARGUMENTS...: two ranks with a GPU each are equal to one.
+on_gpus() {
+  local name=$1 n problem=
+  program=("$bin/$2" "${heads[@]/#cpu/cuda}" --deterministic "${@:3}")
+  for n in 0 1 2; do  # the first run chooses the matmul algorithms that the others find
+    ranks $((n < 2 ? 1 : 2)) "gpu-$n" >"$case_output" 2>&1 || problem=${problem:-run $n ends with status $?}
+  done
+  [[ -n $problem ]] || problem=$(difference gpu-1 gpu-2)
+  rm -rf "$work"/gpu-*
+  report "$name, on two GPUs" "$problem"
+}
+if (($(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true) < 2)); then
+  echo "skip heads with a GPU for each rank: there are no two GPUs"
+else
+  on_gpus "Medusa heads" finetune_medusa --model "$work/model" --heads 2
+  on_gpus "Medusa heads with their model, which is its own teacher" finetune_medusa --model "$work/model" --heads 2 \
+    --joint --self-distill
+  on_gpus "Medusa heads with adapters, distilled" finetune_medusa --model "$work/model" --heads 2 --joint \
+    --lora-rank 2 --self-distill
+  on_gpus "multi-token prediction" finetune_mtp --model "$work/model" --depth 2
+  on_gpus "an EAGLE-1 head" finetune_eagle --model "$work/model" --kind eagle1
+  on_gpus "an EAGLE-3 head from a file of hidden states" finetune_eagle --model "$work/model-3" --draft-vocabulary 64 \
+    --draft-steps 3 --hidden-cache "$work/gpu-cache"
+fi
 
 # in_own_folder PROGRAM...: each rank in the folder of its number.
 in_own_folder() {

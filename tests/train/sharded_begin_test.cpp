@@ -281,6 +281,45 @@ TEST_CASE("sharded begin: a checkpoint that is damaged in one rank's part is pas
   }
 }
 
+TEST_CASE("sharded begin: ranks that see other checkpoints are told which",
+          "[dist][sharing][train]") {
+  const TemporaryFolder folder;
+  const train::StopSignals outermost;
+  const SmallRunOptions options = half_with_masters();
+  const auto run_of = [&](int rank) { return folder.path() / concat("of-", rank); };
+  {
+    PlacedRun run(options, nullptr);
+    train::RunFolder run_folder(run_of(0), false);
+    run_folder.set_config("{}");
+    run.trainer(run_folder, 2).run();
+  }
+  const auto name = "checkpoints/step-000000002.safetensors";
+  const auto bytes = std::filesystem::file_size(run_of(0) / name);
+  for (const bool there : {false, true}) {
+    std::filesystem::remove_all(run_of(1));
+    std::filesystem::copy(run_of(0), run_of(1), std::filesystem::copy_options::recursive);
+    std::filesystem::remove_all(run_of(1) / "checkpoints");
+    if (there) {  // and cut off
+      std::filesystem::create_directory(run_of(1) / "checkpoints");
+      std::filesystem::copy(run_of(0) / name, run_of(1) / name);
+      std::filesystem::resize_file(run_of(1) / name, bytes - 1);
+    }
+    const auto errors = run_ranks(2, [&](dist::World& world) {
+      train::DataParallel parallel(world, Device::cpu(), {.bucket = 1});
+      PlacedRun run(options, &parallel);
+      train::RunFolder run_folder(run_of(world.rank()), true, false);
+      run_folder.set_config("{}");
+      run.trainer(run_folder, 4).resume();
+    });
+    const std::string expected =
+        concat("the ranks have different checkpoints: rank 0 sees step-000000002.safetensors of ",
+               bytes, " bytes in ", run_of(1).string(), ", rank 1 sees ",
+               there ? concat("step-000000002.safetensors of ", bytes - 1, " bytes") : "none",
+               "; all have to see one run folder");
+    for (const std::string& error : errors) CHECK_THAT(error, Catch::Contains(expected));
+  }
+}
+
 TEST_CASE("sharded begin: of deferred values each rank makes its own, with the same bits",
           "[dist][sharing][train][deferred]") {
   struct Way {
