@@ -7,7 +7,8 @@
 #   --filter TAGS  only the tests of binade_tests that Catch2 selects so, for example "[adamw]"
 #
 # The CUDA kernels are compiled where a toolkit is installed; GPU tests are skipped without a GPU.
-# The scripts of tests/programs run side by side. The last line says `N passed, N failed, N skipped`. Logs
+# As many processes run side by side as there are processors: parts of binade_tests, then the scripts of
+# tests/programs. The last line says `N passed, N failed, N skipped`. Logs
 # are in build/test-logs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -33,10 +34,50 @@ mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 failures=()  # what failed, told again at the end
 
-# Adds the counts of a log's last line `N passed, N failed, N skipped`. A program that ends badly
+# Runs a command in the background. Its output goes to the log `$1`, which is told when it is complete,
+# as "status log".
+start() {
+  local log=$logs/$1.log
+  (
+    status=0
+    # The shell lets what it starts in the background ignore Ctrl-C; some scripts test it.
+    BINADE_BUILD=$build env --default-signal=INT,QUIT "${@:2}" >"$log" 2>&1 </dev/null || status=$?
+    echo "$status $log" >&"$ended"
+  ) &
+}
+
+# Runs "name command..." of the lists that were queued, as many at a time as there are processors, and
+# judges each when it has ended.
+queue=()
+queue() { queue+=("$(printf '%q ' "$@")"); }
+run_queue() {
+  local job running=0
+  for job in "${queue[@]}"; do
+    if ((running == $(nproc))); then
+      judge_next
+      running=$((running - 1))
+    fi
+    eval "start $job"
+    running=$((running + 1))
+  done
+  for (( ; running > 0; --running)); do judge_next; done
+  queue=()
+}
+
+# Waits for a job to end.
+judge_next() {
+  local name log status
+  read -r status log <&"$ended"
+  name=$(basename "$log" .log)
+  say "$name"
+  if [[ $name == binade_tests* ]]; then judge_tests; else judge_script; fi
+}
+
+# Adds the counts of the log's last line `N passed, N failed, N skipped`. A program that ends badly
 # counts as one failure even if it reports none, for example when it crashes at its end.
-count_catch() {
-  local log=$1 status=$2 counts bads=0
+judge_tests() {
+  local counts bads=0
+  sed -nE '/^(slowest tests|skipped|failed):$/,$p' "$log"
   counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1 || true)
   if [[ $counts =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
     bads=${BASH_REMATCH[2]}
@@ -44,47 +85,19 @@ count_catch() {
     skipped=$((skipped + BASH_REMATCH[3]))
   fi
   if ((status != 0 && bads == 0)); then
-    say "binade_tests ended with status $status"
+    tail -n 100 "$log"
+    say "$name ended with status $status"
     bads=1
-    failures+=("binade_tests ended with status $status")
+    failures+=("$name ended with status $status")
   fi
   mapfile -t -O "${#failures[@]}" failures < <(sed -n '/^failed:$/,/^$/{/^failed:$/d;/^$/d;p}' "$log")
   failed=$((failed + bads))
 }
 
-# Runs the scripts, as many at a time as there are processors, and judges each when it has ended.
-run_scripts() {
-  local processors script running=0
-  processors=$(nproc)
-  # Their programs share the processors: threads that spin while they wait would take them from others.
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-  for script in "$@"; do
-    if ((running == processors)); then
-      judge_next
-      running=$((running - 1))
-    fi
-    run_script "$script" &
-    running=$((running + 1))
-  done
-  for (( ; running > 0; --running)); do judge_next; done
-}
-
-# Its output goes to its log. The name of the log is told when it is complete, as "status log".
-run_script() {
-  local status=0 log
-  log=$logs/$(basename "$1" .sh).log
-  # The shell lets what it starts in the background ignore Ctrl-C; some scripts test it.
-  BINADE_BUILD=$build env --default-signal=INT,QUIT bash "$1" >"$log" 2>&1 </dev/null || status=$?
-  echo "$status $log" >&"$ended"
-}
-
-# Waits for a script to end. It is one test, passed if it ends with status 0, unless it prints cases
-# of its own (tests/programs/cases.sh).
-judge_next() {
-  local name log status oks bads skips
-  read -r status log <&"$ended"
-  name=$(basename "$log" .log)
-  say "$name"
+# A script is one test, passed if it ends with status 0, unless it prints cases of its own
+# (tests/programs/cases.sh).
+judge_script() {
+  local oks bads skips
   oks=$(grep -c '^ok ' "$log" || true)
   bads=$(grep -c '^not ok ' "$log" || true)
   skips=$(grep -c '^skip ' "$log" || true)
@@ -103,31 +116,37 @@ judge_next() {
   passed=$((passed + oks)) failed=$((failed + bads)) skipped=$((skipped + skips))
 }
 
-say "binade_tests"
+# The ends of jobs, one a line, through a pipe without a name.
+mkfifo "$logs/ended"
+exec {ended}<>"$logs/ended"
+rm "$logs/ended"
+
+# Threads that spin while they wait would take the processors from other jobs.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 spec=$filter
 if [[ $long == no ]]; then
   spec=${filter//,/\~[long],}~[long]  # leaves [long] out of each alternative of the filter
 fi
-status=0
-"$build/tests/binade_tests" ${spec:+"$spec"} 2>&1 </dev/null | tee "$logs/binade_tests.log" || status=$?
-count_catch "$logs/binade_tests.log" "$status"
+shards=$(nproc)
+[[ -z $filter ]] || shards=1
+for ((shard = 1; shard <= shards; ++shard)); do
+  queue "binade_tests-$shard" "$build/tests/binade_tests" ${spec:+"$spec"} --shard "$shard/$shards"
+done
 
 if [[ -z $filter ]]; then
-  scripts=()
-  for script in "$root"/tests/programs/*.sh; do
-    [[ $script == */cases.sh ]] || scripts+=("$script")
+  # Beginning with those of most lines, which take longest, so that no long one comes last. Each of their
+  # programs has one thread.
+  while read -r _ script; do
+    [[ $script == */cases.sh ]] ||
+      queue "$(basename "$script" .sh)" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" bash "$script"
+  done < <(wc -l "$root"/tests/programs/*.sh | sort -rn | grep '\.sh$')
+fi
+run_queue
+if [[ -z $filter && $long == yes ]]; then
+  for script in "$root"/scripts/long/*.sh; do
+    queue "$(basename "$script" .sh)" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" bash "$script"
+    run_queue  # one by one: some measure
   done
-  # The ends of scripts, one a line, through a pipe without a name.
-  mkfifo "$logs/ended"
-  exec {ended}<>"$logs/ended"
-  rm "$logs/ended"
-  run_scripts "${scripts[@]}"
-  if [[ $long == yes ]]; then
-    for script in "$root"/scripts/long/*.sh; do
-      run_script "$script"  # one by one: some measure
-      judge_next
-    done
-  fi
 fi
 
 if ((${#failures[@]})); then

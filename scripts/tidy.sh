@@ -15,6 +15,10 @@ have clang-format && have clang-tidy ||
 
 if (($#)); then files=("$@"); else mapfile -t files < <(git ls-files '*.h' '*.cpp' '*.cu'); fi
 clang-format --dry-run --Werror "${files[@]}"
+# clang-tidy cannot read the precompiled headers of GCC.
+database=$(mktemp -d)
+trap 'rm -rf "$database"' EXIT
+sed -E 's/ -Winvalid-pch .*cmake_pch\.hxx / /' build/compile_commands.json >"$database/compile_commands.json"
 printf '%s\n' "${files[@]}" | { grep '\.cpp$' || true; } |
   xargs --no-run-if-empty --max-procs="$(nproc)" --max-args=1 \
-    clang-tidy -p build --quiet --extra-arg=-Wno-unknown-warning-option
+    clang-tidy -p "$database" --quiet --extra-arg=-Wno-unknown-warning-option

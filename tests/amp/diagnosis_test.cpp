@@ -9,6 +9,7 @@
 #include <binade/optim/sgd.h>
 
 #include "optim/parameters.h"
+#include "parsed_json.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -125,7 +126,7 @@ TEST_CASE("the underflow report counts what a larger scale brings back", "[amp][
   CHECK(report.share() == Approx(2.0 / 11));
   CHECK_THAT(report.summary(), Contains("18 %") && Contains("small") && Contains("25 %"));
 
-  const nlohmann::json json = nlohmann::json::parse(report.to_json(7));
+  const nlohmann::json json = test::parsed(report.to_json(7));
   CHECK(json.at("step") == 7);
   CHECK(json.at("parameters").at(1).at("name") == "small");
   CHECK(json.at("parameters").at(1).at("exponents").at("-26") == 1);

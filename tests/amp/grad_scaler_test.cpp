@@ -12,6 +12,7 @@
 
 #include "gpu.h"
 #include "optim/parameters.h"
+#include "parsed_json.h"
 #include "shared.h"
 
 using namespace binade;
@@ -64,7 +65,7 @@ void follow_trace(Device device) {
   const auto path = shared_path("fixtures/grad_scaler.json");
   if (!path) return;
   std::ifstream file(*path);
-  for (const auto& trace : nlohmann::json::parse(file)) {
+  for (const auto& trace : test::parsed(file)) {
     const auto& settings = trace.at("settings");
     GradScalerOptions options;
     options.init_scale = settings.value("init_scale", options.init_scale);

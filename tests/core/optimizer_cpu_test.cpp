@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernel_arrays.h"
+#include "parsed_json.h"
 #include "shared.h"
 
 namespace binade::test {
@@ -58,7 +59,7 @@ void follow_trace(const nlohmann::json& trace, const std::function<void(Group&)>
 TEST_CASE("AdamW and SGD follow PyTorch's traces in f64", "[optimizer][cpu]") {
   const auto path = shared_path("fixtures/optimizers.json");
   if (!path) return;
-  const nlohmann::json traces = nlohmann::json::parse(std::ifstream(*path));
+  const nlohmann::json traces = test::parsed(std::ifstream(*path));
   const nlohmann::json& adamw = traces.at("adamw");
   follow_trace(adamw, [&](Group& group) {
     AdamWParams params;

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/unprivileged.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 using namespace binade;
@@ -80,7 +81,7 @@ Raw read_raw(const fs::path& path) {
   for (size_t i = 8; i-- > 0;) length = length << 8 | static_cast<unsigned char>(bytes.at(i));
   REQUIRE(bytes.size() >= 8 + length);
   REQUIRE(bytes[8] == '{');
-  return {nlohmann::json::parse(bytes.substr(8, length)), bytes.substr(8 + length)};
+  return {test::parsed(bytes.substr(8, length)), bytes.substr(8 + length)};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <binade/core/kernels/optimizer.h>
 
 #include "kernel_arrays.h"
+#include "parsed_json.h"
 #include "shared.h"
 
 namespace binade::test {
@@ -38,7 +39,7 @@ std::vector<double> scales_over(const std::vector<int>& bad, const ScalerState& 
 TEST_CASE("the loss scale follows PyTorch's trace", "[scaler][cpu]") {
   const auto path = shared_path("fixtures/grad_scaler.json");
   if (!path) return;
-  const nlohmann::json traces = nlohmann::json::parse(std::ifstream(*path));
+  const nlohmann::json traces = test::parsed(std::ifstream(*path));
   REQUIRE(traces.size() == 3);
   for (const nlohmann::json& trace : traces) {
     const nlohmann::json& given = trace.at("settings");

@@ -1,3 +1,4 @@
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 #include <binade/core/error.h>
@@ -291,7 +292,7 @@ TEST_CASE("a token is looked for in normal form if it says so", "[data][bpe]") {
 
 TEST_CASE("the post-processor's tokens are added when asked for", "[data][bpe]") {
   json spec = tokenizer_json({"a", "<s>", "</s>"}, {});
-  spec["post_processor"] = json::parse(R"({"type": "Sequence", "processors": [
+  spec["post_processor"] = test::parsed(R"({"type": "Sequence", "processors": [
     {"type": "ByteLevel"},
     {"type": "TemplateProcessing",
      "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}},
@@ -323,12 +324,12 @@ TEST_CASE("an inconsistent vocabulary is refused", "[data][bpe][bad_input]") {
     changed[json::json_pointer(pointer)] = value;
     return changed;
   };
-  refuse(with("/model/merges", json::parse(R"([["a", "c"]])")),
+  refuse(with("/model/merges", test::parsed(R"([["a", "c"]])")),
          "merge 0 (\"a\" \"c\") needs the token \"c\"");
-  refuse(with("/model/merges", json::parse(R"([["b", "a"]])")), "needs the token \"ba\"");
+  refuse(with("/model/merges", test::parsed(R"([["b", "a"]])")), "needs the token \"ba\"");
   refuse(with("/model/merges", {"a b", "a"}), "merge 1");
   refuse(with("/model/merges", {{"a", "b", "c"}}), "model.merges[0]: expected two tokens");
-  refuse(with("/model/merges", json::parse(R"([["a", 1]])")),
+  refuse(with("/model/merges", test::parsed(R"([["a", 1]])")),
          "model.merges[0][1]: expected a string, found number");
   refuse(with("/model/vocab/b", 0), "id 0, which another token has, too");
   refuse(with("/model/vocab/b", -4), "the id of token \"b\" is -4");
@@ -350,7 +351,7 @@ TEST_CASE("an inconsistent vocabulary is refused", "[data][bpe][bad_input]") {
 TEST_CASE("an unknown component of tokenizer.json is refused by name", "[data][bpe][bad_input]") {
   const auto refuse = [](const char* key, const char* value, const auto& message) {
     json spec = tokenizer_json({"a"}, {});
-    spec[key] = json::parse(value);
+    spec[key] = test::parsed(value);
     INFO(value);
     CHECK_THROWS_WITH(load(spec), Contains("test.json: ") && Contains(message));
   };

@@ -1,3 +1,4 @@
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 #include <binade/core/error.h>
@@ -90,7 +91,7 @@ std::vector<std::string> random_texts(uint32_t seed) {
 nlohmann::json saved(const Tokenizer& tokenizer) {
   const test::TemporaryFolder folder;
   tokenizer.save(folder.path());
-  return nlohmann::json::parse(std::ifstream(folder.path() / "tokenizer.json"));
+  return test::parsed(std::ifstream(folder.path() / "tokenizer.json"));
 }
 
 }  // namespace

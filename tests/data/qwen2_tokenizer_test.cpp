@@ -9,6 +9,7 @@
 #include <examples/bagel/texts.h>
 
 #include "../temporary_folder.h"
+#include "parsed_json.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -57,7 +58,7 @@ TEST_CASE("a tokenizer_config.json that does not fit its vocabulary is refused",
   const TemporaryFolder folder;
   write_files(folder, files);
   const auto with = [&](const auto& change) {
-    json config = json::parse(files[kConfig].get<std::string>());
+    json config = test::parsed(files[kConfig].get<std::string>());
     change(config);
     folder.write(kConfig, config.dump());
     return data::load_tokenizer(folder.path());

@@ -1,3 +1,4 @@
+#include "parsed_json.h"
 #include "shared.h"
 #include "temporary_folder.h"
 #include "warnings.h"
@@ -106,7 +107,7 @@ TEST_CASE("ids are those of the golden texts", "[data][tokenizer][golden]") {
   const auto llama2 = test::shared_path("models/tokenizers/llama2");
   const auto stories = test::shared_path("models/stories260k");
   if (!fixture || !gpt2 || !llama2 || !stories) return;
-  const auto golden = nlohmann::json::parse(std::ifstream(*fixture));
+  const auto golden = test::parsed(std::ifstream(*fixture));
   REQUIRE(golden.size() > 20);
 
   struct Case {

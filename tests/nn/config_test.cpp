@@ -7,6 +7,7 @@
 #include <binade/core/error.h>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "warnings.h"
 
 using namespace binade;
@@ -204,9 +205,9 @@ TEST_CASE("a configuration is written as it is read", "[config]") {
     // What was given is there unchanged.
     for (const auto& [key, value] : object.items()) {
       INFO(key);
-      CHECK(json::parse(once).at(key) == value);
+      CHECK(test::parsed(once).at(key) == value);
     }
-    CHECK(json::parse(once).at("torch_dtype") == "bfloat16");
+    CHECK(test::parsed(once).at("torch_dtype") == "bfloat16");
   }
 }
 
@@ -398,22 +399,22 @@ TEST_CASE("special token ids beyond the vocabulary are warned about and ignored"
   const std::pair<const char*, const char*> rows[] = {
       {"eos_token_id", "61"}, {"pad_token_id", "-1"}, {"bos_token_id", "9223372036854775807"}};
   for (const auto& [key, id] : rows) {
-    json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
-    object[key] = json::parse(id);
+    json object = test::parsed(test::small_config(Family::llama).to_json(DType::f32));
+    object[key] = test::parsed(id);
     const test::ExpectWarning expected(concat(key, " names the token ", id));
     const CausalLmConfig config = parse(object);
     CHECK(config.bos_ids.empty());
     CHECK(config.eos_ids.empty());
     CHECK(config.pad_ids.empty());
   }
-  json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
+  json object = test::parsed(test::small_config(Family::llama).to_json(DType::f32));
   object["eos_token_id"] = {2, 100, 3};
   const test::ExpectWarning expected("eos_token_id names the token 100");
   CHECK(parse(object).eos_ids == std::vector<int64_t>{2, 3});
 }
 
 TEST_CASE("numbers beyond 64 bits are refused by name", "[config][bad-input]") {
-  json object = json::parse(test::small_config(Family::llama).to_json(DType::f32));
+  json object = test::parsed(test::small_config(Family::llama).to_json(DType::f32));
   for (const char* key : {"eos_token_id", "vocab_size", "num_hidden_layers"}) {
     json changed = object;
     changed[key] = uint64_t{18446744073709551615u};

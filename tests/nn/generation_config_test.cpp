@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 #include "warnings.h"
 
@@ -22,7 +23,7 @@ namespace {
 void write_model(const test::TemporaryFolder& folder, const json& eos,
                  const std::string& generation) {
   save_hf(*test::small_model(test::small_config(Family::llama)), folder.path());
-  json config = json::parse(read_text_file(folder / "config.json"));
+  json config = test::parsed(read_text_file(folder / "config.json"));
   config["eos_token_id"] = eos;
   folder.write("config.json", config.dump());
   std::filesystem::remove(folder / "generation_config.json");
@@ -80,12 +81,12 @@ TEST_CASE("generation_config.json is written as it was read", "[generation_confi
   save_hf(*model, to.path());
   CHECK(read_text_file(to / "generation_config.json") == text);
   // config.json keeps its own.
-  CHECK(json::parse(read_text_file(to / "config.json")).at("eos_token_id") == 2);
+  CHECK(test::parsed(read_text_file(to / "config.json")).at("eos_token_id") == 2);
   // Without a file there, one is made of config.json.
   const test::TemporaryFolder bare, out;
   write_model(bare, 2, "");
   save_hf(*load_hf(bare.path()), out.path());
-  CHECK(json::parse(read_text_file(out / "generation_config.json")).at("eos_token_id") == 2);
+  CHECK(test::parsed(read_text_file(out / "generation_config.json")).at("eos_token_id") == 2);
 }
 
 TEST_CASE("sampling is what generation_config.json asks for", "[generation_config]") {

@@ -14,6 +14,8 @@
 #include <binade/optim/adamw.h>
 #include <nlohmann/json.hpp>
 
+#include "parsed_json.h"
+
 using namespace binade;
 using nlohmann::json;
 
@@ -21,7 +23,7 @@ namespace {
 
 const json& golden(const std::string& name) {
   static const json file =
-      json::parse(read_text_file(BINADE_SOURCE_DIR "/tests/nn/torch_penalties.json"));
+      test::parsed(read_text_file(BINADE_SOURCE_DIR "/tests/nn/torch_penalties.json"));
   for (const json& one : file.at("cases"))
     if (one.at("name") == name) return one;
   fail("no case ", name);

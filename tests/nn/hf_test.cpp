@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 #include "warnings.h"
 
@@ -76,14 +77,14 @@ TEST_CASE("a folder that is loaded and saved holds the same tensors", "[hf]") {
                 tensors_of(folder / "model.safetensors"));
     CHECK(SafetensorsFile(folder / "model.safetensors").metadata().at("format") == "pt");
 
-    const json before = json::parse(read_text_file(*source / "config.json"));
-    const json after = json::parse(read_text_file(folder / "config.json"));
+    const json before = test::parsed(read_text_file(*source / "config.json"));
+    const json after = test::parsed(read_text_file(folder / "config.json"));
     for (const char* key : {"model_type", "architectures", "vocab_size", "tie_word_embeddings",
                             "bos_token_id", "eos_token_id"}) {
       INFO(key);
       CHECK(after.at(key) == before.at(key));
     }
-    CHECK(json::parse(read_text_file(folder / "generation_config.json")).at("eos_token_id") == 2);
+    CHECK(test::parsed(read_text_file(folder / "generation_config.json")).at("eos_token_id") == 2);
   }
 }
 
@@ -97,7 +98,7 @@ TEST_CASE("a model in several files is the model in one", "[hf]") {
   save_in_shards(folder);
   // The single file would be read first: it is gone.
   CHECK_FALSE(fs::exists(folder / "model.safetensors"));
-  const json index = json::parse(read_text_file(folder / "model.safetensors.index.json"));
+  const json index = test::parsed(read_text_file(folder / "model.safetensors.index.json"));
   std::set<std::string> files;
   for (const auto& [name, file] : index.at("weight_map").items())
     files.insert(file.get<std::string>());
@@ -150,7 +151,7 @@ TEST_CASE("weights are saved in half precision and read back", "[hf]") {
   const StateDict original = test::small_model(test::small_config(Family::llama))->state();
   for (const auto& [name, array] : load_hf(folder.path())->state())
     CHECK(array.to_vector<float>() == original.at(name).to(DType::bf16).to_vector<float>());
-  CHECK(json::parse(read_text_file(folder / "config.json")).at("torch_dtype") == "bfloat16");
+  CHECK(test::parsed(read_text_file(folder / "config.json")).at("torch_dtype") == "bfloat16");
 }
 
 TEST_CASE("a half model has masters of the file's values", "[hf]") {
@@ -195,7 +196,7 @@ TEST_CASE("a truncated weight file is refused by name", "[hf][bad-input]") {
 TEST_CASE("a truncated shard is refused by name", "[hf][bad-input]") {
   const test::TemporaryFolder folder;
   save_in_shards(folder);
-  const json index = json::parse(read_text_file(folder / "model.safetensors.index.json"));
+  const json index = test::parsed(read_text_file(folder / "model.safetensors.index.json"));
   const auto last = index.at("weight_map").at("model.norm.weight").get<std::string>();
   truncate(folder / last);
   CHECK_THROWS_WITH(load_hf(folder.path()), Catch::Contains(last));
@@ -204,7 +205,7 @@ TEST_CASE("a truncated shard is refused by name", "[hf][bad-input]") {
 TEST_CASE("an index that names a missing file is refused", "[hf][bad-input]") {
   const test::TemporaryFolder folder;
   save_in_shards(folder);
-  const json index = json::parse(read_text_file(folder / "model.safetensors.index.json"));
+  const json index = test::parsed(read_text_file(folder / "model.safetensors.index.json"));
   const auto last = index.at("weight_map").at("model.norm.weight").get<std::string>();
   fs::remove(folder / last);
   CHECK_THROWS_WITH(load_hf(folder.path()), Catch::Contains(last) && Catch::Contains("missing"));
@@ -215,7 +216,7 @@ TEST_CASE("an index that leads out of the folder is refused", "[hf][bad-input]")
   save_in_shards(folder);
   const fs::path path = folder / "model.safetensors.index.json";
   for (const char* outside : {"../model.safetensors", "/etc/passwd", "..", ""}) {
-    json index = json::parse(read_text_file(path));
+    json index = test::parsed(read_text_file(path));
     index["weight_map"]["model.norm.weight"] = outside;
     write_text_file(path, index.dump());
     CHECK_THROWS_WITH(load_hf(folder.path()), Catch::Contains("no plain file name"));
@@ -226,7 +227,7 @@ TEST_CASE("an index that names a tensor its file lacks is refused", "[hf][bad-in
   const test::TemporaryFolder folder;
   save_in_shards(folder);
   const fs::path path = folder / "model.safetensors.index.json";
-  json index = json::parse(read_text_file(path));
+  json index = test::parsed(read_text_file(path));
   index["weight_map"]["stranger"] = index["weight_map"]["model.norm.weight"];
   write_text_file(path, index.dump());
   CHECK_THROWS_WITH(load_hf(folder.path()), Catch::Contains("'stranger' is not in"));

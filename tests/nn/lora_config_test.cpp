@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "skip.h"
 #include "temporary_folder.h"
 
@@ -25,7 +26,7 @@ namespace fs = std::filesystem;
 namespace {
 
 const ordered_json& goldens() {
-  static const ordered_json file = ordered_json::parse(
+  static const ordered_json file = test::parsed_in_order(
       read_text_file(fs::path(BINADE_SOURCE_DIR) / "tests/nn/peft_targets.json"));
   return file;
 }
@@ -238,12 +239,13 @@ TEST_CASE("the options of adapters are written as they were read", "[lora][peft]
                         {"alpha_pattern", {{"z", 3.5}, {"a", 4.0}}}},
        }) {
     const ordered_json written =
-        ordered_json::parse(lora_config_json(read_config(changed(changes)), "base", false));
+        test::parsed_in_order(lora_config_json(read_config(changed(changes)), "base", false));
     for (const auto& [key, value] : changes.items()) CHECK(written.at(key).dump() == value.dump());
   }
   // A path that is not UTF-8 is written as text that is.
-  CHECK(ordered_json::parse(lora_config_json({}, "caf\xE9", false)).at("base_model_name_or_path") ==
-        "caf\\xE9");
+  CHECK(
+      test::parsed_in_order(lora_config_json({}, "caf\xE9", false)).at("base_model_name_or_path") ==
+      "caf\\xE9");
 }
 
 TEST_CASE("a file that fits gives per-layer ranks their places", "[lora][peft]") {

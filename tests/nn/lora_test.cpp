@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 using namespace binade;
@@ -136,7 +137,7 @@ TEST_CASE("adapters are saved and loaded under PEFT's names", "[lora]") {
   const std::string prefix = "base_model.model.model.layers.1.self_attn.q_proj.";
   CHECK(file.get(prefix + "lora_A.weight").shape() == Shape{3, 32});
   CHECK(file.get(prefix + "lora_B.weight").shape() == Shape{32, 3});
-  const json config = json::parse(read_text_file(folder / "adapter_config.json"));
+  const json config = test::parsed(read_text_file(folder / "adapter_config.json"));
   CHECK(config.at("peft_type") == "LORA");
   CHECK(config.at("task_type") == "CAUSAL_LM");
   CHECK(config.at("r") == 3);
@@ -155,7 +156,7 @@ TEST_CASE("GPT-2's adapters tell PEFT about the transposed weights", "[lora]") {
   const test::TemporaryFolder folder;
   const std::shared_ptr<CausalLm> model = test::small_model(test::small_config(Family::gpt2));
   Lora(*model, {.rank = 2, .target_modules = {"c_attn"}}).save(folder.path());
-  CHECK(json::parse(read_text_file(folder / "adapter_config.json")).at("fan_in_fan_out") == true);
+  CHECK(test::parsed(read_text_file(folder / "adapter_config.json")).at("fan_in_fan_out") == true);
   const SafetensorsFile file(folder / "adapter_model.safetensors");
   CHECK(file.get("base_model.model.transformer.h.0.attn.c_attn.lora_B.weight").shape() ==
         Shape{96, 2});
@@ -196,7 +197,7 @@ TEST_CASE("what Binade's LoRA is not is refused", "[lora][bad-input]") {
   const test::TemporaryFolder folder;
   const std::shared_ptr<CausalLm> model = llama();
   Lora(*model, kOptions).save(folder.path());
-  const json good = json::parse(read_text_file(folder / "adapter_config.json"));
+  const json good = test::parsed(read_text_file(folder / "adapter_config.json"));
   for (const json& change :
        {json{{"use_dora", true}}, json{{"bias", "all"}}, json{{"peft_type", "IA3"}},
         json{{"modules_to_save", {"lm_head"}}}, json{{"lora_bias", true}}}) {
@@ -211,7 +212,7 @@ TEST_CASE("adapters of another shape are refused by name", "[lora][bad-input]") 
   const test::TemporaryFolder folder;
   const std::shared_ptr<CausalLm> model = llama();
   Lora(*model, kOptions).save(folder.path());
-  json config = json::parse(read_text_file(folder / "adapter_config.json"));
+  json config = test::parsed(read_text_file(folder / "adapter_config.json"));
   config["r"] = 4;
   write_text_file(folder / "adapter_config.json", config.dump());
   CHECK_THROWS_WITH(Lora::load(*llama(), folder.path()),
@@ -224,7 +225,7 @@ TEST_CASE("adapters that cannot be loaded leave the model as it was", "[lora][ba
     const std::shared_ptr<CausalLm> model = llama();
     Lora(*model, kOptions).save(good.path());
   }
-  const json config = json::parse(read_text_file(good / "adapter_config.json"));
+  const json config = test::parsed(read_text_file(good / "adapter_config.json"));
   std::map<std::string, Array> tensors;
   const SafetensorsFile file(good / "adapter_model.safetensors");
   for (const std::string& name : file.names()) tensors[name] = file.get(name);

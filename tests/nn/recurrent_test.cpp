@@ -12,6 +12,8 @@
 #include <binade/nn/init.h>
 #include <nlohmann/json.hpp>
 
+#include "parsed_json.h"
+
 using namespace binade;
 using namespace binade::nn;
 using Catch::Matchers::Contains;
@@ -21,7 +23,7 @@ namespace {
 
 const json& cases() {
   static const json file =
-      json::parse(read_text_file(BINADE_SOURCE_DIR "/tests/nn/torch_recurrent.json"));
+      test::parsed(read_text_file(BINADE_SOURCE_DIR "/tests/nn/torch_recurrent.json"));
   return file.at("cases");
 }
 

@@ -17,6 +17,7 @@
 
 #include "nn/hashed_weights.h"
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "skip.h"
 #include "temporary_folder.h"
 
@@ -32,7 +33,7 @@ constexpr double kTolerance = 1e-5;  // f32 on both sides
 constexpr double kNothing = 1e-7;    // gradients have norms of 0.001 to 1
 
 const json& goldens() {
-  static const json all = json::parse(
+  static const json all = test::parsed(
       read_text_file(fs::path(BINADE_SOURCE_DIR) / "tests/nn/transformers_models.json"));
   return all;
 }

@@ -12,6 +12,7 @@
 #include <binade/optim/sgd.h>
 
 #include "optim/parameters.h"
+#include "parsed_json.h"
 #include "shared.h"
 
 using namespace binade;
@@ -292,7 +293,7 @@ TEST_CASE("optimizers agree with PyTorch's", "[optim]") {
   const auto path = shared_path("fixtures/optimizers.json");
   if (!path) return;
   std::ifstream file(*path);
-  const nlohmann::json fixture = nlohmann::json::parse(file);
+  const nlohmann::json fixture = test::parsed(file);
   for (const char* name : {"adamw", "sgd_momentum", "sgd_nesterov"}) {
     INFO(name);
     const auto& given = fixture.at(name);

@@ -10,6 +10,7 @@
 #include <binade/core/file.h>
 #include <binade/train/trainer.h>
 
+#include "parsed_json.h"
 #include "train/small_run.h"
 
 namespace binade::test {
@@ -51,7 +52,7 @@ inline std::vector<nlohmann::json> rows_of(const std::filesystem::path& file) {
   std::vector<nlohmann::json> rows;
   std::istringstream lines(read_text_file(file));
   for (std::string line; std::getline(lines, line);)
-    if (!line.empty()) rows.push_back(nlohmann::json::parse(line));
+    if (!line.empty()) rows.push_back(test::parsed(line));
   return rows;
 }
 

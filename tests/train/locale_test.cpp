@@ -27,6 +27,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "skip.h"
 #include "temporary_folder.h"
 #include "train/small_run.h"
@@ -106,7 +107,7 @@ std::string short_run(const fs::path& path, int64_t steps) {
   }
   std::istringstream lines(read_text_file(path / "metrics.jsonl"));
   for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json row = nlohmann::json::parse(line);
+    const nlohmann::json row = test::parsed(line);
     for (const char* key : {"step", "loss", "learning_rate", "grad_norm", "validation_loss"})
       if (row.contains(key)) all += std::string(key) + "=" + row.at(key).dump() + "\n";
   }

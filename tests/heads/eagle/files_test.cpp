@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "heads/eagle/heads.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 using namespace binade;
@@ -37,7 +38,7 @@ Shapes shapes_of(const std::filesystem::path& folder) {
 
 nlohmann::json config_of(const std::filesystem::path& folder) {
   std::ifstream in(folder / "config.json");
-  return nlohmann::json::parse(in);
+  return test::parsed(in);
 }
 
 // The tensors of a layer whose attention reads so many numbers.

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../../temporary_folder.h"
+#include "parsed_json.h"
 #include "tiny_world.h"
 
 using namespace binade;
@@ -99,7 +100,7 @@ TEST_CASE("every number of a folder's settings that no model can have is refused
   nn::save_mot(model, path);
   constexpr auto kLeast = std::numeric_limits<int64_t>::min();
   for (const char* name : {"llm_config.json", "vit_config.json"}) {
-    const auto settings = nlohmann::json::parse(read_text_file(path / name));
+    const auto settings = test::parsed(read_text_file(path / name));
     for (const auto& [key, value] : settings.items()) {
       if (!value.is_number()) continue;
       std::vector<nlohmann::json> wrong = {0, -1, kLeast, "text", nlohmann::json::array()};

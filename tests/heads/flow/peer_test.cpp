@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../../nn/hashed_weights.h"
+#include "parsed_json.h"
 #include "tiny_world.h"
 
 using namespace binade;
@@ -73,7 +74,7 @@ void check_close(const Array& got, const nlohmann::json& want, double tolerance)
 }  // namespace
 
 TEST_CASE("packed rows, losses, logits, velocities and gradients are the peer's", "[flow][peer]") {
-  const nlohmann::json golden = nlohmann::json::parse(
+  const nlohmann::json golden = test::parsed(
       read_text_file(BINADE_SOURCE_DIR "/tests/heads/flow/torch_bagel.json"))["cases"][0];
   const data::PackedSlots packed = peer_pack();
   const int64_t tokens = packed.slots.size(2);

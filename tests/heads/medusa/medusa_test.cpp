@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/tiny_models.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 using namespace binade;
@@ -227,7 +228,7 @@ TEST_CASE("files of Medusa heads have the names and shapes that engines read",
   };
   const auto config_of = [](const std::filesystem::path& folder) {
     std::ifstream in(folder / "config.json");
-    return nlohmann::json::parse(in);
+    return test::parsed(in);
   };
   const auto base = base_model(64);
   const auto heads = trained_heads(base, {.heads = 2, .layers = 1});
@@ -278,7 +279,7 @@ TEST_CASE("files of Medusa heads that do not fit are refused", "[heads][medusa][
   const auto change = [&](const char* key, const nlohmann::json& value) {
     medusa::save_medusa(*heads, folder.path(), {});
     std::ifstream in(folder / "config.json");
-    nlohmann::json config = nlohmann::json::parse(in);
+    nlohmann::json config = test::parsed(in);
     config[key] = value;
     std::ofstream(folder / "config.json") << config;
   };

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "heads/mtp/heads.h"
+#include "parsed_json.h"
 #include "temporary_folder.h"
 
 using namespace binade;
@@ -52,7 +53,7 @@ mtp::MtpConfig config_for(mtp::Format format, mtp::Kind kind, int64_t depth) {
 
 nlohmann::json config_of(const std::filesystem::path& folder) {
   std::ifstream in(folder / "config.json");
-  return nlohmann::json::parse(in);
+  return test::parsed(in);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "heads/rank/loss_cases.h"
+#include "parsed_json.h"
 
 using namespace binade;
 using namespace binade::heads::rank;
@@ -17,7 +18,7 @@ namespace {
 
 const json& goldens() {
   static const json file =
-      json::parse(read_text_file(BINADE_SOURCE_DIR "/tests/heads/rank/allrank.json"));
+      test::parsed(read_text_file(BINADE_SOURCE_DIR "/tests/heads/rank/allrank.json"));
   return file;
 }
 
