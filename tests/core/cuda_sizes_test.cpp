@@ -95,6 +95,18 @@ TEST_CASE("rearranged rows of all lengths agree on both devices", "[cuda][sizes]
       }
 }
 
+TEST_CASE("many rearranged rows agree on both devices", "[cuda][sizes]") {
+  require_gpu();
+  Random random(98);
+  // So many vectors that a thread has several, and rows that end in the midst of vectors.
+  const Shape shape{4100, 2045}, out{4102, 2050};
+  const std::vector<AxisMap> maps{{.size = shape[0], .offset = -1, .beyond = Beyond::mirror},
+                                  {.size = shape[1], .offset = -2, .beyond = Beyond::mirror}};
+  compare_devices(
+      [&](const auto& v) { BINADE_DISPATCH(v[0].device(), rearrange(v[0], maps, 0, v[1])); },
+      {placed(shape, DType::u8, 3, random), placed(out, DType::u8, 5, random)});
+}
+
 TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(92);
@@ -401,6 +413,20 @@ TEST_CASE("vectors of length 1 and gradients of cosines agree on both devices", 
                 BINADE_DISPATCH(device, weighted_pair(v[0], v[1], v[2], v[3], v[4], Array(), v[7]));
               },
               {x, written(), shares(), shares(), shares(), written(), written(), written()}, 4);
+          const auto lengths = [&](DType of) {  // some 0, some below eps
+            const Array array = placed(kept, of, shift, random);
+            for (int64_t i = 0; i < array.numel(); ++i)
+              write(array, i, i % 3 == 0 ? 0 : std::abs(read(array, i)));
+            return array;
+          };
+          const auto factors = [&] { return placed(kept, wide, shift, random); };
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(),
+                                cosine_scales(v[0], v[1], v[2], v[3], 0.1, v[4], v[5], v[6]));
+              },
+              {factors(), lengths(wide), lengths(wide), factors(), factors(), factors(), factors()},
+              4);
         }
   }
 }

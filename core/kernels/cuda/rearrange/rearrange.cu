@@ -133,27 +133,52 @@ __device__ __forceinline__ void take_run(const Axes<Index>& axes, const T* from,
   }
 }
 
-// T is as wide as an element, whatever the bits mean. The first `lead` elements of out lie before
-// its first 16-byte vector.
+// How the vectors of out are shared out: the first `lead` elements lie before the first whole one,
+// a thread has `each` of them.
+template <class Index>
+struct Share {
+  Index numel;
+  int lead, each;
+};
+
+// T is as wide as an element, whatever the bits mean. A vector in which a row ends takes two runs
+// of x, for which its whole warp would wait: a block writes those behind the others.
 template <class Index, class T>
 __global__ void __launch_bounds__(kBlock)
-    rearrange_kernel(const __grid_constant__ Axes<Index> axes, Index numel, int lead, T number,
+    rearrange_kernel(const __grid_constant__ Axes<Index> axes, const Share<Index> share, T number,
                      const T* x, T* out) {
   constexpr int kVec = kVecWidth<T>;
-  const int before = lead == 0 ? 0 : kVec - lead;  // of the first vector, outside out
+  const Index numel = share.numel, width = axes.sizes[0];
+  const int before = share.lead == 0 ? 0 : kVec - share.lead;  // of the first vector, outside out
   const Index items = (numel + before + kVec - 1) / kVec;
-  const Index step = static_cast<Index>(gridDim.x * kBlock);
-  for (Index item = static_cast<Index>(blockIdx.x * kBlock + threadIdx.x); item < items;
-       item += step) {
+  const Index begin = static_cast<Index>(blockIdx.x) * (share.each * kBlock);
+  const Index stop = min(items, begin + share.each * kBlock);
+  const auto row_of =
+      [&](Index item) {  // that its first element, or the last in front of it, is of
+        return axes.divide(max(Index{0}, min(numel - 1, item * kVec - before)), 0);
+      };
+  const bool apart = width >= 2 * kVec;  // of narrow rows most vectors have an end
+  const Index first_row = row_of(begin), last_row = apart ? row_of(stop) : first_row;
+  for (Index turn = 0;; ++turn) {
+    const bool has_end = turn >= share.each;
+    Index item = begin + turn * kBlock + static_cast<Index>(threadIdx.x);
+    if (has_end) {
+      const Index rows = first_row + (turn - share.each) * kBlock;
+      if (rows >= last_row) break;
+      const Index end = min(rows + static_cast<Index>(threadIdx.x), last_row) * width + width;
+      item = end >= numel || (end + before) % kVec == 0 ? stop : (end + before) / kVec;
+    }
+    if (item >= stop) continue;
     int first = item == 0 ? before : 0;
     const Index place = item * kVec - before + first;  // of element `first`
     const int last = static_cast<int>(min(Index{kVec}, numel - place + first)), head = first;
     Index row = axes.divide(place, 0);
-    Index column = place - row * axes.sizes[0];
+    Index column = place - row * width;
+    if (apart && !has_end && column + (last - first) > width) continue;
     Vec<T, kVec> result;
     while (true) {
       const int64_t start = axes.row_offset(row);
-      const int end = static_cast<int>(min(Index{last}, axes.sizes[0] - column + first));
+      const int end = static_cast<int>(min(Index{last}, width - column + first));
       take_run(axes, start < 0 ? nullptr : x + start, column, first, end, number, result);
       if (end == last) break;
       first = end;
@@ -218,17 +243,21 @@ __device__ __forceinline__ void add_line(const Axes<Index>& axes, Index width, c
       if (margin <= 0 || (column > margin && column + kRun + margin < size)) return;
     }
   }
-#pragma unroll
-  for (int i = 0; i < kRun; ++i) {
-    const Index j = column + i;
+#pragma unroll 1
+  for (int place = 0; place < kRun; ++place) {
+    const Index j = column + place;
     if (own_run && j > margin && j + margin < size - 1) continue;
     const AxisReaders<Index> readers(map, j, width);
+    ComputeOf<T> more(0);
 #pragma unroll
     for (int part = 0; part < 3; ++part) {
       if (own_run && part == 1) continue;
       for (Index k = readers.begin[part]; k < readers.end[part]; ++k)
-        sum[i] += widen(line[k * axes.strides[0]]);
+        more += widen(line[k * axes.strides[0]]);
     }
+#pragma unroll
+    for (int i = 0; i < kRun; ++i)
+      if (i == place) sum[i] += more;
   }
 }
 
@@ -324,10 +353,13 @@ void rearrange_bits(const Array& x, std::span<const AxisMap> maps, T number, con
   T* const to = device_data<T>(out);
   const auto behind = static_cast<int>(reinterpret_cast<uintptr_t>(to) % 16);
   const int lead = behind == 0 ? 0 : (16 - behind) / static_cast<int>(sizeof(T));
-  const unsigned grid = grid_for(ceil_div(out.numel(), kVecWidth<T>) + 1);
+  const int64_t items = ceil_div(out.numel(), kVecWidth<T>) + 1;
+  constexpr int64_t kManyThreads = int64_t{1} << 18;
+  const auto each = static_cast<int>(std::clamp<int64_t>(items / kManyThreads, 1, 8));
+  const unsigned grid = one_block_each(ceil_div(items, int64_t{each} * kBlock));
   const auto run = [&]<class Index>(Index numel) {
-    launch("rearrange", rearrange_kernel<Index, T>, grid, kBlock, 0, axes.as<Index>(), numel, lead,
-           number, device_data<const T>(x), to);
+    launch("rearrange", rearrange_kernel<Index, T>, grid, kBlock, 0, axes.as<Index>(),
+           Share<Index>{numel, lead, each}, number, device_data<const T>(x), to);
   };
   axes.narrow(out.numel()) ? run(static_cast<int32_t>(out.numel())) : run(out.numel());
 }
