@@ -233,6 +233,28 @@ TEST_CASE("scans of all lengths and their gradients agree on both devices", "[cu
         }
 }
 
+TEST_CASE("gradients of running products down tiles of columns agree on both devices",
+          "[cuda][sizes]") {
+  require_gpu();
+  Random random(100);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& shape : {Shape{2, 130, 296}, Shape{1, 64, 8}, Shape{1, 65, 9}})
+      for (const int64_t shift : {0, 1}) {
+        INFO(dtype << ' ' << shape << ", shift " << shift);
+        const Array x = gentle(shape, dtype, shift, 1, 0.03125, random);
+        write(x, x.numel() / 2, 0);
+        Shape one = shape;
+        one[2] = 1;
+        for (const Array& dy : {gentle(shape, dtype, shift, 0, 0.0625, random),
+                                gentle(one, dtype, shift, 0, 0.0625, random).expand(shape)})
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), cumprod_backward(v[0], v[1], 1, v[2]));
+              },
+              {x, dy, placed(shape, dtype, shift, random)}, 200);
+      }
+}
+
 TEST_CASE("images of all widths agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(94);
