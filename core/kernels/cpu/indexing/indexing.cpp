@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -368,38 +369,45 @@ void last_writers(const Array& index, const Array& last, const Array& kept) {
   for (int64_t k = 0; k < count; ++k) place[k] = to[k] >= 0 && writer[to[k]] == k ? to[k] : -1;
 }
 
-void merge_rows(const Array& base, const Array& source, int dim, const Array& from,
-                const Array& out) {
-  if (source.numel() == 0) return copy(base, out);
-  const int64_t step = View(source).strides[dim];
-  visit_item(size_of(out.dtype()), [&](auto zero) {
+void merge_rows(const Array& base_in, const Array& source_in, int dim, const Array& from_in,
+                const Array& out_in) {
+  if (source_in.numel() == 0) return copy(base_in, out_in);
+  const View base(base_in), source(source_in), out(out_in), from = along(from_in, dim, out.shape);
+  const int64_t rows = out.shape[dim], from_step = from.strides[dim];
+  const StridedLoop lines({out.without(dim), from.without(dim), base.without(dim),
+                           standing_still(source, dim, out.shape).without(dim)});
+  // Lines that are neighbours move together, but for the last dimension's.
+  const int64_t least = dim + 1 < out.shape.dims() ? 64 : 1;
+  const int64_t grain = std::max(least, kGrain / std::max<int64_t>(rows, 1));
+  visit_item(size_of(out.dtype), [&](auto zero) {
     using T = decltype(zero);
-    StridedLoop({View(out), along(from, dim, out.shape()),
-                 standing_still(View(source), dim, out.shape()), View(base)})
-        .for_each([&](const Run& run) {
-          TileReader<int64_t> reader;
-          const int64_t* at = reader.read(run, 1, from.dtype());
-          const auto source_of = [&](int64_t i) {  // which operand, and where its run begins
-            return at[i] < 0 ? std::pair(3, run.data[3]) : std::pair(2, run.data[2] + at[i] * step);
+    constexpr int64_t kItem = sizeof(T);
+    lines.for_each(
+        [&](const Run& run) {
+          // Where row j of the run comes from, and its stride there.
+          const auto source_of = [&](int64_t j) {
+            const int64_t row = *reinterpret_cast<const int64_t*>(run.data[1] + j * from_step);
+            return row < 0 ? std::pair(run.data[2] + j * base.strides[dim], run.stride[2])
+                           : std::pair(run.data[3] + row * source.strides[dim], run.stride[3]);
           };
-          if (run.stride[1] == 0) {  // one row
-            const auto [operand, start] = source_of(0);
-            const int64_t stride = run.stride[operand];
-            if (run.stride[0] == sizeof(T) && stride == sizeof(T)) {
-              std::copy_n(start, run.count * sizeof(T), run.data[0]);
-              return;
-            }
+          const auto copy_element = [&](const auto& source_of_row, int64_t j, int64_t i) {
+            std::memcpy(run.data[0] + j * out.strides[dim] + i * run.stride[0],
+                        source_of_row.first + i * source_of_row.second, kItem);
+          };
+          if (run.stride[0] != kItem || run.count == 1) {
             for (int64_t i = 0; i < run.count; ++i)
-              *reinterpret_cast<T*>(run.data[0] + i * run.stride[0]) =
-                  *reinterpret_cast<const T*>(start + i * stride);
+              for (int64_t j = 0; j < rows; ++j) copy_element(source_of(j), j, i);
             return;
           }
-          for (int64_t i = 0; i < run.count; ++i) {
-            const auto [operand, start] = source_of(i);
-            *reinterpret_cast<T*>(run.data[0] + i * run.stride[0]) =
-                *reinterpret_cast<const T*>(start + i * run.stride[operand]);
+          for (int64_t j = 0; j < rows; ++j) {
+            const auto at = source_of(j);
+            if (at.second == kItem)
+              std::memcpy(run.data[0] + j * out.strides[dim], at.first, run.count * kItem);
+            else
+              for (int64_t i = 0; i < run.count; ++i) copy_element(at, j, i);
           }
-        });
+        },
+        grain);
   });
 }
 
