@@ -6,6 +6,7 @@
 #include <binade/autograd/ops/indexing.h>
 #include <binade/autograd/ops/reduction_plan.h>
 #include <binade/autograd/ops/shape.h>
+#include <binade/core/kernels/indexing.h>
 #include <binade/core/kernels/selection.h>
 #include <binade/core/random.h>
 
@@ -138,6 +139,25 @@ Tensor expanded(const Tensor& x, const Mask& mask) {
                 [mask](const Tensor& dy) -> TensorList { return {compacted(dy, mask)}; });
 }
 
+// Which rows of a merge come from its source, and where the source's rows go: the other way round
+// they are those of its gradient.
+struct Routes {
+  Array from, kept;  // merge_rows() and last_writers() of core/kernels/indexing.h
+  Routes reversed() const { return {kept, from}; }
+};
+
+// The rows of base along `dim`, and in place of some rows of source.
+Tensor merged(const Tensor& base, const Tensor& source, int dim, const Routes& routes) {
+  const Array y = Array::empty(base.shape(), base.dtype(), base.device());
+  BINADE_DISPATCH(y.device(), merge_rows(base.array(), source.array(), dim, routes.from, y));
+  return record(
+      "index_put", {base, source}, y,
+      [dim, routes, shape = source.shape()](const Tensor& dy) -> TensorList {
+        const Tensor zeros = expand(Tensor::scalar(0, dy.dtype(), dy.device()), shape);
+        return {merged(dy, zeros, dim, routes), merged(zeros, dy, dim, routes.reversed())};
+      });
+}
+
 }  // namespace
 
 Tensor index(const Tensor& x, const std::vector<Tensor>& indices) {
@@ -157,10 +177,11 @@ Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tens
   const Tensor rows = places.rows(x);
   const Tensor given = reshape(expand(values, places.picked), shape);
   if (accumulate) return places.back(index_add(rows, places.dim, places.flat, given), x);
-  Shape along = Shape::filled(shape.dims(), 1);
-  along[places.dim] = places.flat.numel();
-  const Tensor spread = expand(reshape(places.flat, along), shape);
-  return places.back(scatter(rows, places.dim, spread, given), x);
+  const Array flat = places.flat.array();
+  const Routes routes{Array::empty({rows.size(places.dim)}, DType::i64, x.device()),
+                      empty_like(flat)};
+  BINADE_DISPATCH(x.device(), last_writers(flat, routes.from, routes.kept));
+  return places.back(merged(rows, given, places.dim, routes), x);
 }
 
 Tensor masked_select(const Tensor& x, const Tensor& mask) {

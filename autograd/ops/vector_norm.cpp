@@ -93,12 +93,6 @@ Tensor normalize_in_ops(const Tensor& x, double p, int axis, double eps) {
   return to(in / clamp(norm(in, p, {axis}, true), eps, INFINITY), x.dtype());
 }
 
-// What a length above eps passes on, 0 where it was raised to eps or is 0.
-Tensor where_free(const Tensor& length, double eps, const Tensor& value) {
-  const Tensor held = logical_or(less(length, eps), equal(length, 0));
-  return masked_fill(value, held, 0);
-}
-
 struct NormalizeGradient {
   Saved x;
   Array length;  // with the reduced dimension, f32 (f64)
@@ -123,14 +117,6 @@ struct CosineGradient {
   double eps;
 
   void operator()(Backward& backward) const {
-    const NoGrad no_grad;
-    const Tensor dy = to(reshape(Tensor(backward.grad()), cosine.shape()), cosine.dtype());
-    const Tensor na(a_length), nb(b_length);
-    const Tensor la = clamp(na, eps, INFINITY), lb = clamp(nb, eps, INFINITY);
-    const Tensor across = dy / la / lb, along = dy * Tensor(cosine);
-    const auto back = [&](const Tensor& length) {
-      return -where_free(length, eps, along / length / length);
-    };
     const Array x = a.array(), y = b.array();
     const auto gradient_of = [&](int input, const Array& own) {
       return backward.needed(input) ? Array::empty(own.shape(), own.dtype(), own.device())
@@ -138,9 +124,14 @@ struct CosineGradient {
     };
     const Array da = gradient_of(0, x), db = gradient_of(1, y);
     if (!da.defined() && !db.defined()) return;
-    BINADE_DISPATCH(x.device(), weighted_pair(x, y, across.array().expand(x.shape()),
-                                              back(na).array().expand(x.shape()),
-                                              back(nb).array().expand(x.shape()), da, db));
+    const Array across = empty_like(cosine), along_a = empty_like(cosine),
+                along_b = empty_like(cosine);
+    const Array dy = backward.grad().reshape(cosine.shape()).to(cosine.dtype()).contiguous();
+    BINADE_DISPATCH(x.device(),
+                    cosine_scales(dy, a_length, b_length, cosine, eps, across, along_a, along_b));
+    BINADE_DISPATCH(x.device(),
+                    weighted_pair(x, y, across.expand(x.shape()), along_a.expand(x.shape()),
+                                  along_b.expand(x.shape()), da, db));
     if (da.defined()) backward.slot(0).add(da);
     if (db.defined()) backward.slot(1).add(db);
   }

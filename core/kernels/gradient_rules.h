@@ -65,4 +65,24 @@ BINADE_HOST_DEVICE inline OperandGradients<C> ternary_gradient(TernaryOp op, C a
   return {C(0), C(0), C(0)};
 }
 
+// What the gradients of a cosine c of a and b are made of: da = b·across + a·along_a and db =
+// a·across
+// + b·along_b. Each length counts as at least eps, and passes nothing on where it was raised or is
+// 0.
+template <class C>
+struct CosineScales {
+  C across, along_a, along_b;
+
+  BINADE_HOST_DEVICE CosineScales(C dy, C a_length, C b_length, C cosine, C eps)
+      : across(dy / raised(a_length, eps) / raised(b_length, eps)),
+        along_a(along(dy * cosine, a_length, eps)),
+        along_b(along(dy * cosine, b_length, eps)) {}
+
+ private:
+  static BINADE_HOST_DEVICE C raised(C length, C eps) { return length < eps ? eps : length; }
+  static BINADE_HOST_DEVICE C along(C value, C length, C eps) {
+    return length < eps || length == C(0) ? C(0) : -(value / length / length);
+  }
+};
+
 }  // namespace binade::kernels

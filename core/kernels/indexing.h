@@ -30,6 +30,15 @@ BINADE_KERNEL(index_select, const Array& x, int dim, const Array& index, const A
 // out = beta·out, rows along `dim` += rows of source; index is a vector of source.size(dim).
 BINADE_KERNEL(index_add, const Array& out, int dim, const Array& index, const Array& source,
               float beta)
+// last[p] = the last k with index[k] = p, −1 where there is none, and kept[k] = index[k] where k is
+// that last one, −1 elsewhere. Vectors of i64, contiguous: index and kept (N), last (P). An index
+// of −1 is left out.
+BINADE_KERNEL(last_writers, const Array& index, const Array& last, const Array& kept)
+// Row j of out along `dim` = row from[j] of source, and row j of base where from[j] is −1. One
+// dtype, any; from is a vector of i64; out is contiguous, base has its shape, source may have
+// another number of rows.
+BINADE_KERNEL(merge_rows, const Array& base, const Array& source, int dim, const Array& from,
+              const Array& out)
 // out (N, D) = table (V, D) rows by index (N). Contiguous rows; out may differ in dtype.
 BINADE_KERNEL(embedding, const Array& table, const Array& index, const Array& out)
 // dtable (V, D) = beta·dtable + Σ rows of dout (N, D); deterministic, f32 sums, no atomics.

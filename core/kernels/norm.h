@@ -40,6 +40,11 @@ BINADE_KERNEL(normalize_backward, const Array& x, const Array& dy, const Array& 
 // dtype, da and db are contiguous.
 BINADE_KERNEL(weighted_pair, const Array& a, const Array& b, const Array& across,
               const Array& along_a, const Array& along_b, const Array& da, const Array& db)
+// across, along_a and along_b of a cosine a·b/(|a|·|b|), each length at least eps. All arrays are
+// of one size, contiguous, and f32 (f64).
+BINADE_KERNEL(cosine_scales, const Array& dy, const Array& a_length, const Array& b_length,
+              const Array& cosine, double eps, const Array& across, const Array& along_a,
+              const Array& along_b)
 
 // Batch norm over N, H, W of (N, C, H, W) contiguous (Ioffe & Szegedy 2015). weight, bias, mean,
 // rstd and the running statistics are (C) f32 (f64 for f64). Training: batch statistics go to mean

@@ -101,6 +101,61 @@ TEST_CASE("interpolation of rows of vectors agrees on both devices", "[cuda][ima
       }
 }
 
+TEST_CASE("gradients of interpolation in tiles of columns agree on both devices",
+          "[cuda][images]") {
+  require_gpu();
+  Random random(86);
+  // Sizes of x and y, one row high: a tile has 256 columns of y, and 128 or 32 of x.
+  for (const DType dtype : kFloatingDTypes)
+    for (const auto& [from, to] : {std::pair<int64_t, int64_t>{128, 256},
+                                   {130, 264},
+                                   {300, 600},
+                                   {300, 299},
+                                   {700, 96},
+                                   {90, 720},
+                                   {40, 1001},
+                                   {3, 370},
+                                   {3, 600},
+                                   {1, 300},
+                                   {2, 1024}})
+      for (const InterpolateParams& params :
+           {InterpolateParams{false, false}, InterpolateParams{true, false},
+            InterpolateParams{true, true}})
+        for (const int64_t height : {1, 19}) {
+          INFO(from << " to " << to << " columns, " << dtype << ", linear " << params.linear
+                    << ", corners " << params.align_corners);
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), interpolate_backward(v[0], params, v[1]));
+              },
+              {random_array({1, 2, 2 * height + 1, to}, dtype, random),
+               random_array({1, 2, height, from}, dtype, random)},
+              60);
+        }
+}
+
+TEST_CASE("what a gradient of interpolation does not read stays out of it", "[cuda][images]") {
+  require_gpu();
+  // An infinite dy reaches only what its output is made of.
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    const Array dy = Array::zeros({1, 1, 34, 64}, dtype), dx = Array::zeros({1, 1, 17, 32}, dtype);
+    write(dy, 20 * 64 + 31, INFINITY);
+    const Array given = on_device(dy, test_gpu()), taken = on_device(dx, test_gpu());
+    for (const bool linear : {false, true}) {
+      BINADE_DISPATCH(given.device(),
+                      interpolate_backward(given, InterpolateParams{linear, false}, taken));
+      const Array result = taken.to(Device::cpu());
+      for (int64_t i = 0; i < result.numel(); ++i) {
+        const int64_t row = i / 32, column = i % 32;
+        const bool reached = linear ? (row == 9 || row == 10) && (column == 15 || column == 16)
+                                    : row == 10 && column == 15;
+        INFO(dtype << ", linear " << linear << ", row " << row << ", column " << column);
+        CHECK(read(result, i) == (reached ? INFINITY : 0));
+      }
+    }
+  }
+}
+
 TEST_CASE("norms of channels agree on both devices", "[cuda][images]") {
   require_gpu();
   Random random(83);

@@ -125,6 +125,33 @@ TEST_CASE("index_add agrees on both devices", "[cuda][indexing]") {
         }
 }
 
+TEST_CASE("merged rows agree on both devices", "[cuda][indexing]") {
+  require_gpu();
+  Random random(45);
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::u8})
+    for (const Array& base : layouts({6, 5, 32}, dtype, random, true))
+      for (int dim = 0; dim < 3; ++dim)
+        for (const int64_t count : {1, 40}) {
+          INFO(dtype << ", strides " << base.strides() << ", dim " << dim << ", count " << count);
+          const int64_t places = base.size(dim);
+          const Array index = random_index({count}, places + 1, DType::i64, random);
+          for (int64_t k = 0; k < count; ++k)  // some are left out
+            if (read(index, k) == static_cast<double>(places)) write(index, k, -1);
+          Shape shape = base.shape();
+          shape[dim] = count;
+          for (const Array& source : {layouts(shape, dtype, random).front(),
+                                      Array::full({1, 1, 1}, 3, dtype).expand(shape)})
+            compare_devices(
+                [&](const auto& v) {
+                  BINADE_DISPATCH(v[0].device(), last_writers(v[0], v[1], v[2]));
+                  BINADE_DISPATCH(v[0].device(), merge_rows(v[3], v[4], dim, v[1], v[5]));
+                  BINADE_DISPATCH(v[0].device(), merge_rows(v[4], v[3], dim, v[2], v[6]));
+                },
+                {index, Array::zeros({places}, DType::i64), Array::zeros({count}, DType::i64), base,
+                 source, Array::zeros(base.shape(), dtype), Array::zeros(shape, dtype)});
+        }
+}
+
 TEST_CASE("embeddings and their gradients agree on both devices", "[cuda][indexing]") {
   require_gpu();
   Random random(44);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/cuda_compare.h"
+#include "core/cuda_repeat.h"
 
 using namespace binade;
 using namespace binade::test;
@@ -263,8 +264,8 @@ TEST_CASE("running products and their gradients agree on both devices", "[cuda][
   require_gpu();
   Random random(31);
   for (const DType dtype : kFloatingDTypes)
-    for (const Shape& shape :
-         {Shape{5, 1000}, Shape{1500, 40}, Shape{3, 7, 20}, Shape{3, 9216}, Shape{2, 8197}})
+    for (const Shape& shape : {Shape{5, 1000}, Shape{1500, 40}, Shape{3, 7, 20}, Shape{3, 9216},
+                               Shape{2, 8197}, Shape{2, 130, 328}})
       for (const Array& x : layouts(shape, dtype, random)) {
         // Factors around 1, a few 0: products neither vanish nor leave the range.
         for (int64_t i = 0; i < x.numel(); ++i)
@@ -288,4 +289,31 @@ TEST_CASE("running products and their gradients agree on both devices", "[cuda][
               200);
         }
       }
+}
+
+TEST_CASE("gradients of running products down columns have the same bits each time",
+          "[cuda][reduce]") {
+  require_gpu();
+  Random random(32);
+  const Array x = gpu_random({1000, 72}, DType::f16, random),
+              dy = gpu_random({1000, 72}, DType::f16, random);
+  const Array dx = gpu_empty(x.shape(), DType::f16);
+  check_same_bits([&] { BINADE_DISPATCH(x.device(), cumprod_backward(x, dy, 0, dx)); }, {dx});
+}
+
+TEST_CASE("an infinite factor leaves the gradients beside it as they are", "[cuda][reduce]") {
+  require_gpu();
+  for (const int dim : {0, 1}) {  // dy of the last product alone: dx = dy · Π of the others
+    const Shape shape = dim == 0 ? Shape{200, 8} : Shape{8, 200};
+    const Array x = Array::full(shape, 1, DType::f32), dx = Array::zeros(shape, DType::f32);
+    write(x, dim == 0 ? 100 * 8 : 100, INFINITY);
+    const Array dy = Array::full(dim == 0 ? Shape{1, 8} : Shape{8, 1}, 2, DType::f32);
+    const Array given = on_device(x, test_gpu()), taken = on_device(dx, test_gpu());
+    BINADE_DISPATCH(given.device(), prod_backward(given, on_device(dy, test_gpu()), dim, taken));
+    const Array result = taken.to(Device::cpu());
+    for (int64_t i = 0; i < 200; ++i) {
+      INFO("dim " << dim << ", position " << i);
+      CHECK(read(result, dim == 0 ? i * 8 : i) == (i == 100 ? 2 : INFINITY));
+    }
+  }
 }

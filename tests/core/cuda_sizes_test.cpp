@@ -95,6 +95,18 @@ TEST_CASE("rearranged rows of all lengths agree on both devices", "[cuda][sizes]
       }
 }
 
+TEST_CASE("many rearranged rows agree on both devices", "[cuda][sizes]") {
+  require_gpu();
+  Random random(98);
+  // So many vectors that a thread has several, and rows that end in the midst of vectors.
+  const Shape shape{2100, 2045}, out{2102, 2050};
+  const std::vector<AxisMap> maps{{.size = shape[0], .offset = -1, .beyond = Beyond::mirror},
+                                  {.size = shape[1], .offset = -2, .beyond = Beyond::mirror}};
+  compare_devices(
+      [&](const auto& v) { BINADE_DISPATCH(v[0].device(), rearrange(v[0], maps, 0, v[1])); },
+      {placed(shape, DType::f16, 3, random), placed(out, DType::f16, 5, random)});
+}
+
 TEST_CASE("folds of all lengths agree on both devices", "[cuda][sizes]") {
   require_gpu();
   Random random(92);
@@ -219,6 +231,28 @@ TEST_CASE("scans of all lengths and their gradients agree on both devices", "[cu
                random_array(kept, dtype, random), written()},
               200);
         }
+}
+
+TEST_CASE("gradients of running products down tiles of columns agree on both devices",
+          "[cuda][sizes]") {
+  require_gpu();
+  Random random(100);
+  for (const DType dtype : kFloatingDTypes)
+    for (const Shape& shape : {Shape{2, 130, 296}, Shape{1, 64, 8}, Shape{1, 65, 9}})
+      for (const int64_t shift : {0, 1}) {
+        INFO(dtype << ' ' << shape << ", shift " << shift);
+        const Array x = gentle(shape, dtype, shift, 1, 0.03125, random);
+        write(x, x.numel() / 2, 0);
+        Shape one = shape;
+        one[2] = 1;
+        for (const Array& dy : {gentle(shape, dtype, shift, 0, 0.0625, random),
+                                gentle(one, dtype, shift, 0, 0.0625, random).expand(shape)})
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(), cumprod_backward(v[0], v[1], 1, v[2]));
+              },
+              {x, dy, placed(shape, dtype, shift, random)}, 200);
+      }
 }
 
 TEST_CASE("images of all widths agree on both devices", "[cuda][sizes]") {
@@ -401,6 +435,20 @@ TEST_CASE("vectors of length 1 and gradients of cosines agree on both devices", 
                 BINADE_DISPATCH(device, weighted_pair(v[0], v[1], v[2], v[3], v[4], Array(), v[7]));
               },
               {x, written(), shares(), shares(), shares(), written(), written(), written()}, 4);
+          const auto lengths = [&](DType of) {  // some 0, some below eps
+            const Array array = placed(kept, of, shift, random);
+            for (int64_t i = 0; i < array.numel(); ++i)
+              write(array, i, i % 3 == 0 ? 0 : std::abs(read(array, i)));
+            return array;
+          };
+          const auto factors = [&] { return placed(kept, wide, shift, random); };
+          compare_devices(
+              [&](const auto& v) {
+                BINADE_DISPATCH(v[0].device(),
+                                cosine_scales(v[0], v[1], v[2], v[3], 0.1, v[4], v[5], v[6]));
+              },
+              {factors(), lengths(wide), lengths(wide), factors(), factors(), factors(), factors()},
+              4);
         }
   }
 }

@@ -212,5 +212,44 @@ TEST_CASE("an index out of range throws, and nothing is written", "[kernels][cpu
   CHECK(values_of(out) == std::vector<double>(12, 9));
 }
 
+TEST_CASE("the last writers of rows and merged rows of the CPU", "[kernels][cpu]") {
+  Random random(54);
+  for (const DType dtype : {DType::f64, DType::f16, DType::i32, DType::u8})
+    for (int dim = 0; dim < 3; ++dim)
+      for (int layout = 0; layout < 3; ++layout) {
+        const Shape shape{4, 6, 33};
+        Shape given = shape;
+        given[dim] = 9;
+        const int64_t places = shape[dim];
+        const Array index = Array::empty({9}, DType::i64),
+                    last = Array::empty({places}, DType::i64), kept = Array::empty({9}, DType::i64);
+        for (int64_t k = 0; k < 9; ++k)
+          write(index, k, static_cast<double>(random() % static_cast<uint64_t>(places)) - (k == 4));
+        const Array base = any_layout(layout, shape, dtype, random),
+                    source = any_layout(2 - layout, given, dtype, random),
+                    out = Array::empty(shape, dtype);
+        cpu::last_writers(index, last, kept);
+        cpu::merge_rows(base, source, dim, last, out);
+        INFO(name_of(dtype) << " dim " << dim << " layout " << layout);
+        std::vector<int64_t> writer(static_cast<size_t>(places), -1);
+        for (int64_t k = 0; k < 9; ++k)
+          if (read(index, k) >= 0) writer[static_cast<size_t>(read(index, k))] = k;
+        for (int64_t p = 0; p < places; ++p)
+          CHECK(read(last, p) == static_cast<double>(writer[static_cast<size_t>(p)]));
+        for (int64_t k = 0; k < 9; ++k) {
+          const double place = read(index, k);
+          const bool stays = place >= 0 && writer[static_cast<size_t>(place)] == k;
+          CHECK(read(kept, k) == (stays ? place : -1));
+        }
+        for (int64_t i = 0; i < out.numel(); ++i) {
+          std::vector<int64_t> at = coordinates(shape, i);
+          const int64_t k = writer[static_cast<size_t>(at[static_cast<size_t>(dim)])];
+          const double kept_value = read(base, i);
+          if (k >= 0) at[static_cast<size_t>(dim)] = k;
+          CHECK(read(out, i) == (k >= 0 ? read(source, position(given, at)) : kept_value));
+        }
+      }
+}
+
 }  // namespace
 }  // namespace binade::test

@@ -10,6 +10,7 @@
 #include <bit>
 #include <cstring>
 #include <functional>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 
@@ -73,6 +74,14 @@ T shuffle(const Place& place, uint32_t mask, T value, int source) {
     fail_launch(std::string(place.what) + " reads lane " + std::to_string(source) +
                 ", which takes no part");
   return value_of<T>(given.values[source]);
+}
+
+// An approximate instruction of PTX, by its name.
+inline float instruction(std::string_view name, float x) {
+  if (name == "ex2.approx") return ::exp2f(x);
+  if (name == "lg2.approx") return ::log2f(x);
+  if (name == "rcp.approx") return 1.0f / x;
+  fail_launch("no instruction is called " + std::string(name));
 }
 
 }  // namespace emulated
@@ -146,6 +155,14 @@ inline int __any_sync(unsigned mask, int vote, EmulatedSource where = EmulatedSo
 inline int __all_sync(unsigned mask, int vote, EmulatedSource where = EmulatedSource::current()) {
   return fold_lanes({"__all_sync", where}, mask, static_cast<int>(vote != 0), std::bit_and());
 }
+inline unsigned __reduce_add_sync(unsigned mask, unsigned value,
+                                  EmulatedSource where = EmulatedSource::current()) {
+  const emulated::Given& given = emulated::meet_warp({"__reduce_add_sync", where}, mask, value);
+  unsigned sum = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    if (given.lanes >> lane & 1u) sum += static_cast<unsigned>(given.values[lane]);
+  return sum;
+}
 inline int __reduce_min_sync(unsigned mask, int value,
                              EmulatedSource where = EmulatedSource::current()) {
   return fold_lanes({"__reduce_min_sync", where}, mask, value,
@@ -206,6 +223,15 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
   using C = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<C>) return std::fmax(C(a), C(b));
   return C(a) < C(b) ? C(b) : C(a);
+}
+inline double __dmul_rn(double a, double b) {
+  return a * b;
+}
+inline double __dadd_rn(double a, double b) {
+  return a + b;
+}
+inline long long __double_as_longlong(double x) {
+  return std::bit_cast<long long>(x);
 }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(uint64_t{a} * b >> 32);

@@ -17,5 +17,4 @@ s/^#if defined\(__CUDA_ARCH__\) && __CUDA_ARCH__ >= 800$/#if 1/
   s/.*//
 }
 s/asm\("ex2\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = ::exp2f(\2);/
-s/asm\("lg2\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = ::log2f(\2);/
-s/asm\("rcp\.approx.*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = 1.0f \/ \2;/
+s/asm\(name .*"=f"\((\w+)\) : "f"\((\w+)\)\);/\1 = ::emulated::instruction(name, \2);/

@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -97,55 +98,103 @@ struct Improve {  // NaN wins
   }
 };
 
-// Neighbouring elements of a row of `out` and of `source`.
-template <class T, class Store>
-void store_row(std::byte* out, const std::byte* source, int64_t count, const Store& store) {
-  T* __restrict to = reinterpret_cast<T*>(out);
-  const T* __restrict from = reinterpret_cast<const T*>(source);
-  for (int64_t i = 0; i < count; ++i) store(to[i], from[i]);
-}
-
-// Lines along `dim` are independent; within a line, sources come in their order.
-template <class T, class Store>
-void scatter_views(const View& out, int dim, const View& index, const View& source,
-                   const Store& store) {
+// visit(elements, places) for every element of index: where it lies in each of `elements`, which
+// have index's shape, and what it names in each of `places`. Lines along `dim` are independent;
+// within a line, elements come in their order. Where lines that are neighbours share their indices,
+// visit.row(elements, strides, places, strides, count) may take all of them; false: it does not.
+template <size_t kElements, size_t kPlaces, class Visit>
+void visit_places(const View& index, int dim, const std::array<View, kElements>& elements,
+                  const std::array<View, kPlaces>& places, const Visit& visit) {
   const int64_t length = index.shape[dim];
-  const int64_t out_step = out.strides[dim], index_step = index.strides[dim],
-                source_step = source.strides[dim];
-  const View still = standing_still(out, dim, index.shape);
-  const StridedLoop lines({still.without(dim), index.without(dim), source.without(dim)});
+  std::vector<View> operands{index.without(dim)};
+  std::array<int64_t, kElements> element_steps;
+  std::array<int64_t, kPlaces> place_steps;
+  for (size_t k = 0; k < kElements; ++k) {
+    operands.push_back(elements[k].without(dim));
+    element_steps[k] = elements[k].strides[dim];
+  }
+  for (size_t k = 0; k < kPlaces; ++k) {
+    operands.push_back(standing_still(places[k], dim, index.shape).without(dim));
+    place_steps[k] = places[k].strides[dim];
+  }
+  const int64_t index_step = index.strides[dim];
   const int64_t grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(length, 1));
-  const auto go = [&](const Run& run, int64_t i, int64_t to, int64_t j) {
-    store(*reinterpret_cast<T*>(run.data[0] + i * run.stride[0] + to * out_step),
-          *reinterpret_cast<const T*>(run.data[2] + i * run.stride[2] + j * source_step));
-  };
-  lines.for_each(
+  StridedLoop(operands).for_each(
       [&](const Run& run) {
         TileReader<int64_t> reader;
-        if (run.count > 1 && run.stride[1] != 0) {
+        const int64_t *element_strides = &run.stride[1],
+                      *place_strides = &run.stride[1 + kElements];
+        // Those of line i at position j, where the index is `to`.
+        const auto elements_at = [&](int64_t i, int64_t j) {
+          std::array<std::byte*, kElements> at;
+          for (size_t k = 0; k < kElements; ++k)
+            at[k] = run.data[1 + k] + i * element_strides[k] + j * element_steps[k];
+          return at;
+        };
+        const auto places_at = [&](int64_t i, int64_t to) {
+          std::array<std::byte*, kPlaces> at;
+          for (size_t k = 0; k < kPlaces; ++k)
+            at[k] = run.data[1 + kElements + k] + i * place_strides[k] + to * place_steps[k];
+          return at;
+        };
+        if (run.count > 1 && run.stride[0] != 0) {
           for (int64_t j = 0; j < length; ++j) {
-            const int64_t* at =
-                reader.read(run.data[1] + j * index_step, run.stride[1], index.dtype, run.count);
-            for (int64_t i = 0; i < run.count; ++i) go(run, i, at[i], j);
+            const int64_t* to =
+                reader.read(run.data[0] + j * index_step, run.stride[0], index.dtype, run.count);
+            for (int64_t i = 0; i < run.count; ++i) visit(elements_at(i, j), places_at(i, to[i]));
           }
           return;
         }
-        // The lines of the run share their indices.
-        const bool rows = run.stride[0] == sizeof(T) && run.stride[2] == sizeof(T);
         for (int64_t first = 0; first < length; first += kTile) {
           const int64_t count = std::min(kTile, length - first);
-          const int64_t* at =
-              reader.read(run.data[1] + first * index_step, index_step, index.dtype, count);
+          const int64_t* to =
+              reader.read(run.data[0] + first * index_step, index_step, index.dtype, count);
           for (int64_t k = 0; k < count; ++k) {
-            if (rows)
-              store_row<T>(run.data[0] + at[k] * out_step, run.data[2] + (first + k) * source_step,
-                           run.count, store);
-            else
-              for (int64_t i = 0; i < run.count; ++i) go(run, i, at[k], first + k);
+            if (visit.row(elements_at(0, first + k), element_strides, places_at(0, to[k]),
+                          place_strides, run.count))
+              continue;
+            for (int64_t i = 0; i < run.count; ++i)
+              visit(elements_at(i, first + k), places_at(i, to[k]));
           }
         }
       },
       grain);
+}
+
+// A visitor that takes elements one by one.
+template <class Visit>
+struct OneByOne : Visit {
+  template <class... Row>
+  bool row(const Row&...) const {
+    return false;
+  }
+};
+template <class Visit>
+OneByOne(Visit) -> OneByOne<Visit>;
+
+// store(place, element), of type T.
+template <class T, class Store>
+struct Storing {
+  Store store;
+  using Pointers = std::array<std::byte*, 1>;
+
+  void operator()(const Pointers& element, const Pointers& place) const {
+    store(*reinterpret_cast<T*>(place[0]), *reinterpret_cast<const T*>(element[0]));
+  }
+  bool row(const Pointers& element, const int64_t* element_stride, const Pointers& place,
+           const int64_t* place_stride, int64_t count) const {
+    if (*element_stride != sizeof(T) || *place_stride != sizeof(T)) return false;
+    T* __restrict to = reinterpret_cast<T*>(place[0]);
+    const T* __restrict from = reinterpret_cast<const T*>(element[0]);
+    for (int64_t i = 0; i < count; ++i) store(to[i], from[i]);
+    return true;
+  }
+};
+
+template <class T, class Store>
+void scatter_views(const View& out, int dim, const View& index, const View& source,
+                   const Store& store) {
+  visit_places(index, dim, std::array{source}, std::array{out}, Storing<T, Store>{store});
 }
 
 void scatter_add(const Array& out, int dim, const View& index, const Array& source) {
@@ -209,39 +258,6 @@ void typed_scatter_reduce(const Array& out, int dim, const View& index, const Ar
   binary(BinaryOp::div, out, counts.to(dtype_of<T>()), out);
 }
 
-// visit(element, place) for every element of index: where it lies in each of `elements`, which have
-// index's shape, and what it names in each of `places`. Lines along `dim` are independent; within a
-// line, elements come in their order.
-template <size_t kElements, size_t kPlaces, class Visit>
-void visit_places(const View& index, int dim, const std::array<View, kElements>& elements,
-                  const std::array<View, kPlaces>& places, const Visit& visit) {
-  const int64_t length = index.shape[dim];
-  std::vector<View> operands{index.without(dim)};
-  for (const View& view : elements) operands.push_back(view.without(dim));
-  for (const View& view : places)
-    operands.push_back(standing_still(view, dim, index.shape).without(dim));
-  const int64_t grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(length, 1));
-  StridedLoop(operands).for_each(
-      [&](const Run& run) {
-        TileReader<int64_t> reader;
-        for (int64_t j = 0; j < length; ++j) {
-          const int64_t* at = reader.read(run.data[0] + j * index.strides[dim], run.stride[0],
-                                          index.dtype, run.count);
-          for (int64_t i = 0; i < run.count; ++i) {
-            std::array<std::byte*, kElements> element;
-            for (size_t k = 0; k < kElements; ++k)
-              element[k] = run.data[1 + k] + i * run.stride[1 + k] + j * elements[k].strides[dim];
-            std::array<std::byte*, kPlaces> place;
-            for (size_t k = 0; k < kPlaces; ++k)
-              place[k] = run.data[1 + kElements + k] + i * run.stride[1 + kElements + k] +
-                         at[i] * places[k].strides[dim];
-            visit(element, place);
-          }
-        }
-      },
-      grain);
-}
-
 // dx and dsource of scatter_extreme_backward, both computed.
 template <class T>
 void typed_extreme_backward(const Array& dy, const Array& x, int dim, const View& index,
@@ -251,12 +267,12 @@ void typed_extreme_backward(const Array& dy, const Array& x, int dim, const View
   const Array counts = Array::zeros(x.shape(), DType::i64),
               shares = Array::empty(x.shape(), dy.dtype());
   visit_places(index, dim, std::array{View(source)}, std::array{View(y), View(counts)},
-               [](const auto& element, const auto& place) {
+               OneByOne{[](const auto& element, const auto& place) {
                  int64_t& count = *reinterpret_cast<int64_t*>(place[1]);
                  count |= kNamed;
                  if (*reinterpret_cast<const T*>(element[0]) == *reinterpret_cast<T*>(place[0]))
                    count += kWinner;
-               });
+               }});
   const Array own = x.contiguous();
   const int64_t* count = counts.data<int64_t>();
   const T *given = dy.data<T>(), *value = own.data<T>(), *result = y.data<T>();
@@ -270,13 +286,13 @@ void typed_extreme_backward(const Array& dy, const Array& x, int dim, const View
       gradient[i] = wins ? share[i] : T{0};
     }
   });
-  visit_places(index, dim, std::array{View(source), View(dsource)},
-               std::array{View(y), View(shares)}, [](const auto& element, const auto& place) {
-                 const bool wins = *reinterpret_cast<const T*>(element[0]) ==
-                                   *reinterpret_cast<const T*>(place[0]);
-                 *reinterpret_cast<T*>(element[1]) =
-                     wins ? *reinterpret_cast<const T*>(place[1]) : T{0};
-               });
+  visit_places(
+      index, dim, std::array{View(source), View(dsource)}, std::array{View(y), View(shares)},
+      OneByOne{[](const auto& element, const auto& place) {
+        const bool wins =
+            *reinterpret_cast<const T*>(element[0]) == *reinterpret_cast<const T*>(place[0]);
+        *reinterpret_cast<T*>(element[1]) = wins ? *reinterpret_cast<const T*>(place[1]) : T{0};
+      }});
 }
 
 }  // namespace
@@ -342,6 +358,57 @@ void index_add(const Array& out, int dim, const Array& index, const Array& sourc
   dim = out.shape().wrap_dim(dim);
   check_indices(index, out.size(dim), "index_add");
   scatter_add(out, dim, along(index, dim, source.shape()), source);
+}
+
+void last_writers(const Array& index, const Array& last, const Array& kept) {
+  const int64_t *to = index.data<int64_t>(), count = index.numel();
+  int64_t *writer = last.data<int64_t>(), *place = kept.data<int64_t>();
+  std::fill_n(writer, last.numel(), int64_t{-1});
+  for (int64_t k = 0; k < count; ++k)
+    if (to[k] >= 0) writer[to[k]] = k;
+  for (int64_t k = 0; k < count; ++k) place[k] = to[k] >= 0 && writer[to[k]] == k ? to[k] : -1;
+}
+
+void merge_rows(const Array& base_in, const Array& source_in, int dim, const Array& from_in,
+                const Array& out_in) {
+  if (source_in.numel() == 0) return copy(base_in, out_in);
+  const View base(base_in), source(source_in), out(out_in), from = along(from_in, dim, out.shape);
+  const int64_t rows = out.shape[dim], from_step = from.strides[dim];
+  const StridedLoop lines({out.without(dim), from.without(dim), base.without(dim),
+                           standing_still(source, dim, out.shape).without(dim)});
+  // Lines that are neighbours move together, but for the last dimension's.
+  const int64_t least = dim + 1 < out.shape.dims() ? 64 : 1;
+  const int64_t grain = std::max(least, kGrain / std::max<int64_t>(rows, 1));
+  visit_item(size_of(out.dtype), [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int64_t kItem = sizeof(T);
+    lines.for_each(
+        [&](const Run& run) {
+          // Where row j of the run comes from, and its stride there.
+          const auto source_of = [&](int64_t j) {
+            const int64_t row = *reinterpret_cast<const int64_t*>(run.data[1] + j * from_step);
+            return row < 0 ? std::pair(run.data[2] + j * base.strides[dim], run.stride[2])
+                           : std::pair(run.data[3] + row * source.strides[dim], run.stride[3]);
+          };
+          const auto copy_element = [&](const auto& source_of_row, int64_t j, int64_t i) {
+            std::memcpy(run.data[0] + j * out.strides[dim] + i * run.stride[0],
+                        source_of_row.first + i * source_of_row.second, kItem);
+          };
+          if (run.stride[0] != kItem || run.count == 1) {
+            for (int64_t i = 0; i < run.count; ++i)
+              for (int64_t j = 0; j < rows; ++j) copy_element(source_of(j), j, i);
+            return;
+          }
+          for (int64_t j = 0; j < rows; ++j) {
+            const auto at = source_of(j);
+            if (at.second == kItem)
+              std::memcpy(run.data[0] + j * out.strides[dim], at.first, run.count * kItem);
+            else
+              for (int64_t i = 0; i < run.count; ++i) copy_element(at, j, i);
+          }
+        },
+        grain);
+  });
 }
 
 void embedding(const Array& table, const Array& index, const Array& out) {

@@ -8,51 +8,30 @@
 
 namespace binade::kernels::cuda {
 
-// Approximations that take a few cycles; subnormal numbers are kept (no .ftz), for which each of
-// them is some instructions.
+// Approximations. Those that keep subnormal numbers (no .ftz) take a few cycles, for which each is
+// some instructions; the others are single instructions, for elements of f16: what is subnormal as
+// a float is 0 as a half.
+template <bool kSubnormal>
 struct Instructions {
-  static constexpr bool kBeyondHalf = true;
-  static __device__ __forceinline__ float exp2(float x) {
-    float y;
-    asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+  static constexpr bool kBeyondHalf = kSubnormal;
+#define BINADE_INSTRUCTION(function, name)                    \
+  static __device__ __forceinline__ float function(float x) { \
+    float y;                                                  \
+    if constexpr (kSubnormal)                                 \
+      asm(name ".f32 %0, %1;" : "=f"(y) : "f"(x));            \
+    else                                                      \
+      asm(name ".ftz.f32 %0, %1;" : "=f"(y) : "f"(x));        \
+    return y;                                                 \
   }
-  static __device__ __forceinline__ float log2(float x) {
-    float y;
-    asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  static __device__ __forceinline__ float reciprocal(float x) {
-    float y;
-    asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-};
-
-// The single instructions, for elements of f16: what is subnormal as a float is 0 as a half.
-struct HalfInstructions {
-  static constexpr bool kBeyondHalf = false;
-  static __device__ __forceinline__ float exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  static __device__ __forceinline__ float log2(float x) {
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  static __device__ __forceinline__ float reciprocal(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
+  BINADE_INSTRUCTION(exp2, "ex2.approx")
+  BINADE_INSTRUCTION(log2, "lg2.approx")
+  BINADE_INSTRUCTION(reciprocal, "rcp.approx")
+#undef BINADE_INSTRUCTION
 };
 
 // T is the type in memory.
 template <class T>
-using InstructionsFor =
-    std::conditional_t<std::is_same_v<T, __half>, HalfInstructions, Instructions>;
+using InstructionsFor = Instructions<!std::is_same_v<T, __half>>;
 template <class T>
 using MathFor = std::conditional_t<sizeof(T) == 2, ShortMath<InstructionsFor<T>>, LibraryMath>;
 

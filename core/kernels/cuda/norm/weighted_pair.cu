@@ -1,6 +1,7 @@
-// The gradients of two arrays that are sums of both.
+// The gradients of two arrays that are sums of both, and the factors of these that a cosine has.
 #include <tuple>
 
+#include <binade/core/kernels/gradient_rules.h>
 #include <binade/core/kernels/norm.h>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
 
@@ -37,6 +38,18 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
+template <class C>
+__global__ void __launch_bounds__(kBlock)
+    cosine_scales_kernel(int64_t count, const C* dy, const C* a_length, const C* b_length,
+                         const C* cosine, C eps, C* across, C* along_a, C* along_b) {
+  const int64_t i = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  if (i >= count) return;
+  const CosineScales<C> scales(dy[i], a_length[i], b_length[i], cosine[i], eps);
+  across[i] = scales.across;
+  along_a[i] = scales.along_a;
+  along_b[i] = scales.along_b;
+}
+
 }  // namespace
 
 void weighted_pair(const Array& a, const Array& b, const Array& across, const Array& along_a,
@@ -66,6 +79,20 @@ void weighted_pair(const Array& a, const Array& b, const Array& across, const Ar
            device_data<const C>(along_b), da.defined() ? device_data<T>(da) : nullptr,
            db.defined() ? device_data<T>(db) : nullptr);
   });
+}
+
+void cosine_scales(const Array& dy, const Array& a_length, const Array& b_length,
+                   const Array& cosine, double eps, const Array& across, const Array& along_a,
+                   const Array& along_b) {
+  const auto run = [&](auto zero) {
+    using C = decltype(zero);
+    launch("cosine_scales", cosine_scales_kernel<C>,
+           one_block_each(ceil_div(across.numel(), kBlock)), kBlock, 0, across.numel(),
+           device_data<const C>(dy), device_data<const C>(a_length), device_data<const C>(b_length),
+           device_data<const C>(cosine), static_cast<C>(eps), device_data<C>(across),
+           device_data<C>(along_a), device_data<C>(along_b));
+  };
+  across.dtype() == DType::f64 ? run(double{}) : run(float{});
 }
 
 }  // namespace binade::kernels::cuda

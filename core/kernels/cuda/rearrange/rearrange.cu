@@ -133,41 +133,82 @@ __device__ __forceinline__ void take_run(const Axes<Index>& axes, const T* from,
   }
 }
 
-// T is as wide as an element, whatever the bits mean. The first `lead` elements of out lie before
-// its first 16-byte vector.
+// Writes vector `item` of out, whose first `before` elements lie outside it. T is as wide as an
+// element, whatever the bits mean. whole: only if no row ends in it.
+template <class Index, class T>
+__device__ __forceinline__ void write_vector(const Axes<Index>& axes, Index numel, int before,
+                                             Index item, bool whole, T number, const T* x, T* out) {
+  constexpr int kVec = kVecWidth<T>;
+  int first = item == 0 ? before : 0;
+  const Index place = item * kVec - before + first;  // of element `first`
+  const int last = static_cast<int>(min(Index{kVec}, numel - place + first)), head = first;
+  Index row = axes.divide(place, 0);
+  Index column = place - row * axes.sizes[0];
+  if (whole && column + (last - first) > axes.sizes[0]) return;
+  Vec<T, kVec> result;
+  while (true) {
+    const int64_t start = axes.row_offset(row);
+    const int end = static_cast<int>(min(Index{last}, axes.sizes[0] - column + first));
+    take_run(axes, start < 0 ? nullptr : x + start, column, first, end, number, result);
+    if (end == last) break;
+    first = end;
+    column = 0;
+    ++row;
+  }
+  T* const to = out + (item * kVec - before);
+  if (last - head == kVec) {
+    store_vec(to, result);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kVec; ++i)
+      if (i >= head && i < last) to[i] = result[i];
+  }
+}
+
+// Elements outside out of the first vector, where `lead` of out lie before its first whole one.
+template <class T>
+__host__ __device__ constexpr int before_first(int lead) {
+  return lead == 0 ? 0 : kVecWidth<T> - lead;
+}
+
 template <class Index, class T>
 __global__ void __launch_bounds__(kBlock)
     rearrange_kernel(const __grid_constant__ Axes<Index> axes, Index numel, int lead, T number,
                      const T* x, T* out) {
   constexpr int kVec = kVecWidth<T>;
-  const int before = lead == 0 ? 0 : kVec - lead;  // of the first vector, outside out
+  const int before = before_first<T>(lead);
   const Index items = (numel + before + kVec - 1) / kVec;
   const Index step = static_cast<Index>(gridDim.x * kBlock);
   for (Index item = static_cast<Index>(blockIdx.x * kBlock + threadIdx.x); item < items;
-       item += step) {
-    int first = item == 0 ? before : 0;
-    const Index place = item * kVec - before + first;  // of element `first`
-    const int last = static_cast<int>(min(Index{kVec}, numel - place + first)), head = first;
-    Index row = axes.divide(place, 0);
-    Index column = place - row * axes.sizes[0];
-    Vec<T, kVec> result;
-    while (true) {
-      const int64_t start = axes.row_offset(row);
-      const int end = static_cast<int>(min(Index{last}, axes.sizes[0] - column + first));
-      take_run(axes, start < 0 ? nullptr : x + start, column, first, end, number, result);
-      if (end == last) break;
-      first = end;
-      column = 0;
-      ++row;
+       item += step)
+    write_vector(axes, numel, before, item, false, number, x, out);
+}
+
+// The same for rows of at least two vectors that begin beside them. A vector in which a row ends
+// takes two runs of x, for which its whole warp would wait: a block, which has `each` vectors a
+// thread, writes those behind the others.
+template <class T>
+__global__ void __launch_bounds__(kBlock)
+    rearrange_ends_kernel(const __grid_constant__ Axes<int32_t> axes, int32_t numel, int lead,
+                          int each, T number, const T* x, T* out) {
+  constexpr int kVec = kVecWidth<T>;
+  const int before = before_first<T>(lead), items = (numel + before + kVec - 1) / kVec;
+  const int begin = static_cast<int>(blockIdx.x) * (each * kBlock);
+  const int stop = min(items, begin + each * kBlock), width = axes.sizes[0];
+  const auto row_of = [&](int item) {  // that its first element in out is of
+    return axes.divide(max(0, min(numel - 1, item * kVec - before)), 0);
+  };
+  const int first_row = row_of(begin), last_row = row_of(stop);
+  for (int turn = 0;; ++turn) {
+    const bool has_end = turn >= each;
+    int item = begin + turn * kBlock + static_cast<int>(threadIdx.x);
+    if (has_end) {
+      const int rows = first_row + (turn - each) * kBlock;
+      if (rows >= last_row) break;
+      const int end = min(rows + static_cast<int>(threadIdx.x), last_row) * width + width;
+      item = end >= numel || (end + before) % kVec == 0 ? stop : (end + before) / kVec;
     }
-    T* const to = out + (item * kVec - before);
-    if (last - head == kVec) {
-      store_vec(to, result);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kVec; ++i)
-        if (i >= head && i < last) to[i] = result[i];
-    }
+    if (item < stop) write_vector(axes, numel, before, item, !has_end, number, x, out);
   }
 }
 
@@ -324,12 +365,25 @@ void rearrange_bits(const Array& x, std::span<const AxisMap> maps, T number, con
   T* const to = device_data<T>(out);
   const auto behind = static_cast<int>(reinterpret_cast<uintptr_t>(to) % 16);
   const int lead = behind == 0 ? 0 : (16 - behind) / static_cast<int>(sizeof(T));
-  const unsigned grid = grid_for(ceil_div(out.numel(), kVecWidth<T>) + 1);
+  const int64_t items = ceil_div(out.numel(), kVecWidth<T>) + 1;
+  const T* const from = device_data<const T>(x);
+  const bool narrow = axes.narrow(out.numel());
+  if constexpr (sizeof(T) == 2 || sizeof(T) == 4) {  // others are too rare for a kernel
+    constexpr int kVec = kVecWidth<T>;
+    if (narrow && axes.sizes[0] >= 2 * kVec && (lead != 0 || axes.sizes[0] % kVec != 0)) {
+      constexpr int64_t kManyThreads = int64_t{1} << 18;
+      const auto each = static_cast<int>(std::clamp<int64_t>(items / kManyThreads, 1, 8));
+      return launch("rearrange", rearrange_ends_kernel<T>,
+                    one_block_each(ceil_div(items, int64_t{each} * kBlock)), kBlock, 0,
+                    axes.as<int32_t>(), static_cast<int32_t>(out.numel()), lead, each, number, from,
+                    to);
+    }
+  }
   const auto run = [&]<class Index>(Index numel) {
-    launch("rearrange", rearrange_kernel<Index, T>, grid, kBlock, 0, axes.as<Index>(), numel, lead,
-           number, device_data<const T>(x), to);
+    launch("rearrange", rearrange_kernel<Index, T>, grid_for(items), kBlock, 0, axes.as<Index>(),
+           numel, lead, number, from, to);
   };
-  axes.narrow(out.numel()) ? run(static_cast<int32_t>(out.numel())) : run(out.numel());
+  narrow ? run(static_cast<int32_t>(out.numel())) : run(out.numel());
 }
 
 template <class T>

@@ -14,6 +14,7 @@
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/column_fold.cuh>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/reduce/join_neighbours.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -269,33 +270,6 @@ __global__ void __launch_bounds__(kBlock)
   for (int i = 0; i < kVec; ++i) partial[task * kVec + i] = folded[i];
 }
 
-// A block takes 32 outputs, each of its 8 warps every 8th of their partial results.
-template <int kVec, class Fold, class Store>
-__global__ void __launch_bounds__(kBlock)
-    finish_neighbours_kernel(const __grid_constant__ Layout kept, const Fold fold, int64_t splits,
-                             const typename Fold::State* partial, const Store store) {
-  using State = typename Fold::State;
-  constexpr int kWarps = kBlock / kWarp;
-  __shared__ State totals[kWarps][kWarp];
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t width = kept.items * kVec, output = int64_t{blockIdx.x} * kWarp + lane;
-  State result = fold.identity();
-  if (output < width) {
-#pragma unroll 4
-    for (int64_t s = warp; s < splits; s += kWarps)
-      result = fold(result, partial[s * width + output]);
-  }
-  totals[warp][lane] = result;
-  __syncthreads();
-  const int64_t item = output / kVec;
-  const int place = static_cast<int>(output % kVec);
-  if (warp != 0 || output >= width || place >= elements_of<kVec>(kept, item)) return;
-  for (int w = 1; w < kWarps; ++w) result = fold(result, totals[w][lane]);
-  int64_t offset[1];
-  locate(kept, item, offset);
-  store.store(offset[0] + place, result);
-}
-
 // Rows of kLength elements that lie behind each other, and so do the outputs: a thread takes 16
 // bytes.
 template <int kVec, int kLength, class Source, class Fold, class Store>
@@ -335,9 +309,7 @@ void fold_neighbours(const char* name, const FoldPlan& plan, const Source& sourc
   launch(name, fold_neighbours_kernel<kVec, Source, Fold, Store>, blocks, kBlock, 0, plan.kept,
          plan.reduced, source, fold, plan.splits, plan.chunk, partial.data(), store);
   if (plan.splits > 1)
-    launch(name, finish_neighbours_kernel<kVec, Fold, Store>,
-           one_block_each(ceil_div(plan.kept.items * kVec, kWarp)), kBlock, 0, plan.kept, fold,
-           plan.splits, partial.data(), store);
+    join_neighbours<kVec>(name, plan.kept, plan.splits, partial.data(), fold, store);
 }
 
 // Folds what `source` reads of the inputs that `plan` was made for.

@@ -48,7 +48,7 @@ struct MomentsFold {
  private:
   static __device__ __forceinline__ C inverse(C count) {
     if constexpr (std::is_same_v<C, float>)
-      return Instructions::reciprocal(count);
+      return Instructions<true>::reciprocal(count);
     else
       return C(1) / count;
   }

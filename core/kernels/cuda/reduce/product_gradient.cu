@@ -1,31 +1,17 @@
-// Gradients of products and of running products, a block a row. With u[p] = x[p] · (dy[p] + u[p +
-// 1]) the gradient is dx[p] = Π_{j < p} x[j] · (dy[p] + u[p + 1]): a scan of products from the
-// front, and one of affine maps from the back. A warp takes pieces of 32 vectors of a row. First
-// each piece says what it makes of what is behind it; then these are joined; then each piece is
-// read again, most of it from the cache, and written.
+// Gradients of products and of running products, a block a row (product_maps.cuh). A warp takes
+// pieces of 32 vectors of a row. First each piece says what it makes of what is behind it; then
+// these are joined; then each piece is read again, most of it from the cache, and written.
+#include <binade/core/kernels/cuda/reduce/product_columns.h>
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/reduce.h>
 #include <binade/core/kernels/cuda/common/warp_scan.cuh>
 #include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/reduce/product_maps.cuh>
 
 namespace binade::kernels::cuda {
 
 namespace {
 
-// u -> slope · u + offset.
-template <class C>
-struct Affine {
-  C slope, offset;
-  __device__ __forceinline__ C operator()(C u) const { return slope * u + offset; }
-};
-// Of the maps of two neighbours, `front` is applied last.
-struct JoinAffine {
-  template <class C>
-  __device__ __forceinline__ Affine<C> operator()(const Affine<C>& front,
-                                                  const Affine<C>& back) const {
-    return {front.slope * back.slope, front(back.offset)};
-  }
-};
 struct Multiply {
   template <class C>
   __device__ __forceinline__ C operator()(C a, C b) const {
@@ -33,13 +19,8 @@ struct Multiply {
   }
 };
 
-// What lies around a piece: the product before it, u behind it.
-template <class C>
-struct Around {
-  C before, behind;
-};
-
-template <class T>
+// Map: Affine, or Scaling where dy is the last position's alone.
+template <class Map, class T>
 struct ProductRows {
   using C = ComputeOf<T>;
   const T *x, *dy;
@@ -47,13 +28,12 @@ struct ProductRows {
   const void* last;  // of each row the last position's dy, where that is all
   DType last_dtype;
   int64_t length, pieces;
-  Affine<C>* maps;    // (rows, pieces)
+  Map* maps;          // (rows, pieces)
   Around<C>* around;  // (rows, pieces)
 };
 
-// 16 bytes of x and dy. kOfLast: dy has none but the last position's, which is not counted here.
-// Beyond the row stands what changes nothing.
-template <bool kOfLast, class T>
+// 16 bytes of x and, where maps take it, of dy. Beyond the row stands what changes nothing.
+template <class Map, class T>
 struct ProductVector {
   using C = ComputeOf<T>;
   static constexpr int kVec = kVecWidth<T>;
@@ -64,12 +44,13 @@ struct ProductVector {
                                            int64_t length, bool whole) {
     if (whole) {
       x = load_vec<kVec>(x_row + start);
-      if constexpr (!kOfLast) dy = load_vec<kVec>(dy_row + start);
+      if constexpr (Map::kTakesGradients) dy = load_vec<kVec>(dy_row + start);
     } else {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
         x[i] = start + i < length ? x_row[start + i] : narrow<T>(C(1));
-        if constexpr (!kOfLast) dy[i] = start + i < length ? dy_row[start + i] : narrow<T>(C(0));
+        if constexpr (Map::kTakesGradients)
+          dy[i] = start + i < length ? dy_row[start + i] : narrow<T>(C(0));
       }
     }
   }
@@ -77,36 +58,35 @@ struct ProductVector {
     return widen(x[i]);
   }
   __device__ __forceinline__ C given(int i) const {
-    return kOfLast ? C(0) : widen(dy[i]);
+    return Map::kTakesGradients ? widen(dy[i]) : C(0);
   }
-  __device__ __forceinline__ Affine<C> map() const {
-    Affine<C> all{C(1), C(0)};
+  __device__ __forceinline__ Map map() const {
+    Map all = Map::identity();
 #pragma unroll
-    for (int i = kVec - 1; i >= 0; --i)
-      all = {factor(i) * all.slope, factor(i) * (given(i) + all.offset)};
+    for (int i = kVec - 1; i >= 0; --i) all = all.behind(factor(i), given(i));
     return all;
   }
 };
 
 // layout: dx, x and dy, cut to their first element along the dimension.
-template <bool kOfLast, class T>
+template <class Map, class T>
 __global__ void __launch_bounds__(kBlock)
-    product_gradient_kernel(const __grid_constant__ Layout layout, const ProductRows<T> rows) {
+    product_gradient_kernel(const __grid_constant__ Layout layout, const ProductRows<Map, T> rows) {
   using C = ComputeOf<T>;
-  using Vector = ProductVector<kOfLast, T>;
+  using Vector = ProductVector<Map, T>;
   constexpr int kVec = kVecWidth<T>, kWarps = kBlock / kWarp;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   int64_t offset[3];
   locate(layout, blockIdx.x, offset);
   const T* const x = rows.x + offset[1];
-  const T* const dy = kOfLast ? nullptr : rows.dy + offset[2];
-  Affine<C>* const maps = rows.maps + blockIdx.x * rows.pieces;
+  const T* const dy = Map::kTakesGradients ? rows.dy + offset[2] : nullptr;
+  Map* const maps = rows.maps + blockIdx.x * rows.pieces;
   Around<C>* const around = rows.around + blockIdx.x * rows.pieces;
   const int64_t whole_pieces = rows.length / (kWarp * kVec);
 
   constexpr int kAhead = 4;  // pieces whose loads do not wait for each other
   for (int64_t first = warp; first < rows.pieces; first += kWarps * kAhead) {
-    Affine<C> map[kAhead];
+    Map map[kAhead];
     const auto read = [&](bool whole) {
 #pragma unroll
       for (int k = 0; k < kAhead; ++k)
@@ -118,7 +98,7 @@ __global__ void __launch_bounds__(kBlock)
     for (int k = 0; k < kAhead; ++k) {
 #pragma unroll
       for (int distance = 1; distance < kWarp; distance *= 2)
-        map[k] = JoinAffine()(map[k], shuffle_down(map[k], distance));  // lane 0's is of all lanes
+        map[k] = JoinMaps()(map[k], shuffle_down(map[k], distance));  // lane 0's is of all lanes
       const int64_t piece = first + k * kWarps;
       if (lane == 0 && piece < rows.pieces) maps[piece] = map[k];
     }
@@ -135,11 +115,11 @@ __global__ void __launch_bounds__(kBlock)
     }
   } else if (warp == 1) {  // from the back
     C carry(0);
-    if constexpr (kOfLast) carry = load_as<C>(rows.last, offset[2], rows.last_dtype);
+    if constexpr (!Map::kTakesGradients) carry = load_as<C>(rows.last, offset[2], rows.last_dtype);
     for (int64_t left = rows.pieces; left > 0; left -= kWarp) {
       const int64_t piece = left - kWarp + lane;
-      const Affine<C> own = piece >= 0 ? maps[piece] : Affine<C>{C(1), C(0)};
-      const C at = warp_scan_back(own, JoinAffine())(carry), behind = shuffle_down(at, 1);
+      const Map own = piece >= 0 ? maps[piece] : Map::identity();
+      const C at = warp_scan_back(own, JoinMaps())(carry), behind = shuffle_down(at, 1);
       if (piece >= 0) around[piece].behind = lane == kWarp - 1 ? carry : behind;
       carry = __shfl_sync(0xffffffffu, at, 0);
     }
@@ -150,9 +130,9 @@ __global__ void __launch_bounds__(kBlock)
     const int64_t start = (piece * kWarp + lane) * kVec;
     const Vector own(x, dy, start, rows.length, piece < whole_pieces);
     const auto [before_piece, behind_piece] = around[piece];
-    const Affine<C> map = own.map();
+    const Map map = own.map();
     const C before_lane = shuffle_up(warp_scan(map.slope, Multiply()), 1);
-    const C at = warp_scan_back(map, JoinAffine())(behind_piece), behind_lane = shuffle_down(at, 1);
+    const C at = warp_scan_back(map, JoinMaps())(behind_piece), behind_lane = shuffle_down(at, 1);
     C u = lane == kWarp - 1 ? behind_piece : behind_lane, sums[kVec];
 #pragma unroll
     for (int i = kVec - 1; i >= 0; --i) {
@@ -198,35 +178,38 @@ Array with_vector_rows(const Array& array, int dim, int vec) {
   return rows;
 }
 
-// dy: as x, or of size 1 along `dim`: the last position's.
+// Map, of C: dy is as x, or of size 1 along `dim`, the last position's.
+template <template <class> class MapOf>
 void products_backward(const char* name, const Array& x_in, const Array& dy_in, int dim,
-                       const Array& dx_in, bool of_last) {
+                       const Array& dx_in) {
   if (x_in.numel() == 0) return;
   visit_floating(x_in.dtype(), name, [&](auto tag) {
     using T = DeviceOf<decltype(tag)>;
     using C = ComputeOf<T>;
+    using Map = MapOf<C>;
     constexpr int kVec = kVecWidth<T>;
+    constexpr bool kOfLast = !Map::kTakesGradients;
     const bool direct = has_vector_rows(dx_in, dim, kVec);
     const Array x = with_vector_rows(x_in, dim, kVec),
-                dy = of_last ? dy_in : with_vector_rows(dy_in, dim, kVec),
+                dy = kOfLast ? dy_in : with_vector_rows(dy_in, dim, kVec),
                 dx = direct ? dx_in : empty_vector_rows(dx_in, dim, kVec);
     const int64_t length = x.size(dim), pieces = ceil_div(length, kWarp * kVec);
     const Array first_dx = dx.slice(dim, 0, 1), first_x = x.slice(dim, 0, 1),
                 first_dy = dy.slice(dim, 0, 1);
     const Layout layout = make_layout({&first_dx, &first_x, &first_dy}, 1);
-    const Workspace<Affine<C>> maps(layout.items * pieces);
+    const Workspace<Map> maps(layout.items * pieces);
     const Workspace<Around<C>> around(layout.items * pieces);
-    const ProductRows<T> rows{device_data<T>(x),
-                              of_last ? nullptr : device_data<const T>(dy),
-                              device_data<T>(dx),
-                              of_last ? device_pointer(dy) : nullptr,
-                              dy.dtype(),
-                              length,
-                              pieces,
-                              maps.data(),
-                              around.data()};
-    launch(name, of_last ? product_gradient_kernel<true, T> : product_gradient_kernel<false, T>,
-           one_block_each(layout.items), kBlock, 0, layout, rows);
+    const ProductRows<Map, T> rows{device_data<T>(x),
+                                   kOfLast ? nullptr : device_data<const T>(dy),
+                                   device_data<T>(dx),
+                                   kOfLast ? device_pointer(dy) : nullptr,
+                                   dy.dtype(),
+                                   length,
+                                   pieces,
+                                   maps.data(),
+                                   around.data()};
+    launch(name, product_gradient_kernel<Map, T>, one_block_each(layout.items), kBlock, 0, layout,
+           rows);
     if (!direct) copy(dx, dx_in);
   });
 }
@@ -234,11 +217,13 @@ void products_backward(const char* name, const Array& x_in, const Array& dy_in, 
 }  // namespace
 
 void cumprod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
-  products_backward("cumprod_backward", x, dy, dim, dx, false);
+  if (x.numel() > 0 && dx.stride(dim) != 1 && x.stride(dim) != 1)
+    return cumprod_columns_backward(x, dy, dim, dx);
+  products_backward<Affine>("cumprod_backward", x, dy, dim, dx);
 }
 
 void prod_backward(const Array& x, const Array& dy, int dim, const Array& dx) {
-  products_backward("prod_backward", x, dy, dim, dx, true);
+  products_backward<Scaling>("prod_backward", x, dy, dim, dx);
 }
 
 }  // namespace binade::kernels::cuda

@@ -2,7 +2,7 @@
 #include <binade/core/kernels/reduce.h>
 #include <binade/core/kernels/cuda/common/block_reduce.cuh>
 #include <binade/core/kernels/cuda/common/online_softmax.cuh>
-#include <binade/core/kernels/cuda/elementwise/elementwise.cuh>
+#include <binade/core/kernels/cuda/reduce/join_neighbours.cuh>
 
 namespace binade::kernels::cuda {
 
@@ -163,32 +163,16 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// A block takes 32 columns, each of its 8 warps every 8th of their states.
-template <int kVec, class Fold>
-__global__ void __launch_bounds__(kBlock)
-    join_stretches_kernel(const __grid_constant__ Layout rows, int64_t stretches, const Fold fold,
-                          const typename Fold::State* states, void* out, DType out_dtype) {
-  using State = typename Fold::State;
-  constexpr int kWarps = kBlock / kWarp;
-  __shared__ State totals[kWarps][kWarp];
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t width = rows.items * kVec, column = int64_t{blockIdx.x} * kWarp + lane;
-  State state = fold.identity();
-  if (column < width) {
-#pragma unroll 4
-    for (int64_t s = warp; s < stretches; s += kWarps)
-      state = fold(state, states[s * width + column]);
+// Where a fold's results go.
+template <class Fold>
+struct FoldStore {
+  Fold fold;
+  void* out;
+  DType dtype;
+  __device__ void store(int64_t offset, const typename Fold::State& state) const {
+    fold.store(out, offset, dtype, state);
   }
-  totals[warp][lane] = state;
-  __syncthreads();
-  const int64_t item = column / kVec;
-  const int place = static_cast<int>(column % kVec);
-  if (warp != 0 || column >= width || place >= elements_of<kVec>(rows, item)) return;
-  for (int w = 1; w < kWarps; ++w) state = fold(state, totals[w][lane]);
-  int64_t offset[1];
-  locate(rows, item, offset);
-  fold.store(out, offset[0] + place, out_dtype, state);
-}
+};
 
 template <int kVec, class T, class Fold>
 void fold_columns(const char* name, const Array& x, int dim, const Layout& rows, const Fold& fold,
@@ -206,9 +190,8 @@ void fold_columns(const char* name, const Array& x, int dim, const Layout& rows,
          device_data<const T>(x), length, stride, stretches, stretch, fold, states.data(),
          device_pointer(out), out.dtype());
   if (stretches > 1)
-    launch(name, join_stretches_kernel<kVec, Fold>,
-           one_block_each(ceil_div(rows.items * kVec, kWarp)), kBlock, 0, rows, stretches, fold,
-           states.data(), device_pointer(out), out.dtype());
+    join_neighbours<kVec>(name, rows, stretches, states.data(), fold,
+                          FoldStore<Fold>{fold, device_pointer(out), out.dtype()});
 }
 
 template <class T, class Fold>
