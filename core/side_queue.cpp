@@ -77,6 +77,7 @@ void SideQueue::wait(Ticket ticket) {
 
 void SideQueue::lead([[maybe_unused]] Ticket ticket) {
 #if BINADE_HAVE_CUDA
+  if (!stream_) return;           // a thread's work, which has one order, calls this
   if (ticket <= waited_) return;  // the device waits for it, and the other queue for the device
   const auto piece = std::find_if(events_.begin(), events_.end(),
                                   [&](const auto& event) { return event.first >= ticket; });

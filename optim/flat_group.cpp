@@ -386,7 +386,7 @@ const Array& FlatGroup::measure(const Array& gradients, const Array& inv_scale) 
   };
   const bool measured =
       measured_.inv_scale.defined() && measured_.inv_scale.shares_storage(inv_scale) &&
-      gradients.shares_storage(accumulated_) && measured_.sums == accumulated_.storage()->version();
+      gradients.shares_storage(accumulated_) && measured_.versions == versions_with(inv_scale);
   measured_ = {};
   if (!measured)
     BINADE_DISPATCH(device(), gradient_stats(gradients, inv_scale, rows_of(ranks_->rank())));
@@ -401,8 +401,12 @@ Array FlatGroup::statistics(dist::Slice elements) const {
   return statistics_of_ranks_.select(0, ranks_->rank()).slice(0, begin, begin + rows);
 }
 
+uint64_t FlatGroup::versions_with(const Array& inv_scale) const {
+  return inv_scale.storage()->version() + accumulated_.storage()->version();
+}
+
 void FlatGroup::note_measured(const Array& inv_scale) const {
-  measured_ = {inv_scale, accumulated_.storage()->version()};
+  measured_ = {inv_scale, versions_with(inv_scale)};
 }
 
 void FlatGroup::zero_grad() const {

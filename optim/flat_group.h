@@ -143,7 +143,7 @@ class FlatGroup {
   const Array& measure(const Array& gradients, const Array& inv_scale) const;
   // Of a shared group, the rows that measure() makes of some own elements, a slice of a bucket. Who
   // has written those of all own elements, from the sums as they are, says so: the next measure()
-  // with this inv_scale takes them, if the sums are the same.
+  // with this inv_scale takes them, if neither has changed.
   Array statistics(dist::Slice elements) const;
   void note_measured(const Array& inv_scale) const;
 
@@ -177,8 +177,9 @@ class FlatGroup {
   Array statistics_, statistics_of_ranks_;
   struct Measured {
     Array inv_scale;
-    uint64_t sums = 0;  // version
+    uint64_t versions = 0;  // its own and that of the sums, added up: they only grow
   };
+  uint64_t versions_with(const Array& inv_scale) const;
   mutable Measured measured_;
 };
 

@@ -183,6 +183,9 @@ void Optimizer::measure(const Array& inv_scale, const Array& norm_sq,
 
 void Optimizer::share(dist::Communicator& ranks, const Sharing& sharing) {
   check(!shared_, name(), ": ranks share the optimizer's state already");
+  check(!life_->averages_in_use, name(),
+        ": the model computes with its averages; end the Ema::Scope (or swap back) before ranks "
+        "share its state");
   check(accumulated_ == 0, name(), ": ranks cannot share its state while a sum is under way");
   for (size_t g = 0; g < groups_.size(); ++g) {
     FlatGroup& group = groups_[g];

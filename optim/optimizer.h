@@ -160,7 +160,8 @@ class Optimizer {
   // of it.
   size_t add_moment(const std::string& name, MomentOf kind = MomentOf::gradients);
   const Array& moment(size_t index, size_t group) const;
-  // `buffers` are those of the group's own elements.
+  // `buffers` are those of the group's own elements. Where ranks share the group a step may call
+  // this several times, each time with the elements behind those of the call before.
   virtual void update_group(size_t group, const UpdateBuffers& buffers,
                             const UpdateContext& context) = 0;
   // Whether an element's update depends on that element alone, so that ranks may share the group.

@@ -74,10 +74,22 @@ std::vector<Batch> DataParallel::own(const std::vector<Batch>& micro_batches) co
 GradientExchange& DataParallel::exchange_of(optim::Optimizer& optimizer) {
   for (const auto& exchange : exchanges_)
     if (exchange->is_of(optimizer)) return *exchange;
+  drop_gone();
   exchanges_.push_back(std::make_unique<GradientExchange>(world_, communicator_, *queue_,
                                                           sums_ ? *sums_ : *queue_, *time_,
                                                           optimizer, options_.bucket));
   return *exchanges_.back();
+}
+
+void DataParallel::drop_gone() {
+  settle();
+  for (const auto& exchange : exchanges_) {
+    if (!exchange->is_gone()) continue;
+    sent_by_gone_ += exchange->counts().sent;
+    early_by_gone_ += exchange->counts().early;
+  }
+  std::erase_if(exchanges_, [](const auto& exchange) { return exchange->is_gone(); });
+  std::erase_if(values_, [](const auto& values) { return values->is_gone(); });
 }
 
 GradientWatch* DataParallel::begin_round(optim::Optimizer& optimizer, bool last,
@@ -98,6 +110,12 @@ void DataParallel::finish_rounds(optim::Optimizer& optimizer) {
 
 void DataParallel::finish_values() {
   for (const auto& values : values_) values->wait();
+}
+
+void DataParallel::settle() {
+  finish_values();
+  queue_->wait_for_all();
+  if (sums_) sums_->wait_for_all();
 }
 
 void DataParallel::send_values(const optim::Optimizer& optimizer) {
@@ -127,13 +145,13 @@ const Array& DataParallel::exposed_seconds() const {
 }
 
 int64_t DataParallel::buckets_sent() const {
-  int64_t sent = 0;
+  int64_t sent = sent_by_gone_;
   for (const auto& exchange : exchanges_) sent += exchange->counts().sent;
   return sent;
 }
 
 int64_t DataParallel::buckets_sent_early() const {
-  int64_t early = 0;
+  int64_t early = early_by_gone_;
   for (const auto& exchange : exchanges_) early += exchange->counts().early;
   return early;
 }
@@ -164,6 +182,7 @@ bool DataParallel::share(optim::Optimizer& optimizer, optim::Ema* averages, bool
 
 void DataParallel::complete(optim::Optimizer& optimizer, optim::Ema* averages) {
   if (!optimizer.shared()) return;
+  settle();
   if (averages != nullptr) averages->unshare();
   optimizer.unshare();
   std::erase_if(values_, [&](const auto& values) { return values->is_of(optimizer); });

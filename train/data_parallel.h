@@ -93,6 +93,8 @@ class DataParallel {
   void send_values(const optim::Optimizer& optimizer);
   // Behind the last update of a step: waits for those that went beside it.
   void finish_values();
+  // Waits for what a step that threw has left on its way; to be called before a capture begins.
+  void settle();
   // Runs `body`, which captures a step, and forgets what it has queued if it throws.
   void capture(const std::function<void()>& body);
   // `own` (...) of every rank: (ranks, ...), on its device.
@@ -132,6 +134,8 @@ class DataParallel {
 
  private:
   GradientExchange& exchange_of(optim::Optimizer& optimizer);
+  // What optimizers that are no more have exchanged.
+  void drop_gone();
   // The ranks' communicator on the CPU, behind what was queued beside it.
   dist::Communicator& control();
 
@@ -142,6 +146,7 @@ class DataParallel {
   std::unique_ptr<TimedCommunicator> timed_;  // the communicator; what is waited for but the queue
   std::vector<std::unique_ptr<GradientExchange>> exchanges_;  // of optimizers
   std::vector<std::unique_ptr<ValueExchange>> values_;        // of those whose values are late
+  int64_t sent_by_gone_ = 0, early_by_gone_ = 0;              // buckets, of optimizers that were
   // End first, as their work is that of the others: verbs, and sums where they are beside those.
   std::unique_ptr<SideQueue> queue_, sums_;
 };

@@ -179,6 +179,7 @@ void GradientExchange::begin_round(bool last, const Array& inv_scale) {
   last_ = last;
   inv_scale_ = inv_scale;
   sent_ = 0;
+  turn_ = 0;  // everywhere, whatever became of the round before
   for (Parcel& parcel : parcels_) {
     parcel.open = 1;  // until the pass begins
     parcel.sent = false;

@@ -61,6 +61,7 @@ class GradientExchange : public GradientWatch {
   const Counts& counts() const { return counts_; }
 
   bool is_of(const optim::Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
+  bool is_gone() const { return life_.expired(); }  // the optimizer
 
  private:
   // What is to be waited for, if anything.

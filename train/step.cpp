@@ -217,6 +217,7 @@ void TrainStep::capture() {
   cuda::save_algorithm_cache(device());  // the eager steps met all matmuls
   // The graph takes memory of its own: what the eager steps have left would be held twice.
   release_cached_memory(device());
+  if (options_.parallel) options_.parallel->settle();
   const auto other = std::find_if(prepared_.begin(), prepared_.end(),
                                   [](const auto& prepared) { return prepared->captured(); });
   prepared_.back()->graph = cuda::CapturedGraph::capture(

@@ -44,16 +44,17 @@ class ValueExchange {
   void forget(bool was_old);
 
   bool is_of(const optim::Optimizer& optimizer) const { return life_.lock() == optimizer.life(); }
+  bool is_gone() const { return life_.expired(); }  // the optimizer
 
  private:
   struct Bucket {
     const optim::FlatGroup* group;
     dist::Slice elements;
     std::shared_ptr<const dist::Communicator::Window> window;  // of the group's values
-    Array own;                                                 // what this rank sends
-    std::vector<dist::Communicator::Block> receive;            // of the ranks
-    bool early = false;                                        // goes with the update
-    SideQueue::Ticket on_its_way = 0;                          // 0: not
+    Array own, place;  // what this rank has of them: as updated, and among all values
+    std::vector<dist::Communicator::Block> receive;  // of the ranks
+    bool early = false;                              // goes with the update
+    SideQueue::Ticket on_its_way = 0;                // 0: not
   };
   // What guards of leaves know, while there is one.
   struct Link {

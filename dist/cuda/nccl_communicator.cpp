@@ -231,7 +231,7 @@ class NcclCommunicator : public Communicator {
     pollfd entries[] = {{store_.failure_descriptor(), POLLIN, 0}, {stop_.out.get(), POLLIN, 0}};
     while (::poll(entries, 2, -1) < 0 && errno == EINTR) {
     }
-    if (entries[1].revents != 0) return;
+    if (entries[0].revents == 0) return;  // of a failure and an end at once the failure counts
     aborted_ = true;
     // Which may wait for the device, and that for copies.
     const auto aborting = std::async(std::launch::async, [this] {

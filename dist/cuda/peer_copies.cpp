@@ -1,13 +1,13 @@
 #include <binade/dist/cuda/peer_copies.h>
 
 #include <cuda.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -52,6 +52,15 @@ struct There {
   std::byte* data = nullptr;
 };
 
+// Unlike that of any other process: the system numbers those of containers alike.
+int64_t own_process() {
+  static const int64_t number = [] {
+    std::random_device random;
+    return static_cast<int64_t>(uint64_t{random()} << 32 | random());
+  }();
+  return number;
+}
+
 // What a rank of the same host offers, in this process.
 There map_memory(const Offer& own, const Offer& offer) {
   if (offer.process == own.process) {  // ranks may be threads
@@ -94,6 +103,9 @@ Home home() {
     host = concat(host_name(), ' ', boot);
   }
   host.copy(own.host, sizeof own.host - 1);
+  const char* copies = std::getenv("BINADE_PEER_COPIES");
+  check(copies == nullptr || is("BINADE_PEER_COPIES", "0") || is("BINADE_PEER_COPIES", "1"),
+        "BINADE_PEER_COPIES is 0 or 1, got \"", copies, '"');
   own.willing = !is("BINADE_PEER_COPIES", "0") && !is("NCCL_P2P_DISABLE", "1");
   return own;
 }
@@ -198,7 +210,7 @@ PeerCopies::PeerCopies(Communicator& control, Device device)
 std::shared_ptr<PeerCopies::Memory> PeerCopies::exchange_handles(const Array& array) {
   const cuda::DeviceScope scope(device_);
   Offer own;
-  own.process = ::getpid();
+  own.process = own_process();
   own.device = device_.index();
   own.address = reinterpret_cast<int64_t>(array.data());
   own.bytes = array.bytes();

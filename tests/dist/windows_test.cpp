@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <string>
@@ -266,6 +267,15 @@ TEST_CASE("windows: unequal ones are refused", "[cuda][dist]") {
     ranks.open_window(Array::zeros({64 + ranks.rank()}, DType::u8, ranks.device()));
   });
   for (const std::string& error : errors) CHECK_THAT(error, Contains("a window has 6"));
+}
+
+TEST_CASE("windows: a setting of copies that there is not is refused", "[cuda][dist]") {
+  require_two_gpus();
+  ::setenv("BINADE_PEER_COPIES", "off", 1);
+  const std::vector<std::string> errors =
+      run_gpu_ranks([](Communicator& ranks) { ranks.barrier(); });
+  ::unsetenv("BINADE_PEER_COPIES");
+  for (const std::string& error : errors) CHECK_THAT(error, Contains("is 0 or 1, got \"off\""));
 }
 
 TEST_CASE("windows: a rank that never comes does not hold the others up", "[cuda][dist]") {

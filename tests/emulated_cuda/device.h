@@ -251,3 +251,6 @@ inline int __clz(int x) {
 inline int __ffs(int x) {
   return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
 }
+inline double __longlong_as_double(long long bits) {
+  return std::bit_cast<double>(bits);
+}
