@@ -20,6 +20,7 @@
 #include <binade/core/cuda/graph.h>
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/error.h>
+#include <binade/core/start_thread.h>
 #include <binade/dist/cuda/peer_copies.h>
 #include <binade/dist/socket.h>
 
@@ -123,7 +124,7 @@ class NcclCommunicator : public Communicator {
     // Before the others wait for this rank.
     control.broadcast(id_block(nccl()));
     nccl().check_status(nccl().comm_init_rank(&comm_, size(), id_, rank()), "ncclCommInitRank");
-    watcher_ = std::thread([this] { watch(); });
+    watcher_ = start_thread([this] { watch(); });
   }
 
   ~NcclCommunicator() override {
