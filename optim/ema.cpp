@@ -141,6 +141,7 @@ void Ema::swap() {
   check(in_use_ || !life->averages_in_use,
         "EMA: the model computes with other averages; end their Ema::Scope first");
   if (!in_use_) place();
+  optimizer().wait_for_values();
   for (size_t i = 0; i < averages_.size(); ++i) {
     const Array& master = averaged(i);
     const bool same_bits = master.dtype() == averages_[i].dtype();

@@ -309,7 +309,12 @@ void Optimizer::note_update() const {
   if (late_values_) late_values_->old = true;
 }
 
+void Optimizer::wait_for_values() const {
+  if (late_values_ && late_values_->wait) late_values_->wait();
+}
+
 void Optimizer::gather_values() const {
+  wait_for_values();
   for (const FlatGroup& group : groups_) {
     if (late_values_ && late_values_->old && group.has_masters()) group.put_values();
     group.gather_values();
@@ -318,6 +323,7 @@ void Optimizer::gather_values() const {
 }
 
 void Optimizer::spread_masters() const {
+  wait_for_values();
   for (const FlatGroup& group : groups_) {
     group.take_values();
     group.take_masters();

@@ -119,7 +119,11 @@ class Optimizer {
       std::function<void()> send;
     };
     std::vector<Early> early = {};
+    // Waits for those that are on their way, whatever became of the step that sent them.
+    std::function<void()> wait = {};
   };
+  // Calls that, for whoever writes masters or values between steps.
+  void wait_for_values() const;
   const std::shared_ptr<LateValues>& late_values() const { return late_values_; }
   // After an update in a replayed graph: what update() notes on the host.
   void note_update() const;

@@ -31,6 +31,9 @@ ValueExchange::ValueExchange(dist::Communicator& ranks, SideQueue& queue, const 
   });
   choose_early(early);
   guard_leaves();
+  values_->wait = [link = std::weak_ptr(link_)] {
+    if (const auto there = link.lock()) there->exchange.wait();
+  };
 }
 
 void ValueExchange::add_buckets(const optim::FlatGroup& group, int64_t bucket) {
@@ -74,6 +77,7 @@ void ValueExchange::choose_early(std::optional<bool> wanted) {
 // Values that are on their way may not come any more.
 ValueExchange::~ValueExchange() {
   values_->early.clear();
+  values_->wait = {};
   for (const Bucket& bucket : buckets_)
     if (bucket.on_its_way != 0) values_->old = true;
 }

@@ -3,6 +3,7 @@
 #include <binade/train/value_exchange.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -47,6 +48,7 @@ class HeldBack : public dist::Communicator {
     return given_;
   }
   bool breaks = false;
+  std::vector<std::thread::id> askers;  // of the verbs that were done
 
  protected:
   void exchange(const std::vector<Block>& send, const std::vector<Block>& receive) override {
@@ -57,6 +59,7 @@ class HeldBack : public dist::Communicator {
     check(!breaks, "the wire broke");
     --allowed_;
     ++given_;
+    askers.push_back(std::this_thread::get_id());
     const Block& block = receive[1];
     const auto count = static_cast<size_t>(block.bytes) / sizeof(float);
     const std::vector<float> values(count, 100);
@@ -161,6 +164,21 @@ TEST_CASE("values: with frozen parameters none goes before they are as they were
   CHECK(held.ends(0) == std::pair(-0.1F, 100.F));
   CHECK(held.ends(1) == std::pair(1.F, 100.F));
   CHECK(held.ends(2) == std::pair(1.9F, 100.F));
+}
+
+TEST_CASE("values: who writes masters between steps waits for those on their way",
+          "[dist][exchange][train]") {
+  Held held;
+  held.exchange->send();  // of a step that threw, say
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    held.ranks.allow(2 * kParameters);
+  });
+  held.optimizer.spread_masters();
+  later.join();
+  REQUIRE(held.ranks.askers.size() == 2 * kParameters);
+  for (size_t i = 0; i < held.ranks.askers.size(); ++i)
+    CHECK((held.ranks.askers[i] == std::this_thread::get_id()) == (i >= kParameters));
 }
 
 TEST_CASE("values: old ones are an error until the ranks exchange them",
