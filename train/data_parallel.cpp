@@ -6,6 +6,7 @@
 #include <binade/core/kernels/elementwise.h>
 #include <binade/core/kernels/fingerprint.h>
 #include <binade/core/side_queue.h>
+#include <binade/dist/gathered.h>
 #include <binade/train/exposed_time.h>
 #include <binade/train/gradient_exchange.h>
 #include <binade/train/value_exchange.h>
@@ -200,11 +201,7 @@ dist::Communicator& DataParallel::control() {
 }
 
 bool DataParallel::any(bool here) {
-  std::vector<uint8_t> flags(static_cast<size_t>(size()), 0);
-  flags[static_cast<size_t>(rank())] = here ? 1 : 0;
-  std::vector<Block> blocks;
-  for (uint8_t& flag : flags) blocks.push_back({&flag, 1});
-  control().all_gather(blocks);
+  const std::vector<uint8_t> flags = dist::gathered(control(), uint8_t{here});
   return std::any_of(flags.begin(), flags.end(), [](uint8_t flag) { return flag != 0; });
 }
 

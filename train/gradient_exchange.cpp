@@ -135,8 +135,8 @@ void GradientExchange::before_write(const std::vector<size_t>& parcels,
 }
 
 void GradientExchange::wait(Way& way) {
-  if (const auto [queue, ticket] = std::exchange(way, {}); queue != nullptr)
-    time_.measure([&, queue = queue, ticket = ticket] { queue->wait(ticket); });
+  const Way waited = std::exchange(way, {});
+  if (waited.queue != nullptr) time_.measure([&] { waited.queue->wait(waited.ticket); });
 }
 
 void GradientExchange::give_memory(Parcel& parcel) {
@@ -346,7 +346,6 @@ void GradientExchange::finish() {
   for (Parcel& parcel : parcels_) parcel.way = {};
   for (Slab& slab : slabs_) slab.way = {};
   read_ = {};
-  turn_ = 0;
   for (const optim::FlatGroup& group : optimizer_.groups()) {
     group.accumulated().bump_version();
     if (is_measured(group)) group.note_measured(inv_scale_);

@@ -44,7 +44,7 @@ void ValueExchange::add_buckets(const optim::FlatGroup& group, int64_t bucket) {
     buckets_.push_back(
         {&group, shards.bucket(index), window,
          group.own_value().slice(0, group.owned_before(begin), group.owned_before(end)),
-         group.value().slice(0, begin, end), shards.blocks(group.value(), index)});
+         shards.blocks(group.value(), index)});
   }
 }
 
@@ -115,15 +115,16 @@ void ValueExchange::send(Bucket& bucket) {
   // Without masters an update puts the values in their place itself, and others may write them
   // there until they are sent.
   const bool in_place = !bucket.group->has_masters();
-  const Array& own = in_place && !bucket.early ? bucket.place : bucket.own;
   std::vector<Block> receive = bucket.receive;
-  if (in_place) receive[static_cast<size_t>(ranks_.rank())] = {own.data(), own.bytes()};
-  const Block place{bucket.place.data(), bucket.place.bytes()};
+  Block& place = receive[static_cast<size_t>(ranks_.rank())];
   const int64_t offset = place.bytes > 0 ? bucket.window->offset_of(place) : 0;
+  const Block own =
+      in_place && !bucket.early ? place : Block{bucket.own.data(), bucket.own.bytes()};
+  if (in_place) place = own;  // nothing to copy
   // Perhaps when this and the optimizer are gone: it holds the memory.
-  const auto work = [&ranks = ranks_, window = bucket.window, own, receive, offset] {
-    const Block block{own.data(), own.bytes()};
-    ranks.all_to_all(std::vector<Block>(receive.size(), block), receive, *window, offset);
+  const auto work = [&ranks = ranks_, window = bucket.window, values = bucket.own, own, receive,
+                     offset] {
+    ranks.all_to_all(std::vector<Block>(receive.size(), own), receive, *window, offset);
   };
   if (queue_.is_beside()) {
     bucket.on_its_way = queue_.run(work);

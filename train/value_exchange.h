@@ -51,7 +51,7 @@ class ValueExchange {
     const optim::FlatGroup* group;
     dist::Slice elements;
     std::shared_ptr<const dist::Communicator::Window> window;  // of the group's values
-    Array own, place;  // what this rank has of them: as updated, and among all values
+    Array own;                                       // what this rank has of them, as updated
     std::vector<dist::Communicator::Block> receive;  // of the ranks
     bool early = false;                              // goes with the update
     SideQueue::Ticket on_its_way = 0;                // 0: not

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include <binade/core/error.h>
 #include <binade/core/start_thread.h>
 #include <binade/dist/cuda/peer_copies.h>
+#include <binade/dist/gathered.h>
 #include <binade/dist/socket.h>
 
 namespace binade::dist {
@@ -78,35 +80,27 @@ const Nccl& nccl() {
   return loaded;
 }
 
-// Host and bus of the device, in a row of fixed length.
-constexpr int64_t kPlaceLength = 320;
+// Host and bus of the device.
+struct Place {
+  char name[320] = "";
+};
 
-std::string place_of(Device device) {
+Place place_of(Device device) {
   char host[256] = "", bus[32] = "";
   ::gethostname(host, sizeof host - 1);
   cuda::check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, device.index()), "cudaDeviceGetPCIBusId");
-  std::string place = concat(host, " GPU ", bus);
-  place.resize(static_cast<size_t>(kPlaceLength), '\0');
+  Place place;
+  concat(host, " GPU ", bus).copy(place.name, sizeof place.name - 1);
   return place;
 }
 
 void check_own_gpu(Communicator& control, Device device) {
   if (std::getenv("BINADE_SHARED_GPU") != nullptr) return;  // tests of several ranks on one GPU
-  std::string places(static_cast<size_t>(control.size() * kPlaceLength), '\0');
-  std::vector<Communicator::Block> blocks;
-  for (int rank = 0; rank < control.size(); ++rank)
-    blocks.push_back({places.data() + rank * kPlaceLength, kPlaceLength});
-  const std::string own = place_of(device);
-  std::memcpy(blocks[static_cast<size_t>(control.rank())].data, own.data(), own.size());
-  control.all_gather(blocks);
-  const auto at = [&](int rank) {
-    return std::string_view(places).substr(static_cast<size_t>(rank * kPlaceLength),
-                                           static_cast<size_t>(kPlaceLength));
-  };
-  for (int a = 0; a < control.size(); ++a)
-    for (int b = 0; b < a; ++b)
-      check(at(a) != at(b), "ranks ", b, " and ", a, " have the same GPU (", at(a).data(),
-            "); start as many ranks as there are GPUs");
+  const std::vector<Place> places = gathered(control, place_of(device));
+  for (size_t a = 0; a < places.size(); ++a)
+    for (size_t b = 0; b < a; ++b)
+      check(std::string_view(places[a].name) != places[b].name, "ranks ", b, " and ", a,
+            " have the same GPU (", places[a].name, "); start as many ranks as there are GPUs");
 }
 
 // What goes to windows of ranks of this host is copied there (peer_copies.h); all else is NCCL's.
@@ -162,6 +156,10 @@ class NcclCommunicator : public Communicator {
  private:
   void begin() {
     store_.note_exchange();
+    check_going_on();
+  }
+
+  void check_going_on() const {
     if (aborted_) fail(store_.failure().value_or("a rank failed"));
   }
 
@@ -190,7 +188,7 @@ class NcclCommunicator : public Communicator {
       wait_for_graphs();
     }
     const std::lock_guard lock(mutex_);
-    if (aborted_) fail(store_.failure().value_or("a rank failed"));
+    check_going_on();
     const cuda::DeviceScope scope(device_);
     const cudaStream_t stream = cuda::current_stream();
     const Nccl& library = nccl();

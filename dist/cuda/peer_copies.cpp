@@ -11,7 +11,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <type_traits>
 #include <utility>
 
 #include <binade/core/cuda/event.h>
@@ -19,6 +18,7 @@
 #include <binade/core/cuda/pool.h>
 #include <binade/core/cuda/runtime.h>
 #include <binade/core/error.h>
+#include <binade/dist/gathered.h>
 #include <binade/dist/remote_shell.h>
 
 namespace binade::dist {
@@ -74,17 +74,6 @@ There map_memory(const Offer& own, const Offer& offer) {
     return {};
   return {{start, [](void* opened) { cudaIpcCloseMemHandle(opened); }},
           static_cast<std::byte*>(start) + offer.offset};
-}
-
-template <class T>
-std::vector<T> gathered(Communicator& control, const T& own) {
-  static_assert(std::is_trivially_copyable_v<T>);
-  std::vector<T> all(static_cast<size_t>(control.size()));
-  std::vector<Communicator::Block> blocks;
-  for (T& one : all) blocks.push_back({&one, sizeof one});
-  all[static_cast<size_t>(control.rank())] = own;
-  control.all_gather(blocks);
-  return all;
 }
 
 bool is(const char* variable, std::string_view value) {
